@@ -1,0 +1,33 @@
+"""SHA-256 with domain separation: a digest of one kind of thing is never one of another."""
+
+import hashlib
+
+# One tag for each kind of thing that is digested or signed. A tag never changes its meaning: a new
+# layout gets a new version number.
+GENESIS = "concilium.genesis.v1"
+TRANSACTION = "concilium.transaction.v1"
+PAYLOAD = "concilium.payload.v1"
+HEADER = "concilium.header.v1"
+CHECKPOINT = "concilium.checkpoint.v1"
+VALIDATORS = "concilium.validators.v1"
+STATE_KEY = "concilium.state-key.v1"
+STATE_VALUE = "concilium.state-value.v1"
+BEACON = "concilium.beacon.v1"
+SPEC = "concilium.spec.v1"
+ROW = "concilium.row.v1"
+SEGMENT = "concilium.segment.v1"
+WEIGHTS = "concilium.weights.v1"
+OPTIMIZER = "concilium.optimizer.v1"
+BATCHES = "concilium.batches.v1"
+PRF = "concilium.prf.v1"
+SALT = "concilium.salt.v1"
+ACCEPTED = "concilium.accepted.v1"
+
+DIGEST_BYTES = 32
+
+
+def digest(tag: str, data: bytes) -> bytes:
+    """SHA-256(length of tag as one byte || tag || data); 32 bytes."""
+    name = tag.encode("ascii")
+    assert len(name) < 256, "a tag's length is one byte"
+    return hashlib.sha256(bytes((len(name),)) + name + data).digest()

@@ -1,0 +1,73 @@
+"""Who votes and how many are enough (Castro-Liskov OSDI'99, section 2), for every n from 4 up."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, ClassVar
+
+from vm import digest
+from vm.shape import Digest, Many, Name, PublicKey, pack
+
+VALIDATORS_MIN = 4  # fewer tolerate no fault
+VALIDATORS_MAX = 64  # quadratic messages make more unwise
+
+
+def faults(n: int) -> int:
+    """f, the number of Byzantine validators that a set of `n` tolerates."""
+    return (n - 1) // 3
+
+
+def quorum(n: int) -> int:
+    """ceil((n + f + 1) / 2): any two quorums share an honest validator. 2f + 1 forks at n = 5, 6."""
+    return (n + faults(n) + 2) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """A seat: a member of role validator and the key that it signs consensus messages with."""
+
+    VERSION: ClassVar[int] = 1
+
+    id: Name
+    organisation: Name
+    key: PublicKey
+
+
+@dataclass(frozen=True)
+class ValidatorSet:
+    """The seats of one height, in order of id; not slotted because derived values are cached."""
+
+    VERSION: ClassVar[int] = 1
+
+    validators: Annotated[tuple[Validator, ...], Many(VALIDATORS_MAX)]
+
+    @property
+    def n(self) -> int:
+        """The number of seats; a suspended seat still counts until it is replaced."""
+        return len(self.validators)
+
+    @property
+    def f(self) -> int:
+        """The number of Byzantine validators tolerated."""
+        return faults(self.n)
+
+    @property
+    def quorum(self) -> int:
+        """The number of votes that certify."""
+        return quorum(self.n)
+
+    @cached_property
+    def digest(self) -> Digest:
+        """The digest that headers carry."""
+        return digest.digest(digest.VALIDATORS, pack(self))
+
+    @cached_property
+    def _by_id(self) -> dict[str, Validator]:
+        return {validator.id: validator for validator in self.validators}
+
+    def get(self, id: str) -> Validator | None:
+        """The seat named `id`, if there is one."""
+        return self._by_id.get(id)
+
+    def primary(self, view: int) -> Validator:
+        """The primary of `view`: v mod n (section 4 of the paper)."""
+        return self.validators[view % self.n]
