@@ -1,0 +1,127 @@
+"""Execution of a block: the whole state transition reads from `execute_block`.
+
+Pure: equal state, block and kinds give equal bytes on every machine.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vm.access import check_access
+from vm.block import Receipt, Result
+from vm.quorum import ValidatorSet
+from vm.record import Member
+from vm.refusal import Refused
+from vm.shape import NOTE_BYTES_MAX, Digest, unpack
+from vm.state import State
+from vm.transaction import BODY_BYTES_MAX, Transaction, check_lifetime
+
+
+@dataclass(frozen=True, slots=True)
+class BlockContext:
+    """What execution may know of the block, beside the state.
+
+    `parent` is the digest of the header before; `time_ms` is the block's agreed time.
+    """
+
+    chain: Digest
+    height: int
+    time_ms: int
+    parent: Digest
+    validators: ValidatorSet
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A transaction's surroundings: its block, the sender's record and the transaction's id."""
+
+    block: BlockContext
+    sender: Member
+    transaction: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A built-in kind of transaction: the body's class and the handler that applies it.
+
+    `apply(state, context, body)` raises `Refused` to fail; what it wrote is then undone.
+    """
+
+    name: str
+    body: type
+    apply: Callable[[State, Context, Any], None]
+
+
+Hook = Callable[[State, BlockContext], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Everything that can change the state: kinds by name, and hooks run at each block's start."""
+
+    kinds: Mapping[str, Kind]
+    hooks: tuple[Hook, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """What a block came to. `transactions` are those that were not repeats, in order."""
+
+    transactions: tuple[Transaction, ...]
+    receipts: tuple[Receipt, ...]
+    writes: dict[bytes, bytes]
+
+
+def execute_block(
+    read: Callable[[bytes], bytes | None],
+    block: BlockContext,
+    transactions: Sequence[Transaction],
+    remembered: Collection[bytes],
+    program: Program,
+) -> Executed:
+    """Run hooks, then every transaction that `remembered` (ids of recent blocks) lacks."""
+    state = State(read)
+    for hook in program.hooks:
+        hook(state, block)
+    state.mark()
+    fresh = tuple(item for item in transactions if item.id not in remembered)
+    receipts = tuple(_receipt(state, block, item, program.kinds) for item in fresh)
+    return Executed(fresh, receipts, state.writes)
+
+
+def _receipt(
+    state: State, block: BlockContext, transaction: Transaction, kinds: Mapping[str, Kind]
+) -> Receipt:
+    try:
+        _apply(state, block, transaction, kinds)
+    except Refused as refused:
+        state.rewind()
+        message = _shorten(refused.message)
+        return Receipt(transaction.id, block.height, Result.FAILED, refused.code, message)
+    state.mark()
+    return Receipt(transaction.id, block.height, Result.APPLIED, "applied", "")
+
+
+def _apply(
+    state: State, block: BlockContext, transaction: Transaction, kinds: Mapping[str, Kind]
+) -> None:
+    intent = transaction.intent
+    # 1. the transaction is alive at this height
+    check_lifetime(intent, block.height)
+    # 2. the kind is built in
+    kind = kinds.get(intent.kind)
+    if kind is None:
+        raise Refused("transaction.kind", f"expected a built-in kind, found {intent.kind}")
+    # 3. the sender is enrolled with this key, active, and has the role
+    member = state.get(Member, intent.sender)
+    sender = check_access(intent.kind, member, intent.sender, intent.public_key)
+    # 4. the body is one of this kind
+    body = unpack(kind.body, intent.body, BODY_BYTES_MAX)
+    # 5. the kind's own numbered checks, then its writes
+    kind.apply(state, Context(block, sender, transaction.id), body)
+
+
+def _shorten(message: str) -> str:
+    """Cut to a receipt's bound, without control characters."""
+    clean = "".join(char if char.isprintable() else "?" for char in message)
+    return clean.encode("utf-8", "replace")[:NOTE_BYTES_MAX].decode("utf-8", "ignore")

@@ -1,0 +1,85 @@
+"""The genesis document: the one thing that an auditor must already hold."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from vm import digest
+from vm.quorum import VALIDATORS_MAX, VALIDATORS_MIN, Validator, ValidatorSet
+from vm.record import Chain, Member, Organisation, Role, Standing, Title
+from vm.refusal import Refused
+from vm.shape import Code, Digest, Int, Many, TimeMs, pack
+from vm.state import State
+
+PROTOCOL = "concilium.1"
+MEMBERS_MAX = 4_096  # enrolled by genesis; more join by transactions
+WINDOW_MAX = 256  # sequence numbers in flight
+
+
+@dataclass(frozen=True, slots=True)
+class Genesis:
+    """Block 0: who is enrolled at the start, and the network's fixed parameters."""
+
+    VERSION: ClassVar[int] = 1
+
+    title: Title
+    protocol: Code
+    time_ms: TimeMs
+    window: Annotated[int, Int(1, WINDOW_MAX)]
+    organisations: Annotated[tuple[Organisation, ...], Many(VALIDATORS_MAX, VALIDATORS_MIN)]
+    members: Annotated[tuple[Member, ...], Many(MEMBERS_MAX, VALIDATORS_MIN)]
+
+    @property
+    def chain(self) -> Digest:
+        """The chain's id: the digest of the genesis document."""
+        return digest.digest(digest.GENESIS, pack(self))
+
+
+def check_genesis(genesis: Genesis) -> ValidatorSet:
+    """The validators of a sound genesis; raises `Refused("genesis.*")`."""
+    if genesis.protocol != PROTOCOL:
+        raise Refused("genesis.protocol", f"expected {PROTOCOL}, found {genesis.protocol}")
+    organisations = {organisation.id for organisation in genesis.organisations}
+    if len(organisations) != len(genesis.organisations):
+        raise Refused("genesis.organisations", "expected distinct organisations, found a repeat")
+    if len({member.id for member in genesis.members}) != len(genesis.members):
+        raise Refused("genesis.members", "expected distinct members, found a repeat")
+    if len({member.public_key for member in genesis.members}) != len(genesis.members):
+        raise Refused("genesis.keys", "expected a key of its own for each member, found a repeat")
+    for member in genesis.members:
+        if member.organisation not in organisations:
+            raise Refused(
+                "genesis.organisation",
+                f"expected {member.id} of a listed organisation, found {member.organisation}",
+            )
+        if member.standing is not Standing.ENROLLED:
+            raise Refused("genesis.standing", f"expected {member.id} enrolled")
+        if (member.enrolled_height, member.changed_height) != (0, 0):
+            raise Refused("genesis.height", f"expected {member.id} enrolled at height 0")
+    validators = validator_set(genesis.members)
+    if validators.n < VALIDATORS_MIN:
+        raise Refused(
+            "genesis.validators", f"expected {VALIDATORS_MIN} or more, found {validators.n}"
+        )
+    if len({seat.organisation for seat in validators.validators}) != validators.n:
+        raise Refused("genesis.seats", "expected one validator for each organisation")
+    return validators
+
+
+def validator_set(members: tuple[Member, ...]) -> ValidatorSet:
+    """The seats of the members of role validator, in order of id."""
+    seats = sorted(
+        (member for member in members if member.role is Role.VALIDATOR),
+        key=lambda member: member.id,
+    )
+    return ValidatorSet(tuple(Validator(m.id, m.organisation, m.public_key) for m in seats))
+
+
+def genesis_writes(genesis: Genesis) -> dict[bytes, bytes]:
+    """State writes of block 0."""
+    state = State(lambda key: None)
+    state.put(Chain(genesis.title, genesis.protocol))
+    for organisation in genesis.organisations:
+        state.put(organisation)
+    for member in genesis.members:
+        state.put(member)
+    return state.writes

@@ -1,0 +1,79 @@
+"""The state as records: reads fall through to what is stored, writes gather until they are kept."""
+
+from collections.abc import Callable
+from typing import ClassVar, Protocol, TypeVar
+
+from vm.encoding import encode
+from vm.refusal import Refused
+from vm.shape import pack, unpack
+from vm.sparse import VALUE_BYTES_MAX
+
+
+class Record(Protocol):
+    """What the state holds: a packable dataclass that knows its kind and key."""
+
+    KIND: ClassVar[str]
+    VERSION: ClassVar[int]
+
+    @property
+    def key(self) -> tuple[str | int, ...]:
+        """What tells it from others of its kind."""
+        ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+def state_key(kind: str, key: tuple[str | int, ...]) -> bytes:
+    """The bytes under which the state tree holds a record."""
+    return encode((kind, *key))
+
+
+class State:
+    """Records over `read`, which gives the stored bytes of a state key or None.
+
+    Writes since construction are in `writes`. `mark` and `rewind` undo the writes of a transaction
+    that failed.
+    """
+
+    __slots__ = ("_read", "_undo", "writes")
+
+    def __init__(self, read: Callable[[bytes], bytes | None]) -> None:
+        self._read = read
+        self.writes: dict[bytes, bytes] = {}
+        self._undo: list[tuple[bytes, bytes | None]] = []
+
+    def get(self, cls: type[R], *key: str | int) -> R | None:
+        """The record of class `cls` under `key`, if there is one."""
+        name = state_key(cls.KIND, key)
+        data = self.writes.get(name)
+        if data is None:
+            data = self._read(name)
+        return None if data is None else unpack(cls, data, VALUE_BYTES_MAX)
+
+    def require(self, cls: type[R], *key: str | int) -> R:
+        """The record under `key`; raises `Refused("state.missing")`."""
+        record = self.get(cls, *key)
+        if record is None:
+            label = " ".join(str(part) for part in key)
+            raise Refused("state.missing", f"expected {cls.KIND} {label[:120]}, found none")
+        return record
+
+    def put(self, record: Record) -> None:
+        """Write `record`, in place of the one with its key."""
+        name = state_key(record.KIND, record.key)
+        self._undo.append((name, self.writes.get(name)))
+        self.writes[name] = pack(record)
+
+    def mark(self) -> None:
+        """Everything written so far stays."""
+        self._undo.clear()
+
+    def rewind(self) -> None:
+        """Undo what was written since the mark."""
+        while self._undo:
+            name, before = self._undo.pop()
+            if before is None:
+                del self.writes[name]
+            else:
+                self.writes[name] = before
