@@ -116,7 +116,7 @@ def _apply(
     member = state.get(Member, intent.sender)
     sender = check_access(intent.kind, member, intent.sender, intent.public_key)
     # 4. the body is one of this kind
-    body = unpack(kind.body, intent.body, BODY_BYTES_MAX)
+    body: Any = unpack(kind.body, intent.body, BODY_BYTES_MAX)
     # 5. the kind's own numbered checks, then its writes
     kind.apply(state, Context(block, sender, transaction.id), body)
 
