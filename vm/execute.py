@@ -3,7 +3,7 @@
 Pure: equal state, block and kinds give equal bytes on every machine.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ def execute_block(
     read: Callable[[bytes], bytes | None],
     block: BlockContext,
     transactions: Sequence[Transaction],
-    remembered: Collection[bytes],
+    remembered: Container[bytes],
     program: Program,
 ) -> Executed:
     """Run hooks, then every transaction that `remembered` (ids of recent blocks) lacks."""
