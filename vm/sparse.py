@@ -35,19 +35,33 @@ NodeKey = NewType("NodeKey", bytes)
 ReadNode: TypeAlias = Callable[[NodeKey], bytes]  # raises for a node that is not there
 
 
+class DamagedNode(Exception):  # noqa: N818 - it says what is wrong with the store
+    """A stored node is not what was written: no input's fault, so not a `Refused`, but a stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What a leaf's digest covers: the path of its key and the digest of its value."""
+
+    VERSION: ClassVar[int] = 1
+
+    path: Digest
+    value: Digest
+
+
 @dataclass(frozen=True, slots=True)
 class Root:
     """Where a tree begins: the height that wrote its top node, and that node's digest.
 
-    `leaf` is the path of the only leaf if there is just one. An unchanged tree keeps its root, so
-    `height` may be lower than the block's.
+    `leaf` is the only leaf if there is just one. An unchanged tree keeps its root, so `height` may
+    be lower than the block's.
     """
 
     VERSION: ClassVar[int] = 1
 
     height: Height
     digest: Digest
-    leaf: Digest | None
+    leaf: Leaf | None
 
 
 EMPTY = Root(0, EMPTY_DIGEST, None)
@@ -63,40 +77,33 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
-class OtherLeaf:
-    """The leaf that stands where a key would have to be: its path and its value's digest."""
-
-    VERSION: ClassVar[int] = 1
-
-    path: Digest
-    value: Digest
-
-
-@dataclass(frozen=True, slots=True)
 class StatePath:
     """Siblings from the lowest up, and the other leaf at the end if absence is shown by one."""
 
     VERSION: ClassVar[int] = 1
 
     siblings: Annotated[tuple[Digest, ...], Many(DEPTH_MAX)]
-    leaf: OtherLeaf | None
+    leaf: Leaf | None
 
 
 def get(read: ReadNode, root: Root, key: bytes) -> bytes | None:
-    """The value of `key` under `root`, or None. Raises as `read`, or `Refused("state_node.*")`."""
+    """The value of `key` under `root`, or None. Raises `DamagedNode`, or as `read`."""
     path = digest(STATE_KEY, key)
     link, _ = _descend(read, root, path)
-    return _read_leaf(read, link)[1] if link.leaf == path else None
+    return _read_leaf(read, link) if link.leaf == path else None
 
 
 def prove(read: ReadNode, root: Root, key: bytes) -> StatePath:
-    """The path that shows the value of `key` under `root`, or that it has none."""
+    """The path that shows the value of `key` under `root`, or that it has none.
+
+    Raises `DamagedNode`, or as `read`.
+    """
     path = digest(STATE_KEY, key)
     link, siblings = _descend(read, root, path)
-    if link.leaf is None or link.leaf == path:
-        return StatePath(siblings, None)
-    _, value = _read_leaf(read, link)
-    return StatePath(siblings, OtherLeaf(link.leaf, digest(STATE_VALUE, value)))
+    siblings.reverse()
+    if link is _NOTHING or link.leaf == path:
+        return StatePath(tuple(siblings), None)
+    return StatePath(tuple(siblings), Leaf(link.leaf, link.value))
 
 
 def verify(path: StatePath, root_digest: Digest, key: bytes, value: bytes | None) -> None:
@@ -128,46 +135,45 @@ def verify(path: StatePath, root_digest: Digest, key: bytes, value: bytes | None
         found = _interior(sibling, found) if bits & 1 else _interior(found, sibling)
         bits >>= 1
     if found != root_digest:
-        raise Refused(
-            "state_path.root", f"expected root {root_digest.hex()}, found {found.hex()}"
-        )
+        raise Refused("state_path.root", f"expected root {root_digest.hex()}, found {found.hex()}")
 
 
 def update(read: ReadNode, root: Root, height: int, writes: Mapping[bytes, bytes]) -> Update:
     """The tree at `height` with all of `writes` in it; every interior node is built once.
 
-    A write that changes nothing leaves no trace. Takes one batch for each height.
+    A write that changes nothing leaves no trace. Each height takes one batch.
+    Raises `DamagedNode`, or as `read`.
     """
-    assert root.height < height or root == EMPTY, f"height {height} is already written"
-    prefix, nodes, leaves = height.to_bytes(8, "big"), dict[NodeKey, bytes](), []
+    assert height > root.height or root == EMPTY, f"height {height} is already written"
+    own, nodes, leaves = height.to_bytes(8, "big"), dict[NodeKey, bytes](), []
     for key, value in writes.items():
-        assert len(key) <= KEY_BYTES_MAX and len(value) <= VALUE_BYTES_MAX, "a record's bounds"
+        assert len(key) <= KEY_BYTES_MAX, f"expected a short key, found {len(key)} bytes"
+        assert len(value) <= VALUE_BYTES_MAX, f"expected a short value, found {len(value)} bytes"
         path = digest(STATE_KEY, key)
-        leaves.append(_Link(prefix, _leaf(path, digest(STATE_VALUE, value)), path))
-        nodes[_leaf_key(prefix, path)] = len(key).to_bytes(2, "big") + key + value
+        leaves.append(_leaf_link(own, path, digest(STATE_VALUE, value)))
+        nodes[_node_key(own, DEPTH_MAX, path)] = len(key).to_bytes(2, "big") + key + value
     leaves.sort(key=_path_of)
-    growth = _Growth(read, prefix, nodes)
+    growth = _Growth(read, own, nodes)
     link = growth.merge(_link_of(root), leaves, 0)
     return Update(_root_of(link), nodes, tuple(growth.stale))
 
 
 class _Link(NamedTuple):
-    """What a parent knows of a child: the height that wrote it, its digest, a leaf's path.
+    """What a parent knows of a child; a tuple, because every level of every read makes two."""
 
-    A tuple, because reading and writing nodes makes two of these at each level.
-    """
-
-    height: bytes  # 8 bytes, big-endian: as keys and nodes hold it
+    height: bytes  # that wrote the child; 8 bytes big-endian, as node keys hold it
     digest: bytes
-    leaf: bytes | None
+    leaf: bytes  # the child's path if it is a leaf, else b""
+    value: bytes  # the digest of the child's value if it is a leaf, else b""
 
 
-_NOTHING = _Link(bytes(8), EMPTY_DIGEST, None)
+# The only link to an empty subtree: compared by `is`.
+_NOTHING = _Link(bytes(8), EMPTY_DIGEST, b"", b"")
 
 
 @dataclass(slots=True)
 class _Growth:
-    """One batch on its way down the tree."""
+    """One batch on its way down the tree: what it has written and what it has replaced."""
 
     read: ReadNode
     height: bytes
@@ -175,27 +181,181 @@ class _Growth:
     stale: list[NodeKey] = field(default_factory=list)
 
     def merge(self, link: _Link, leaves: list[_Link], depth: int) -> _Link:
-        """The subtree at `link` with `leaves` (in order of path) added; the same if unchanged."""
+        """The subtree at `link` with `leaves` added, in order of path; `link` if unchanged."""
         if not leaves:
             return link
-        path = leaves[0].leaf
-        assert path is not None
-        old = link
-        if link.leaf is not None:
-            leaves = self._join(link, leaves)
-            link = _NOTHING
         if link is _NOTHING:
-            if len(leaves) == 1:
-                return leaves[0]
-            left = right = _NOTHING
-        else:
-            left, right = _read_interior(self.read, link, depth, path)
+            return self._build(leaves, depth)
+        if link.leaf:
+            return self._build(self._join(link, leaves), depth)
+        path = leaves[0].leaf
+        left, right = _read_interior(self.read, link, depth, path)
         middle = _first_right(leaves, depth)
         new_left = self.merge(left, leaves[:middle], depth + 1)
         new_right = self.merge(right, leaves[middle:], depth + 1)
-        if old.leaf is None and old is not _NOTHING:
-            if new_left is left and new_right is right:
-                return link
-            self.stale.append(_node_key(link.height, depth, path))
-        self.nodes[_node_key(self.height, depth, path)] = _encode(new_left) + _encode(new_right)
-        return _Link(self.height, _interior(new_left.digest, new_right.digest), None)
+        if new_left is left and new_right is right:
+            return link
+        self.stale.append(_node_key(link.height, depth, path))
+        return self._write(new_left, new_right, depth, path)
+
+    def _build(self, leaves: list[_Link], depth: int) -> _Link:
+        """The subtree of these leaves alone."""
+        if not leaves:
+            return _NOTHING
+        if len(leaves) == 1:
+            return leaves[0]
+        middle = _first_right(leaves, depth)
+        left = self._build(leaves[:middle], depth + 1)
+        right = self._build(leaves[middle:], depth + 1)
+        return self._write(left, right, depth, leaves[0].leaf)
+
+    def _join(self, old: _Link, leaves: list[_Link]) -> list[_Link]:
+        """`leaves` and the leaf that stood in their place, unless one of them replaces it."""
+        place = bisect_left(leaves, old.leaf, key=_path_of)
+        if place == len(leaves) or leaves[place].leaf != old.leaf:
+            return [*leaves[:place], old, *leaves[place:]]
+        if leaves[place].digest == old.digest:
+            del self.nodes[_node_key(self.height, DEPTH_MAX, old.leaf)]
+            return [*leaves[:place], old, *leaves[place + 1 :]]
+        self.stale.append(_node_key(old.height, DEPTH_MAX, old.leaf))
+        return leaves
+
+    def _write(self, left: _Link, right: _Link, depth: int, path: bytes) -> _Link:
+        self.nodes[_node_key(self.height, depth, path)] = _encode(left) + _encode(right)
+        return _Link(self.height, _interior(left.digest, right.digest), b"", b"")
+
+
+def _node_key(height: bytes, depth: int, path: bytes) -> NodeKey:
+    """Height (8 bytes) || depth (2 bytes) || the first `depth` bits of `path`, zero-filled.
+
+    Keys sort by height, so a store writes the nodes of each height behind all earlier ones.
+    """
+    whole, rest = depth >> 3, depth & 7
+    key = height + depth.to_bytes(2, "big") + path[:whole]
+    if rest:
+        key += bytes((path[whole] & 0xFF00 >> rest,))
+    return NodeKey(key)
+
+
+def _descend(read: ReadNode, root: Root, path: bytes) -> tuple[_Link, list[Digest]]:
+    """The leaf or the empty subtree in which `path` ends, and the siblings met, topmost first."""
+    link, siblings, depth = _link_of(root), [], 0
+    while link is not _NOTHING and not link.leaf:
+        left, right = _read_interior(read, link, depth, path)
+        link, sibling = (right, left) if _bit(path, depth) else (left, right)
+        siblings.append(sibling.digest)
+        depth += 1
+    return link, siblings
+
+
+def _read_interior(read: ReadNode, link: _Link, depth: int, path: bytes) -> tuple[_Link, _Link]:
+    """Both children of the interior node at `link`; only what `_write` writes is accepted."""
+    key = _node_key(link.height, depth, path)
+    data = read(key)
+    left, middle = _decode(data, 0)
+    right, end = _decode(data, middle)
+    good = end == len(data) and not _collapses(left, right)
+    if not good or _interior(left.digest, right.digest) != link.digest:
+        raise DamagedNode(f"expected the interior node {link.digest.hex()} at {key.hex()}")
+    return left, right
+
+
+def _collapses(left: _Link, right: _Link) -> bool:
+    """Whether fewer than two leaves hang below, so that no interior node stands above them."""
+    lower, other = (right, left) if left is _NOTHING else (left, right)
+    return other is _NOTHING and (lower is _NOTHING or bool(lower.leaf))
+
+
+def _read_leaf(read: ReadNode, link: _Link) -> bytes:
+    """The value in the leaf at `link`."""
+    node = _node_key(link.height, DEPTH_MAX, link.leaf)
+    data = read(node)
+    start = 2 + int.from_bytes(data[:2], "big")
+    key, value = data[2:start], data[start:]
+    if digest(STATE_KEY, key) != link.leaf or digest(STATE_VALUE, value) != link.value:
+        raise DamagedNode(f"expected the leaf {link.digest.hex()} at {node.hex()}")
+    return value
+
+
+def _encode(link: _Link) -> bytes:
+    """A child: 0 if empty; 1, height, digest if interior; 2, height, path, value if a leaf."""
+    if link is _NOTHING:
+        return b"\x00"
+    if link.leaf:
+        return b"\x02" + link.height + link.leaf + link.value
+    return b"\x01" + link.height + link.digest
+
+
+def _decode(data: bytes, start: int) -> tuple[_Link, int]:
+    """The child that `data` names from `start`, and where it ends (beyond the end if cut off)."""
+    height, rest = data[start + 1 : start + 9], start + 9
+    match data[start : start + 1]:
+        case b"\x00":
+            return _NOTHING, start + 1
+        case b"\x01":
+            return _Link(height, data[rest : rest + 32], b"", b""), rest + 32
+        case b"\x02":
+            path, value = data[rest : rest + 32], data[rest + 32 : rest + 64]
+            return _leaf_link(height, path, value), rest + 64
+        case _:
+            return _NOTHING, len(data) + 1
+
+
+def _link_of(root: Root) -> _Link:
+    if root.digest == EMPTY_DIGEST:
+        return _NOTHING
+    height = root.height.to_bytes(8, "big")
+    if root.leaf is None:
+        return _Link(height, root.digest, b"", b"")
+    return _leaf_link(height, root.leaf.path, root.leaf.value)
+
+
+def _root_of(link: _Link) -> Root:
+    leaf = Leaf(link.leaf, link.value) if link.leaf else None
+    return Root(int.from_bytes(link.height, "big"), link.digest, leaf)
+
+
+def _leaf_link(height: bytes, path: bytes, value: bytes) -> _Link:
+    return _Link(height, _leaf(path, value), path, value)
+
+
+def _path_of(link: _Link) -> bytes:
+    return link.leaf
+
+
+def _leaf(path: bytes, value: bytes) -> bytes:
+    return sha256(LEAF_PREFIX + path + value).digest()
+
+
+def _interior(left: bytes, right: bytes) -> bytes:
+    return sha256(NODE_PREFIX + left + right).digest()
+
+
+def _bit(path: bytes, depth: int) -> int:
+    return path[depth >> 3] >> (~depth & 7) & 1
+
+
+def _first_right(leaves: list[_Link], depth: int) -> int:
+    """How many of the sorted `leaves`, alike above `depth`, have bit 0 there."""
+    return bisect_left(leaves, 1, key=lambda link: _bit(link.leaf, depth))
+
+
+def _shared_bits(one: bytes, other: bytes) -> int:
+    difference = int.from_bytes(one, "big") ^ int.from_bytes(other, "big")
+    return DEPTH_MAX - difference.bit_length()
+
+
+def _check_bounds(path: StatePath, key: bytes, value: bytes | None) -> None:
+    """Raise `Refused("state_path.bounds")`: a path may come from anywhere, not only `unpack`."""
+    other = () if path.leaf is None else (path.leaf.path, path.leaf.value)
+    if len(path.siblings) > DEPTH_MAX:
+        expected, found = f"at most {DEPTH_MAX} siblings", len(path.siblings)
+    elif any(len(item) != len(EMPTY_DIGEST) for item in (*path.siblings, *other)):
+        expected, found = "digests of 32 bytes alone", min(map(len, (*path.siblings, *other)))
+    elif len(key) > KEY_BYTES_MAX:
+        expected, found = f"a key of at most {KEY_BYTES_MAX} bytes", len(key)
+    elif value is not None and len(value) > VALUE_BYTES_MAX:
+        expected, found = f"a value of at most {VALUE_BYTES_MAX} bytes", len(value)
+    else:
+        return
+    raise Refused("state_path.bounds", f"expected {expected}, found {found}")
