@@ -1,5 +1,7 @@
 """The chain as one validator holds it: checks proposals, executes blocks, builds headers."""
 
+from collections.abc import Mapping
+
 from vm import sparse, tree
 from vm.block import Header, check_payload, receipts_root, transactions_root
 from vm.execute import BlockContext, Program, execute_block
@@ -16,13 +18,23 @@ CLOCK_SKEW_MS_MAX = 30_000  # a fresh proposal's time may lie that far ahead of 
 
 
 class Chain:
-    """The state machine over its store. `known` holds transactions that were verified before."""
+    """The state machine over its store.
 
-    def __init__(self, store: Store, genesis: Genesis, program: Program) -> None:
+    `known` maps packed transactions that this node verified before (its mempool's) to their
+    decoded form, so that a signature is verified once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        genesis: Genesis,
+        program: Program,
+        known: Mapping[bytes, Transaction],
+    ) -> None:
         self.id: Digest = genesis.chain
         self.validators: ValidatorSet = check_genesis(genesis)
         self.store = store
-        self.known: dict[bytes, Transaction] = {}
+        self._known = known
         self._program = program
         head = store.head()
         self.head = self._write_genesis(genesis) if head is None else head
@@ -33,9 +45,19 @@ class Chain:
                 "use the genesis file that this home was made with, or another data folder",
             )
 
-    def check(self, height: int, payload: bytes) -> None:
-        """What a backup checks of a proposal by its bytes and height; raises `Refused`."""
-        check_payload(payload, height, self.id, self.known)
+    def check(self, height: int, payload: bytes, now_ms: int) -> None:
+        """What a backup checks of a fresh proposal; raises `Refused`.
+
+        Its bytes and height as `vm.block.check_payload` says, and that its time is not ahead of
+        `now_ms`, the backup's clock, by more than `CLOCK_SKEW_MS_MAX`.
+        """
+        proposal, _ = check_payload(payload, height, self.id, self._known)
+        if proposal.time_ms > now_ms + CLOCK_SKEW_MS_MAX:
+            raise Refused(
+                "payload.time",
+                f"expected at most {CLOCK_SKEW_MS_MAX} ms ahead of {now_ms}, "
+                f"found {proposal.time_ms}",
+            )
 
     def execute(self, height: int, payload: bytes, certificate: bytes) -> Header:
         """Execute what consensus delivered and write all of it; heights come in order.
@@ -47,7 +69,7 @@ class Chain:
         time_ms = head.time_ms + 1
         transactions: tuple[Transaction, ...] = ()
         if payload:
-            proposal, transactions = check_payload(payload, height, self.id, self.known)
+            proposal, transactions = check_payload(payload, height, self.id, self._known)
             time_ms = max(proposal.time_ms, time_ms)
         block = BlockContext(self.id, height, time_ms, head.header, self.validators)
         done = execute_block(

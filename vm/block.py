@@ -1,5 +1,6 @@
 """Blocks: the payload that consensus orders, the header that execution builds, receipts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, ClassVar
@@ -72,7 +73,7 @@ class Receipt:
 
 
 def check_payload(
-    data: bytes, height: int, chain: Digest, known: dict[bytes, Transaction]
+    data: bytes, height: int, chain: Digest, known: Mapping[bytes, Transaction]
 ) -> tuple[Payload, tuple[Transaction, ...]]:
     """Read a proposal and check what bytes and height decide; raises `Refused`.
 

@@ -1,0 +1,115 @@
+"""Transactions that wait to be ordered: a pure core with named bounds.
+
+The shell decodes and verifies each transaction once before it comes here. First come, first drawn;
+a sender's quota keeps one busy or hostile member from crowding out the others.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from vm.block import PAYLOAD_BYTES_MAX, TRANSACTIONS_MAX
+from vm.refusal import Refused
+from vm.transaction import Transaction, check_lifetime
+
+POOL_TRANSACTIONS_MAX = 20_000  # ten full blocks
+POOL_BYTES_MAX = 64 * 1024 * 1024  # sixteen full payloads
+SENDER_TRANSACTIONS_MAX = 4_000  # a fifth of the pool
+PAYLOAD_ENVELOPE_BYTES = 16  # around the transactions: version, time and array headers
+ITEM_ENVELOPE_BYTES = 5  # around one transaction: the longest msgpack bin header
+
+
+class Mempool:
+    """Waiting transactions in order of arrival."""
+
+    def __init__(self) -> None:
+        self.by_bytes: dict[bytes, Transaction] = {}
+        self._by_id: dict[bytes, bytes] = {}
+        self._drawn: set[bytes] = set()
+        self._of_sender: Counter[str] = Counter()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._by_id
+
+    @property
+    def waiting(self) -> int:
+        """How many transactions no proposal of ours holds."""
+        return len(self._by_id) - len(self._drawn)
+
+    def admit(self, transaction: Transaction, packed: bytes, height: int) -> bool:
+        """Take a verified transaction; False if it waits here already.
+
+        `height` is the next block's. Raises `Refused` with `transaction.expired`,
+        `transaction.lifetime`, `mempool.sender_quota` or `mempool.full`.
+        """
+        id = transaction.id
+        if id in self._by_id:
+            return False
+        check_lifetime(transaction.intent, height)
+        sender = transaction.intent.sender
+        if self._of_sender[sender] >= SENDER_TRANSACTIONS_MAX:
+            raise Refused(
+                "mempool.sender_quota",
+                f"expected at most {SENDER_TRANSACTIONS_MAX} waiting transactions of {sender}; "
+                "send again when some are certified",
+            )
+        if (
+            len(self._by_id) >= POOL_TRANSACTIONS_MAX
+            or self._bytes + len(packed) > POOL_BYTES_MAX
+        ):
+            raise Refused(
+                "mempool.full", f"expected room, found {len(self._by_id)} waiting; send again later"
+            )
+        self.by_bytes[packed] = transaction
+        self._by_id[id] = packed
+        self._of_sender[sender] += 1
+        self._bytes += len(packed)
+        return True
+
+    def draw(self) -> tuple[bytes, ...]:
+        """The oldest transactions that fit one payload and that no proposal of ours holds."""
+        room = PAYLOAD_BYTES_MAX - PAYLOAD_ENVELOPE_BYTES
+        drawn: list[bytes] = []
+        for id, packed in self._by_id.items():
+            if id in self._drawn:
+                continue
+            room -= len(packed) + ITEM_ENVELOPE_BYTES
+            if room < 0 or len(drawn) == TRANSACTIONS_MAX:
+                break
+            drawn.append(packed)
+            self._drawn.add(id)
+        return tuple(drawn)
+
+    def release(self) -> None:
+        """Our proposals are void (the view changed): what they held may be drawn again."""
+        self._drawn.clear()
+
+    def remove(self, ids: Iterable[bytes]) -> None:
+        """Forget transactions that were executed."""
+        for id in ids:
+            packed = self._by_id.pop(id, None)
+            if packed is None:
+                continue
+            sender = self.by_bytes.pop(packed).intent.sender
+            self._drawn.discard(id)
+            self._bytes -= len(packed)
+            self._of_sender[sender] -= 1
+            if not self._of_sender[sender]:
+                del self._of_sender[sender]
+
+    def expire(self, height: int) -> None:
+        """Forget what may not stand in the block at `height` any more."""
+        self.remove(
+            [
+                id
+                for id, packed in self._by_id.items()
+                if self.by_bytes[packed].intent.valid_until_height < height
+            ]
+        )
+
+    def oldest(self, count: int) -> tuple[bytes, ...]:
+        """Up to `count` waiting transactions, oldest first: what is sent to the others again."""
+        return tuple(packed for packed, _ in zip(self.by_bytes, range(count), strict=False))
