@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from consensus.message import Block, CommitCertificate
 from vm import sparse, tree
 from vm.block import Header, check_payload, receipts_root, transactions_root
 from vm.execute import BlockContext, Program, execute_block
@@ -12,7 +13,7 @@ from vm.shape import Digest, pack
 from vm.state import State
 from vm.transaction import TX_LIFETIME_BLOCKS_MAX, Transaction
 
-from node.store import BlockRow, Head, OrderedBlock, Store, View
+from node.store import BlockRow, Head, Store, View
 
 CLOCK_SKEW_MS_MAX = 30_000  # a fresh proposal's time may lie that far ahead of a backup's clock
 
@@ -59,7 +60,7 @@ class Chain:
                 f"found {proposal.time_ms}",
             )
 
-    def execute(self, height: int, payload: bytes, certificate: bytes) -> Header:
+    def execute(self, height: int, payload: bytes, certificate: CommitCertificate) -> Header:
         """Execute what consensus delivered and write all of it; heights come in order.
 
         `payload` b"" is the null request: an empty block a millisecond after the last.
@@ -99,7 +100,7 @@ class Chain:
             receipts=done.receipts,
             writes=tuple(sorted(done.writes)),
         )
-        self._write(header, row, OrderedBlock(payload, certificate), update)
+        self._write(header, row, Block(payload, certificate), update)
         return header
 
     def state(self) -> State:
@@ -134,17 +135,17 @@ class Chain:
         )
         row = BlockRow(header, update.root, (), (), tuple(sorted(writes)))
         self.head = Head(self.id, 0, header.digest, 0, update.root, tree.EMPTY)
-        self._write(header, row, OrderedBlock(b"", b""), update)
+        self._write(header, row, None, update)
         self.store.sync()
         return self.head
 
     def _write(
-        self, header: Header, row: BlockRow, ordered: OrderedBlock, update: sparse.Update
+        self, header: Header, row: BlockRow, decided: Block | None, update: sparse.Update
     ) -> None:
         digest = header.digest
         frontier, nodes = tree.append(self.head.frontier, digest)
         head = Head(self.id, header.height, digest, header.time_ms, update.root, frontier)
-        self.store.write_block(head, row, ordered, update, nodes)
+        self.store.write_block(head, row, decided, update, nodes)
         self.head = head
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, TypeVar
 
 import plyvel
 
+from consensus.message import Block
 from vm import sparse, tree
 from vm.block import TRANSACTIONS_MAX, Header, Receipt
 from vm.certificate import CheckpointCertificate
@@ -22,7 +23,7 @@ from vm.state import Record, state_key
 
 R = TypeVar("R", bound=Record)
 
-BLOCK = b"b"  # height -> ordered bytes: payload and commit certificate
+BLOCK = b"b"  # height -> Block: payload and commit certificate
 ROW = b"r"  # height -> BlockRow
 CERTIFICATE = b"c"  # height -> CheckpointCertificate
 TRANSACTION = b"t"  # transaction id -> Place
@@ -80,16 +81,6 @@ class Place:
     index: Count
 
 
-@dataclass(frozen=True, slots=True)
-class OrderedBlock:
-    """What consensus delivered: the payload and the packed commit certificate."""
-
-    VERSION: ClassVar[int] = 1
-
-    payload: Annotated[bytes, Bytes(0, 4 * 1024 * 1024)]
-    certificate: Annotated[bytes, Bytes(0, 64 * 1024)]
-
-
 def _height(height: int) -> bytes:
     return height.to_bytes(8, "big")
 
@@ -129,10 +120,10 @@ class Store:
         data = self._db.get(HEAD)
         return None if data is None else unpack(Head, data)
 
-    def block(self, height: int) -> OrderedBlock | None:
-        """The ordered bytes at `height`."""
+    def block(self, height: int) -> Block | None:
+        """The decided payload at `height`; genesis has none."""
         data = self._db.get(BLOCK + _height(height))
-        return None if data is None else unpack(OrderedBlock, data)
+        return None if data is None else unpack(Block, data)
 
     def row(self, height: int) -> BlockRow | None:
         """What execution made of the block at `height`."""
@@ -191,7 +182,7 @@ class Store:
         self,
         head: Head,
         row: BlockRow,
-        ordered: OrderedBlock,
+        block: Block | None,
         state: sparse.Update,
         history: list[tree.Node],
     ) -> None:
@@ -202,7 +193,8 @@ class Store:
         """
         height = _height(head.height)
         with self._db.write_batch() as batch:
-            batch.put(BLOCK + height, pack(ordered))
+            if block is not None:
+                batch.put(BLOCK + height, pack(block))
             batch.put(ROW + height, pack(row))
             for index, receipt in enumerate(row.receipts):
                 batch.put(TRANSACTION + receipt.transaction, pack(Place(head.height, index)))

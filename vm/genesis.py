@@ -12,7 +12,7 @@ from vm.state import State
 
 PROTOCOL = "concilium.1"
 MEMBERS_MAX = 4_096  # enrolled by genesis; more join by transactions
-WINDOW_MAX = 256  # sequence numbers in flight
+WINDOW_MAX = 64  # sequence numbers in flight; as many as one view change can carry
 
 
 @dataclass(frozen=True, slots=True)
