@@ -208,15 +208,31 @@ def test_an_interior_node_is_no_leaf() -> None:
 
 
 def test_siblings_of_another_length_do_not_verify() -> None:
-    """Bytes shifted from one half of a node to the other would hash alike, so length counts."""
-    leaves = leaves_of(4)
-    root, path = tree.root(leaves), tree.inclusion_path(leaves, 2)
+    """A byte shifted from one half of a node to the other hashes alike, so length counts."""
+    left, right = (sha256(b"\x00" + leaf).digest() for leaf in (b"left", b"right"))
+    root = tree.root([b"left", b"right"])
+    assert tree.verify_consistency(1, 2, left, root, (right,))
 
-    forged = (path[0], path[1][:31])
+    forged_root, forged_path = left + right[:1], (right[1:],)
 
-    assert not tree.verify_inclusion(leaves[2], 2, 4, forged, root)
-    assert not tree.verify_inclusion(leaves[2], 2, 4, (path[0], path[1] + b"\x00"), root)
-    assert not tree.verify_consistency(2, 4, path[1][:31], root, (path[1],))
+    assert not tree.verify_consistency(1, 2, forged_root, root, forged_path)
+    assert not tree.verify_inclusion(b"left", 0, 2, (right + b"\x00",), root)
+
+
+def test_a_path_of_a_larger_tree_does_not_verify_in_a_smaller_one() -> None:
+    """Siblings are left over where the claimed tree already ends, so the claim is refused."""
+    leaves = leaves_of(8)
+    stored = Stored(leaves)
+    pair = tree.root(leaves[:2])
+
+    inclusion = tree.inclusion_path(leaves[:2], 1)
+    consistency = tree.consistency_path_at(stored.read, 7, 8)
+
+    assert tree.verify_inclusion(leaves[1], 1, 2, inclusion, pair)
+    assert not tree.verify_inclusion(leaves[1], 0, 1, inclusion, pair)
+    seven, eight = tree.root(leaves[:7]), tree.root(leaves)
+    assert tree.verify_consistency(7, 8, seven, eight, consistency)
+    assert not tree.verify_consistency(3, 4, seven, eight, consistency)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2, HEIGHT_MAX + 1])
@@ -227,6 +243,7 @@ def test_a_claimed_size_that_cannot_be_is_refused(size: int) -> None:
     assert tree.verify_inclusion(b"leaf", 0, 1, (), root)
     assert not tree.verify_inclusion(b"leaf", 0, size, (), root)
     assert not tree.verify_consistency(1, size, root, root, ())
+    assert not tree.verify_consistency(4, 3, root, root, ())
 
 
 def test_a_path_longer_than_the_bound_is_refused_unread() -> None:
@@ -245,7 +262,7 @@ def test_a_path_longer_than_the_bound_is_refused_unread() -> None:
 
 
 def test_the_largest_history_has_paths_within_the_bound() -> None:
-    """At HEIGHT_MAX leaves every path is shorter than PATH_MAX and still verifies."""
+    """HEIGHT_MAX leaves verify by paths well below PATH_MAX; one leaf more is out of bounds."""
 
     def read(level: int, index: int) -> bytes:
         """All leaves alike: one digest for each level."""
@@ -254,16 +271,18 @@ def test_the_largest_history_has_paths_within_the_bound() -> None:
             digest = sha256(b"\x01" + digest * 2).digest()
         return digest
 
-    for size in (HEIGHT_MAX, HEIGHT_MAX - 1):
+    for size in (HEIGHT_MAX + 1, HEIGHT_MAX, HEIGHT_MAX - 1):
+        allowed = size <= HEIGHT_MAX
         frontier = tree.frontier_at(read, size)
         for index in (0, size // 3, size - 1):
             path = tree.inclusion_path_at(read, index, size)
-            assert len(path) <= 53 < tree.PATH_MAX
-            assert tree.verify_inclusion(b"same", index, size, path, frontier.root)
+            assert len(path) <= 54 < tree.PATH_MAX
+            assert tree.verify_inclusion(b"same", index, size, path, frontier.root) is allowed
         old = tree.frontier_at(read, size // 3)
         path = tree.consistency_path_at(read, size // 3, size)
-        assert len(path) <= 54 < tree.PATH_MAX
-        assert tree.verify_consistency(size // 3, size, old.root, frontier.root, path)
+        assert len(path) <= 55 < tree.PATH_MAX
+        verdict = tree.verify_consistency(size // 3, size, old.root, frontier.root, path)
+        assert verdict is allowed
 
 
 @given(size=st.integers(2, SIZE_MAX), data=st.data())
@@ -286,7 +305,10 @@ def test_consistency_is_refused_for_any_other_claim(size: int, data: st.DataObje
         "no path": (old, size, old_root, new_root, ()),
         "backwards": (size, old, new_root, old_root, path),
         "no growth": (old, old, old_root, new_root, path),
-        "from nothing": (0, size, old_root, new_root, path),
+        "no growth, no path": (old, old, old_root, new_root, ()),
+        "equal, yet a path": (old, old, old_root, old_root, path),
+        "from nothing": (0, size, tree.EMPTY_ROOT, new_root, path),
+        "from nothing that was something": (0, size, old_root, new_root, ()),
         "negative": (-old, size, old_root, new_root, path),
     }
 
