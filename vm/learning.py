@@ -18,6 +18,7 @@ from vm.record import (
 from vm.shape import Address, Code, Count, Digest, Height, Int, Many, Name, Note, TimeMs
 
 ROUNDS_MAX = 1_000  # of one task
+FAILURES_MAX = 3  # rounds of one task in a row: what fails thrice needs a person
 SEGMENTS_MAX = 1_024  # of one round's trace: all leaves are published with the update
 LEVELS_MAX = 32  # of a coded column
 TASKS_OPEN_MAX = 64  # due deadlines are found by walking the open tasks
@@ -27,6 +28,9 @@ PHASE_MS_MAX = 30 * 24 * 3_600 * 1_000  # a phase lasts at most 30 days
 
 Micro = Annotated[int, Int(-(2**53), 2**53)]  # a number in millionths
 PhaseMs = Annotated[int, Int(1, PHASE_MS_MAX)]
+BlobBytes = Annotated[int, Int(1, BLOB_BYTES_MAX)]
+Segments = Annotated[int, Int(1, SEGMENTS_MAX)]
+ScoreBp = Annotated[int, Int(0, 1_000_000)]  # hundredths of a hundredth of a nat
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +179,11 @@ class TaskPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A federated training job and how far it has come."""
+    """A federated training job and how far it has come.
+
+    `base_version` is the model's version when the task opened; every closed round adds one. The
+    task is done when `closed` reaches `terms.rounds`: rounds that failed do not count.
+    """
 
     KIND: ClassVar[str] = "task"
     VERSION: ClassVar[int] = 1
@@ -187,6 +195,7 @@ class Task:
     base_version: Count
     phase: TaskPhase
     round: Count  # the newest round's number, from 1
+    closed: Count  # rounds that made a model version
     failures: Count  # rounds that failed in a row
     opened_height: Height
     opened_ms: TimeMs
@@ -208,12 +217,13 @@ class RoundPhase(StrEnum):
 
 
 class UpdateStatus(StrEnum):
-    """An update's fate; undecided is not aggregated and blames nobody."""
+    """An update's fate; undecided is not aggregated and blames nobody, absent never came."""
 
     SUBMITTED = "submitted"
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     UNDECIDED = "undecided"
+    ABSENT = "absent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,12 +248,16 @@ class Attestation:
     validator: Name
     accepted: Digest
     result: Address
-    result_bytes: Annotated[int, Int(1, BLOB_BYTES_MAX)]
+    result_bytes: BlobBytes
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round of a task."""
+    """One round of a task, on the model's version `base_version`.
+
+    `score_bp` is the lower median, over accepted updates, of the lower median of the scores that
+    their passing verdicts give.
+    """
 
     KIND: ClassVar[str] = "round"
     VERSION: ClassVar[int] = 1
@@ -256,10 +270,12 @@ class Round:
     opened_height: Height
     opened_ms: TimeMs
     deadline_ms: TimeMs  # of the present phase
+    updates: Count  # submitted so far
+    verdicts: Count  # given so far
     accepted: Digest | None  # commits to the accepted updates, once verdicts are settled
     outcomes: Annotated[tuple[Outcome, ...], Many(PARTICIPANTS_MAX)]
     attestations: Annotated[tuple[Attestation, ...], Many(PARTICIPANTS_MAX)]
-    score_bp: Annotated[int, Int(0, 1_000_000)] | None
+    score_bp: ScoreBp | None
     model_version: Count | None
     code: Code  # why it failed; "open" or "closed" otherwise
     reason: Note
@@ -288,10 +304,10 @@ class Update:
     dataset: Name
     base_version: Count
     blob: Address
-    blob_bytes: Annotated[int, Int(1, BLOB_BYTES_MAX)]
+    blob_bytes: BlobBytes
     norm: Count
     trace: Digest
-    segments: Annotated[int, Int(1, SEGMENTS_MAX)]
+    segments: Segments
     evidence: Evidence
     transaction: Digest
     height: Height
@@ -306,7 +322,7 @@ class Update:
 class Decision(StrEnum):
     """A verifier's judgement."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - a judgement, no password
     FAIL = "fail"
     ABSTAIN = "abstain"
 
@@ -331,7 +347,7 @@ class Verdict:
     code: Code
     reason: Note
     segment: Count | None
-    score_bp: Annotated[int, Int(0, 1_000_000)] | None
+    score_bp: ScoreBp | None
     transaction: Digest
     height: Height
 

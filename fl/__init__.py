@@ -1,0 +1,1 @@
+"""Federated learning and proof of learning: the integer part, and the part that trains."""

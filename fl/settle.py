@@ -1,0 +1,95 @@
+"""How verdicts settle the updates of a round; pure functions of records."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from vm import digest
+from vm.encoding import encode
+from vm.learning import Decision, Outcome, Rule, Site, Terms, Update, UpdateStatus, Verdict
+from vm.shape import Digest
+
+
+def eligible_verifiers(terms: Terms) -> int:
+    """How many verifiers may judge one update: one per site, except the update's own.
+
+    Fixed by the task: who is silent, suspended or revoked still counts, so that silence can leave
+    an update undecided but cannot turn a minority into a majority.
+    """
+    return len(terms.sites) - 1
+
+
+def settle(update: Update, verdicts: Sequence[Verdict], eligible: int) -> Outcome:
+    """The update's fate under the verdicts on it: more than half of the eligible decide."""
+    passed = sum(verdict.decision is Decision.PASS for verdict in verdicts)
+    failed = [verdict for verdict in verdicts if verdict.decision is Decision.FAIL]
+    if 2 * passed > eligible:
+        reason = f"{passed} of {eligible} verifiers passed it"
+        return _outcome(update, UpdateStatus.ACCEPTED, "update.accepted", reason)
+    if 2 * len(failed) > eligible:
+        cause = _main_cause(failed)
+        return _outcome(update, UpdateStatus.REJECTED, cause.code, cause.reason)
+    silent = eligible - len(verdicts)
+    abstained = len(verdicts) - passed - len(failed)
+    reason = (
+        f"of {eligible} verifiers {passed} passed it, {len(failed)} failed it, "
+        f"{abstained} abstained and {silent} were silent"
+    )
+    return _outcome(update, UpdateStatus.UNDECIDED, "update.undecided", reason)
+
+
+def absent(site: Site) -> Outcome:
+    """The outcome of a site that submitted nothing in time."""
+    reason = "no update came before the deadline"
+    return Outcome(site.organisation, site.trainer, UpdateStatus.ABSENT, "update.absent", reason)
+
+
+def unjudged(update: Update) -> Outcome:
+    """The outcome of an update in a round that failed before anybody judged it."""
+    reason = "the round failed before verdicts"
+    return _outcome(update, UpdateStatus.UNDECIDED, "update.unjudged", reason)
+
+
+def _main_cause(failed: Sequence[Verdict]) -> Verdict:
+    """The verdict that speaks for the others.
+
+    Its code is the most frequent one, the smallest among equals; its verifier is the smallest id.
+    """
+    counts = Counter(verdict.code for verdict in failed)
+    code = min(counts, key=lambda code: (-counts[code], code))
+    return min((v for v in failed if v.code == code), key=lambda verdict: verdict.verifier)
+
+
+def _outcome(update: Update, status: UpdateStatus, code: str, reason: str) -> Outcome:
+    return Outcome(update.organisation, update.trainer, status, code, reason)
+
+
+def lower_median(values: Sequence[int]) -> int | None:
+    """The middle value, the lower one of two; None of none."""
+    return sorted(values)[(len(values) - 1) // 2] if values else None
+
+
+def passing_score(verdicts: Sequence[Verdict]) -> int | None:
+    """The lower median of the scores that passing verdicts give, in basis points."""
+    return lower_median(
+        [
+            verdict.score_bp
+            for verdict in verdicts
+            if verdict.decision is Decision.PASS and verdict.score_bp is not None
+        ]
+    )
+
+
+def aggregation_weight(rule: Rule, site: Site) -> int:
+    """The weight of a site's update under `rule`."""
+    match rule:
+        case Rule.WEIGHTED_MEAN:
+            return site.weight
+        case Rule.TRIMMED_MEAN:
+            return 1
+
+
+def accepted_digest(task: str, number: int, accepted: Sequence[tuple[Update, int]]) -> Digest:
+    """Commits to the accepted updates with their weights, in order of organisation."""
+    items = tuple((update.organisation, update.blob, weight) for update, weight in accepted)
+    assert list(items) == sorted(items), "accepted updates stand in order of organisation"
+    return digest.digest(digest.ACCEPTED, encode((task, number, items)))

@@ -1,0 +1,241 @@
+"""Registering a model, and opening a task: all that a trainer could bend is checked here."""
+
+from math import prod
+
+from fl.body import OpenTask, RegisterModel
+from fl.rounds import open_tasks, start_round
+from fl.spec import check_blob_bytes, check_spec
+from vm.execute import Context
+from vm.learning import (
+    MICRO,
+    SEGMENTS_MAX,
+    TASKS_OPEN_MAX,
+    WEIGHT_MAX,
+    Aggregation,
+    Column,
+    Evidence,
+    OpenTasks,
+    Preprocessing,
+    Rule,
+    Site,
+    Task,
+    TaskPhase,
+    Terms,
+    Training,
+)
+from vm.record import (
+    Dataset,
+    Member,
+    Model,
+    ModelHead,
+    ModelSpec,
+    Organisation,
+    Output,
+    Role,
+    Standing,
+)
+from vm.refusal import Refused
+from vm.state import State
+
+# GA4GH Data Use Ontology: permissions that cover training a clinical model, and the modifier that
+# rules it out. What else the conditions ask (a project, a place, a date) the site itself decides.
+TRAINABLE = frozenset({"DUO:0000004", "DUO:0000006", "DUO:0000007", "DUO:0000042"})
+GENETIC_STUDIES_ONLY = "DUO:0000016"
+
+
+def register_model(state: State, context: Context, body: RegisterModel) -> None:
+    """Record version 0 of a model."""
+    # 1. the id is free
+    if state.get(ModelHead, body.id) is not None:
+        raise Refused("model.exists", f"expected a new id, found {body.id} registered before")
+    # 2. the layers fit each other
+    check_spec(body.spec)
+    # 3. the weights have the size that the layers ask
+    check_blob_bytes(body.spec, body.weights_bytes)
+    state.put(
+        Model(
+            id=body.id,
+            version=0,
+            organisation=context.sender.organisation,
+            spec=body.spec,
+            grid_bits=body.grid_bits,
+            weights=body.weights,
+            weights_bytes=body.weights_bytes,
+            task=None,
+            round=None,
+            contributions=(),
+            created_height=context.block.height,
+            created_ms=context.block.time_ms,
+        )
+    )
+    state.put(ModelHead(body.id, 0, None))
+
+
+def open_task(state: State, context: Context, body: OpenTask) -> None:
+    """Record a task and open its first round."""
+    terms = body.terms
+    # 1. the id is free
+    if state.get(Task, body.id) is not None:
+        raise Refused("task.exists", f"expected a new id, found {body.id} opened before")
+    # 2. there is room for one more
+    others = open_tasks(state).tasks
+    if len(others) >= TASKS_OPEN_MAX:
+        raise Refused("task.too_many", f"expected fewer than {TASKS_OPEN_MAX} open, found as many")
+    # 3. no other task extends the model
+    head = state.require(ModelHead, terms.model)
+    if head.task is not None:
+        raise Refused("task.model_busy", f"expected {head.id} free, found task {head.task} on it")
+    # 4. the columns make the model's inputs, and the outcome its classes
+    model = state.require(Model, head.id, head.version)
+    _check_inputs(model.spec, terms.preprocessing)
+    _check_outcome(check_spec(model.spec), model.spec.output, terms.preprocessing.outcome)
+    # 5. the steps fall into a bounded number of whole segments
+    _check_segments(terms.training)
+    # 6. the rule can stand what it claims with the fewest updates that it may get
+    _check_aggregation(terms.aggregation, len(terms.sites))
+    # 7. one site per organisation, each with people and data of its own
+    names = [site.organisation for site in terms.sites]
+    if len(set(names)) != len(names):
+        raise Refused("task.organisation_twice", "expected one site per organisation, found more")
+    for site in terms.sites:
+        _check_site(state, site, terms)
+    task = Task(
+        id=body.id,
+        steward=context.sender.id,
+        organisation=context.sender.organisation,
+        terms=terms,
+        base_version=head.version,
+        phase=TaskPhase.OPEN,
+        round=0,
+        closed=0,
+        failures=0,
+        opened_height=context.block.height,
+        opened_ms=context.block.time_ms,
+    )
+    state.put(OpenTasks((*others, task.id)))
+    state.put(ModelHead(head.id, head.version, task.id))
+    start_round(state, context.block, task)
+
+
+def dataset_weight(dataset: Dataset) -> int:
+    """A dataset's weight in an aggregate: the low end of its published row band, 1 to the cap."""
+    return min(max(dataset.rows.low, 1), WEIGHT_MAX)
+
+
+def _check_inputs(spec: ModelSpec, preprocessing: Preprocessing) -> None:
+    columns = preprocessing.columns
+    if prod(spec.input) != len(columns):
+        raise Refused("task.inputs", f"expected {prod(spec.input)} columns, found {len(columns)}")
+    names = [column.name for column in (*columns, preprocessing.outcome)]
+    if len(set(names)) != len(names):
+        raise Refused("task.columns", "expected distinct columns and outcome, found a repeat")
+    for column in (*columns, preprocessing.outcome):
+        texts = [level.text for level in column.levels]
+        if len(set(texts)) != len(texts) or column.low > column.high:
+            raise Refused(
+                "task.column", f"expected distinct levels and low <= high of {column.name}"
+            )
+
+
+def _check_outcome(shape: tuple[int, ...], output: Output, outcome: Column) -> None:
+    """The outcome is coded or counted 0 to classes - 1, a yes or no being two classes."""
+    classes = 2 if output is Output.BINARY else shape[0]
+    labels = {level.value for level in outcome.levels} or {outcome.low, outcome.high}
+    expected = {label * MICRO for label in range(classes)}
+    if not outcome.levels:
+        expected = {0, (classes - 1) * MICRO}
+    if labels != expected:
+        raise Refused(
+            "task.outcome",
+            f"expected {outcome.name} to take the values 0 to {classes - 1}, found others",
+        )
+
+
+def _check_segments(training: Training) -> None:
+    if training.steps % training.snapshot_steps:
+        raise Refused(
+            "task.segments",
+            f"expected steps in whole segments of {training.snapshot_steps}, "
+            f"found {training.steps}",
+        )
+    segments = training.steps // training.snapshot_steps
+    if segments > SEGMENTS_MAX:
+        raise Refused(
+            "task.segments", f"expected at most {SEGMENTS_MAX} segments, found {segments}"
+        )
+
+
+def _check_aggregation(aggregation: Aggregation, sites: int) -> None:
+    match aggregation.rule:
+        case Rule.WEIGHTED_MEAN:
+            stands = aggregation.f == 0
+        case Rule.TRIMMED_MEAN:
+            stands = aggregation.updates_min >= 2 * aggregation.f + 1
+    if not stands or aggregation.updates_min > sites:
+        raise Refused(
+            "task.aggregation",
+            f"expected {aggregation.rule.value} to stand f = {aggregation.f} with "
+            f"{aggregation.updates_min} updates of {sites} sites, found that it cannot",
+        )
+
+
+def _check_site(state: State, site: Site, terms: Terms) -> None:
+    organisation = state.require(Organisation, site.organisation)
+    if organisation.standing is not Standing.ENROLLED:
+        raise Refused(
+            "task.organisation",
+            f"expected {organisation.id} enrolled, found {organisation.standing.value}",
+        )
+    _check_member(state, site.trainer, site.organisation, Role.TRAINER)
+    _check_member(state, site.verifier, site.organisation, Role.VERIFIER)
+    dataset = state.require(Dataset, site.dataset)
+    if dataset.organisation != site.organisation:
+        raise Refused(
+            "task.dataset",
+            f"expected a dataset of {site.organisation}, found {dataset.id} "
+            f"of {dataset.organisation}",
+        )
+    _check_dataset(dataset, terms)
+    if site.weight != dataset_weight(dataset):
+        raise Refused(
+            "task.weight",
+            f"expected weight {dataset_weight(dataset)} for {dataset.id}, found {site.weight}",
+        )
+
+
+def _check_member(state: State, name: str, organisation: str, role: Role) -> None:
+    member = state.require(Member, name)
+    found = (member.organisation, member.role, member.standing)
+    if found != (organisation, role, Standing.ENROLLED):
+        raise Refused(
+            f"task.{role.value}",
+            f"expected {name} enrolled as {role.value} of {organisation}, found it "
+            f"{member.standing.value} as {member.role.value} of {member.organisation}",
+        )
+
+
+def _check_dataset(dataset: Dataset, terms: Terms) -> None:
+    known = {(column.name, column.unit) for column in dataset.schema}
+    for column in terms.preprocessing.columns:
+        if (column.name, column.unit) not in known:
+            raise Refused(
+                "task.schema",
+                f"expected {column.name} in {column.unit} in {dataset.id}, found no such column",
+            )
+    outcome = terms.preprocessing.outcome.name
+    if dataset.outcome != outcome:
+        raise Refused(
+            "task.schema", f"expected outcome {outcome} of {dataset.id}, found {dataset.outcome}"
+        )
+    conditions = dataset.conditions
+    if not TRAINABLE.intersection(conditions) or GENETIC_STUDIES_ONLY in conditions:
+        raise Refused(
+            "task.conditions",
+            f"expected {dataset.id} to permit training a clinical model, "
+            f"found {', '.join(conditions)}",
+        )
+    if terms.evidence is Evidence.REPLAYED and not dataset.opening:
+        raise Refused(
+            "task.opening",
+            f"expected {dataset.id} to permit opening for replay, found it closed",
+        )
