@@ -272,7 +272,8 @@ def _read_leaf(read: ReadNode, link: _Link) -> bytes:
     data = read(node)
     start = 2 + int.from_bytes(data[:2], "big")
     key, value = data[2:start], data[start:]
-    if digest(STATE_KEY, key) != link.leaf or digest(STATE_VALUE, value) != link.value:
+    good = start <= len(data) and digest(STATE_KEY, key) == link.leaf
+    if not good or digest(STATE_VALUE, value) != link.value:
         raise DamagedNode(f"expected the leaf {link.digest.hex()} at {node.hex()}")
     return value
 
