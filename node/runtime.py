@@ -85,6 +85,7 @@ class Runtime:
         mempool: Mempool,
         network: Network,
         next_deadline: Callable[[State], int | None],
+        on_executed: Callable[[int], None],
         on_certified: Callable[[CheckpointCertificate], None],
         clock_ms: Callable[[], int],
     ) -> None:
@@ -94,6 +95,7 @@ class Runtime:
         self._mempool = mempool
         self._network = network
         self._next_deadline = next_deadline
+        self._on_executed = on_executed
         self._on_certified = on_certified
         self._clock_ms = clock_ms
         self._events: asyncio.Queue[Event | None] = asyncio.Queue(EVENTS_MAX)
@@ -239,6 +241,7 @@ class Runtime:
         self._mempool.remove(receipt.transaction for receipt in row.receipts)
         self._mempool.expire(height + 1)
         self._watch_deadline()
+        self._on_executed(height)
 
     def _watch_deadline(self) -> None:
         self._deadline_ms = self._next_deadline(self._chain.state())
