@@ -1,0 +1,53 @@
+"""What the HTTP interface needs of the node around it."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from node.admission import Admission
+from node.feed import Feed
+from vm.execute import Kind
+from vm.shape import Digest
+
+if TYPE_CHECKING:
+    from node.chain import Chain
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """A node's own word on how it is; nothing here is certified.
+
+    `state_root` is that of `certified_height`. `peers` and `pending` are counts: connected
+    validators, and transactions that wait for a block.
+    """
+
+    name: str
+    version: str
+    chain: Digest
+    view: int
+    primary: str
+    changing_view: bool
+    executed_height: int
+    certified_height: int
+    state_root: Digest
+    peers: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApiContext:
+    """Everything that a request can reach.
+
+    `submit` takes packed transactions and answers for each in order; `pending` tells whether the
+    transaction with this id waits for a block; `ready` says whether the node should be sent
+    requests, and why not; `kinds` are those of the program, to show bodies to people.
+    `submit`, `pending`, `status` and `ready` run on the event loop; the chain is read in threads.
+    """
+
+    chain: "Chain"
+    feed: Feed
+    kinds: Mapping[str, Kind]
+    submit: Callable[[Sequence[bytes]], Awaitable[Sequence[Admission]]]
+    pending: Callable[[bytes], bool]
+    status: Callable[[], NodeStatus]
+    ready: Callable[[], tuple[bool, str]]
