@@ -18,9 +18,9 @@ from vm.refusal import Refused
 
 Shape = tuple[int, ...]  # without the leading axis of rows
 
-PARAMETERS_MAX = 2**25  # of one model: 128 MiB of int32; bounds of integer sums rest on it
+PARAMETERS_MAX = 2**25  # of one model: 128 MiB of int32; the bounds in fl.fixed rest on it
 ACTIVATIONS_MAX = 2**25  # numbers that one row takes between two layers: 256 MiB of float64
-OVERHEAD_BYTES_MAX = 1024 * 1024  # of a blob: names of 128 tensors and the leaves of 1,024 segments
+OVERHEAD_BYTES_MAX = 256 * 1024  # of a blob: names of 128 tensors, 1,024 segments of 104 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +152,10 @@ def _classify(shape: Shape, layers: list[Layer], width: int, classes: int) -> Mo
 def check_blob_bytes(spec: ModelSpec, found: int) -> None:
     """Check the size that is claimed for weights or an update; raises `Refused("blob.bytes")`.
 
-    A coordinate takes 4 bytes (grid units) to 8 (float64).
+    A coordinate takes 4 bytes; around them are names and, with an update, the trace.
     """
     count = parameter_count(spec)
-    low, high = 4 * count, 8 * count + OVERHEAD_BYTES_MAX
+    low, high = 4 * count, 4 * count + OVERHEAD_BYTES_MAX
     if not low <= found <= high:
         raise Refused(
             "blob.bytes", f"expected {low} to {high} bytes for {count} parameters, found {found}"

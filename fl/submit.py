@@ -9,6 +9,7 @@ from fl.body import Aggregate, ProofOfLearning, SubmitVerdict
 from fl.rounds import count_aggregates, end_submissions, end_verdicts
 from fl.settle import eligible_verifiers
 from fl.spec import check_blob_bytes, parameter_count
+from fl.trace import segment_count
 from vm.execute import BlockContext, Context
 from vm.learning import (
     Attestation,
@@ -55,7 +56,7 @@ def submit_proof(state: State, context: Context, body: ProofOfLearning) -> None:
     if body.base_version != rnd.base_version:
         raise Refused("update.base", f"expected {rnd.base_version}, found {body.base_version}")
     # 5. as many segments as the task's steps make
-    segments = terms.training.steps // terms.training.snapshot_steps
+    segments = segment_count(terms.training)
     if body.segments != segments:
         raise Refused("update.segments", f"expected {segments} segments, found {body.segments}")
     # 6. evidence that the task takes and the hospital permits

@@ -3,8 +3,10 @@
 from math import prod
 
 from fl.body import OpenTask, RegisterModel
+from fl.preprocess import MISSING
 from fl.rounds import open_tasks, start_round
 from fl.spec import check_blob_bytes, check_spec
+from fl.trace import segment_count
 from vm.execute import Context
 from vm.learning import (
     MICRO,
@@ -87,8 +89,9 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
         raise Refused("task.model_busy", f"expected {head.id} free, found task {head.task} on it")
     # 4. the columns make the model's inputs, and the outcome its classes
     model = state.require(Model, head.id, head.version)
-    _check_inputs(model.spec, terms.preprocessing)
-    _check_outcome(check_spec(model.spec), model.spec.output, terms.preprocessing.outcome)
+    (logits,) = check_spec(model.spec)
+    classes = 2 if model.spec.output is Output.BINARY else logits
+    _check_columns(model.spec, classes, terms.preprocessing)
     # 5. the steps fall into a bounded number of whole segments
     _check_segments(terms.training)
     # 6. the rule can stand what it claims with the fewest updates that it may get
@@ -122,32 +125,41 @@ def dataset_weight(dataset: Dataset) -> int:
     return min(max(dataset.rows.low, 1), WEIGHT_MAX)
 
 
-def _check_inputs(spec: ModelSpec, preprocessing: Preprocessing) -> None:
-    columns = preprocessing.columns
-    if prod(spec.input) != len(columns):
-        raise Refused("task.inputs", f"expected {prod(spec.input)} columns, found {len(columns)}")
-    names = [column.name for column in (*columns, preprocessing.outcome)]
+def _check_columns(spec: ModelSpec, classes: int, preprocessing: Preprocessing) -> None:
+    """Every cell has one meaning, and the model has an input for each column."""
+    inputs, columns = prod(spec.input), preprocessing.columns
+    if inputs != len(columns):
+        raise Refused("task.inputs", f"expected {inputs} columns, found {len(columns)}")
+    outcome = preprocessing.outcome
+    names = [column.name for column in (*columns, outcome)]
     if len(set(names)) != len(names):
         raise Refused("task.columns", "expected distinct columns and outcome, found a repeat")
-    for column in (*columns, preprocessing.outcome):
-        texts = [level.text for level in column.levels]
-        if len(set(texts)) != len(texts) or column.low > column.high:
-            raise Refused(
-                "task.column", f"expected distinct levels and low <= high of {column.name}"
-            )
-
-
-def _check_outcome(shape: tuple[int, ...], output: Output, outcome: Column) -> None:
-    """The outcome is coded or counted 0 to classes - 1, a yes or no being two classes."""
-    classes = 2 if output is Output.BINARY else shape[0]
-    labels = {level.value for level in outcome.levels} or {outcome.low, outcome.high}
+    for column in (*columns, outcome):
+        _check_column(column)
+    # without levels the outcome is a whole number from low to high
+    labels = {level.value for level in outcome.levels}
     expected = {label * MICRO for label in range(classes)}
-    if not outcome.levels:
-        expected = {0, (classes - 1) * MICRO}
-    if labels != expected:
+    if outcome.levels:
+        fits = labels == expected
+    else:
+        fits = (outcome.low, outcome.high) == (0, (classes - 1) * MICRO)
+    if not fits:
         raise Refused(
-            "task.outcome",
-            f"expected {outcome.name} to take the values 0 to {classes - 1}, found others",
+            "task.outcome", f"expected {outcome.name} to take the values 0 to {classes - 1} exactly"
+        )
+
+
+def _check_column(column: Column) -> None:
+    texts = [level.text for level in column.levels]
+    if len(set(texts)) != len(texts) or any(t != t.strip() or t in MISSING for t in texts):
+        raise Refused(
+            "task.levels",
+            f"expected distinct levels of {column.name}, no blanks around, none that means missing",
+        )
+    values = (column.impute, *(level.value for level in column.levels))
+    if not all(column.low <= value <= column.high for value in values):
+        raise Refused(
+            "task.bounds", f"expected impute and levels of {column.name} within low and high"
         )
 
 
@@ -158,7 +170,7 @@ def _check_segments(training: Training) -> None:
             f"expected steps in whole segments of {training.snapshot_steps}, "
             f"found {training.steps}",
         )
-    segments = training.steps // training.snapshot_steps
+    segments = segment_count(training)
     if segments > SEGMENTS_MAX:
         raise Refused(
             "task.segments", f"expected at most {SEGMENTS_MAX} segments, found {segments}"

@@ -1,0 +1,79 @@
+"""The grid: weights and updates as whole multiples of 2^-bits, equal on every machine.
+
+A grid unit is 2^-bits of the real number. Grid integers are held as int64 and must fit int32,
+the form in which they travel. All arithmetic on them is exact or rounds half to even.
+"""
+
+from math import isqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.spec import PARAMETERS_MAX
+from vm.refusal import Refused
+
+Ints = NDArray[np.int64]  # grid integers
+Floats = NDArray[np.float64]
+
+GRID_BITS_MIN = 20
+GRID_BITS_MAX = 24
+INT32_MIN = -(2**31)
+INT32_MAX = 2**31 - 1
+DIVISOR_MAX = 2**62  # twice a remainder must fit int64
+
+
+def to_grid(values: Floats, bits: int) -> Ints:
+    """Round to the nearest grid unit, half to even; raises `Refused("update.range")`.
+
+    Scaling by a power of two is exact, so one rounding happens, and it is the same everywhere.
+    """
+    assert GRID_BITS_MIN <= bits <= GRID_BITS_MAX, f"grid bits {bits}"
+    with np.errstate(over="ignore"):  # what overflows is refused below as infinite
+        scaled = np.rint(np.asarray(values, np.float64) * float(2**bits))
+    # NaN compares false, so it is refused like a number out of range
+    if not np.all((scaled >= INT32_MIN) & (scaled <= INT32_MAX)):
+        raise Refused(
+            "update.range",
+            f"expected finite numbers of size below 2^{31 - bits}, found one beyond",
+        )
+    return scaled.astype(np.int64)
+
+
+def from_grid(units: Ints, bits: int) -> Floats:
+    """The real numbers, exact: an int32 times a power of two fits float64."""
+    assert GRID_BITS_MIN <= bits <= GRID_BITS_MAX, f"grid bits {bits}"
+    return units.astype(np.float64) * 2.0**-bits
+
+
+def check_range(units: Ints) -> Ints:
+    """`units` if they all fit int32; raises `Refused("update.range")`."""
+    if units.size and (int(units.min()) < INT32_MIN or int(units.max()) > INT32_MAX):
+        raise Refused(
+            "update.range",
+            f"expected grid integers from {INT32_MIN} to {INT32_MAX}, found one beyond",
+        )
+    return units
+
+
+def norm(units: Ints) -> int:
+    """Floor of the Euclidean norm in grid units, exact for up to PARAMETERS_MAX coordinates.
+
+    |x| <= 2^31, so x^2 <= 2^62 fits int64, but a sum of two may not. The squares are split into
+    32-bit words: high words are at most 2^30, low words below 2^32, and the sums over 2^25
+    coordinates at most 2^55 and below 2^57. They meet as Python integers, which never overflow.
+    """
+    assert units.size <= PARAMETERS_MAX, f"{units.size} coordinates"
+    squares = np.square(check_range(units), dtype=np.int64)
+    high = int(np.sum(squares >> 32, dtype=np.int64))
+    low = int(np.sum(squares & 0xFFFF_FFFF, dtype=np.int64))
+    return isqrt((high << 32) + low)
+
+
+def divide(numerators: Ints, divisor: int) -> Ints:
+    """Quotients rounded half to even; `divisor` from 1 to DIVISOR_MAX."""
+    assert 1 <= divisor <= DIVISOR_MAX, f"divisor {divisor}"
+    quotients, remainders = np.divmod(numerators, np.int64(divisor))  # floor: 0 <= r < divisor
+    doubled = 2 * remainders  # below 2^63
+    up = (doubled > divisor) | ((doubled == divisor) & (quotients & 1 == 1))
+    rounded: Ints = quotients + up
+    return rounded
