@@ -1,0 +1,81 @@
+"""The package metadata says what the code needs, and no more."""
+
+import configparser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENT_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def normalized(requirement: str) -> str:
+    """Return the distribution name of a requirement line in the form of PEP 503."""
+    match = REQUIREMENT_NAME.match(requirement)
+    assert match is not None, requirement
+    return re.sub(r"[-_.]+", "-", match.group()).lower()
+
+
+@pytest.fixture(scope="module")
+def setup_cfg() -> configparser.ConfigParser:
+    """setup.cfg, parsed."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    """The version of each distribution in constraints.txt."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = (line.partition("#")[0].split("==") for line in lines if "==" in line)
+    return {normalized(name): version.strip() for name, version in pairs}
+
+
+def requirements(setup_cfg: configparser.ConfigParser) -> dict[str, set[str]]:
+    """Return the direct requirements of the base install ("") and of each extra."""
+    found = {"": setup_cfg["options"]["install_requires"]}
+    found.update(setup_cfg["options.extras_require"])
+    return {
+        extra: {normalized(line) for line in text.split() if not line.startswith("concilium[")}
+        for extra, text in found.items()
+    }
+
+
+def test_each_direct_requirement_is_pinned(
+    setup_cfg: configparser.ConfigParser, pins: dict[str, str]
+) -> None:
+    """Whatever setup.cfg asks for has one exact version in constraints.txt."""
+    asked = set().union(*requirements(setup_cfg).values())
+
+    missing = asked - pins.keys()
+
+    assert not missing
+
+
+def test_the_base_install_is_light(setup_cfg: configparser.ConfigParser) -> None:
+    """Auditing needs neither torch nor LevelDB nor numpy; validating needs no torch."""
+    asked = requirements(setup_cfg)
+
+    assert not asked[""] & {"torch", "plyvel", "numpy", "pandas", "safetensors"}
+    assert "torch" not in asked["node"]
+
+
+def test_torch_is_pinned_without_a_build_label(pins: dict[str, str]) -> None:
+    """A version without a local label lets each machine take its own build of the same torch."""
+    assert pins["torch"] == "2.13.0"
+
+
+@pytest.mark.parametrize("package", ["consensus", "fl", "node", "vm"])
+def test_each_package_is_installed(package: str, setup_cfg: configparser.ConfigParser) -> None:
+    """The four packages are found by setup.cfg and can be imported without torch or plyvel."""
+    assert f"{package}*" in setup_cfg["options.packages.find"]["include"].split()
+    assert (ROOT / package / "__init__.py").is_file()
+
+    blocked = "import sys; sys.modules.update(torch=None, plyvel=None); import " + package
+    result = subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, check=False)
+
+    assert result.returncode == 0
