@@ -162,7 +162,7 @@ def test_a_network_is_never_overwritten(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a network would be mistaken for a whole one: it appears at once or not at all."""
-    made = []
+    made: list[Path] = []
 
     def write_until_full(credential: Credential, *, certificate: Path, key: Path) -> None:
         if len(made) == 5:
