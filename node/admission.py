@@ -2,20 +2,18 @@
 
 from dataclasses import dataclass
 
-from vm.shape import Digest
-
 ADMITTED = "admitted"
-SUBMITTED_MAX = 100  # transactions in one request
+SUBMIT_MAX = 100  # transactions of one request
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """`code` is "admitted", or the code of the refusal that `message` explains.
+    """What became of one submitted transaction; `code` is "admitted", or a refusal's.
 
-    Admission promises nothing: only a certified receipt acknowledges a transaction. `id` is None
+    Admission promises nothing: only a certified receipt acknowledges a transaction. `id` is empty
     where the bytes are not a transaction.
     """
 
-    id: Digest | None
+    id: bytes
     code: str
     message: str

@@ -1,0 +1,229 @@
+"""Inclusion proofs: what a stranger's node says, checked with nothing trusted but two values.
+
+Those are the chain's id and its validator set, both of which the genesis document gives. Every
+function here raises `Refused` with the step that failed in its code:
+
+- `audit.chain`, `audit.header`, `audit.validators`: the header is of another chain, not the one
+  that was certified, or of another validator set;
+- `audit.certificate.*`: the certificate, as in `vm.certificate`;
+- `audit.history`: an earlier header is not in the certified header's history;
+- `audit.key`: the proof is of another record, transaction or block than the one asked for;
+- `audit.path.*`: the state path, as in `vm.sparse`;
+- `audit.transaction`, `audit.receipt`: the leaf does not stand in its tree, or the two differ.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, TypeVar
+
+from vm import sparse, tree
+from vm.block import Header, Receipt
+from vm.certificate import CheckpointCertificate, verify_checkpoint
+from vm.quorum import ValidatorSet
+from vm.refusal import Refused
+from vm.shape import Bytes, Count, Digest, Many, pack, unpack
+from vm.state import Record, state_key
+from vm.transaction import TRANSACTION_BYTES_MAX, Transaction, read
+
+LINEAGE_RECORDS_MAX = 32_768  # 400 rounds of 8 hospitals
+LINEAGE_BYTES_MAX = 32 * 1024 * 1024
+
+R = TypeVar("R", bound=Record)
+
+Key = Annotated[bytes, Bytes(1, sparse.KEY_BYTES_MAX)]
+RecordBytes = Annotated[bytes, Bytes(1, sparse.VALUE_BYTES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A later header, and the RFC 6962 path of an earlier one in its history."""
+
+    VERSION: ClassVar[int] = 1
+
+    header: Header
+    path: tree.Path
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedHeader:
+    """A header that a quorum certified: itself, or through a later one whose history holds it.
+
+    Without `later` the certificate is the header's own; with it, the later header's. A node that
+    caught up holds no certificate of its own for each height that it missed.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    header: Header
+    certificate: CheckpointCertificate
+    later: Later | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordProof:
+    """That a state key has this value at a height, or with None that it has none."""
+
+    VERSION: ClassVar[int] = 1
+
+    key: Key
+    value: RecordBytes | None
+    path: sparse.StatePath
+    certified: CertifiedHeader
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionProof:
+    """That a block executed a transaction, with its receipt: leaf `index` of two trees."""
+
+    VERSION: ClassVar[int] = 1
+
+    transaction: Annotated[bytes, Bytes(1, TRANSACTION_BYTES_MAX)]
+    receipt: Receipt
+    index: Count
+    size: Count
+    transaction_path: tree.Path
+    receipt_path: tree.Path
+    certified: CertifiedHeader
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenRecord:
+    """One state key of a `LineageProof`, whose header it shares."""
+
+    VERSION: ClassVar[int] = 1
+
+    key: Key
+    value: RecordBytes | None
+    path: sparse.StatePath
+
+
+@dataclass(frozen=True, slots=True)
+class LineageProof:
+    """Everything that a model version came from, under one header."""
+
+    VERSION: ClassVar[int] = 1
+
+    certified: CertifiedHeader
+    records: Annotated[tuple[ProvenRecord, ...], Many(LINEAGE_RECORDS_MAX)]
+
+
+def verify_header(certified: CertifiedHeader, chain: Digest, validators: ValidatorSet) -> None:
+    """Check that a quorum of `validators` stands behind the header."""
+    header, later = certified.header, certified.later
+    signed = header if later is None else later.header
+    # 1. both headers are of this chain
+    for found in (header.chain, signed.chain):
+        if found != chain:
+            raise Refused("audit.chain", f"expected chain {chain.hex()}, found {found.hex()}")
+    # 2. the header is the one that the certificate names
+    certificate = certified.certificate
+    if (certificate.height, certificate.header) != (signed.height, signed.digest):
+        raise Refused(
+            "audit.header",
+            f"expected the header {certificate.header.hex()} of height {certificate.height}, "
+            f"found {signed.digest.hex()} of height {signed.height}",
+        )
+    # 3. the set that certifies it is the one that is trusted
+    if signed.validators != validators.digest:
+        raise Refused(
+            "audit.validators",
+            f"expected validator set {validators.digest.hex()}, found {signed.validators.hex()}",
+        )
+    # 4. a quorum signed
+    try:
+        verify_checkpoint(certificate, chain, validators)
+    except Refused as refused:
+        raise Refused(f"audit.{refused.code}", refused.message) from refused
+    # 5. an earlier header stands at its height in the later one's history
+    if later is not None and not tree.verify_inclusion(
+        header.digest, header.height, signed.height, later.path, signed.history
+    ):
+        raise Refused(
+            "audit.history",
+            f"expected header {header.height} in the history of {signed.height}, found no path",
+        )
+
+
+def verify_record(proof: RecordProof, chain: Digest, validators: ValidatorSet) -> None:
+    """Check that the key has this value, or none, at the header's height."""
+    verify_header(proof.certified, chain, validators)
+    _verify_path(proof.path, proof.certified.header, proof.key, proof.value)
+
+
+def read_record(
+    proof: RecordProof,
+    cls: type[R],
+    key: tuple[str | int, ...],
+    chain: Digest,
+    validators: ValidatorSet,
+) -> R | None:
+    """The record of class `cls` under `key`, or None if the proof shows that there is none."""
+    expect_key(proof.key, state_key(cls.KIND, key))
+    verify_record(proof, chain, validators)
+    return None if proof.value is None else unpack(cls, proof.value, sparse.VALUE_BYTES_MAX)
+
+
+def expect_key(found: bytes, expected: bytes) -> None:
+    """Check that a proof is of the key that was asked for: a neighbour's proof is sound too."""
+    if found != expected:
+        raise Refused("audit.key", f"expected key {expected.hex()}, found {found.hex()[:120]}")
+
+
+def verify_transaction(
+    proof: TransactionProof, chain: Digest, validators: ValidatorSet
+) -> Transaction:
+    """Check that the header's block executed the transaction with this receipt; return it."""
+    header, receipt = proof.certified.header, proof.receipt
+    # 1. the header is certified
+    verify_header(proof.certified, chain, validators)
+    # 2. the bytes are a leaf of its transactions
+    if not tree.verify_inclusion(
+        proof.transaction, proof.index, proof.size, proof.transaction_path, header.transactions
+    ):
+        raise Refused(
+            "audit.transaction",
+            f"expected leaf {proof.index} of {proof.size} transactions of block {header.height}, "
+            "found no path",
+        )
+    # 3. the receipt is the leaf at the same place of its receipts
+    if not tree.verify_inclusion(
+        pack(receipt), proof.index, proof.size, proof.receipt_path, header.receipts
+    ):
+        raise Refused(
+            "audit.receipt",
+            f"expected leaf {proof.index} of {proof.size} receipts of block {header.height}, "
+            "found no path",
+        )
+    # 4. both speak of one transaction
+    transaction = read(proof.transaction, chain)
+    if (receipt.transaction, receipt.height) != (transaction.id, header.height):
+        raise Refused(
+            "audit.receipt",
+            f"expected the receipt of {transaction.id.hex()} at height {header.height}, "
+            f"found one of {receipt.transaction.hex()} at height {receipt.height}",
+        )
+    return transaction
+
+
+def verify_lineage(
+    proof: LineageProof, chain: Digest, validators: ValidatorSet
+) -> dict[bytes, bytes | None]:
+    """Check every path of a lineage; return what its state keys hold.
+
+    Whether they tell a complete and consistent story is for `node.lineage` to check.
+    """
+    verify_header(proof.certified, chain, validators)
+    values: dict[bytes, bytes | None] = {}
+    for record in proof.records:
+        if record.key in values:
+            raise Refused("audit.key", f"expected each key once, found {record.key.hex()} twice")
+        _verify_path(record.path, proof.certified.header, record.key, record.value)
+        values[record.key] = record.value
+    return values
+
+
+def _verify_path(path: sparse.StatePath, header: Header, key: bytes, value: bytes | None) -> None:
+    try:
+        sparse.verify(path, header.state, key, value)
+    except Refused as refused:
+        step = refused.code.removeprefix("state_path.")
+        raise Refused(f"audit.path.{step}", refused.message) from refused
