@@ -95,7 +95,12 @@ def parse(address: str) -> Cid:
 
 def address(content: bytes) -> str:
     """The address of `content`."""
-    return summarise(content[start : start + CHUNK_BYTES] for start in _starts(len(content)))[0]
+    return summarise(split(content))[0]
+
+
+def split(content: bytes) -> list[bytes]:
+    """The chunks of `content`; none if it is empty."""
+    return [content[start : start + CHUNK_BYTES] for start in _starts(len(content))]
 
 
 def summarise(chunks: Iterable[bytes]) -> tuple[str, Manifest | None]:
