@@ -1,0 +1,164 @@
+"""A verifier's judgement of one update: form, norm, trace, then losses on its own rows.
+
+The order matters (design, section 5; field notes, C): losses of few rows miss a scaled sign flip
+more often than not, so the norm bound comes first; a norm bound says nothing of direction, so
+the losses follow. What cannot be judged is abstained from, never guessed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import torch
+
+from fl.fixed import Ints, norm
+from fl.metric import Numbers
+from fl.model import Rows, build, load, losses
+from fl.settle import SCORE_STEP_BP, lower_median
+from fl.trace import Broken, check_trace, origin, segment_count
+from fl.weights import digest_ints, unpack_update
+from vm.digest import WEIGHTS
+from vm.learning import MICRO, Decision, Policy, Terms, Update
+from vm.record import ModelSpec
+from vm.refusal import Refused
+
+SCORING_ROWS_MIN = 10  # below, a standard error means nothing, and the score tells of single rows
+SCORE_MAX_BP = 1_000_000
+STANDARD_ERRORS = 2  # of the mean paired rise in loss
+BP = 10_000  # basis points of a nat
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What goes into a verdict; `reason` has at most NOTE_BYTES_MAX bytes."""
+
+    decision: Decision
+    code: str
+    reason: str
+    segment: int | None = None
+    score_bp: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What all updates of a round are judged by.
+
+    `base` are the model's weights [parameters]; `norms` those of the round's well-formed updates,
+    each recomputed from its blob (`update_norm`), this one's included; `rows` are the verifier's
+    scoring rows, which are never trained or reported on.
+    """
+
+    spec: ModelSpec
+    grid_bits: int
+    terms: Terms
+    base: Ints
+    norms: Sequence[int]
+    rows: Rows
+
+
+def update_norm(spec: ModelSpec, grid_bits: int, segments: int, blob: bytes) -> int | None:
+    """The norm of a well-formed update in grid units; None of one that is not."""
+    try:
+        return norm(unpack_update(spec, grid_bits, segments, blob)[0])
+    except Refused:
+        return None
+
+
+def judge(case: Case, update: Update, blob: bytes) -> Judgement:
+    """Judge an update's blob by its record on the chain; numbered as in docs/protocol.md."""
+    try:
+        delta = _check_form(case, update, blob)
+    except Broken as broken:
+        return Judgement(Decision.FAIL, broken.code, broken.message, broken.segment)
+    except Refused as refused:
+        return Judgement(Decision.FAIL, refused.code, refused.message)
+    # 6. on the verifier's own rows the model gets no worse than chance explains
+    if len(case.rows) < SCORING_ROWS_MIN:
+        return Judgement(
+            Decision.ABSTAIN,
+            "verdict.no_scoring_rows",
+            f"expected at least {SCORING_ROWS_MIN} scoring rows, found {len(case.rows)}",
+        )
+    return _judge_losses(
+        case.terms.policy, row_losses(case, case.base), row_losses(case, case.base + delta)
+    )
+
+
+def _check_form(case: Case, update: Update, blob: bytes) -> Ints:
+    """The delta, [parameters]; raises `Refused` for what the verifier's rows need not show."""
+    # 1. the file has the form that the model's spec gives
+    delta, segments = unpack_update(case.spec, case.grid_bits, update.segments, blob)
+    found = norm(delta)
+    # 2. the norm is the claimed one
+    if found != update.norm:
+        raise Refused("update.norm_claimed", f"expected norm {update.norm}, found {found}")
+    # 3. base + update stays on the grid
+    final = digest_ints(WEIGHTS, case.base + delta)
+    # 4. the norm is within a multiple of the round's lower median
+    bound = norm_bound(case.terms.policy, case.norms)
+    if found > bound:
+        raise Refused("update.norm_bound", _norm_reason(case, found))
+    # 5. the trace is the committed one and can have led here
+    check_trace(
+        origin(update),
+        segments,
+        count=segment_count(case.terms.training),
+        claimed=update.trace,
+        base=digest_ints(WEIGHTS, case.base),
+        final=final,
+        norm=found,
+        move_max=bound,
+    )
+    return delta
+
+
+def norm_bound(policy: Policy, norms: Sequence[int]) -> int:
+    """The largest norm in grid units that the policy allows in a round of these norms."""
+    median = lower_median(norms)
+    assert median is not None, "the judged update's own norm is among the round's"
+    return policy.norm_factor * median // MICRO
+
+
+def _norm_reason(case: Case, found: int) -> str:
+    median = lower_median(case.norms) or 1  # a median of 0 allows nothing that moves
+    return (
+        f"expected norm at most {case.terms.policy.norm_factor / MICRO:.1f} x the round's median "
+        f"of {median / 2**case.grid_bits:.4f}, found {found / median:.1f} x"
+    )
+
+
+def row_losses(case: Case, weights: Ints) -> Numbers:
+    """Log-loss in nat of a model with these weights on each scoring row: [rows]."""
+    module = build(case.spec)
+    load(module, weights, case.grid_bits)
+    with torch.no_grad():
+        found: Numbers = losses(
+            case.spec.output, module(case.rows.inputs), case.rows.labels
+        ).numpy()
+    return found
+
+
+def _judge_losses(policy: Policy, before: Numbers, after: Numbers) -> Judgement:
+    """Judge by the paired rise of log-loss; `before` and `after` in nat: [rows].
+
+    Fails only beyond margin + 2 standard errors, so that few rows excuse rather than accuse.
+    Numbers are told in hundredths of a nat, and a score only with a pass: finer or more of them
+    would let a trainer ask about single rows.
+    """
+    rise = after - before
+    mean = float(rise.mean())
+    error = float(rise.std(ddof=1)) / sqrt(len(rise))
+    margin = policy.margin / MICRO
+    if mean > margin + STANDARD_ERRORS * error:
+        return Judgement(
+            Decision.FAIL,
+            "update.loss",
+            f"expected log-loss to rise by at most {margin:.2f} nat and {STANDARD_ERRORS} standard "
+            f"errors of {error:.2f}, found {mean:.2f}",
+        )
+    steps = round(float(np.mean(after)) * BP / SCORE_STEP_BP)
+    score_bp = min(steps * SCORE_STEP_BP, SCORE_MAX_BP)
+    return Judgement(
+        Decision.PASS, "verdict.pass", f"log-loss {score_bp / BP:.2f} nat", score_bp=score_bp
+    )
