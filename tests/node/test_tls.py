@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     PrivateFormat,
+    load_pem_private_key,
 )
 
 from node.pki import (
@@ -183,13 +184,10 @@ def test_a_chained_key_that_is_not_enrolled_is_told_apart(tmp_path: Path) -> Non
 
 def test_an_encrypted_key_is_refused_without_a_prompt(tmp_path: Path) -> None:
     """A service has no terminal to ask for a password."""
-    authority = create_authority("testnet", NOW)
-    one = enrol(tmp_path, "one", authority)
-    one.files.key.write_bytes(
-        authority.key.private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
-        )
-    )
+    one = enrol(tmp_path, "one", create_authority("testnet", NOW))
+    key = load_pem_private_key(one.files.key.read_bytes(), None)
+    encryption = BestAvailableEncryption(b"secret")
+    one.files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
 
     with pytest.raises(Refused) as refused:
         server_context(one.files)
