@@ -4,9 +4,13 @@ import configparser
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
+from node.config import ValidatorConfig, load
+from node.testnet import write_testnet
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENT_NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -79,3 +83,20 @@ def test_each_package_is_installed(package: str, setup_cfg: configparser.ConfigP
     result = subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, check=False)
 
     assert result.returncode == 0
+
+
+def test_the_containers_are_configured_by_known_keys(tmp_path: Path) -> None:
+    """What compose.yaml sets in the environment overrides a testnet's validator as it is meant."""
+    text = (ROOT / "compose.yaml").read_text()
+    folded = re.sub(r">-\n((?:    .*\n)+)", lambda lines: " ".join(lines[1].split()) + "\n", text)
+    environment = dict(re.findall(r"^  (CONCILIUM_[A-Z_]+): (.*)$", folded, re.MULTILINE))
+    net = write_testnet(tmp_path / "net", now=datetime(2026, 3, 1, tzinfo=UTC))
+
+    config = load(ValidatorConfig, net.home("hospital-2", "validator"), environment)
+
+    assert len(environment) == text.count("CONCILIUM_")
+    assert config.peer.listen.port == 7100
+    assert config.http.listen.port == 7101
+    assert {str(at) for at in config.peer.validators.values()} == {
+        f"{hospital}:7100" for hospital in net.hospitals
+    }
