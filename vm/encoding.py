@@ -15,20 +15,22 @@ Value: TypeAlias = None | bool | int | str | bytes | tuple["Value", ...]
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024  # nothing that is decoded whole is larger; blobs are chunked
 INT_MIN = -(2**63)  # what msgpack can carry
 INT_MAX = 2**64 - 1
+DEPTH_MAX = 32  # arrays around an item; a new-view with its certificates needs about half
 
 
 def encode(value: Value) -> bytes:
     """The canonical bytes of `value`. A value outside the subset is our own bug."""
-    assert _encodable(value), f"not an encodable value: {type(value).__name__}"
-    packed: bytes = msgpack.packb(value, use_bin_type=True)
-    return packed
+    assert _in_subset(value), f"not an encodable value: {type(value).__name__}"
+    return _pack(value)
 
 
 def decode(data: bytes, bytes_max: int = MESSAGE_BYTES_MAX) -> Value:
-    """The value whose canonical encoding is `data`; raises `Refused("encoding.*")`.
+    """The value whose canonical encoding is `data`.
 
     Lengths are bounded by the length of `data` itself before anything is allocated, and the value
-    must encode to the same bytes again, which excludes longer forms and trailing bytes.
+    must encode to the same bytes again, which excludes longer forms. Raises `Refused` with
+    `encoding.too_large`, `.malformed`, `.subset` (a type or a depth that we do not use) or
+    `.not_canonical`.
     """
     if len(data) > bytes_max:
         raise Refused(
@@ -46,26 +48,42 @@ def decode(data: bytes, bytes_max: int = MESSAGE_BYTES_MAX) -> Value:
             max_map_len=0,
             max_ext_len=0,
         )
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        reason = str(error) or type(error).__name__
-        raise Refused("encoding.malformed", f"expected msgpack, found: {reason[:120]}") from error
-    if not _encodable(value) or encode(value) != data:
-        raise Refused("encoding.not_canonical", "expected the shortest canonical msgpack form")
+    except (ValueError, msgpack.UnpackException) as error:
+        # Not the library's words: refusals stand in receipts, which must be alike everywhere.
+        raise Refused(
+            "encoding.malformed",
+            f"expected one msgpack value, found {len(data)} bytes that are not",
+        ) from error
+    if not _in_subset(value):
+        raise Refused(
+            "encoding.subset",
+            "expected only nil, booleans, integers, text, bytes and arrays up to "
+            f"{DEPTH_MAX} deep, found another type or more depth",
+        )
+    if _pack(value) != data:
+        raise Refused("encoding.not_canonical", "expected the shortest form, found a longer one")
     return value
 
 
-def _encodable(value: object) -> bool:
-    """Whether `value` lies in the subset, without recursing (depth comes from the wire)."""
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if item is None or isinstance(item, (bool, str, bytes)):
-            continue
-        if isinstance(item, int):
-            if not INT_MIN <= item <= INT_MAX:
+def _pack(value: Value) -> bytes:
+    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    return packed
+
+
+def _in_subset(value: object) -> bool:
+    """Whether `value` may be encoded; level by level, for its depth may come from the wire."""
+    level = [value]
+    for _ in range(DEPTH_MAX + 1):
+        inside: list[object] = []
+        for item in level:
+            if type(item) is tuple:  # not a subclass: msgpack's own extension type is one
+                inside.extend(item)
+            elif isinstance(item, int):
+                if not INT_MIN <= item <= INT_MAX:
+                    return False
+            elif item is not None and not isinstance(item, (str, bytes)):
                 return False
-        elif isinstance(item, tuple):
-            pending.extend(item)
-        else:
-            return False
-    return True
+        if not inside:
+            return True
+        level = inside
+    return False

@@ -12,7 +12,17 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    TypeAlias,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from vm.encoding import MESSAGE_BYTES_MAX, Value, decode, encode
 from vm.refusal import Refused
@@ -92,9 +102,18 @@ def from_value(cls: type[T], value: Value) -> T:
     return cast(T, _dataclass_codec(cast(Any, cls))[0](value, cls.__name__))
 
 
-def _refuse(code: str, where: str, expected: str, found: object) -> Refused:
-    text = repr(found)
-    return Refused(f"shape.{code}", f"{where}: expected {expected}, found {text[:60]}")
+def _refuse(code: str, where: str, expected: str, found: Value) -> Refused:
+    """The words must not depend on the Python version, for they stand in receipts."""
+    match found:
+        case bytes():  # never shown: it may be a key, and it may be long
+            text = f"{len(found)} bytes"
+        case tuple():
+            text = f"an array of {len(found)}"
+        case str():
+            text = ascii(found[:40])
+        case _:
+            text = repr(found)
+    return Refused(f"shape.{code}", f"{where}: expected {expected}, found {text}")
 
 
 @cache
@@ -149,7 +168,9 @@ def _checked(good: Callable[[Any], bool], expected: str, code: str) -> tuple[Rea
         return value
 
     def write(item: Any) -> Value:
-        assert good(item), f"our own value breaks its bound: expected {expected}, found {item!r:.80}"
+        assert good(item), (
+            f"our own value breaks its bound: expected {expected}, found {item!r:.80}"
+        )
         return cast(Value, item)
 
     return read, write
@@ -172,12 +193,22 @@ def _leaf_codec(bound: Int | Text | Bytes) -> tuple[Read, Write]:
         case Text(bytes_max, pattern):
             matches = re.compile(pattern, re.ASCII).fullmatch if pattern else None
             return _checked(
-                lambda value: isinstance(value, str)
-                and len(value.encode("utf-8", "surrogatepass")) <= bytes_max
-                and (matches is None or matches(value) is not None),
+                lambda value: (
+                    isinstance(value, str)
+                    and _fits(value, bytes_max)
+                    and (matches is None or matches(value) is not None)
+                ),
                 f"text of at most {bytes_max} bytes" + (f" like {pattern}" if pattern else ""),
                 "text",
             )
+
+
+def _fits(text: str, bytes_max: int) -> bool:
+    """Whether `text` has a UTF-8 form so short; half a surrogate pair, as in JSON, has none."""
+    try:
+        return len(text.encode()) <= bytes_max
+    except UnicodeEncodeError:
+        return False
 
 
 def _enum_codec(cls: type[StrEnum]) -> tuple[Read, Write]:
@@ -202,7 +233,9 @@ def _tuple_codec(hint: Any, bound: Many) -> tuple[Read, Write]:
         return tuple(read_item(item, f"{where}[{i}]") for i, item in enumerate(value))
 
     def write(items: Any) -> Value:
-        assert bound.low <= len(items) <= bound.high, f"our own tuple breaks its bound: {len(items)}"
+        assert bound.low <= len(items) <= bound.high, (
+            f"our own tuple breaks its bound: {len(items)}"
+        )
         return tuple(write_item(item) for item in items)
 
     return read, write
