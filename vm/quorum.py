@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Annotated, ClassVar
 
 from vm import digest
+from vm.refusal import Refused
 from vm.shape import Digest, Many, Name, PublicKey, pack
 
 VALIDATORS_MIN = 4  # fewer tolerate no fault
@@ -17,7 +18,7 @@ def faults(n: int) -> int:
 
 
 def quorum(n: int) -> int:
-    """ceil((n + f + 1) / 2): any two quorums share an honest validator. 2f + 1 forks at n = 5, 6."""
+    """ceil((n + f + 1) / 2): two quorums share an honest validator; 2f + 1 forks at n = 5, 6."""
     return (n + faults(n) + 2) // 2
 
 
@@ -34,11 +35,27 @@ class Validator:
 
 @dataclass(frozen=True)
 class ValidatorSet:
-    """The seats of one height, in order of id; not slotted because derived values are cached."""
+    """The seats of one height, in order of id; not slotted because derived values are cached.
+
+    Raises `Refused` with `validators.size`, `.order` or `.keys`: in a set that is too small, or in
+    which one holder has two seats, a quorum would prove nothing.
+    """
 
     VERSION: ClassVar[int] = 1
 
-    validators: Annotated[tuple[Validator, ...], Many(VALIDATORS_MAX)]
+    validators: Annotated[tuple[Validator, ...], Many(VALIDATORS_MAX, low=VALIDATORS_MIN)]
+
+    def __post_init__(self) -> None:
+        if not VALIDATORS_MIN <= self.n <= VALIDATORS_MAX:
+            raise Refused(
+                "validators.size",
+                f"expected {VALIDATORS_MIN} to {VALIDATORS_MAX} seats, found {self.n}",
+            )
+        ids = [validator.id for validator in self.validators]
+        if sorted(set(ids)) != ids:
+            raise Refused("validators.order", "expected distinct seats in order of id")
+        if len({validator.key for validator in self.validators}) != self.n:
+            raise Refused("validators.keys", "expected a key of its own for each seat")
 
     @property
     def n(self) -> int:
