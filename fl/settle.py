@@ -8,6 +8,8 @@ from vm.encoding import encode
 from vm.learning import Decision, Outcome, Rule, Site, Terms, Update, UpdateStatus, Verdict
 from vm.shape import Digest
 
+SCORE_STEP_BP = 100  # finer scores would be an oracle on the verifier's rows
+
 
 def eligible_verifiers(terms: Terms) -> int:
     """How many verifiers may judge one update: one per site, except the update's own.

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fl.body import Aggregate, ProofOfLearning, SubmitVerdict
 from fl.rounds import count_aggregates, end_submissions, end_verdicts
-from fl.settle import eligible_verifiers
+from fl.settle import SCORE_STEP_BP, eligible_verifiers
 from fl.spec import check_blob_bytes, parameter_count
 from fl.trace import segment_count
 from vm.execute import BlockContext, Context
@@ -27,7 +27,6 @@ from vm.record import Dataset, Model
 from vm.refusal import Refused
 from vm.state import State
 
-SCORE_STEP_BP = 100  # finer scores would be an oracle on the verifier's rows
 COORDINATE_MAX = 2**31  # size of an update's coordinate in grid units
 EVIDENCE_ORDER = (Evidence.SCORED, Evidence.COMMITTED, Evidence.REPLAYED)  # weakest first
 

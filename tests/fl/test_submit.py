@@ -1,0 +1,292 @@
+"""Every numbered check of the handlers that take updates, verdicts and aggregates, failing."""
+
+from typing import Any
+
+import pytest
+
+from fl.kinds import program
+from tests.fl.dialogue import (
+    MODEL,
+    TASK,
+    address,
+    aggregate,
+    dataset,
+    failing,
+    model,
+    opened,
+    opening,
+    proof,
+    settled,
+    submitted,
+    verdict,
+)
+from tests.harness import Chain, key_of, organisation
+from vm.learning import Decision, Evidence, Round, Update, Verdict
+from vm.quorum import ValidatorSet
+from vm.record import ModelHead, Role, Standing
+from vm.registry import EnrolMember, SetStanding
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"task": "other"}, "state.missing"),
+        ({"round": 2}, "state.missing"),
+        ({"dataset": "opt-2"}, "update.dataset"),
+        ({"base_version": 1}, "update.base"),
+        ({"segments": 3}, "update.segments"),
+        ({"segments": 5}, "update.segments"),
+        ({"evidence": Evidence.SCORED}, "update.evidence"),
+        ({"blob_bytes": 11}, "blob.bytes"),  # 3 parameters take 12
+        ({"blob_bytes": 12 + 256 * 1024 + 1}, "blob.bytes"),
+        ({"norm": 2**33}, "update.norm"),  # above 2^31 times the root of 3
+    ],
+)
+def test_proof_is_refused(changes: dict[str, Any], code: str) -> None:
+    """An update that is not the one that the task asks for fails with its reason."""
+    chain = opened()
+
+    found = chain.refused(proof(1, **changes))
+
+    assert found == code
+    assert chain.state.get(Update, TASK, 1, "hospital-1") is None
+    assert chain.get(Round, TASK, 1).updates == 0
+
+
+def test_proof_within_its_bounds_is_taken() -> None:
+    """The largest norm and blob that this model's update can have are still fine."""
+    chain = opened()
+
+    chain.applied([proof(1, norm=3_719_550_786, blob_bytes=12 + 256 * 1024)])
+    chain.applied([proof(2, evidence=Evidence.REPLAYED, blob_bytes=12)])
+
+    assert chain.get(Round, TASK, 1).updates == 2
+
+
+def test_proof_by_a_trainer_without_a_site_is_refused() -> None:
+    """A second trainer of a hospital in the task is not the one that the task names."""
+    chain = opened()
+    body = EnrolMember("hospital-1.intern", Role.TRAINER, key_of("hospital-1.intern").public, None)
+    chain.applied([("hospital-1.admin", "member.enrol", body)])
+
+    _, kind, item = proof(1)
+
+    assert chain.refused(("hospital-1.intern", kind, item)) == "update.trainer"
+
+
+def test_second_proof_of_an_organisation_is_refused() -> None:
+    """The first update stands: a trainer may not swap it once others are known."""
+    chain = opened()
+    chain.applied([proof(1)])
+
+    again = chain.refused(proof(1, blob=address("better")))
+
+    assert again == "update.duplicate"
+    assert chain.get(Update, TASK, 1, "hospital-1").blob == address("update of hospital-1 in 1")
+
+
+def test_proof_after_the_submissions_is_refused() -> None:
+    """Who comes after the phase has ended is late, whatever the reason."""
+    chain = submitted(opened())
+
+    assert chain.refused(proof(1)) == "round.phase"
+
+
+def test_replayed_evidence_needs_the_hospitals_permission() -> None:
+    """A trainer cannot claim openings that its own dataset record forbids."""
+    chain = Chain(program())
+    chain.applied([dataset(1, opening=False), *(dataset(n) for n in (2, 3, 4)), model()])
+    chain.applied([opening()])
+
+    refused = chain.refused(proof(1, evidence=Evidence.REPLAYED))
+
+    assert refused == "update.opening"
+
+
+@pytest.mark.parametrize("role", ["verifier", "steward", "validator"])
+def test_only_trainers_send_updates(role: str) -> None:
+    """The access table keeps other members of the same hospital out."""
+    chain = opened()
+    _, kind, body = proof(1)
+
+    assert chain.refused((f"hospital-1.{role}", kind, body)) == "access.role"
+
+
+def test_revoked_trainer_is_refused() -> None:
+    """A trainer whose own organisation has revoked it submits nothing more."""
+    chain = opened()
+    chain.applied(
+        [
+            (
+                "hospital-1.admin",
+                "member.standing",
+                SetStanding("hospital-1.trainer", Standing.REVOKED),
+            )
+        ]
+    )
+
+    assert chain.refused(proof(1)) == "access.standing"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"organisation": "hospital-9"}, "state.missing"),
+        ({"update": bytes(32)}, "verdict.update"),
+        ({"segment": 0}, "verdict.segment"),  # in a pass
+        (failing() | {"segment": 4}, "verdict.segment"),  # of segments 0 to 3
+        ({"score_bp": 5_050}, "verdict.score"),
+    ],
+)
+def test_verdict_is_refused(changes: dict[str, Any], code: str) -> None:
+    """A verdict that names no update that stands, or says more than it may, fails."""
+    chain = submitted(opened())
+
+    found = chain.refused(verdict(chain, 1, 2, **changes))
+
+    assert found == code
+    assert chain.state.get(Verdict, TASK, 1, "hospital-2", "hospital-1") is None
+    assert chain.get(Round, TASK, 1).verdicts == 0
+
+
+def test_failing_verdict_names_its_segment() -> None:
+    """A fail may say which segment it is that does not replay."""
+    chain = submitted(opened())
+
+    chain.applied([verdict(chain, 1, 2, **failing() | {"segment": 3})])
+
+    given = chain.get(Verdict, TASK, 1, "hospital-2", "hospital-1")
+    assert (given.decision, given.segment) == (Decision.FAIL, 3)
+
+
+def test_verifier_may_not_judge_its_own_organisation() -> None:
+    """Neither a pass nor a fail of one's own hospital's update counts."""
+    chain = submitted(opened())
+
+    assert chain.refused(verdict(chain, 2, 2)) == "verdict.own"
+
+
+def test_verifier_without_a_site_is_refused() -> None:
+    """A verifier of a hospital outside the task has no say in it."""
+    chain = submitted(five_with_four_sites())
+
+    assert chain.refused(verdict(chain, 5, 2)) == "verdict.verifier"
+
+
+def five_with_four_sites() -> Chain:
+    """A network of five hospitals of which the first four train."""
+    chain = Chain(program(), 5)
+    chain.applied([*(dataset(n) for n in (1, 2, 3, 4)), model(), opening()])
+    return chain
+
+
+def test_second_verdict_of_a_verifier_is_refused() -> None:
+    """The first verdict stands, so that nobody waits for the others' and then changes sides."""
+    chain = submitted(opened())
+    chain.applied([verdict(chain, 1, 2)])
+
+    again = chain.refused(verdict(chain, 1, 2, **failing()))
+
+    assert again == "verdict.duplicate"
+    given = chain.get(Verdict, TASK, 1, "hospital-2", "hospital-1")
+    assert given.decision is Decision.PASS
+    assert chain.get(Round, TASK, 1).verdicts == 1
+
+
+def test_verdict_outside_its_phase_is_refused() -> None:
+    """While submissions are open nothing may be judged, nor after all is settled."""
+    chain = opened()
+    chain.applied([proof(1)])
+    assert chain.refused(verdict(chain, 2, 1)) == "round.phase"
+    chain.applied([proof(n) for n in (2, 3, 4)])
+    settled(chain)
+
+    assert chain.refused(verdict(chain, 2, 1)) == "round.phase"
+
+
+def test_verdict_on_an_absent_update_is_refused() -> None:
+    """There is nothing to judge of a site that submitted nothing."""
+    chain = opened()
+    chain.applied([proof(n) for n in (1, 2, 3)])
+    chain.applied(time_ms=chain.get(Round, TASK, 1).deadline_ms)
+
+    code = chain.refused(verdict(chain, 1, 2, organisation="hospital-4"))
+
+    assert code == "state.missing"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"accepted": bytes(32)}, "aggregate.accepted"),
+        ({"result_bytes": 11}, "blob.bytes"),
+        ({"result_bytes": 12 + 256 * 1024 + 1}, "blob.bytes"),
+        ({"round": 2}, "state.missing"),
+    ],
+)
+def test_aggregate_is_refused(changes: dict[str, Any], code: str) -> None:
+    """An aggregate of other updates, or of a size that weights cannot have, fails."""
+    chain = settled(submitted(opened()))
+
+    found = chain.refused(aggregate(chain, 1, **changes))
+
+    assert found == code
+    assert chain.get(Round, TASK, 1).attestations == ()
+
+
+def test_validator_may_not_change_its_mind() -> None:
+    """The first aggregate stands, also after the round has closed."""
+    chain = settled(submitted(opened()))
+    chain.applied([aggregate(chain, 1)])
+    assert chain.refused(aggregate(chain, 1)) == "aggregate.duplicate"
+    chain.applied([aggregate(chain, 2), aggregate(chain, 3)])
+
+    late = chain.refused(aggregate(chain, 2, result=address("other")))
+
+    assert late == "aggregate.duplicate"
+
+
+def test_aggregate_before_verdicts_is_refused() -> None:
+    """No validator may state an aggregate of updates that are still being judged."""
+    chain = submitted(opened())
+    later = settled(submitted(opened()))
+
+    refused = chain.refused(aggregate(later, 1))
+
+    assert refused == "round.phase"
+
+
+def test_aggregate_of_a_failed_round_is_refused() -> None:
+    """A round that has failed stays failed."""
+    chain = settled(submitted(opened()))
+    item = aggregate(chain, 1)
+    chain.applied(time_ms=chain.get(Round, TASK, 1).deadline_ms)
+
+    assert chain.refused(item) == "round.phase"
+
+
+def test_unseated_validator_is_refused_and_its_aggregates_no_longer_count() -> None:
+    """The set of the block's height decides who attests: an earlier seat counts for nothing."""
+    chain = settled(submitted(five_with_four_sites()))
+    chain.applied([aggregate(chain, n) for n in (1, 2)])
+    seats = chain.validators.validators
+    chain.validators = ValidatorSet(tuple(seat for seat in seats if seat.id != seats[0].id))
+
+    assert chain.refused(aggregate(chain, 1)) == "aggregate.validator"
+    chain.applied([aggregate(chain, 3)])
+    assert chain.get(ModelHead, MODEL).version == 0
+    chain.applied([aggregate(chain, 4)])
+
+    assert chain.get(ModelHead, MODEL).version == 1
+    attested = [item.validator for item in chain.get(Round, TASK, 1).attestations]
+    assert attested == [f"{organisation(n)}.validator" for n in (2, 3, 4)]
+
+
+def test_repeated_transaction_counts_once() -> None:
+    """A replayed update is skipped without a receipt: the same bytes do not count twice."""
+    chain = opened()
+    signed = chain.sign(proof(1))
+
+    assert chain.execute([signed]) == ["applied"]
+    assert chain.execute([signed]) == []
+    assert chain.get(Round, TASK, 1).updates == 1
