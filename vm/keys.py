@@ -1,7 +1,8 @@
 """Ed25519 (RFC 8032) by PyNaCl, the only verifier of anything that is replicated or proven.
 
-Libraries disagree on edge cases of Ed25519; two verifiers in one network could fork it. libsodium
-refuses small-order keys, non-canonical points and signatures with S >= L.
+Libraries disagree on edge cases of Ed25519; two verifiers in one network could fork it. What counts
+here: S < L, neither the key nor R of small order or in a non-canonical form, and SB = R + hA as it
+stands, not multiplied by the cofactor. The tests pin this, since libsodium too may change its mind.
 """
 
 from nacl.bindings import crypto_sign_open
