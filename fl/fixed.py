@@ -9,7 +9,6 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from fl.spec import PARAMETERS_MAX
 from vm.refusal import Refused
 
 Ints = NDArray[np.int64]  # grid integers
@@ -19,6 +18,7 @@ GRID_BITS_MIN = 20
 GRID_BITS_MAX = 24
 INT32_MIN = -(2**31)
 INT32_MAX = 2**31 - 1
+NORM_CHUNK = 2**20  # coordinates squared at a time: 8 MiB
 DIVISOR_MAX = 2**62  # twice a remainder must fit int64
 
 
@@ -56,16 +56,18 @@ def check_range(units: Ints) -> Ints:
 
 
 def norm(units: Ints) -> int:
-    """Floor of the Euclidean norm in grid units, exact for up to PARAMETERS_MAX coordinates.
+    """Floor of the Euclidean norm in grid units, exact for any number of coordinates.
 
     |x| <= 2^31, so x^2 <= 2^62 fits int64, but a sum of two may not. The squares are split into
-    32-bit words: high words are at most 2^30, low words below 2^32, and the sums over 2^25
-    coordinates at most 2^55 and below 2^57. They meet as Python integers, which never overflow.
+    32-bit words: high words are at most 2^30 and low words below 2^32, so that their sums over a
+    chunk of 2^20 stay within 2^50 and 2^52. Chunks meet as Python integers, which never overflow.
     """
-    assert units.size <= PARAMETERS_MAX, f"{units.size} coordinates"
-    squares = np.square(check_range(units), dtype=np.int64)
-    high = int(np.sum(squares >> 32, dtype=np.int64))
-    low = int(np.sum(squares & 0xFFFF_FFFF, dtype=np.int64))
+    check_range(units)
+    high = low = 0
+    for start in range(0, units.size, NORM_CHUNK):
+        squares = np.square(units[start : start + NORM_CHUNK], dtype=np.int64)
+        high += int((squares >> 32).sum())
+        low += int((squares & 0xFFFF_FFFF).sum())
     return isqrt((high << 32) + low)
 
 

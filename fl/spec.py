@@ -18,7 +18,7 @@ from vm.refusal import Refused
 
 Shape = tuple[int, ...]  # without the leading axis of rows
 
-PARAMETERS_MAX = 2**25  # of one model: 128 MiB of int32; the bounds in fl.fixed rest on it
+PARAMETERS_MAX = 2**25  # of one model: 128 MiB of int32
 ACTIVATIONS_MAX = 2**25  # numbers that one row takes between two layers: 256 MiB of float64
 OVERHEAD_BYTES_MAX = 256 * 1024  # of a blob: names of 128 tensors, 1,024 segments of 104 bytes
 

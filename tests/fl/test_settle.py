@@ -1,0 +1,154 @@
+"""How verdicts settle an update: majorities of the eligible, and reasons that speak for them."""
+
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl.settle import accepted_digest, aggregation_weight, lower_median, passing_score, settle
+from tests.fl.dialogue import TERMS, address
+from vm.learning import Decision, Evidence, Rule, Update, UpdateStatus, Verdict
+
+UPDATE = Update(
+    task="preterm",
+    round=1,
+    organisation="hospital-1",
+    trainer="hospital-1.trainer",
+    dataset="opt-1",
+    base_version=0,
+    blob=address("update"),
+    blob_bytes=100,
+    norm=1,
+    trace=bytes(32),
+    segments=1,
+    evidence=Evidence.COMMITTED,
+    transaction=bytes(32),
+    height=1,
+    status=UpdateStatus.SUBMITTED,
+)
+
+
+def judge(number: int, decision: Decision, code: str = "code", reason: str = "") -> Verdict:
+    """The verdict of verifier `number`."""
+    return Verdict(
+        task="preterm",
+        round=1,
+        organisation="hospital-1",
+        verifier=f"v{number}",
+        verifier_organisation=f"o{number}",
+        decision=decision,
+        code=code,
+        reason=reason,
+        segment=None,
+        score_bp=None,
+        transaction=bytes(32),
+        height=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("eligible", "passed", "failed", "status"),
+    [
+        (1, 1, 0, "accepted"),
+        (1, 0, 1, "rejected"),
+        (1, 0, 0, "undecided"),
+        (2, 1, 0, "undecided"),  # one of two is not more than half
+        (2, 2, 0, "accepted"),
+        (3, 2, 1, "accepted"),
+        (3, 1, 2, "rejected"),
+        (3, 1, 1, "undecided"),
+        (4, 2, 2, "undecided"),
+        (4, 1, 3, "rejected"),
+        (4, 3, 0, "accepted"),
+    ],
+)
+def test_more_than_half_of_the_eligible_decide(
+    eligible: int, passed: int, failed: int, status: str
+) -> None:
+    """Silence and abstention count against both sides."""
+    verdicts = [judge(n, Decision.PASS) for n in range(passed)]
+    verdicts += [judge(passed + n, Decision.FAIL) for n in range(failed)]
+
+    assert settle(UPDATE, verdicts, eligible).status.value == status
+
+
+def test_abstaining_never_accepts_or_rejects() -> None:
+    """Two passes and three abstentions of five decide nothing."""
+    verdicts = [judge(n, Decision.PASS) for n in (0, 1)]
+    verdicts += [judge(n, Decision.ABSTAIN) for n in (2, 3, 4)]
+
+    found = settle(UPDATE, verdicts, 5)
+
+    assert (found.status, found.code) == (UpdateStatus.UNDECIDED, "update.undecided")
+    assert found.reason == "of 5 verifiers 2 passed it, 0 failed it, 3 abstained and 0 were silent"
+
+
+def test_most_frequent_code_gives_the_reason() -> None:
+    """The reason is that of the smallest verifier among those with the most frequent code."""
+    verdicts = [
+        judge(1, Decision.FAIL, "norm.bound", "one says this"),
+        judge(2, Decision.FAIL, "score.worse", "two says that"),
+        judge(3, Decision.FAIL, "score.worse", "three says the like"),
+    ]
+
+    for order in permutations(verdicts):
+        found = settle(UPDATE, order, 3)
+        assert (found.code, found.reason) == ("score.worse", "two says that")
+
+
+def test_equally_frequent_codes_go_by_the_smallest() -> None:
+    """Of two codes with one verdict each the one first in order of bytes is taken."""
+    verdicts = [
+        judge(1, Decision.FAIL, "score.worse", "worse"),
+        judge(2, Decision.FAIL, "norm.bound", "long"),
+    ]
+
+    for order in permutations(verdicts):
+        assert settle(UPDATE, order, 3).code == "norm.bound"
+
+
+@given(st.lists(st.integers(0, 1_000_000), min_size=1))
+def test_lower_median_splits_the_values(values: list[int]) -> None:
+    """It is one of the values, at least half are not above it, and fewer than half below."""
+    middle = lower_median(values)
+
+    assert middle in values
+    assert 2 * sum(value <= middle for value in values) >= len(values)
+    assert 2 * sum(value < middle for value in values) < len(values)
+
+
+def test_passing_score_ignores_failing_and_silent_scores() -> None:
+    """Only passing verdicts that give a score count; of none there is none."""
+    verdicts = [
+        replace(judge(1, Decision.PASS), score_bp=700),
+        replace(judge(2, Decision.FAIL), score_bp=100),
+        judge(3, Decision.PASS),
+        replace(judge(4, Decision.PASS), score_bp=900),
+    ]
+
+    assert passing_score(verdicts) == 700
+    assert passing_score(verdicts[1:3]) is None
+
+
+def test_accepted_digest_binds_round_blob_and_weight() -> None:
+    """Whatever a validator could aggregate differently has another digest."""
+    other = replace(UPDATE, organisation="hospital-2", blob=address("second"))
+    plain = accepted_digest("preterm", 1, [(UPDATE, 200), (other, 150)])
+
+    changed = [
+        accepted_digest("preterm-2", 1, [(UPDATE, 200), (other, 150)]),
+        accepted_digest("preterm", 2, [(UPDATE, 200), (other, 150)]),
+        accepted_digest("preterm", 1, [(UPDATE, 200)]),
+        accepted_digest("preterm", 1, [(UPDATE, 201), (other, 150)]),
+        accepted_digest("preterm", 1, [(replace(UPDATE, blob=other.blob), 200), (other, 150)]),
+    ]
+
+    assert len({plain, *changed}) == 6
+
+
+def test_weights_follow_the_rule() -> None:
+    """The weighted mean takes the site's weight; the trimmed mean knows none."""
+    assert aggregation_weight(Rule.WEIGHTED_MEAN, TERMS.sites[0]) == 200
+    assert aggregation_weight(Rule.TRIMMED_MEAN, TERMS.sites[0]) == 1

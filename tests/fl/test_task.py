@@ -1,0 +1,278 @@
+"""Registering a model and opening a task: every numbered check, failing, and what is written."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fl.kinds import program
+from fl.spec import mlp
+from fl.task import dataset_weight
+from tests.fl.dialogue import (
+    AGE,
+    MODEL,
+    OUTCOME,
+    SMOKER,
+    SUBMIT_MS,
+    TASK,
+    TERMS,
+    address,
+    dataset,
+    model,
+    opened,
+    opening,
+    registered,
+    site,
+)
+from tests.harness import Chain
+from vm.digest import BEACON, digest
+from vm.encoding import encode
+from vm.learning import (
+    MICRO,
+    TASKS_OPEN_MAX,
+    WEIGHT_MAX,
+    Aggregation,
+    Evidence,
+    Level,
+    OpenTasks,
+    Preprocessing,
+    Round,
+    RoundPhase,
+    Rule,
+    Site,
+    Task,
+    Training,
+)
+from vm.record import Band, Dataset, Flatten, Linear, Model, ModelHead, Organisation, Standing
+from vm.registry import SetStanding
+
+
+def columns(**changes: Any) -> Preprocessing:
+    """The task's preprocessing with `changes` to the first column."""
+    return Preprocessing((replace(AGE, **changes), SMOKER), OUTCOME)
+
+
+def outcome(**changes: Any) -> Preprocessing:
+    """The task's preprocessing with `changes` to the outcome."""
+    return Preprocessing((AGE, SMOKER), replace(OUTCOME, **changes))
+
+
+def sites(**changes: Any) -> tuple[Site, ...]:
+    """The task's sites with `changes` to the second."""
+    first, second, *others = TERMS.sites
+    return (first, replace(second, **changes), *others)
+
+
+def training(steps: int, snapshot_steps: int) -> Training:
+    """The task's training with other steps."""
+    return replace(TERMS.training, steps=steps, snapshot_steps=snapshot_steps)
+
+
+def test_model_is_registered_as_version_0() -> None:
+    """Version 0 has no lineage, and its head is free."""
+    chain = Chain(program())
+
+    chain.applied([model()])
+
+    first = chain.get(Model, MODEL, 0)
+    assert (first.organisation, first.weights) == ("hospital-1", address("initial"))
+    assert (first.task, first.round, first.contributions) == (None, None, ())
+    assert chain.get(ModelHead, MODEL) == ModelHead(MODEL, 0, None)
+
+
+def test_model_id_is_never_taken_over() -> None:
+    """A second registration of the id fails and changes nothing."""
+    chain = registered()
+
+    code = chain.refused(model(weights=address("other")))
+
+    assert code == "model.exists"
+    assert chain.get(Model, MODEL, 0).weights == address("initial")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"spec": mlp(2, (8,), 3), "weights_bytes": 11}, "blob.bytes"),
+        (
+            {"spec": replace(mlp(2, (8,)), layers=(Flatten(), Linear(3, 1)))},
+            "spec.shape",
+        ),
+        ({"grid_bits": 24, "weights_bytes": 2**30}, "blob.bytes"),
+    ],
+)
+def test_model_is_refused(changes: dict[str, Any], code: str) -> None:
+    """A spec whose layers do not fit, or weights that are not of its size, fail."""
+    chain = Chain(program())
+
+    assert chain.refused(model(**changes)) == code
+    assert chain.state.get(ModelHead, MODEL) is None
+
+
+def test_task_opens_its_first_round() -> None:
+    """The beacon comes from the header before, the deadline from the block's time."""
+    chain = registered()
+    parent = chain.parent
+
+    chain.applied([opening()])
+
+    task = chain.get(Task, TASK)
+    assert (task.steward, task.round, task.closed, task.failures) == ("hospital-1.steward", 1, 0, 0)
+    assert chain.get(OpenTasks).tasks == (TASK,)
+    assert chain.get(ModelHead, MODEL).task == TASK
+    first = chain.get(Round, TASK, 1)
+    assert (first.phase, first.base_version) == (RoundPhase.SUBMIT, 0)
+    assert first.deadline_ms == chain.time_ms + SUBMIT_MS
+    assert first.beacon == digest(BEACON, encode((parent, TASK, 1)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"model": "other"}, "state.missing"),
+        ({"preprocessing": Preprocessing((AGE,), OUTCOME)}, "task.inputs"),
+        ({"preprocessing": Preprocessing((AGE, AGE), OUTCOME)}, "task.columns"),
+        ({"preprocessing": columns(name="Preterm")}, "task.columns"),
+        ({"preprocessing": columns(name="Weight")}, "task.schema"),
+        ({"preprocessing": columns(unit="month")}, "task.schema"),
+        ({"preprocessing": columns(levels=(Level("a", 0), Level("a", 1)))}, "task.levels"),
+        ({"preprocessing": columns(levels=(Level(" a", 0),))}, "task.levels"),
+        ({"preprocessing": columns(levels=(Level("NA", 0),))}, "task.levels"),
+        ({"preprocessing": columns(impute=121 * MICRO)}, "task.bounds"),
+        ({"preprocessing": columns(levels=(Level("a", -1),))}, "task.bounds"),
+        ({"preprocessing": columns(low=2, high=1)}, "task.bounds"),
+        ({"preprocessing": outcome(name="Death")}, "task.schema"),
+        ({"preprocessing": outcome(levels=(Level("no", 0),))}, "task.outcome"),
+        ({"preprocessing": outcome(levels=(), high=2 * MICRO)}, "task.outcome"),
+        ({"training": training(20, 6)}, "task.segments"),
+        ({"training": training(1_025, 1)}, "task.segments"),
+        ({"aggregation": Aggregation(Rule.WEIGHTED_MEAN, 1, 3)}, "task.aggregation"),
+        ({"aggregation": Aggregation(Rule.WEIGHTED_MEAN, 0, 5)}, "task.aggregation"),
+        ({"aggregation": Aggregation(Rule.TRIMMED_MEAN, 2, 4)}, "task.aggregation"),
+        ({"sites": (*TERMS.sites, TERMS.sites[0])}, "task.organisation_twice"),
+        ({"sites": sites(organisation="hospital-9")}, "state.missing"),
+        ({"sites": sites(trainer="hospital-3.trainer")}, "task.trainer"),
+        ({"sites": sites(trainer="hospital-2.verifier")}, "task.trainer"),
+        ({"sites": sites(verifier="hospital-3.verifier")}, "task.verifier"),
+        ({"sites": sites(verifier="hospital-2.trainer")}, "task.verifier"),
+        ({"sites": sites(trainer="nobody")}, "state.missing"),
+        ({"sites": sites(dataset="opt-3")}, "task.dataset"),
+        ({"sites": sites(dataset="opt-9")}, "state.missing"),
+        ({"sites": sites(weight=151)}, "task.weight"),
+    ],
+)
+def test_task_is_refused(changes: dict[str, Any], code: str) -> None:
+    """Terms that could not be kept, or that bend a site's part, fail before the task exists."""
+    chain = registered()
+
+    found = chain.refused(opening(**changes))
+
+    assert found == code, chain.receipts
+    assert chain.state.get(Task, TASK) is None
+    assert chain.get(ModelHead, MODEL).task is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"preprocessing": outcome(levels=())},  # a number 0 or 1
+        {"preprocessing": outcome(levels=(Level("n", 0), Level("y", MICRO), Level("Y", MICRO)))},
+        {"aggregation": Aggregation(Rule.TRIMMED_MEAN, 1, 3)},
+        {"training": training(1_024, 1)},
+        {"sites": TERMS.sites[:3]},
+        {"evidence": Evidence.REPLAYED},
+    ],
+)
+def test_task_at_the_edge_of_its_rules_opens(changes: dict[str, Any]) -> None:
+    """What the checks allow at their limits does open."""
+    chain = registered()
+
+    chain.applied([opening(**changes)])
+
+    assert chain.get(Task, TASK).round == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"conditions": ("DUO:0000011",)}, "task.conditions"),  # ancestry research only
+        ({"conditions": ("DUO:0000042", "DUO:0000016")}, "task.conditions"),  # genetic studies
+    ],
+)
+def test_task_respects_use_conditions(changes: dict[str, Any], code: str) -> None:
+    """A dataset whose conditions rule out a clinical model cannot be put to training one."""
+    chain = Chain(program())
+    chain.applied([dataset(1, **changes), *(dataset(n) for n in (2, 3, 4)), model()])
+
+    assert chain.refused(opening()) == code
+
+
+def test_replay_needs_every_hospitals_permission() -> None:
+    """A task cannot demand openings that one dataset record forbids."""
+    chain = Chain(program())
+    chain.applied([dataset(1, opening=False), *(dataset(n) for n in (2, 3, 4)), model()])
+
+    assert chain.refused(opening(evidence=Evidence.REPLAYED)) == "task.opening"
+
+
+def test_task_needs_members_in_good_standing() -> None:
+    """A suspended verifier cannot be named; nor can an organisation that is not enrolled."""
+    chain = registered()
+    body = SetStanding("hospital-2.verifier", Standing.SUSPENDED)
+    chain.applied([("hospital-2.admin", "member.standing", body)])
+    assert chain.refused(opening()) == "task.verifier"
+
+    # no transaction of this version changes an organisation's standing: write it by hand
+    state = chain.state
+    state.put(replace(chain.get(Organisation, "hospital-1"), standing=Standing.SUSPENDED))
+    chain.stored |= state.writes
+
+    assert chain.refused(opening()) == "task.organisation"
+
+
+def test_task_id_is_never_taken_over() -> None:
+    """A second task of the same id fails, also after the first has ended."""
+    chain = opened()
+
+    assert chain.refused(opening(rounds=7)) == "task.exists"
+    assert chain.get(Task, TASK).terms.rounds == 2
+
+
+def test_one_task_at_a_time_extends_a_model() -> None:
+    """A second task on the model waits: its lineage stays a line."""
+    chain = opened()
+
+    assert chain.refused(opening("preterm-2")) == "task.model_busy"
+
+
+def test_open_tasks_are_bounded() -> None:
+    """One task more than the bound fails; as many as the bound open."""
+    chain = registered()
+    names = [f"risk-{number}" for number in range(TASKS_OPEN_MAX + 1)]
+    chain.applied([model(id=name) for name in names])
+    chain.applied([opening(f"task-{name}", model=name) for name in names[:-1]])
+
+    code = chain.refused(opening("one-more", model=names[-1]))
+
+    assert code == "task.too_many"
+    assert len(chain.get(OpenTasks).tasks) == TASKS_OPEN_MAX
+
+
+@pytest.mark.parametrize(
+    ("low", "weight"), [(0, 1), (1, 1), (150, 150), (WEIGHT_MAX + 1, WEIGHT_MAX)]
+)
+def test_weight_is_the_low_end_of_the_row_band(low: int, weight: int) -> None:
+    """The public band's low end counts, at least 1 and at most the cap."""
+    chain = Chain(program())
+    chain.applied([dataset(1, rows=Band(low, low + 49), positives=Band(0, 9))])
+
+    assert dataset_weight(chain.get(Dataset, "opt-1")) == weight
+
+
+def test_only_stewards_open_tasks() -> None:
+    """The access table keeps other members out."""
+    chain = registered()
+    _, kind, body = opening()
+
+    assert chain.refused(("hospital-1.trainer", kind, body)) == "access.role"
+    assert site(1) == TERMS.sites[0]
