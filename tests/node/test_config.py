@@ -214,6 +214,18 @@ def test_an_error_names_the_variable(tmp_path: Path, variable: str, value: str, 
     assert refused.value.code == code
 
 
+def test_a_section_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    """The environment does not paper over a file that is wrong."""
+    write(tmp_path, client(Path()), ("[chain]\n", ""), ('genesis = "genesis.json"\n', ""))
+    text = (tmp_path / CONFIG_FILE).read_text()
+    (tmp_path / CONFIG_FILE).write_text("chain = 3\n" + text)
+
+    with pytest.raises(Refused, match=r"\[chain\]: expected a valid") as refused:
+        load(ClientConfig, tmp_path, {"CONCILIUM_CHAIN_GENESIS": "genesis.json"})
+
+    assert refused.value.code == "config.value"
+
+
 def test_one_validator_is_not_enough(tmp_path: Path) -> None:
     """A peer or a client that knows only one validator believes whatever that one says."""
     write(tmp_path, client(Path()), (', "https://two.example:7103"', ""))
