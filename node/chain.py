@@ -111,7 +111,9 @@ class Chain:
     def view(self, height: int | None = None) -> View | None:
         """The newest certified state, or that of a certified height; None if there is none."""
         certificate = (
-            self.store.certified() if height is None else self.store.certificate(height)
+            self.store.certified(self.head.height)
+            if height is None
+            else self.store.certificate(height)
         )
         if certificate is None:
             return None

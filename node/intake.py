@@ -3,9 +3,9 @@
 import asyncio
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from node.admission import ADMITTED, SUBMIT_MAX, Admission
 from node.chain import Chain
 from node.mempool import Mempool
 from vm.access import ACCESS, check_access
@@ -13,17 +13,7 @@ from vm.record import Member
 from vm.refusal import Refused
 from vm.transaction import Transaction, read
 
-SUBMIT_MAX = 100  # transactions of one request
 DISK_FREE_BYTES_MIN = 64 * 1024 * 1024  # below it nothing is admitted: the journal needs room
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What became of one submitted transaction; `code` is `admitted`, or a refusal's."""
-
-    id: bytes
-    code: str
-    message: str
 
 
 class Intake:
@@ -48,27 +38,25 @@ class Intake:
         judged = await asyncio.to_thread(self._verify, packed)
         fresh: list[bytes] = []
         answers = []
-        for data, (transaction, refused) in zip(packed, judged, strict=True):
-            if transaction is not None and refused is None:
-                refused = self._admit(transaction, data, fresh)
-            id = transaction.id if transaction is not None else b""
-            answers.append(
-                Admission(id, "admitted", "")
-                if refused is None
-                else Admission(id, refused.code, refused.message)
-            )
+        for data, found in zip(packed, judged, strict=True):
+            if isinstance(found, Refused):
+                answers.append(Admission(b"", found.code, found.message))
+                continue
+            refused = self._admit(found, data, fresh)
+            code, message = (refused.code, refused.message) if refused else (ADMITTED, "")
+            answers.append(Admission(found.id, code, message))
         if fresh:
             self._admitted(fresh)
         return answers
 
-    def _verify(self, packed: Sequence[bytes]) -> list[tuple[Transaction | None, Refused | None]]:
-        judged: list[tuple[Transaction | None, Refused | None]] = []
+    def _verify(self, packed: Sequence[bytes]) -> list[Transaction | Refused]:
+        judged: list[Transaction | Refused] = []
         for data in packed:
             known = self._mempool.by_bytes.get(data)
             try:
-                judged.append((known or read(data, self._chain.id), None))
+                judged.append(known or read(data, self._chain.id))
             except Refused as refused:
-                judged.append((None, refused))
+                judged.append(refused)
         return judged
 
     def _admit(self, transaction: Transaction, data: bytes, fresh: list[bytes]) -> Refused | None:

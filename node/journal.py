@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from consensus.journal import Entry, frame, read_frames
+from node.disk import sync_folder
 from vm.refusal import Refused
 
 SEGMENT_BYTES_MAX = 64 * 1024 * 1024  # a new segment is due past this many bytes
@@ -38,7 +39,7 @@ class Journal:
             ) from error
         path = folder / SEGMENT
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        _sync_folder(folder)
+        sync_folder(folder)
         self.entries, self.bytes = self._load(path)
         self._dirty = False
 
@@ -67,7 +68,7 @@ class Journal:
         _write_all(file, data)
         os.fsync(file)
         fresh.rename(self._folder / SEGMENT)
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
         os.close(self._file)
         self._file = file
         self.bytes = len(data)
@@ -102,12 +103,3 @@ def _write_all(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new or renamed file survives power loss only once its folder is synced."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -56,10 +56,7 @@ class Mempool:
                 f"expected at most {SENDER_TRANSACTIONS_MAX} waiting transactions of {sender}; "
                 "send again when some are certified",
             )
-        if (
-            len(self._by_id) >= POOL_TRANSACTIONS_MAX
-            or self._bytes + len(packed) > POOL_BYTES_MAX
-        ):
+        if len(self._by_id) >= POOL_TRANSACTIONS_MAX or self._bytes + len(packed) > POOL_BYTES_MAX:
             raise Refused(
                 "mempool.full", f"expected room, found {len(self._by_id)} waiting; send again later"
             )

@@ -36,7 +36,6 @@ from consensus.event import (
     TimerName,
 )
 from consensus.message import (
-    Envelope,
     decode_envelope,
     encode_envelope,
     signing_digest,
@@ -164,7 +163,7 @@ class Runtime:
         self._flush()
         if self._journal.bytes > SEGMENT_BYTES_MAX:
             await asyncio.to_thread(self._chain.store.sync)
-            self._journal.replace(self.replica.entries_to_keep())
+            self._journal.replace(self.replica.entries())
 
     def _step(self, event: Event) -> None:
         self._follow_up.append(event)

@@ -66,9 +66,7 @@ class BlockRow:
     root: sparse.Root
     positions: Annotated[tuple[Count, ...], Many(TRANSACTIONS_MAX)]
     receipts: Annotated[tuple[Receipt, ...], Many(TRANSACTIONS_MAX)]
-    writes: Annotated[
-        tuple[Annotated[bytes, Bytes(1, KEY_BYTES_MAX)], ...], Many(WRITES_MAX)
-    ]
+    writes: Annotated[tuple[Annotated[bytes, Bytes(1, KEY_BYTES_MAX)], ...], Many(WRITES_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +122,14 @@ class Store:
         """The decided payload at `height`; genesis has none."""
         data = self._db.get(BLOCK + _height(height))
         return None if data is None else unpack(Block, data)
+
+    def blocks(self, first: int, last: int) -> Iterator[Block]:
+        """The decided payloads of heights `first` to `last`, as far as there are any."""
+        for height in range(first, last + 1):
+            block = self.block(height)
+            if block is None:
+                return
+            yield block
 
     def row(self, height: int) -> BlockRow | None:
         """What execution made of the block at `height`."""

@@ -1,0 +1,153 @@
+"""Four whole validators in one process, without sockets: replica, journal, store, mempool, intake.
+
+Messages go from runtime to runtime through the event loop. `stop` and `start` are a crash and a
+restart: a stopped validator's files are what it comes back with.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from consensus.event import Limits
+from consensus.replica import Replica, Start
+from fl.kinds import program
+from fl.rounds import next_deadline
+from node.admission import Admission
+from node.chain import Chain
+from node.feed import Feed
+from node.intake import Intake
+from node.journal import Journal
+from node.mempool import Mempool
+from node.runtime import Runtime, wall_clock_ms
+from node.store import Store
+from tests.harness import genesis_of, key_of
+from vm.genesis import Genesis
+from vm.shape import pack
+from vm.transaction import Transaction, sign
+
+LIMITS = Limits(window=8, view_timeout_ms=400, status_ms=50, status_idle_ms=500)
+
+
+@dataclass
+class Seat:
+    """One running validator."""
+
+    chain: Chain
+    journal: Journal
+    mempool: Mempool
+    intake: Intake
+    runtime: Runtime
+    feed: Feed
+    task: asyncio.Task[None]
+    deliveries: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class Committee:
+    """The validators by id, and the wires between those that run."""
+
+    def __init__(self, folder: Path, organisations: int = 4) -> None:
+        self.genesis: Genesis = genesis_of(organisations)
+        self.ids = tuple(f"hospital-{i + 1}.validator" for i in range(organisations))
+        self.seats: dict[str, Seat] = {}
+        self._folder = folder
+        self._nonce = 0
+
+    def start(self, id: str) -> Seat:
+        """Start a validator on whatever its folder holds."""
+        home = self._folder / id
+        mempool, feed = Mempool(), Feed()
+        store = Store(home / "chain")
+        chain = Chain(store, self.genesis, program(), mempool.by_bytes)
+        journal = Journal(home / "journal")
+        replica = Replica(
+            chain=chain.id,
+            me=id,
+            validators=chain.validators,
+            sign=key_of(id).sign,
+            check=lambda height, payload: chain.check(height, payload, wall_clock_ms()),
+            blocks=store.blocks,
+            start=Start(chain.head.height, chain.head.header, store.certified()),
+            limits=LIMITS,
+        )
+        runtime = Runtime(
+            replica=replica,
+            chain=chain,
+            journal=journal,
+            mempool=mempool,
+            network=_Wire(self, id),
+            next_deadline=next_deadline,
+            on_executed=lambda height: None,
+            on_certified=lambda certificate: feed.publish(certificate.height),
+            clock_ms=wall_clock_ms,
+        )
+        intake = Intake(chain, mempool, home, lambda fresh: runtime.wake())
+        task = asyncio.create_task(runtime.run())
+        seat = Seat(chain, journal, mempool, intake, runtime, feed, task)
+        self.seats[id] = seat
+        for other in self.seats:
+            if other != id:
+                seat.deliveries.add(asyncio.create_task(runtime.connected(other)))
+        return seat
+
+    async def stop(self, id: str) -> None:
+        """Stop a validator between two steps; nothing of it but its files remains."""
+        seat = self.seats.pop(id)
+        for task in (seat.task, *seat.deliveries):
+            task.cancel()
+        await asyncio.gather(seat.task, *seat.deliveries, return_exceptions=True)
+        seat.journal.close()
+        seat.chain.store.close()
+
+    async def stop_all(self) -> None:
+        """Stop all that run; raise what stopped one before."""
+        failures = [seat.task.exception() for seat in self.seats.values() if seat.task.done()]
+        for id in list(self.seats):
+            await self.stop(id)
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    def sign(self, sender: str, kind: str, body: object) -> Transaction:
+        """A transaction of an enrolled member."""
+        self._nonce += 1
+        height = max(seat.chain.head.height for seat in self.seats.values())
+        return sign(
+            key_of(sender),
+            chain=self.genesis.chain,
+            kind=kind,
+            sender=sender,
+            body=body,
+            valid_until_height=height + 100,
+            nonce=self._nonce.to_bytes(8, "big"),
+        )
+
+    async def submit(self, transaction: Transaction) -> list[Admission]:
+        """Hand a transaction to every running validator, as gossip does."""
+        packed = pack(transaction)
+        return [(await seat.intake.submit([packed]))[0] for seat in self.seats.values()]
+
+    async def certified(self, height: int, ids: Callable[[str], bool] = lambda id: True) -> None:
+        """Wait until the chosen running validators have certified `height`."""
+        waits = [seat.feed.wait(height - 1) for id, seat in self.seats.items() if ids(id)]
+        await asyncio.wait_for(asyncio.gather(*waits), 30)
+
+
+class _Wire:
+    """What one runtime sends through."""
+
+    def __init__(self, committee: Committee, me: str) -> None:
+        self._committee = committee
+        self._me = me
+
+    def send(self, to: str, data: bytes) -> None:
+        seat = self._committee.seats.get(to)
+        if seat is not None:
+            task = asyncio.create_task(seat.runtime.receive(data))
+            seat.deliveries.add(task)
+            task.add_done_callback(seat.deliveries.discard)
+
+    def broadcast(self, data: bytes) -> None:
+        for id in list(self._committee.seats):
+            if id != self._me:
+                self.send(id, data)
