@@ -1,0 +1,187 @@
+"""What goes into a replica and what comes out: events, effects and limits.
+
+The shell runs effects in list order. Before any `Broadcast` or `Send` it has synced every `Persist`
+that came earlier. After a `Deliver` it executes the payload and answers with `Executed`, heights in
+order.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from consensus.journal import Entry
+from consensus.message import WINDOW_MAX, CommitCertificate, Envelope, Evidence
+from vm.certificate import CheckpointCertificate
+from vm.shape import Digest
+
+
+class Diverged(Exception):  # noqa: N818 - the name of the state, as with Halt
+    """Replicas that follow the rules contradict each other: the step ends in `Halt`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds and delays. `window` is part of the protocol: equal at every replica of a chain."""
+
+    window: int = 32  # sequence numbers in flight above the newest stable checkpoint
+    view_timeout_ms: int = 2_000  # twenty times the slowest honest block expected on a WAN
+    view_timeout_ms_max: int = 60_000  # where doubling stops: an hour helps nobody (besu#7642)
+    status_ms: int = 500  # between statuses while something is unfinished
+    status_idle_ms: int = 5_000  # between statuses at rest, to find what a peer missed
+    payload_bytes_max: int = 256 * 1024 * 1024  # unordered payloads held; a full window of 4 MiB
+
+    def __post_init__(self) -> None:
+        assert 1 <= self.window <= WINDOW_MAX, f"expected a window of 1 to {WINDOW_MAX}"
+        assert 0 < self.view_timeout_ms <= self.view_timeout_ms_max
+        assert 0 < self.status_ms <= self.status_idle_ms
+
+
+class TimerName(StrEnum):
+    """The two timers of a replica."""
+
+    VIEW = "view"
+    STATUS = "status"
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """One setting of a timer; a firing of an earlier setting is known by its number."""
+
+    name: TimerName
+    setting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """The shell, seeing `may_propose`, hands the primary a batch to order."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message whose outer signature the shell has verified against the validator set."""
+
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """The delay of a `SetTimer` is over."""
+
+    timer: Timer
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """The shell has executed the delivered payload at `height`; its header has this digest."""
+
+    height: int
+    header: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Whether requests or a due deadline wait: only then do backups time the primary."""
+
+    waiting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A peer can be reached (again)."""
+
+    peer: str
+
+
+Event: TypeAlias = Propose | Received | TimerFired | Executed | Pending | Connected
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Append the entry to the journal; synced before any later message leaves."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """Send to every other validator."""
+
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send to one validator."""
+
+    to: str
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Execute this payload as the block at height `sequence`, the next one."""
+
+    sequence: int
+    payload: bytes
+    certificate: CommitCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A quorum has signed this header, which is also ours."""
+
+    certificate: CheckpointCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Fire after the delay, instead of any earlier setting of this timer."""
+
+    timer: Timer
+    delay_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer:
+    """Do not fire."""
+
+    name: TimerName
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A peer signed two messages for one slot."""
+
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A peer's message broke a rule and was dropped; why, for the log and the counters."""
+
+    peer: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Serve nothing any more and keep what is on disk: more than f replicas, or we, are faulty."""
+
+    reason: str
+
+
+Effect: TypeAlias = (
+    Persist
+    | Broadcast
+    | Send
+    | Deliver
+    | Certified
+    | SetTimer
+    | CancelTimer
+    | Fault
+    | Rejected
+    | Halt
+)

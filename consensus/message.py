@@ -1,0 +1,313 @@
+"""What replicas say to each other, and which bytes of it they sign.
+
+The messages are those of Castro-Liskov OSDI'99 (signed variant) with payloads named by digest,
+plus `Status`, payload and block transfer. Sequence numbers are block heights; the payload of the
+null request is empty.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, TypeAlias
+
+from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
+from vm.digest import PAYLOAD, digest
+from vm.encoding import MESSAGE_BYTES_MAX
+from vm.quorum import VALIDATORS_MAX
+from vm.shape import HEIGHT_MAX, Bytes, Digest, Height, Int, Many, Name, Signature, pack, unpack
+
+PAYLOAD_BYTES_MAX = 4 * 1024 * 1024  # one ordered batch; equal to vm's bound on a block
+ENVELOPE_BYTES_MAX = MESSAGE_BYTES_MAX  # a full payload and its certificates fit in half of it
+WINDOW_MAX = 64  # sequence numbers between the watermarks; bounds every list of slots
+BLOCKS_MAX = 64  # blocks of one reply
+
+View: TypeAlias = Annotated[int, Int(0, HEIGHT_MAX)]
+Payload: TypeAlias = Annotated[bytes, Bytes(0, PAYLOAD_BYTES_MAX)]
+Votes: TypeAlias = Annotated[tuple[Vote, ...], Many(VALIDATORS_MAX)]
+
+
+def payload_digest(payload: bytes) -> Digest:
+    """The digest by which messages name a payload."""
+    return digest(PAYLOAD, payload)
+
+
+NULL_DIGEST = payload_digest(b"")  # of the null request that fills a hole after a view change
+
+
+@dataclass(frozen=True, slots=True)
+class PrePrepare:
+    """The primary of `view` gives `sequence` to the payload in the envelope (section 4.2)."""
+
+    TAG: ClassVar[str] = "pre-prepare"
+    VERSION: ClassVar[int] = 1
+
+    view: View
+    sequence: Height
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """A backup holds the payload and agrees to this assignment in `view` (section 4.2)."""
+
+    TAG: ClassVar[str] = "prepare"
+    VERSION: ClassVar[int] = 1
+
+    view: View
+    sequence: Height
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The sender has prepared this assignment in `view` (section 4.2)."""
+
+    TAG: ClassVar[str] = "commit"
+    VERSION: ClassVar[int] = 1
+
+    view: View
+    sequence: Height
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The sender has executed `height` and its header has this digest (section 4.3)."""
+
+    TAG: ClassVar[str] = "checkpoint"
+    VERSION: ClassVar[int] = 1
+
+    height: Height
+    header: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCertificate:
+    """A quorum of Prepare votes in `view`, the vote in the primary's PrePrepare among them."""
+
+    TAG: ClassVar[str] = "prepared"
+    VERSION: ClassVar[int] = 1
+
+    view: View
+    sequence: Height
+    digest: Digest
+    votes: Votes
+
+
+@dataclass(frozen=True, slots=True)
+class CommitCertificate:
+    """A quorum of Commit votes: the payload is decided for `sequence`, in every view."""
+
+    TAG: ClassVar[str] = "committed"
+    VERSION: ClassVar[int] = 1
+
+    view: View
+    sequence: Height
+    digest: Digest
+    votes: Votes
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A decided payload with what proves the decision; transferred to a replica that was away."""
+
+    VERSION: ClassVar[int] = 1
+
+    payload: Payload
+    certificate: CommitCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class ViewChange:
+    """The sender enters no view below `view`; what it prepared above its stable checkpoint (4.4).
+
+    `prepared` is in order of sequence number, one certificate (the newest) for each.
+    """
+
+    TAG: ClassVar[str] = "view-change"
+    VERSION: ClassVar[int] = 1
+
+    view: View
+    stable: CheckpointCertificate | None
+    prepared: Annotated[tuple[PreparedCertificate, ...], Many(WINDOW_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedViewChange:
+    """A ViewChange as its sender signed it, inside a NewView."""
+
+    VERSION: ClassVar[int] = 1
+
+    sender: Name
+    message: ViewChange
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPrePrepare:
+    """A PrePrepare as the new primary signed it, inside a NewView."""
+
+    VERSION: ClassVar[int] = 1
+
+    message: PrePrepare
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class NewView:
+    """The primary of `view` starts it: V and O of section 4.4, each recomputed by every backup."""
+
+    TAG: ClassVar[str] = "new-view"
+    VERSION: ClassVar[int] = 1
+
+    view: View
+    view_changes: Annotated[tuple[SignedViewChange, ...], Many(VALIDATORS_MAX)]
+    pre_prepares: Annotated[tuple[SignedPrePrepare, ...], Many(WINDOW_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where the sender stands, so that the receiver can resend what got lost on the way.
+
+    `accepted` holds the sequence numbers above `executed` whose proposal of this view it has.
+    A status that answers another one (`answer`) is never answered by a status.
+    """
+
+    TAG: ClassVar[str] = "status"
+    VERSION: ClassVar[int] = 1
+
+    view: View
+    active: bool
+    executed: Height
+    stable: CheckpointCertificate | None
+    accepted: Annotated[tuple[Height, ...], Many(WINDOW_MAX)]
+    answer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadRequest:
+    """The sender lacks the payload of this digest, which the receiver has voted for."""
+
+    TAG: ClassVar[str] = "payload-request"
+    VERSION: ClassVar[int] = 1
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadReply:
+    """The envelope carries the payload of this digest."""
+
+    TAG: ClassVar[str] = "payload-reply"
+    VERSION: ClassVar[int] = 1
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRequest:
+    """The sender lacks the blocks from height `first` on."""
+
+    TAG: ClassVar[str] = "block-request"
+    VERSION: ClassVar[int] = 1
+
+    first: Height
+
+
+@dataclass(frozen=True, slots=True)
+class BlockReply:
+    """Consecutive blocks with payloads of at most PAYLOAD_BYTES_MAX together."""
+
+    TAG: ClassVar[str] = "block-reply"
+    VERSION: ClassVar[int] = 1
+
+    blocks: Annotated[tuple[Block, ...], Many(BLOCKS_MAX)]
+
+
+Body: TypeAlias = (
+    PrePrepare
+    | Prepare
+    | Commit
+    | Checkpoint
+    | ViewChange
+    | NewView
+    | Status
+    | PayloadRequest
+    | PayloadReply
+    | BlockRequest
+    | BlockReply
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message as it travels. The signature covers `signing_digest(chain, body)`.
+
+    `payload` goes with PrePrepare and PayloadReply; the digest in their body covers it.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    sender: Name
+    body: Body
+    signature: Signature
+    payload: Payload | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Two messages of one sender for one slot: the sender is faulty, whoever checks."""
+
+    VERSION: ClassVar[int] = 1
+
+    first: Envelope
+    second: Envelope
+
+
+Slot: TypeAlias = tuple[str, int, int]  # (kind, view, sequence) of a signed message
+
+
+def slot_of(body: Body) -> Slot | None:
+    """The slot for which a correct replica signs one message at most, or None for transfer."""
+    match body:
+        case PrePrepare(view, sequence) | Prepare(view, sequence):
+            return (Prepare.TAG, view, sequence)
+        case Commit(view, sequence):
+            return (Commit.TAG, view, sequence)
+        case Checkpoint(height):
+            return (Checkpoint.TAG, 0, height)
+        case ViewChange(view) | NewView(view):
+            return (body.TAG, view, 0)
+    return None
+
+
+def prepare_digest(chain: Digest, view: int, sequence: int, payload: Digest) -> Digest:
+    """What a Prepare signs, and a PrePrepare too: it carries the primary's vote."""
+    return _digest(chain, Prepare(view, sequence, payload))
+
+
+def commit_digest(chain: Digest, view: int, sequence: int, payload: Digest) -> Digest:
+    """What a Commit signs."""
+    return _digest(chain, Commit(view, sequence, payload))
+
+
+def signing_digest(chain: Digest, body: Body) -> Digest:
+    """The 32 bytes that the sender of `body` signs on this chain."""
+    match body:
+        case PrePrepare(view, sequence, payload):
+            return prepare_digest(chain, view, sequence, payload)
+        case Checkpoint(height, header):
+            return checkpoint_digest(chain, height, header)
+    return _digest(chain, body)
+
+
+def _digest(chain: Digest, body: Body) -> Digest:
+    return digest(f"concilium.{body.TAG}.v1", chain + pack(body))
+
+
+def encode_envelope(envelope: Envelope) -> bytes:
+    """The canonical bytes of an envelope."""
+    return pack(envelope)
+
+
+def decode_envelope(data: bytes) -> Envelope:
+    """Read an envelope from a peer; raises `Refused("encoding.*" | "shape.*")`."""
+    return unpack(Envelope, data, ENVELOPE_BYTES_MAX)

@@ -1,0 +1,108 @@
+"""What a replica says: signed once for a slot, journaled before it is sent, kept to send again."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from consensus.event import Broadcast, Effect, Persist, Rejected, Send
+from consensus.journal import Entry, Said
+from consensus.message import (
+    Body,
+    Commit,
+    Envelope,
+    NewView,
+    Prepare,
+    PrePrepare,
+    Slot,
+    ViewChange,
+    signing_digest,
+    slot_of,
+)
+from vm.refusal import Refused
+from vm.shape import Digest, Signature
+
+
+class Outbox:
+    """Collects the effects of one step and remembers every message that fills a slot."""
+
+    def __init__(self, chain: Digest, me: str, sign: Callable[[Digest], Signature]) -> None:
+        self.me = me
+        self._chain = chain
+        self._sign = sign
+        self._effects: list[Effect] = []
+        self._said: dict[Slot, Envelope] = {}
+
+    def put(self, effect: Effect) -> None:
+        """Append an effect."""
+        self._effects.append(effect)
+
+    def take(self) -> list[Effect]:
+        """The effects since the last call, in order."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def persist(self, entry: Entry) -> None:
+        """Journal an entry."""
+        self.put(Persist(entry))
+
+    def reject(self, peer: str, refusal: Refused) -> None:
+        """Report a peer's message that was dropped."""
+        self.put(Rejected(peer, refusal.code, refusal.message))
+
+    def say(self, body: Body, payload: bytes | None = None) -> Envelope:
+        """Sign, journal and broadcast the one message for its slot; a second one is our bug."""
+        envelope = self._seal(body)
+        self.recall(envelope)
+        self.persist(Said(envelope))
+        self.put(Broadcast(replace(envelope, payload=payload)))
+        return envelope
+
+    def sign(self, body: Body) -> Signature:
+        """Our signature of a message that travels inside another one."""
+        return self._sign(signing_digest(self._chain, body))
+
+    def recall(self, envelope: Envelope) -> None:
+        """Remember a message of our own, just signed or from the journal."""
+        slot = slot_of(envelope.body)
+        assert slot is not None, f"a {envelope.body.TAG} fills no slot"
+        assert self._said.setdefault(slot, envelope) == envelope, f"two messages for slot {slot}"
+
+    def broadcast(self, body: Body) -> None:
+        """Send everybody a message that promises nothing."""
+        self.put(Broadcast(self._seal(body)))
+
+    def send(self, to: str, body: Body, payload: bytes | None = None) -> None:
+        """Send one peer a message that promises nothing."""
+        self.put(Send(to, replace(self._seal(body), payload=payload)))
+
+    def resend(self, to: str, envelope: Envelope, payload: bytes | None = None) -> None:
+        """Send one peer again what was journaled before."""
+        self.put(Send(to, replace(envelope, payload=payload)))
+
+    def said(self, kind: str, view: int, sequence: int) -> Envelope | None:
+        """Our message for a slot."""
+        return self._said.get((kind, view, sequence))
+
+    def everything(self) -> list[Envelope]:
+        """Our messages that still bind us, oldest first."""
+        return list(self._said.values())
+
+    def forget(self, view: int, stable: int) -> None:
+        """Drop what can never be said again: earlier views, and heights up to the low watermark."""
+        self._said = {
+            slot: envelope
+            for slot, envelope in self._said.items()
+            if _binds(envelope.body, slot, view, stable)
+        }
+
+    def _seal(self, body: Body) -> Envelope:
+        return Envelope(self.me, body, self.sign(body), None)
+
+
+def _binds(body: Body, slot: Slot, view: int, stable: int) -> bool:
+    _, said_in, sequence = slot
+    match body:
+        case PrePrepare() | Prepare() | Commit():
+            return said_in >= view and sequence > stable
+        case ViewChange() | NewView():
+            return said_in >= view
+    return sequence > stable

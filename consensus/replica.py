@@ -1,0 +1,515 @@
+"""The replica: the parent that hands each event to its part and carries the results on.
+
+Castro-Liskov, "Practical Byzantine Fault Tolerance" (OSDI'99), section 4, signed variant. The parts
+are: `ordering` (4.2), `checkpoint` (4.3), `viewchange` (4.4), `timer` (4.5.2), `catchup` (blocks
+for a replica that was away), `outbox` (what we said). Nothing here waits, draws or reads a clock.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from consensus.catchup import CatchUp
+from consensus.certificate import Verifier
+from consensus.checkpoint import Checkpoints
+from consensus.event import (
+    Certified,
+    Connected,
+    Deliver,
+    Diverged,
+    Effect,
+    Event,
+    Executed,
+    Fault,
+    Halt,
+    Limits,
+    Pending,
+    Propose,
+    Received,
+    TimerFired,
+    TimerName,
+)
+from consensus.journal import Entry, Held, Said, Stable
+from consensus.message import (
+    BLOCKS_MAX,
+    ENVELOPE_BYTES_MAX,
+    NULL_DIGEST,
+    PAYLOAD_BYTES_MAX,
+    Block,
+    BlockReply,
+    BlockRequest,
+    Checkpoint,
+    Commit,
+    CommitCertificate,
+    Envelope,
+    Evidence,
+    NewView,
+    PayloadReply,
+    PayloadRequest,
+    Prepare,
+    PreparedCertificate,
+    PrePrepare,
+    Status,
+    ViewChange,
+    payload_digest,
+)
+from consensus.ordering import Ordering
+from consensus.outbox import Outbox
+from consensus.timer import Backoff, Timers
+from consensus.viewchange import Plan, ViewChanges
+from vm.certificate import CheckpointCertificate
+from vm.quorum import ValidatorSet
+from vm.refusal import Refused
+from vm.shape import Digest, Signature
+
+VOTE_BYTES_MAX = 136  # a name of 64 bytes, a signature and their framing
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the shell's store holds durably: height and header executed, and its newest proof."""
+
+    executed: int
+    header: Digest
+    stable: CheckpointCertificate | None
+
+
+class Replica:
+    """One replica of one chain.
+
+    `check(height, payload)` raises `Refused` for a fresh proposal that breaks the payload rules.
+    `blocks(first, last)` yields the stored blocks of these heights (both included) in order, and
+    stops where it has no more; it is read lazily. Call `recover` once before the first `step`.
+    """
+
+    def __init__(
+        self,
+        *,
+        chain: Digest,
+        me: str,
+        validators: ValidatorSet,
+        sign: Callable[[Digest], Signature],
+        check: Callable[[int, bytes], None],
+        blocks: Callable[[int, int], Iterable[Block]],
+        start: Start,
+        limits: Limits,
+    ) -> None:
+        assert validators.get(me) is not None, f"{me} is no validator of this set"
+        _check_sizes(validators, limits.window)
+        self.me = me
+        self.delivered = start.executed
+        self.halted: str | None = None
+        self._validators = validators
+        self._limits = limits
+        self._blocks = blocks
+        self._waiting = False
+        self._unexecuted: dict[int, Block] = {}
+        self._resendable = 0  # sequence numbers up to here were in flight a status period ago
+        self._resting = False  # whether the status timer runs at its idle period
+        self._attempt = 0  # status periods, to turn among the holders of a payload
+        self._outbox = Outbox(chain, me, sign)
+        self._verifier = Verifier(chain, validators)
+        self._checkpoints = Checkpoints(
+            validators, limits.window, start.executed, start.header, start.stable
+        )
+        self._ordering = Ordering(validators, self._outbox, check, limits)
+        self._ordering.forget(self._checkpoints.low)
+        self._views = ViewChanges(self._verifier, self._ordering, self._outbox, limits.window)
+        self._catch_up = CatchUp(self._outbox)
+        self._timers = Timers(self._outbox)
+        self._backoff = Backoff(limits)
+
+    @property
+    def view(self) -> int:
+        """The current view, or the one that we ask for during a view change."""
+        return self._ordering.view
+
+    @property
+    def active(self) -> bool:
+        """False during a view change."""
+        return self._ordering.active
+
+    @property
+    def executed(self) -> int:
+        """The height that the shell has executed."""
+        return self._checkpoints.executed
+
+    @property
+    def stable(self) -> CheckpointCertificate | None:
+        """The newest stable checkpoint: its height is the low watermark."""
+        return self._checkpoints.stable
+
+    @property
+    def primary(self) -> str:
+        """The primary of the current view."""
+        return self._ordering.primary
+
+    @property
+    def may_propose(self) -> bool:
+        """Whether `Propose` is welcome: primary of an active view, with room in the window."""
+        return self.halted is None and self._ordering.may_propose
+
+    def recover(self, entries: Sequence[Entry]) -> list[Effect]:
+        """Take in the journal, oldest entry first, before anything else (votes: neo-modules#780).
+
+        Re-delivers what the journal holds above the executed height, and starts the timers.
+        """
+        try:
+            for block in self._recall_all(entries):
+                self._deliver(block)
+            self._ordering.resume()
+            self._broadcast_status()
+            self._settle()
+        except Diverged as divergence:
+            self._halt(divergence)
+        return self._outbox.take()
+
+    def entries(self) -> list[Entry]:
+        """Everything that a fresh journal must begin with, once the store is durable at `executed`.
+
+        The shell syncs its store, writes these to a new journal, syncs that and its directory, and
+        only then deletes the old one.
+        """
+        kept: list[Entry] = [] if self.stable is None else [Stable(self.stable)]
+        if self.active and self._views.new_view is not None:
+            kept.append(Said(self._views.new_view))
+        kept.extend(Held(sequence, data) for sequence, data in self._ordering.payloads.entries())
+        kept.extend(Said(envelope) for envelope in self._outbox.everything())
+        kept.extend(self._ordering.entries())
+        for sequence, block in sorted(self._unexecuted.items()):
+            kept.extend((Held(sequence, block.payload), block.certificate))
+        return kept
+
+    def step(self, event: Event) -> list[Effect]:
+        """Take one event; the effects are to be run in order. After `Halt` nothing happens."""
+        if self.halted is not None:
+            return []
+        try:
+            match event:
+                case Propose(payload):
+                    self._ordering.propose(payload)
+                case Received(envelope):
+                    self._on_message(envelope)
+                case TimerFired(timer) if self._timers.fired(timer):
+                    self._on_timer(timer.name)
+                case Executed(height, header):
+                    self._on_executed(height, header)
+                case Pending(waiting):
+                    self._waiting = waiting
+                case Connected(peer):
+                    self._outbox.send(peer, self._status(answer=False))
+            self._settle()
+        except Diverged as divergence:
+            self._halt(divergence)
+        return self._outbox.take()
+
+    def _halt(self, divergence: Diverged) -> None:
+        self.halted = str(divergence)
+        self._outbox.put(Halt(self.halted))
+
+    def _on_message(self, envelope: Envelope) -> None:
+        if envelope.sender == self.me:
+            return
+        if self._validators.get(envelope.sender) is None:
+            refusal = Refused("consensus.unknown_sender", "expected a validator of this set")
+            self._outbox.reject(envelope.sender, refusal)
+            return
+        try:
+            self._dispatch(envelope)
+        except Refused as refusal:
+            self._outbox.reject(envelope.sender, refusal)
+
+    def _dispatch(self, envelope: Envelope) -> None:
+        match envelope.body:
+            case PrePrepare() as body:
+                self._ordering.on_pre_prepare(envelope, body)
+            case Prepare() as body:
+                self._ordering.on_prepare(envelope, body)
+            case Commit() as body:
+                self._ordering.on_commit(envelope, body)
+            case Checkpoint() as body:
+                self._on_checkpoint(envelope, body)
+            case ViewChange() as body:
+                self._views.on_view_change(envelope, body)
+                self._on_views()
+            case NewView() as body:
+                self._entered(self._views.on_new_view(envelope, body))
+            case Status() as body:
+                self._on_status(envelope.sender, body)
+            case PayloadRequest() as body:
+                self._ordering.on_payload_request(envelope.sender, body)
+            case PayloadReply() as body:
+                self._ordering.on_payload_reply(envelope, body)
+            case BlockRequest() as body:
+                self._on_block_request(envelope.sender, body)
+            case BlockReply() as body:
+                self._on_block_reply(envelope.sender, body)
+
+    def _on_timer(self, name: TimerName) -> None:
+        match name:
+            case TimerName.VIEW:
+                self._start_view_change(self.view + 1)
+            case TimerName.STATUS:
+                self._broadcast_status()
+                self._resendable = max(self._ordering.top, self.executed)
+                self._ordering.retry(self._attempt)
+                self._attempt += 1
+                self._catch_up.tick(self.delivered)
+
+    # Blocks and checkpoints (4.3)
+
+    def _settle(self) -> None:
+        """Deliver what is decided, in order; then set the timers to what the state calls for."""
+        while (block := self._next_block()) is not None:
+            payload, certificate = block.payload, block.certificate
+            if self._ordering.payloads.get(certificate.digest) is None:
+                self._outbox.persist(Held(certificate.sequence, payload))
+            self._outbox.persist(certificate)
+            self._deliver(block)
+        if self.delivered - self.executed < self._limits.window:
+            self._catch_up.go_on(self.delivered)
+        self._set_timers()
+
+    def _next_block(self) -> Block | None:
+        sequence = self.delivered + 1
+        return self._ordering.block(sequence) or self._catch_up.take(sequence)
+
+    def _deliver(self, block: Block) -> None:
+        certificate = block.certificate
+        self.delivered = certificate.sequence
+        self._unexecuted[certificate.sequence] = block
+        self._ordering.recall_certificate(certificate)
+        self._outbox.put(Deliver(certificate.sequence, block.payload, certificate))
+        self._catch_up.forget(self.delivered)
+        self._backoff.progressed()
+        self._timers.cancel(TimerName.VIEW)  # set again at the end of the step if still needed
+
+    def _on_executed(self, height: int, header: Digest) -> None:
+        assert height <= self.delivered, f"executed {height}, delivered {self.delivered}"
+        low = self._checkpoints.low
+        wanted = self._checkpoints.execute(height, header)
+        del self._unexecuted[height]
+        if wanted and self._outbox.said(Checkpoint.TAG, 0, height) is None:
+            said = self._outbox.say(Checkpoint(height, header))
+            self._checkpoints.vote(self.me, height, header, said.signature)
+        self._checkpoints.settle(height)
+        self._stabilise(low)
+
+    def _on_checkpoint(self, envelope: Envelope, body: Checkpoint) -> None:
+        low = self._checkpoints.low
+        earlier = self._checkpoints.vote(
+            envelope.sender, body.height, body.header, envelope.signature
+        )
+        if earlier is not None:
+            first = replace(envelope, body=Checkpoint(body.height, earlier.digest))
+            proof = replace(first, signature=earlier.signature)
+            self._outbox.put(Fault(Evidence(proof, replace(envelope, payload=None))))
+        self._checkpoints.settle(body.height)
+        self._stabilise(low)
+
+    def _observe(self, certificate: CheckpointCertificate | None) -> None:
+        """Take a checkpoint certificate out of a peer's message; raises `Refused` if it is bad."""
+        if certificate is not None and certificate.height > self._checkpoints.known:
+            self._verifier.checkpoint(certificate)
+            low = self._checkpoints.low
+            self._checkpoints.observe(certificate)
+            self._stabilise(low)
+
+    def _stabilise(self, before: int) -> None:
+        """After the stable checkpoint has moved: tell, and collect garbage below it."""
+        stable = self.stable
+        if stable is not None and stable.height > before:
+            self._outbox.persist(Stable(stable))
+            self._outbox.put(Certified(stable))
+            self._forget()
+            self._ordering.resume()
+
+    def _forget(self) -> None:
+        low = self._checkpoints.low
+        self._checkpoints.forget()
+        self._ordering.forget(low)
+        self._outbox.forget(self.view, low)
+
+    # View changes (4.4)
+
+    def _start_view_change(self, view: int) -> None:
+        self._timers.cancel(TimerName.VIEW)
+        self._backoff.failed()
+        self._views.start(view, self.stable)
+        self._on_views()
+
+    def _on_views(self) -> None:
+        """Join a view change early, or lead one; returns after the first that applies."""
+        view = self._views.early()
+        if view is not None:
+            self._start_view_change(view)
+            return
+        self._entered(self._views.lead())
+
+    def _entered(self, plan: Plan | None) -> None:
+        if plan is None:
+            return
+        self._timers.cancel(TimerName.VIEW)
+        self._outbox.forget(self.view, self._checkpoints.low)
+        self._observe(plan.stable)
+        self._ordering.resume()
+
+    # Status, resending and catching up
+
+    def _status(self, *, answer: bool) -> Status:
+        executed = self.executed
+        accepted = self._ordering.accepted(executed) if self.active else ()
+        return Status(self.view, self.active, executed, self.stable, accepted, answer)
+
+    def _broadcast_status(self) -> None:
+        self._outbox.broadcast(self._status(answer=False))
+        self._set_status_timer()
+
+    def _on_status(self, sender: str, status: Status) -> None:
+        self._observe(status.stable)
+        self._catch_up.heard(sender, status.executed)
+        self._resend_view(sender, status)
+        self._resend_votes(sender, status)
+        mine = self._status(answer=True)
+        if not status.answer and _position(mine) != _position(status):
+            self._outbox.send(sender, mine)
+        if status.stable is not None and status.stable.height > self.delivered:
+            self._catch_up.ask(sender, self.delivered)  # it no longer has votes to send again
+
+    def _resend_view(self, to: str, status: Status) -> None:
+        if status.view > self.view or (status.view == self.view and status.active):
+            return
+        if self.active:
+            envelope = self._views.new_view
+        else:
+            envelope = self._outbox.said(ViewChange.TAG, self.view, 0)
+        if envelope is not None:
+            self._outbox.resend(to, envelope)
+
+    def _resend_votes(self, to: str, status: Status) -> None:
+        """Send again what the peer may lack of that which was in flight a status period ago."""
+        stable = 0 if status.stable is None else status.stable.height
+        room = PAYLOAD_BYTES_MAX
+        last = min(self._resendable, self._ordering.high)
+        for n in range(max(self._checkpoints.low, stable) + 1, last + 1):
+            said = self._outbox.said(Checkpoint.TAG, 0, n)
+            if said is not None:
+                self._outbox.resend(to, said)
+            if n <= status.executed or status.view != self.view:
+                continue
+            for kind in (Prepare.TAG, Commit.TAG):
+                said = self._outbox.said(kind, self.view, n)
+                if said is not None and not isinstance(said.body, PrePrepare):
+                    self._outbox.resend(to, said)
+            proposal = self._ordering.proposal(n)
+            if proposal is not None and n not in status.accepted and len(proposal[1]) <= room:
+                room -= len(proposal[1])
+                self._outbox.resend(to, *proposal)
+
+    def _on_block_request(self, sender: str, body: BlockRequest) -> None:
+        last = min(body.first + BLOCKS_MAX - 1, self.executed)
+        found: list[Block] = []
+        room = PAYLOAD_BYTES_MAX
+        for block in self._blocks(body.first, last) if body.first <= last else ():
+            room -= len(block.payload)
+            if room < 0:
+                break
+            found.append(block)
+        self._outbox.send(sender, BlockReply(tuple(found)))
+
+    def _on_block_reply(self, sender: str, body: BlockReply) -> None:
+        for block in body.blocks:
+            if block.certificate.sequence <= self.delivered:
+                continue
+            if payload_digest(block.payload) != block.certificate.digest:
+                raise Refused("consensus.payload_mismatch", "expected the certificate's payload")
+            self._verifier.committed(block.certificate)
+            self._catch_up.offer(block, self.delivered)
+        self._catch_up.answered(sender, len(body.blocks))
+
+    # Timers
+
+    def _set_timers(self) -> None:
+        if not self._needs_view_timer():
+            self._timers.cancel(TimerName.VIEW)
+        elif not self._timers.running(TimerName.VIEW):
+            self._timers.set(TimerName.VIEW, self._backoff.delay_ms)
+        if self._resting and not self._at_rest():
+            self._set_status_timer()
+
+    def _set_status_timer(self) -> None:
+        self._resting = self._at_rest()
+        limits = self._limits
+        delay_ms = limits.status_idle_ms if self._resting else limits.status_ms
+        self._timers.set(TimerName.STATUS, delay_ms)
+
+    def _needs_view_timer(self) -> bool:
+        """A backup times the primary while requests wait; a view change, once a quorum joins."""
+        if not self.active:
+            return self._views.quorum_has_left()
+        in_flight = self._ordering.top > self.delivered
+        return self.primary != self.me and (self._waiting or in_flight)
+
+    def _at_rest(self) -> bool:
+        """Whether everything heard of is certified, so that only peers can lack something."""
+        return (
+            self.active
+            and not self._waiting
+            and self._ordering.empty
+            and self._checkpoints.low == self.delivered
+            and not self._catch_up.behind(self.delivered)
+        )
+
+    # Recovery
+
+    def _recall_all(self, entries: Sequence[Entry]) -> list[Block]:
+        """Take back every entry; the decided blocks from the executed height on."""
+        payloads = {NULL_DIGEST: b""}
+        decided: dict[int, CommitCertificate] = {}
+        for entry in entries:
+            match entry:
+                case Said(envelope):
+                    self._recall(envelope)
+                case Held(sequence, payload):
+                    payloads[payload_digest(payload)] = payload
+                    self._ordering.payloads.hold(payload, sequence)
+                case Stable(certificate):
+                    self._checkpoints.restore(certificate)
+                    self._forget()
+                case PreparedCertificate():
+                    self._ordering.recall_certificate(entry)
+                case CommitCertificate():
+                    decided[entry.sequence] = entry
+                    self._ordering.recall_certificate(entry)
+        self._forget()
+        blocks: list[Block] = []
+        while (proof := decided.get(self.delivered + len(blocks) + 1)) is not None:
+            blocks.append(Block(payloads[proof.digest], proof))
+        return blocks
+
+    def _recall(self, envelope: Envelope) -> None:
+        """Take back one message: what we said binds us still."""
+        if envelope.sender == self.me:
+            self._outbox.recall(envelope)
+        match envelope.body:
+            case ViewChange() as body:
+                self._views.recall_view_change(envelope, body)
+            case NewView() as body:
+                self._views.recall_new_view(envelope, body)
+            case Checkpoint(height, header):
+                self._checkpoints.recall(height, header)
+                self._checkpoints.vote(self.me, height, header, envelope.signature)
+            case _:
+                self._ordering.recall(envelope)
+
+
+def _check_sizes(validators: ValidatorSet, window: int) -> None:
+    """A NewView in which every view change has a full window fits one envelope."""
+    certificate_bytes_max = (validators.n + 1) * VOTE_BYTES_MAX
+    new_view_bytes_max = validators.quorum * (window + 2) * certificate_bytes_max
+    assert new_view_bytes_max <= ENVELOPE_BYTES_MAX, f"a window of {window} is too large"
+
+
+def _position(status: Status) -> tuple[int, bool, int, int, tuple[int, ...]]:
+    """What of a status can be ahead or behind; the votes of its certificate say nothing."""
+    stable = 0 if status.stable is None else status.stable.height
+    return status.view, status.active, status.executed, stable, status.accepted

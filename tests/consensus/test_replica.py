@@ -1,0 +1,98 @@
+"""The normal case, start and recovery of a replica, as dialogues of real replicas."""
+
+import pytest
+
+from consensus.event import Executed, Propose
+from consensus.message import Commit, Prepare, PrePrepare
+from tests.consensus.cluster import Cluster
+
+
+@pytest.mark.parametrize("n", range(4, 17))
+def test_every_replica_delivers_what_the_primary_proposes_in_order(n: int) -> None:
+    """With n replicas and none faulty, all execute the same payloads and certify their headers."""
+    cluster = Cluster(n)
+
+    cluster.propose(b"one", b"two", b"three")
+
+    for node in cluster.nodes:
+        assert node.payloads == [b"one", b"two", b"three"]
+        assert node.replica.stable is not None
+        assert node.replica.stable.height == 3
+        assert node.header(3) == cluster[0].header(3)
+        assert node.rejected == []
+
+
+def test_a_replica_killed_after_voting_delivers_again_what_its_journal_decided() -> None:
+    """The store may sync later than the journal: recovery re-delivers and re-executes."""
+    cluster = Cluster()
+    cluster.propose(b"one", b"two")
+    cluster[1].sync()
+
+    cluster.kill(1)
+    assert cluster[1].payloads == []
+    cluster.up[cluster[1].name] = True
+    cluster.apply(cluster[1], cluster[1].recover())
+
+    assert cluster[1].payloads == [b"one", b"two"]
+    assert cluster[1].header(2) == cluster[0].header(2)
+
+
+def test_a_replica_that_was_down_catches_up_by_blocks_and_takes_part_again() -> None:
+    """Blocks below the others' watermark come with commit certificates; then it votes again."""
+    cluster = Cluster()
+    cluster.kill(3)
+    for i in range(40):
+        cluster.propose(b"%d" % i)
+    assert len(cluster[0].payloads) == 40
+
+    cluster.restart(3)
+    cluster.pass_time(1_000)
+    cluster.kill(2)
+    cluster.propose(b"last")
+
+    assert cluster[3].payloads == [*(b"%d" % i for i in range(40)), b"last"]
+    assert cluster[3].replica.stable == cluster[0].replica.stable
+
+
+def test_a_window_of_proposals_is_in_flight_at_once() -> None:
+    """The primary may propose up to the high watermark without waiting for any commit."""
+    cluster = Cluster()
+
+    room = []
+    for i in range(8):
+        room.append(cluster[0].replica.may_propose)
+        cluster.event(0, Propose(b"%d" % i))
+    room.append(cluster[0].replica.may_propose)
+    cluster.run()
+
+    assert room == [True] * 8 + [False]
+    assert cluster[0].replica.may_propose
+    assert cluster[2].payloads == [b"%d" % i for i in range(8)]
+
+
+def test_a_vote_is_journaled_before_it_leaves() -> None:
+    """Every Prepare, Commit and Checkpoint stands in the synced journal before it is sent."""
+    cluster = Cluster()
+    cluster.propose(b"one")
+
+    promised = [e.envelope for e in cluster[1].entries() if hasattr(e, "envelope")]
+
+    assert cluster.sent_by(1, Prepare)[0] in promised
+    assert cluster.sent_by(1, Commit)[0] in promised
+    assert cluster.sent_by(0, PrePrepare)
+
+
+def test_executing_a_height_differently_after_a_restart_halts_the_replica() -> None:
+    """A header other than the one signed before the crash is our own fault: stop loudly."""
+    cluster = Cluster()
+    cluster.lost = lambda sender, receiver, envelope: envelope.body.TAG == "checkpoint"
+    cluster.propose(b"one")
+    cluster[1].crash()
+
+    for effect in cluster[1].recover():
+        cluster[1].apply(effect)
+    cluster[1].answers.clear()
+    cluster.event(1, Executed(1, b"\1" * 32))
+
+    assert cluster[1].halted == "execution of height 1 gave another header than before"
+    assert cluster[1].step(Propose(b"two")) == []
