@@ -1,0 +1,6 @@
+"""Write every vector file anew: `python -m tests.vectors`."""
+
+from tests.vectors import BUILDERS, FOLDER, text_of
+
+for name, build in BUILDERS.items():
+    (FOLDER / f"{name}.json").write_text(text_of(build()))
