@@ -49,14 +49,16 @@ class Aggregator:
         keep: Callable[[bytes], Awaitable[str]],
         submit: Callable[[str, Aggregate], Awaitable[None]],
     ) -> None:
-        """`fetch(address, size)` gives a blob from here or another validator; `keep` stores one."""
+        """`fetch(address, size)` gives a blob from here or another validator; `keep` stores one.
+
+        `submit(kind, body)` returns when the transaction was executed or has expired.
+        """
         self._validator = validator
         self._state = state
         self._fetch = fetch
         self._keep = keep
         self._submit = submit
         self._news = asyncio.Event()
-        self._done: tuple[str, int] | None = None
 
     def wake(self) -> None:
         """A block was executed."""
@@ -87,7 +89,7 @@ class Aggregator:
         for id in open_tasks(state).tasks:
             task = state.require(Task, id)
             rnd = state.require(Round, id, task.round)
-            if rnd.phase is not RoundPhase.AGGREGATE or self._done == rnd.key:
+            if rnd.phase is not RoundPhase.AGGREGATE:
                 continue
             if any(item.validator == self._validator for item in rnd.attestations):
                 continue
@@ -102,7 +104,6 @@ class Aggregator:
         address = await self._keep(result)
         body = Aggregate(job.task.id, job.number, job.accepted, address, len(result))
         await self._submit("learning.aggregate", body)
-        self._done = (job.task.id, job.number)
         log.info("aggregate.signed", task=job.task.id, round=job.number, result=address)
 
 

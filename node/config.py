@@ -2,8 +2,8 @@
 
 A home is a folder that holds `concilium.toml`; paths in the file are relative to the home. Every
 key can be set by `CONCILIUM_<SECTION>_<KEY>`, lists and tables written as in TOML. A key that
-nobody knows is an error, wherever it stands. There are three kinds of home: a validator's, a
-training peer's, and a client's (steward, admin or auditor).
+nobody knows is an error, wherever it stands. There are four kinds of home: a validator's, a
+training peer's, a steward's, and a client's (admin or auditor).
 """
 
 import re
@@ -211,8 +211,27 @@ class PeerConfig(Section):
     log: Log = Field(default_factory=Log)
 
 
+class Office(Section):
+    """Whom a steward asks."""
+
+    validators: tuple[ValidatorAddress, ...] = Field(
+        min_length=ENDPOINTS_MIN,
+        max_length=VALIDATORS_MAX,
+        description="validators to talk to, two or more: if one is silent, the next is asked",
+    )
+
+
+class StewardConfig(Section):
+    """A steward: registers datasets and models, opens tasks, brings and fetches weights."""
+
+    member: Identity
+    tls: Tls
+    chain: Chain
+    client: Office
+
+
 class ClientConfig(Section):
-    """A member that submits and reads over HTTP: a steward, an admin or an auditor."""
+    """A member that submits and reads over HTTP only: an admin or an auditor."""
 
     member: Signer
     chain: Chain

@@ -8,6 +8,9 @@ weights are for every enrolled member.
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from fl.rounds import open_tasks
+from fl.spec import PARAMETERS_MAX
+from fl.weights import update_size
 from node.chain import Chain
 from vm.encoding import decode
 from vm.learning import Round, RoundPhase, Task, Update
@@ -15,8 +18,9 @@ from vm.record import Member, Model, Role, Standing
 from vm.sparse import VALUE_BYTES_MAX
 from vm.shape import unpack
 
-UPLOADERS = frozenset({Role.TRAINER, Role.STEWARD})
 UPDATES_MAX = 100_000  # update blobs under custody at one time; the oldest is dropped past that
+UNNAMED_MAX = 8  # blobs of one member that no record names yet; the oldest is dropped past that
+MODEL_BYTES_MAX = 4 * PARAMETERS_MAX + 64 * 1024  # int32 weights and a header
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Custody:
         self._chain = chain
         self._models: set[str] = set()
         self._updates: OrderedDict[str, _Held] = OrderedDict()
+        self._unnamed: dict[str, OrderedDict[str, None]] = {}
+        self._dropped: list[str] = []
         for kind in (Model.KIND, Update.KIND):
             arity = 2 if kind == Model.KIND else 3
             for key in chain.store.keys(kind, (), arity):
@@ -63,14 +69,43 @@ class Custody:
         judges = {site.verifier for site in task.terms.sites}
         return member.id in judges and rnd.phase is not RoundPhase.SUBMIT
 
-    def may_write(self, member: Member) -> bool:
+    def may_write(self, member: Member, address: str, size: int) -> bool:
         """Whether `member` may bring a blob: it comes before the transaction that names it."""
-        return member.standing is Standing.ENROLLED and member.role in UPLOADERS
+        if member.standing is not Standing.ENROLLED or not self._fits(member, size):
+            return False
+        if self.names(address):
+            return True
+        unnamed = self._unnamed.setdefault(member.id, OrderedDict())
+        unnamed[address] = None
+        if len(unnamed) > UNNAMED_MAX:
+            self._dropped.append(unnamed.popitem(last=False)[0])
+        return True
+
+    def names(self, address: str) -> bool:
+        """Whether a record names the blob and its time is not over."""
+        return address in self._models or address in self._updates
+
+    def _fits(self, member: Member, size: int) -> bool:
+        """A steward brings models, a trainer brings updates of the size that its task asks."""
+        if member.role is Role.STEWARD:
+            return size <= MODEL_BYTES_MAX
+        if member.role is not Role.TRAINER:
+            return False
+        state = self._chain.state()
+        for id in open_tasks(state).tasks:
+            terms = state.require(Task, id).terms
+            if not any(site.trainer == member.id for site in terms.sites):
+                continue
+            model = state.require(Model, terms.model, 0)
+            segments = terms.training.steps // terms.training.snapshot_steps
+            if size == update_size(model.spec, model.grid_bits, segments):
+                return True
+        return False
 
     def due(self, time_ms: int) -> list[str]:
-        """Update blobs whose retention is over at `time_ms`; each is named once."""
+        """Blobs to delete at `time_ms`: updates whose retention is over, and what nobody named."""
         state = self._chain.state()
-        gone = []
+        gone: list[str] = []
         for address, held in self._updates.items():
             rnd = state.require(Round, held.task, held.round)
             ended = rnd.phase in (RoundPhase.CLOSED, RoundPhase.FAILED)
@@ -79,7 +114,8 @@ class Custody:
                 gone.append(address)
         for address in gone:
             del self._updates[address]
-        return gone
+        dropped, self._dropped = self._dropped, []
+        return gone + [address for address in dropped if not self.names(address)]
 
     def _note(self, key: bytes) -> None:
         parts = decode(key)
@@ -89,9 +125,16 @@ class Custody:
         data = self._chain.store.read(self._chain.head.root, key)
         assert data is not None, "a key that a block wrote has a value"
         if parts[0] == Model.KIND:
-            self._models.add(unpack(Model, data, VALUE_BYTES_MAX).weights)
+            model = unpack(Model, data, VALUE_BYTES_MAX)
+            self._models.add(model.weights)
+            self._named(model.weights)
             return
         update = unpack(Update, data, VALUE_BYTES_MAX)
         self._updates[update.blob] = _Held(update.task, update.round)
+        self._named(update.blob)
         if len(self._updates) > UPDATES_MAX:
             self._updates.popitem(last=False)
+
+    def _named(self, address: str) -> None:
+        for unnamed in self._unnamed.values():
+            unnamed.pop(address, None)

@@ -24,29 +24,29 @@ class Intake:
         chain: Chain,
         mempool: Mempool,
         folder: Path,
-        admitted: Callable[[Sequence[bytes]], None],
+        wake: Callable[[], None],
     ) -> None:
-        """`admitted` is told of packed transactions that are new here."""
+        """`wake` is called when something new waits to be ordered."""
         self._chain = chain
         self._mempool = mempool
         self._folder = folder
-        self._admitted = admitted
+        self._wake = wake
 
     async def submit(self, packed: Sequence[bytes]) -> list[Admission]:
         """Judge each transaction of a request; those that pass wait to be ordered."""
         assert len(packed) <= SUBMIT_MAX, "the caller bounds a request"
         judged = await asyncio.to_thread(self._verify, packed)
-        fresh: list[bytes] = []
+        before = len(self._mempool)
         answers = []
         for data, found in zip(packed, judged, strict=True):
             if isinstance(found, Refused):
                 answers.append(Admission(b"", found.code, found.message))
                 continue
-            refused = self._admit(found, data, fresh)
+            refused = self._admit(found, data)
             code, message = (refused.code, refused.message) if refused else (ADMITTED, "")
             answers.append(Admission(found.id, code, message))
-        if fresh:
-            self._admitted(fresh)
+        if len(self._mempool) > before:
+            self._wake()
         return answers
 
     def _verify(self, packed: Sequence[bytes]) -> list[Transaction | Refused]:
@@ -59,7 +59,7 @@ class Intake:
                 judged.append(refused)
         return judged
 
-    def _admit(self, transaction: Transaction, data: bytes, fresh: list[bytes]) -> Refused | None:
+    def _admit(self, transaction: Transaction, data: bytes) -> Refused | None:
         intent = transaction.intent
         try:
             self._check_disk()
@@ -69,8 +69,7 @@ class Intake:
                 raise Refused("transaction.kind", f"expected a built-in kind, found {intent.kind}")
             member = self._chain.state().get(Member, intent.sender)
             check_access(intent.kind, member, intent.sender, intent.public_key)
-            if self._mempool.admit(transaction, data, self._chain.head.height + 1):
-                fresh.append(data)
+            self._mempool.admit(transaction, data, self._chain.head.height + 1)
         except Refused as refused:
             return refused
         return None

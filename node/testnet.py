@@ -6,10 +6,10 @@ DIRECTORY/
   authority/                the consortium's certificate authority, to issue more certificates
   hospital-1/validator/     concilium.toml  genesis.json  keys/  tls/
   hospital-1/peer/          the same, for the members trainer and verifier
-  hospital-1/steward/       concilium.toml  genesis.json  keys/
-  hospital-1/admin/         the same
+  hospital-1/steward/       the same
+  hospital-1/admin/         concilium.toml  genesis.json  keys/
   hospital-2/ ...
-  auditor/                  the same
+  auditor/                  the same as an admin's
 ```
 """
 
@@ -30,10 +30,12 @@ from node.config import (
     Endpoint,
     Http,
     Identity,
+    Office,
     Peer,
     PeerConfig,
     Section,
     Signer,
+    StewardConfig,
     Store,
     Tls,
     Training,
@@ -152,9 +154,9 @@ class _Writer:
         for hospital, address in zip(self._layout.hospitals, self._validators, strict=True):
             homes.append(self._write_validator(hospital, address))
             homes.append(self._write_peer(hospital))
-            for role in (Role.STEWARD, Role.ADMIN):
-                home = self._layout.home(hospital, role.value)
-                homes.append(self._write_client(home, f"{hospital}.{role.value}", hospital, role))
+            homes.append(self._write_steward(hospital))
+            home = self._layout.home(hospital, Role.ADMIN)
+            homes.append(self._write_client(home, f"{hospital}.admin", hospital, Role.ADMIN))
         folder = self._layout.directory / "authority"
         folder.mkdir()
         write_credential(
@@ -182,9 +184,6 @@ class _Writer:
 
     def _write_peer(self, hospital: str) -> Path:
         home = self._layout.home(hospital, "peer")
-        # Its own hospital's validator first: the nearest one, and the one it trusts most.
-        own = [v for v in self._validators if v.id == f"{hospital}.validator"]
-        others = [v for v in self._validators if v not in own]
         config = PeerConfig(
             trainer=self._identity(home, hospital, Role.TRAINER),
             verifier=self._identity(home, hospital, Role.VERIFIER),
@@ -196,10 +195,24 @@ class _Writer:
                 data=Path("rows.csv"),
                 tasks=self._tasks,
                 opening=self._opening,
-                validators=(*own, *others),
+                validators=self._nearest_first(hospital),
             ),
         )
         return self._write_config(home, config)
+
+    def _write_steward(self, hospital: str) -> Path:
+        home = self._layout.home(hospital, "steward")
+        config = StewardConfig(
+            member=self._identity(home, hospital, Role.STEWARD),
+            tls=AUTHORITY,
+            chain=CHAIN,
+            client=Office(validators=self._nearest_first(hospital)),
+        )
+        return self._write_config(home, config)
+
+    def _nearest_first(self, hospital: str) -> tuple[ValidatorAddress, ...]:
+        """A hospital asks its own validator first: the nearest, and the one it trusts most."""
+        return tuple(sorted(self._validators, key=lambda v: v.id != f"{hospital}.validator"))
 
     def _write_client(self, home: Path, id: str, organisation: str, role: Role) -> Path:
         key = Path("keys") / f"{role.value}.key"

@@ -81,7 +81,7 @@ class Committee:
             on_certified=lambda certificate: feed.publish(certificate.height),
             clock_ms=wall_clock_ms,
         )
-        intake = Intake(chain, mempool, home, lambda fresh: runtime.wake())
+        intake = Intake(chain, mempool, home, runtime.wake)
         task = asyncio.create_task(runtime.run())
         seat = Seat(chain, journal, mempool, intake, runtime, feed, task)
         self.seats[id] = seat

@@ -16,6 +16,7 @@ from node.config import (
     Identity,
     PeerConfig,
     Signer,
+    StewardConfig,
     ValidatorConfig,
     load,
 )
@@ -52,8 +53,8 @@ def signers(net: Layout) -> Iterator[Signer | Identity]:
         yield load(ValidatorConfig, net.home(hospital, "validator"), {}).member
         peer = load(PeerConfig, net.home(hospital, "peer"), {})
         yield from (peer.trainer, peer.verifier)
-        for role in ("steward", "admin"):
-            yield load(ClientConfig, net.home(hospital, role), {}).member
+        yield load(StewardConfig, net.home(hospital, "steward"), {}).member
+        yield load(ClientConfig, net.home(hospital, "admin"), {}).member
 
 
 def test_the_genesis_is_sound(net: Layout) -> None:
@@ -78,7 +79,7 @@ def test_each_home_holds_the_key_that_is_enrolled(net: Layout, members: dict[str
 def test_whoever_connects_holds_the_tls_key_that_is_enrolled(
     net: Layout, members: dict[str, Member]
 ) -> None:
-    """Validators, trainers and verifiers are enrolled with their TLS key; nobody else has one."""
+    """Admins and auditors only speak HTTP; everybody else is enrolled with a TLS key."""
     found = {
         signer.id: spki_digest(
             x509.load_pem_x509_certificate(signer.tls_certificate.read_bytes()).public_bytes(
@@ -90,7 +91,10 @@ def test_whoever_connects_holds_the_tls_key_that_is_enrolled(
     }
 
     assert found == {id: m.transport for id, m in members.items() if m.transport is not None}
-    assert {members[id].role for id in found} == {Role.VALIDATOR, Role.TRAINER, Role.VERIFIER}
+    assert {member.role for id, member in members.items() if id not in found} == {
+        Role.ADMIN,
+        Role.AUDITOR,
+    }
     assert len(set(found.values())) == len(found)
 
 
