@@ -41,7 +41,8 @@ class ApiContext:
     `submit` takes packed transactions and answers for each in order; `pending` tells whether the
     transaction with this id waits for a block; `ready` says whether the node should be sent
     requests, and why not; `kinds` are those of the program, to show bodies to people.
-    `submit`, `pending`, `status` and `ready` run on the event loop; the chain is read in threads.
+    The chain is read in threads and so is `pending`, which only looks an id up; the others run on
+    the event loop.
     """
 
     chain: "Chain"

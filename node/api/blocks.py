@@ -1,0 +1,148 @@
+"""Blocks and checkpoints: final, so clients may keep them for ever."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from node.api.answer import Answer, Path, Read, problem
+from node.api.context import ApiContext
+from node.cursor import read_cursor, write_cursor
+from node.prove import certified_row, executed, newest, prove_header
+from node.resource import parse_number
+from node.views import (
+    BlockAnswer,
+    BlockPage,
+    BlockSummary,
+    CheckpointAnswer,
+    CheckpointPage,
+    ListQuery,
+    NoQuery,
+    TransactionSummary,
+    base64_text,
+    checkpoint_view,
+)
+from vm.block import Receipt
+from vm.inclusion import CertifiedHeader
+from vm.refusal import Refused
+from vm.shape import pack, unpack
+from vm.transaction import TRANSACTION_BYTES_MAX, Transaction
+
+if TYPE_CHECKING:
+    from node.chain import Chain
+    from node.store import BlockRow
+
+BLOCKS = "/v1/blocks"
+CHECKPOINTS = "/v1/checkpoints"
+SCAN_BLOCKS_MAX = 1_000  # looked at for one page, however few of them hold what is listed
+
+
+def rows_down(chain: "Chain", height: int) -> Iterator["BlockRow"]:
+    """Certified blocks from `height` down to genesis, at most SCAN_BLOCKS_MAX of them."""
+    for number in range(height, max(-1, height - SCAN_BLOCKS_MAX), -1):
+        row = chain.store.row(number)
+        if row is None:
+            return  # pruned from here down
+        yield row
+
+
+def top(context: ApiContext, path: str, query: ListQuery) -> int:
+    """The height at which a page begins: below the cursor's, or the newest certified."""
+    newest_height = newest(context.chain).height
+    if query.cursor is None:
+        return newest_height
+    key = read_cursor(path, query.cursor)
+    if len(key) != 8:
+        raise Refused("cursor.invalid", "expected a cursor of this list, found another")
+    return min(newest_height, int.from_bytes(key, "big") - 1)
+
+
+def cursor_below(path: str, height: int) -> str | None:
+    """The cursor of the page below `height`; None at genesis."""
+    return write_cursor(path, height.to_bytes(8, "big")) if height else None
+
+
+def summaries(chain: "Chain", row: "BlockRow") -> list[TransactionSummary]:
+    """The transactions of a block with what became of them."""
+    return [
+        summary(unpack(Transaction, packed, TRANSACTION_BYTES_MAX), receipt)
+        for packed, receipt in zip(executed(chain, row), row.receipts, strict=True)
+    ]
+
+
+def summary(transaction: Transaction, receipt: Receipt) -> TransactionSummary:
+    """One transaction with what became of it."""
+    return TransactionSummary(
+        id=receipt.transaction.hex(),
+        height=receipt.height,
+        kind=transaction.intent.kind,
+        sender=transaction.intent.sender,
+        result=receipt.result.value,
+        code=receipt.code,
+        message=receipt.message,
+    )
+
+
+def _read_blocks(context: ApiContext, _: Path, query: ListQuery) -> Answer:
+    items = [
+        BlockSummary(
+            height=row.header.height,
+            digest=row.header.digest.hex(),
+            time_ms=row.header.time_ms,
+            state=row.header.state.hex(),
+            transactions=len(row.receipts),
+        )
+        for row in islice(rows_down(context.chain, top(context, BLOCKS, query)), query.limit)
+    ]
+    return Answer(
+        BlockPage(items=items, next=cursor_below(BLOCKS, items[-1].height) if items else None)
+    )
+
+
+def _read_block(context: ApiContext, path: Path, _: NoQuery) -> Answer:
+    height = parse_number("height", path["height"])
+    row = certified_row(context.chain, height)
+    if row is None:
+        return problem("block.missing", f"expected a certified block {height}, found none")
+    certified = prove_header(context.chain, row.header)
+    answer = BlockAnswer(
+        checkpoint=checkpoint_view(certified),
+        transactions=summaries(context.chain, row),
+        proof=base64_text(pack(certified)),
+    )
+    return Answer(answer, final=certified.later is None)
+
+
+def _read_checkpoints(context: ApiContext, _: Path, query: ListQuery) -> Answer:
+    items: list[CheckpointAnswer] = []
+    height = top(context, CHECKPOINTS, query)
+    while height >= 0 and len(items) < query.limit:
+        certificate = context.chain.store.certified(height)
+        row = None if certificate is None else context.chain.store.row(certificate.height)
+        if certificate is None or row is None:
+            return Answer(CheckpointPage(items=items, next=None))
+        items.append(_checkpoint(CertifiedHeader(row.header, certificate, None)))
+        height = certificate.height - 1
+    return Answer(CheckpointPage(items=items, next=cursor_below(CHECKPOINTS, height + 1)))
+
+
+def _read_checkpoint(context: ApiContext, path: Path, _: NoQuery) -> Answer:
+    height = parse_number("height", path["height"])
+    row = certified_row(context.chain, height)
+    certificate = context.chain.store.certificate(height)
+    if row is None or certificate is None:
+        return problem("checkpoint.missing", f"expected a certificate of {height}, found none")
+    return Answer(_checkpoint(CertifiedHeader(row.header, certificate, None)), final=True)
+
+
+def _checkpoint(certified: CertifiedHeader) -> CheckpointAnswer:
+    return CheckpointAnswer(
+        checkpoint=checkpoint_view(certified), proof=base64_text(pack(certified))
+    )
+
+
+READS = (
+    Read(BLOCKS, ListQuery, _read_blocks),
+    Read(BLOCKS + "/{height}", NoQuery, _read_block),
+    Read(CHECKPOINTS, ListQuery, _read_checkpoints),
+    Read(CHECKPOINTS + "/{height}", NoQuery, _read_checkpoint),
+)

@@ -1,0 +1,106 @@
+"""Server-sent events: one for each certified block, `id:` its height, resumed by height.
+
+The text/event-stream format is that of the HTML standard, section 9.2.
+"""
+
+import asyncio
+from itertools import islice
+from typing import cast
+
+from aiohttp import web
+
+from node.api.answer import Reader, parse_query
+from node.api.blocks import summaries
+from node.api.context import ApiContext
+from node.prove import certified_row
+from node.resource import parse_number
+from node.views import EventsQuery, EventView, RecordKey
+from vm.encoding import decode
+from vm.refusal import Refused
+
+EVENTS = "/v1/events"
+HEARTBEAT_S = 15  # proxies close connections that are silent for 30 to 60 s
+STREAMS_MAX = 256  # each holds a connection
+EVENT_RECORDS_MAX = 1_000  # changed records named in one event
+
+
+class Streams:
+    """The open event streams; each is a task that ends when its reader leaves or we stop."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def serve(
+        self, context: ApiContext, reader: Reader, request: web.Request
+    ) -> web.StreamResponse:
+        """Send every certified block after the reader's last; raises `Refused("events.full")`."""
+        height = _last_seen(context, request)
+        if len(self._tasks) >= STREAMS_MAX:
+            raise Refused(
+                "events.full", f"expected at most {STREAMS_MAX} event streams, found one more"
+            )
+        task = asyncio.current_task()
+        assert task is not None, "a handler runs in a task"
+        self._tasks.add(task)
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        )
+        try:
+            await response.prepare(request)
+            await _send_blocks(context, reader, response, height)
+        except ConnectionResetError:
+            pass  # the reader has left
+        finally:
+            self._tasks.discard(task)
+        return response
+
+    def close(self) -> None:
+        """End all streams: the node stops."""
+        for task in self._tasks:
+            task.cancel()
+
+
+async def _send_blocks(
+    context: ApiContext, reader: Reader, response: web.StreamResponse, height: int
+) -> None:
+    """Send what comes after `height`, for as long as the reader stays."""
+    await response.write(b": certified blocks follow\n\n")
+    announced = height
+    while True:
+        try:
+            announced = await asyncio.wait_for(context.feed.wait(announced), HEARTBEAT_S)
+        except TimeoutError:
+            await response.write(b": heartbeat\n\n")
+        # None where a certificate came before the block itself: the next turn sends it
+        while height < announced and (event := await reader.run(_event, context, height + 1)):
+            height = event.height
+            data = event.model_dump_json()
+            await response.write(f"id: {height}\nevent: block\ndata: {data}\n\n".encode())
+
+
+def _last_seen(context: ApiContext, request: web.Request) -> int:
+    """The header wins over the parameter: a browser that reconnects sends both."""
+    since = parse_query(request, EventsQuery).since
+    held = request.headers.get("Last-Event-ID")
+    if held is not None:
+        return parse_number("Last-Event-ID", held)
+    return context.feed.height if since is None else since
+
+
+def _event(context: ApiContext, height: int) -> EventView | None:
+    row = certified_row(context.chain, height)
+    if row is None:
+        return None
+    return EventView(
+        height=height,
+        digest=row.header.digest.hex(),
+        time_ms=row.header.time_ms,
+        transactions=summaries(context.chain, row),
+        records=[_record_key(key) for key in islice(row.writes, EVENT_RECORDS_MAX)],
+        left_out=max(0, len(row.writes) - EVENT_RECORDS_MAX),
+    )
+
+
+def _record_key(key: bytes) -> RecordKey:
+    kind, *parts = cast("tuple[str, ...]", decode(key))
+    return RecordKey(kind=kind, key=list(parts))

@@ -1,0 +1,179 @@
+"""Transactions: submit, look up one with its receipt, list what was executed."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from node.admission import ADMITTED, SUBMIT_MAX, Admission
+from node.api.answer import Answer, Path, Read, problem
+from node.api.blocks import rows_down, summaries
+from node.api.context import ApiContext
+from node.cursor import read_cursor, write_cursor
+from node.document import dump
+from node.prove import newest, prove_transaction
+from node.resource import parse_digest
+from node.views import (
+    AdmissionView,
+    IntentView,
+    ListQuery,
+    NoQuery,
+    ReceiptView,
+    SubmitAnswer,
+    SubmitBody,
+    TransactionAnswer,
+    TransactionPage,
+    TransactionSummary,
+    base64_text,
+    checkpoint_view,
+)
+from vm.block import TRANSACTIONS_MAX
+from vm.encoding import MESSAGE_BYTES_MAX, decode
+from vm.inclusion import TransactionProof
+from vm.refusal import Refused
+from vm.shape import pack, unpack
+from vm.transaction import BODY_BYTES_MAX, TRANSACTION_BYTES_MAX, Intent, Transaction
+
+TRANSACTIONS = "/v1/transactions"
+MSGPACK = "application/msgpack"
+JSON = "application/json"
+HEIGHT_BYTES = 8
+INDEX_BYTES = 4
+SUBMIT_BYTES_MAX = MESSAGE_BYTES_MAX + MESSAGE_BYTES_MAX // 2  # base64 makes a third more
+
+
+async def submit(context: ApiContext, request: web.Request) -> Answer:
+    """Hand transactions to the node; 202 if it admitted at least one of them."""
+    body = await request.read()
+    match request.content_type:
+        case "application/msgpack":
+            packed = _from_msgpack(body)
+        case "application/json":
+            packed = _from_json(body)
+        case other:
+            raise Refused("body.media_type", f"expected {MSGPACK} or {JSON}, found {other[:80]}")
+    admissions = await context.submit(packed)
+    answer = SubmitAnswer(transactions=[_admission_view(item) for item in admissions])
+    if any(item.code == ADMITTED for item in admissions):
+        return Answer(answer, status=202)
+    first = admissions[0]
+    return problem("submission.refused", f"{first.code}: {first.message}", **answer.model_dump())
+
+
+def _from_msgpack(body: bytes) -> Sequence[bytes]:
+    value = decode(body)
+    if not isinstance(value, tuple) or not 1 <= len(value) <= SUBMIT_MAX:
+        raise Refused("body.invalid", f"expected an array of 1 to {SUBMIT_MAX} transactions")
+    packed = [item for item in value if isinstance(item, bytes) and item]
+    if len(packed) != len(value):
+        raise Refused("body.invalid", "expected an array of packed transactions")
+    return packed
+
+
+def _from_json(body: bytes) -> Sequence[bytes]:
+    try:
+        texts = SubmitBody.model_validate_json(body).transactions
+        return [base64.b64decode(text, validate=True) for text in texts]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Refused("body.invalid", f"{where}: {first['msg']}") from None
+    except (binascii.Error, ValueError):
+        raise Refused("body.invalid", "expected each transaction in standard base64") from None
+
+
+def _admission_view(admission: Admission) -> AdmissionView:
+    return AdmissionView(
+        id=admission.id.hex() or None, code=admission.code, message=admission.message
+    )
+
+
+def _read_transaction(context: ApiContext, path: Path, _: NoQuery) -> Answer:
+    id = parse_digest(path["id"])
+    proof = prove_transaction(context.chain, id)
+    if proof is not None:
+        answer = certified_answer(context, id, proof)
+        return Answer(answer, final=proof.certified.later is None)
+    if context.pending(id) or context.chain.store.place(id) is not None:
+        return Answer(TransactionAnswer(id=id.hex(), status="pending"))
+    return problem("transaction.missing", f"expected transaction {id.hex()}, found none")
+
+
+def certified_answer(context: ApiContext, id: bytes, proof: TransactionProof) -> TransactionAnswer:
+    """What a certified block made of a transaction."""
+    transaction = unpack(Transaction, proof.transaction, TRANSACTION_BYTES_MAX)
+    return TransactionAnswer(
+        id=id.hex(),
+        status="certified",
+        intent=_intent_view(context, transaction.intent),
+        receipt=ReceiptView.model_validate(dump(proof.receipt)),
+        proof=base64_text(pack(proof)),
+        checkpoint=checkpoint_view(proof.certified),
+    )
+
+
+def _intent_view(context: ApiContext, intent: Intent) -> IntentView:
+    return IntentView(
+        kind=intent.kind,
+        sender=intent.sender,
+        public_key=intent.public_key.hex(),
+        body=_body(context, intent),
+        valid_until_height=intent.valid_until_height,
+        nonce=intent.nonce.hex(),
+    )
+
+
+def _body(context: ApiContext, intent: Intent) -> dict[str, Any] | None:
+    kind = context.kinds.get(intent.kind)
+    if kind is None:
+        return None
+    try:
+        body: dict[str, Any] = dump(unpack(kind.body, intent.body, BODY_BYTES_MAX))
+    except Refused:
+        return None  # the receipt says so
+    return body
+
+
+def _read_transactions(context: ApiContext, _: Path, query: ListQuery) -> Answer:
+    """Newest first, through at most SCAN_BLOCKS_MAX blocks."""
+    height, below = _position(context, query)
+    items: list[TransactionSummary] = []
+    following: str | None = None
+    for row in rows_down(context.chain, height):
+        found = summaries(context.chain, row)[:below]
+        room = query.limit - len(items)
+        items.extend(reversed(found[-room:]))
+        if len(found) > room:
+            following = _cursor(row.header.height, len(found) - room)
+            break
+        below = None
+        following = _cursor(row.header.height - 1, TRANSACTIONS_MAX) if row.header.height else None
+        if len(found) == room:
+            break
+    return Answer(TransactionPage(items=items, next=following))
+
+
+def _position(context: ApiContext, query: ListQuery) -> tuple[int, int | None]:
+    """The block in which a page begins, and how many of its transactions may still come."""
+    height = newest(context.chain).height
+    if query.cursor is None:
+        return height, None
+    key = read_cursor(TRANSACTIONS, query.cursor)
+    if len(key) != HEIGHT_BYTES + INDEX_BYTES:
+        raise Refused("cursor.invalid", "expected a cursor of this list, found another")
+    place, below = key[:HEIGHT_BYTES], key[HEIGHT_BYTES:]
+    return min(height, int.from_bytes(place, "big")), int.from_bytes(below, "big")
+
+
+def _cursor(height: int, below: int) -> str:
+    key = height.to_bytes(HEIGHT_BYTES, "big") + below.to_bytes(INDEX_BYTES, "big")
+    return write_cursor(TRANSACTIONS, key)
+
+
+READS = (
+    Read(TRANSACTIONS, ListQuery, _read_transactions),
+    Read(TRANSACTIONS + "/{id}", NoQuery, _read_transaction),
+)

@@ -1,0 +1,114 @@
+"""Refusals over HTTP: problem details (RFC 9457) with our stable code as an extension."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from vm.refusal import Refused
+
+CONTENT_TYPE = "application/problem+json"
+TYPE_PATH = "/v1/problems/"  # followed by the code: what a problem's `type` resolves to
+PROBLEM_BYTES_MAX = 256 * 1024  # ours take a few hundred, with a proof of absence up to 30 KiB
+CODE_CHARACTERS_MAX = 48
+DETAIL_CHARACTERS_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is true of every refusal with one code."""
+
+    status: int
+    title: str
+
+
+PROBLEMS = {
+    "query.unknown": Problem(400, "A query parameter is not known here"),
+    "query.invalid": Problem(400, "A query parameter has a value out of bounds"),
+    "id.invalid": Problem(400, "An id in the path is malformed"),
+    "cursor.invalid": Problem(400, "The cursor does not belong to this list"),
+    "body.invalid": Problem(400, "The request's body is malformed"),
+    "http.refused": Problem(400, "The request breaks HTTP"),
+    "route.unknown": Problem(404, "There is nothing at this path"),
+    "record.missing": Problem(404, "There is no such record at the certified height"),
+    "block.missing": Problem(404, "There is no certified block of this height"),
+    "checkpoint.missing": Problem(404, "There is no certificate of this height"),
+    "transaction.missing": Problem(404, "No transaction with this id is known here"),
+    "problem.missing": Problem(404, "There is no problem with this code"),
+    "lineage.missing": Problem(404, "There is no such model version at the certified height"),
+    "method.unknown": Problem(405, "This path does not take this method"),
+    "body.too_large": Problem(413, "The request's body is too large"),
+    "lineage.too_large": Problem(413, "The lineage does not fit one answer"),
+    "body.media_type": Problem(415, "The body's media type is not taken here"),
+    "submission.refused": Problem(422, "None of the transactions was admitted"),
+    "internal": Problem(500, "This node failed; its log says why"),
+    "api.busy": Problem(503, "This node has too many reads to answer"),
+    "events.full": Problem(503, "This node has too many event streams"),
+    "feed.full": Problem(503, "This node has too many readers waiting"),
+    "node.not_ready": Problem(503, "This node has no certified block to show yet"),
+}
+OTHER = Problem(400, "The request was refused")
+
+
+def find_problem(code: str) -> Problem:
+    """The problem with this code; a refusal that is not listed is the request's fault."""
+    return PROBLEMS.get(code, OTHER)
+
+
+def write_problem(
+    status: int, code: str, detail: str, extensions: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The members of a problem document, with extensions that this code may carry."""
+    return {
+        "type": TYPE_PATH + code,
+        "title": find_problem(code).title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **(extensions or {}),
+    }
+
+
+def problem(status: int, refused: Refused) -> web.Response:
+    """The answer that tells a client of `refused`."""
+    return web.json_response(
+        write_problem(status, refused.code, refused.message),
+        status=status,
+        content_type=CONTENT_TYPE,
+    )
+
+
+async def read_body(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
+    """The body of an answer, read no further than its bound; raises `Refused("http.answer")`."""
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > bytes_max:
+            raise Refused(
+                "http.answer", f"{response.url}: expected at most {bytes_max} bytes, found more"
+            )
+    return bytes(body)
+
+
+async def read_problem(response: aiohttp.ClientResponse) -> Refused:
+    """What an answer other than success says; a stranger's text is cut and never interpreted."""
+    try:
+        body = await read_body(response, PROBLEM_BYTES_MAX)
+    except Refused:
+        body = b""
+    return parse_problem(body, f"{response.url}", response.status)
+
+
+def parse_problem(body: bytes, url: str, status: int) -> Refused:
+    """The refusal in the body of a problem document, whatever the body may be."""
+    try:
+        fields = json.loads(body)
+        code, detail = fields["code"], fields["detail"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        code, detail = None, None
+    if not isinstance(code, str) or not isinstance(detail, str):
+        code = "http.answer"
+        detail = f"{url}: expected a problem document, found status {status}"
+    return Refused(code[:CODE_CHARACTERS_MAX], detail[:DETAIL_CHARACTERS_MAX])

