@@ -29,11 +29,13 @@ from node.cid import (
     summarise,
 )
 from node.disk import sync_folder, write_at
+from vm.record import BLOB_BYTES_MAX
 from vm.refusal import Refused
 from vm.shape import pack
 
 PARTIALS_MAX = 64  # uploads under way; past it the one longest untouched is dropped
 PARTIALS_OF_OWNER_MAX = 8  # so that no member's uploads push out all the others'
+OWNER_BYTES_MAX = 2 * BLOB_BYTES_MAX  # promised in the partials of one owner; so one always fits
 OURS = ""  # owner of what the node itself fetches; no member has this id
 
 WHOLE, PARTIAL = "whole", "partial"
@@ -102,7 +104,7 @@ class BlobStore:
                 self._complete(address)
                 return ()
             if address not in self._partials:
-                self._drop_partial_for(owner)
+                self._drop_partials_for(owner, manifest.size)
                 self._require_room(manifest.size)
                 self._create(address, {ROOT: root, OWNER: owner.encode(), CONTENT: b""})
                 self._partials[address] = _Partial(owner, manifest, set())
@@ -277,11 +279,14 @@ class BlobStore:
                 f"{self._bytes_max} left: raise the store's bound or delete blobs",
             )
 
-    def _drop_partial_for(self, owner: str) -> None:
+    def _drop_partials_for(self, owner: str, size: int) -> None:
+        """Make way for a partial of `size` bytes, at the cost of its own owner where possible."""
         own = [address for address, partial in self._partials.items() if partial.owner == owner]
-        if len(own) >= PARTIALS_OF_OWNER_MAX:
-            self.delete(own[0])
-        elif len(self._partials) >= PARTIALS_MAX:
+        promised = self.promised(owner)
+        while len(own) >= PARTIALS_OF_OWNER_MAX or promised + size > OWNER_BYTES_MAX:
+            promised -= self._partials[own[0]].manifest.size
+            self.delete(own.pop(0))
+        if len(self._partials) >= PARTIALS_MAX:
             self.delete(next(iter(self._partials)))
 
     def _create(self, address: str, files: dict[str, bytes]) -> None:

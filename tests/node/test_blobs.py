@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from node.blobs import (
     OURS,
+    OWNER_BYTES_MAX,
     PARTIALS_MAX,
     PARTIALS_OF_OWNER_MAX,
     BlobStore,
 )
-from node.cid import CHUNK_BYTES, address, split, summarise
+from node.cid import CHUNK_BYTES, CHUNKS_MAX, Manifest, address, split, summarise
+from vm.record import BLOB_BYTES_MAX
 from vm.refusal import Refused
 from vm.shape import pack
 
@@ -244,6 +246,23 @@ def test_an_owner_has_few_partials(store: BlobStore) -> None:
     assert begin(store, long_content(1)) == (0,)
     assert begin(store, long_content(0), "other") == (0, 1)
     assert store.promised("trainer") == PARTIALS_OF_OWNER_MAX * len(long_content(1)) + 1
+
+
+def test_an_owner_promises_few_bytes(tmp_path: Path) -> None:
+    """Uploads of the largest size are under way two at a time; a third drops the first."""
+    store = BlobStore(tmp_path, 4 * OWNER_BYTES_MAX)
+    chunks = (bytes(32),) * (CHUNKS_MAX - 1)
+    largest = [
+        Manifest(BLOB_BYTES_MAX, CHUNK_BYTES, (*chunks, bytes([number]) * 32))
+        for number in range(3)
+    ]
+
+    for manifest in largest:
+        store.begin(manifest.address, pack(manifest), "trainer")
+
+    assert store.promised("trainer") == OWNER_BYTES_MAX
+    with pytest.raises(Refused, match=r"blob\.not_begun"):
+        store.put(largest[0].address, 0, b"")
 
 
 def test_there_are_few_partials_in_all(store: BlobStore) -> None:
