@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from fl.rounds import next_deadline, open_tasks
+from fl.rounds import accepted_updates, next_deadline, open_tasks
+from fl.settle import accepted_digest
 from tests.fl.dialogue import (
     ABSTAINING,
     AGGREGATE_MS,
@@ -13,6 +14,7 @@ from tests.fl.dialogue import (
     address,
     aggregate,
     failing,
+    model,
     opened,
     opening,
     proof,
@@ -21,7 +23,7 @@ from tests.fl.dialogue import (
     verdict,
     verdicts,
 )
-from tests.harness import START_MS, Chain, organisation
+from tests.harness import BLOCK_MS, START_MS, Chain, organisation
 from vm.learning import (
     FAILURES_MAX,
     Aggregation,
@@ -91,6 +93,9 @@ def test_task_lives_through_two_rounds() -> None:
 
     submitted(chain, 2, base_version=1)
     settled(chain, 2)
+    accepted = accepted_updates(chain.state, chain.get(Task, TASK), round_of(chain, 2))
+    assert [update.organisation for update, _ in accepted] == [organisation(n) for n in range(1, 5)]
+    assert round_of(chain, 2).accepted == accepted_digest(TASK, 2, accepted)
     chain.applied([aggregate(chain, n, 2) for n in (2, 3, 4)])
 
     task = chain.get(Task, TASK)
@@ -321,6 +326,7 @@ def test_aggregate_after_the_quorum_is_kept() -> None:
     assert len(round_of(chain).attestations) == 4
     assert round_of(chain).model_version == before.model_version
     assert chain.get(ModelHead, MODEL).version == 1
+    assert chain.get(Task, TASK).closed == 1
 
 
 def test_whole_phase_may_pass_in_one_block() -> None:
@@ -346,9 +352,11 @@ def test_trimmed_mean_weighs_everyone_alike() -> None:
 def test_next_deadline_is_the_earliest_of_all_open_tasks() -> None:
     """An idle chain wakes when the first phase of any task ends."""
     chain = opened()
-    first_ms = START_MS + 2_000 + SUBMIT_MS
+    first_ms = START_MS + 2 * BLOCK_MS + SUBMIT_MS
     assert next_deadline(chain.state) == first_ms
 
+    chain.applied([model(id="other"), opening("second", model="other")])
+    assert next_deadline(chain.state) == first_ms
     submitted(chain)
 
     assert next_deadline(chain.state) == chain.time_ms + VERDICT_MS

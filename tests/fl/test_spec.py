@@ -13,6 +13,8 @@ from fl.spec import (
     parameters,
     small_cnn,
 )
+from fl.weights import update_size, weights_size
+from vm.learning import SEGMENTS_MAX
 from vm.record import (
     AveragePool,
     Conv2d,
@@ -108,7 +110,7 @@ def test_shapes_follow_the_layers() -> None:
     """Stride, padding and pooling halve and keep as in the usual definition."""
     layers = (Conv2d(1, 4, 3, 2, 1), GroupNorm(2, 4), Relu(), AveragePool(2), Flatten())
 
-    found = check_spec(spec((1, 9, 13), *layers, Linear(4 * 2 * 3, 5), output=Output.CLASSES))
+    found = check_spec(spec((1, 7, 11), *layers, Linear(4 * 2 * 3, 5), output=Output.CLASSES))
 
     assert found == (5,)
 
@@ -122,3 +124,10 @@ def test_blob_has_four_bytes_a_parameter_and_little_more() -> None:
     for size in (11, 12 + 256 * 1024 + 1):
         with pytest.raises(Refused, match=r"blob\.bytes"):
             check_blob_bytes(model, size)
+
+
+@pytest.mark.parametrize("model", [logistic_regression(1), mlp(4, (4,) * 31), small_cnn(1, 8, 10)])
+def test_files_that_we_write_have_sizes_that_we_take(model: ModelSpec) -> None:
+    """The bound holds for weights, and for an update with as many segments as there may be."""
+    check_blob_bytes(model, weights_size(model, 24))
+    check_blob_bytes(model, update_size(model, 24, SEGMENTS_MAX))

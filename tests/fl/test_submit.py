@@ -39,7 +39,7 @@ from vm.registry import EnrolMember, SetStanding
         ({"evidence": Evidence.SCORED}, "update.evidence"),
         ({"blob_bytes": 11}, "blob.bytes"),  # 3 parameters take 12
         ({"blob_bytes": 12 + 256 * 1024 + 1}, "blob.bytes"),
-        ({"norm": 2**33}, "update.norm"),  # above 2^31 times the root of 3
+        ({"norm": 3_719_550_787}, "update.norm"),  # 2^31 times the root of 3 is 3,719,550,786.6
     ],
 )
 def test_proof_is_refused(changes: dict[str, Any], code: str) -> None:
