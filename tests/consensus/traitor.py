@@ -1,0 +1,71 @@
+"""Traitors: validators that share their keys and tell each half of the network another story."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+from consensus.message import (
+    Body,
+    Checkpoint,
+    Commit,
+    Envelope,
+    Prepare,
+    PrePrepare,
+    ViewChange,
+    payload_digest,
+    signing_digest,
+)
+from tests.consensus.node import CHAIN, KEYS
+from vm.quorum import ValidatorSet
+
+MOODS = ("two-faced", "silent", "forgetful", "mad")
+
+
+class Plot:
+    """Changes what the traitors' own replicas say, depending on who listens.
+
+    two-faced: proposals and votes differ for each half of the honest. silent: sends nothing to that
+    half. forgetful: view changes deny what was prepared. mad: now one, now another, and also votes
+    for headers that nobody executed.
+    """
+
+    def __init__(self, validators: ValidatorSet, traitors: list[str], rng: random.Random) -> None:
+        self.traitors = traitors
+        self._rng = rng
+        honest = [seat.id for seat in validators.validators if seat.id not in traitors]
+        self._other_half = set(rng.sample(honest, len(honest) // 2))
+        self._mood = rng.choice(MOODS) if traitors else ""
+        self._keys = {seat.id: KEYS[i] for i, seat in enumerate(validators.validators)}
+        self._variants: dict[tuple[int, int], bytes] = {}  # other digest by view and sequence
+
+    def twist(self, sender: str, receiver: str, envelope: Envelope) -> Iterator[Envelope]:
+        """What `receiver` gets of what `sender`'s replica says."""
+        if sender not in self.traitors or receiver in self.traitors:
+            yield envelope
+            return
+        mood = self._rng.choice(MOODS[:3]) if self._mood == "mad" else self._mood
+        there = receiver in self._other_half
+        match envelope.body:
+            case _ if mood == "silent":
+                if not there:
+                    yield envelope
+            case ViewChange() as body if mood == "forgetful" or there:
+                yield self._sign(sender, replace(body, prepared=()))
+            case PrePrepare(view, sequence) as body if there and envelope.payload is not None:
+                variant = b"!" + envelope.payload
+                self._variants[view, sequence] = payload_digest(variant)
+                other = replace(body, digest=payload_digest(variant))
+                yield replace(self._sign(sender, other), payload=variant)
+            case (Prepare(view, sequence) | Commit(view, sequence)) as body if there:
+                digest = self._variants.get((view, sequence), body.digest)
+                yield self._sign(sender, replace(body, digest=digest))
+                if isinstance(body, Prepare):  # and its commit before anybody has prepared
+                    yield self._sign(sender, Commit(view, sequence, digest))
+            case Checkpoint() as body if there and self._mood == "mad":
+                yield self._sign(sender, replace(body, header=bytes(32)))
+            case _:
+                yield envelope
+
+    def _sign(self, sender: str, body: Body) -> Envelope:
+        signature = self._keys[sender].sign(signing_digest(CHAIN, body))
+        return Envelope(sender, body, signature, None)
