@@ -115,15 +115,17 @@ PREPROCESSING = Preprocessing(COLUMNS, OUTCOME)
 SPEC = logistic_regression(len(COLUMNS))
 TRAINING = Training(
     optimizer=Optimizer.SGD,
-    rate=micro(0.02),
+    rate=micro(0.03),
     momentum=micro(0.5),
     decay=micro(0.01),
-    steps=20,
+    steps=10,
     batch_rows=32,
-    snapshot_steps=5,
+    snapshot_steps=2,
 )
-# Chosen on 30 other splits: see tests/fl/test_experiment.py.
-POLICY = Policy(norm_factor=micro(3), margin=micro(0.03))
+# Honest updates rejected on the 30 splits by which this was chosen (seeds 100 to 129): 22 of 1,440
+# with a margin of 0.03 nat, 6 with 0.05; on 30 others, looked at once (1000 to 1029), 2 of 1,440.
+# The largest honest norm among 2,400 was 1.44 x the median.
+POLICY = Policy(norm_factor=micro(3), margin=micro(0.05))
 ROUNDS = 12
 PHASE_MS = 60_000  # a phase ends when all have answered; this is for a hospital that does not
 RETENTION_MS = 30 * 24 * 3_600 * 1_000

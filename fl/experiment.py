@@ -1,0 +1,249 @@
+"""A federation in one process, by the code of the chain: for splits that the chain does not run.
+
+Given the beacons of a chain's rounds and its split, it ends in the chain's weights, byte for byte.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import torch
+
+from fl.aggregate import aggregate
+from fl.attack import sign_flip
+from fl.dataset import leaves
+from fl.fixed import Ints
+from fl.metric import auc
+from fl.model import Rows, build, load, prepare
+from fl.preprocess import Table
+from fl.sampling import split
+from fl.settle import aggregation_weight, eligible_verifiers, settle
+from fl.trace import Origin, root
+from fl.train import Job, Result, train
+from fl.verify import Case, judge
+from fl.weights import pack_update
+from vm.digest import BEACON, digest
+from vm.encoding import encode
+from vm.learning import Outcome, Site, Terms, Update, UpdateStatus, Verdict
+from vm.record import ModelSpec
+from vm.shape import Digest
+
+POISON_SCALE = 5  # of the sign flip: enough to undo the round and more
+
+
+@dataclass(frozen=True, slots=True)
+class Hospital:
+    """A site of the task with its own rows in three disjoint parts."""
+
+    site: Site
+    train: Rows
+    scoring: Rows
+    test: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One round: its beacon, and the organisations that send a poisoned update or none."""
+
+    beacon: Digest
+    poisoned: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """The weights after the last round, [parameters], and each round's outcomes by site."""
+
+    weights: Ints
+    rounds: tuple[tuple[Outcome, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """AUC on test rows of the model trained alone (mean over hospitals), federated, and pooled.
+
+    First on the test rows of all hospitals together, then on each hospital's own (mean over
+    hospitals; without those whose test rows hold one outcome only).
+    """
+
+    alone: float
+    federated: float
+    pooled: float
+    own_alone: float
+    own_federated: float
+    own_pooled: float
+
+
+def admit(
+    spec: ModelSpec, terms: Terms, site: Site, table: Table, secret: bytes, seed: bytes
+) -> Hospital:
+    """A hospital with its table prepared and split; `secret` salts its rows, `seed` parts them."""
+    rows = prepare(spec, terms.preprocessing, table, leaves(table, secret))
+    parts = split(seed, table.labels)
+    return Hospital(site, rows.take(parts.train), rows.take(parts.scoring), rows.take(parts.test))
+
+
+def beacons(seed: bytes, rounds: int) -> list[Digest]:
+    """Beacons for a split that no chain runs."""
+    return [digest(BEACON, encode((seed, number))) for number in range(1, rounds + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A task and its hospitals in one process."""
+
+    task: str
+    spec: ModelSpec
+    grid_bits: int
+    terms: Terms
+    hospitals: Sequence[Hospital]
+
+    def federate(self, base: Ints, plans: Sequence[Plan]) -> Federation:
+        """Run the rounds of `plans` from the weights `base`, as peers and validators would."""
+        rounds = []
+        for number, plan in enumerate(plans, start=1):
+            delta, outcomes = self._round(base, number, plan)
+            base = base if delta is None else base + delta
+            rounds.append(outcomes)
+        return Federation(base, tuple(rounds))
+
+    def alone(self, hospital: Hospital, base: Ints, plans: Sequence[Plan]) -> Ints:
+        """Weights after as many rounds of one hospital on its own rows."""
+        return self._train_on(hospital.site.dataset, hospital.train, base, plans)
+
+    def pooled(self, base: Ints, plans: Sequence[Plan]) -> Ints:
+        """Weights after as many rounds on all hospitals' rows in one place: the upper reference."""
+        return self._train_on("pooled", _join([one.train for one in self.hospitals]), base, plans)
+
+    def compare(self, base: Ints, plans: Sequence[Plan], federated: Ints) -> Comparison:
+        """AUC of training alone, of the `federated` weights and of training on pooled rows."""
+        pooled = self.pooled(base, plans)
+        alone = [self.alone(hospital, base, plans) for hospital in self.hospitals]
+        tests = [hospital.test for hospital in self.hospitals]
+        everyone = _join(tests)
+        return Comparison(
+            alone=_mean([self._auc(weights, everyone) for weights in alone]),
+            federated=_mean([self._auc(federated, everyone)]),
+            pooled=_mean([self._auc(pooled, everyone)]),
+            own_alone=_mean([self._auc(w, rows) for w, rows in zip(alone, tests, strict=True)]),
+            own_federated=_mean([self._auc(federated, rows) for rows in tests]),
+            own_pooled=_mean([self._auc(pooled, rows) for rows in tests]),
+        )
+
+    def _round(
+        self, base: Ints, number: int, plan: Plan
+    ) -> tuple[Ints | None, tuple[Outcome, ...]]:
+        """The aggregate, unless too few updates were accepted, and what became of each update."""
+        results = {
+            hospital.site.organisation: self._update(hospital, base, plan)
+            for hospital in self.hospitals
+            if hospital.site.organisation not in plan.absent
+        }
+        norms = [result.norm for result in results.values()]
+        cases = {
+            hospital.site.organisation: Case(
+                self.spec, self.grid_bits, self.terms, base, norms, hospital.scoring
+            )
+            for hospital in self.hospitals
+        }
+        outcomes = []
+        for hospital in self.hospitals:
+            if (result := results.get(hospital.site.organisation)) is not None:
+                outcomes.append(self._settle(hospital.site, number, result, cases))
+        accepted = [one.organisation for one in outcomes if one.status is UpdateStatus.ACCEPTED]
+        rule = self.terms.aggregation
+        if len(accepted) < rule.updates_min:
+            return None, tuple(outcomes)
+        sites = {hospital.site.organisation: hospital.site for hospital in self.hospitals}
+        delta = aggregate(
+            rule,
+            [results[name].delta for name in accepted],
+            [aggregation_weight(rule.rule, sites[name]) for name in accepted],
+            accepted,
+        )
+        return delta, tuple(outcomes)
+
+    def _update(self, hospital: Hospital, base: Ints, plan: Plan) -> Result:
+        result = train(self._job(hospital.site.dataset, plan.beacon), base, hospital.train)
+        if hospital.site.organisation in plan.poisoned:
+            return sign_flip(base, result, POISON_SCALE)
+        return result
+
+    def _settle(self, site: Site, number: int, result: Result, cases: dict[str, Case]) -> Outcome:
+        """All other hospitals' verdicts on one update, settled."""
+        blob = pack_update(self.spec, self.grid_bits, result.delta, result.segments)
+        origin = Origin(self.task, number, site.trainer, site.dataset)
+        update = Update(
+            task=self.task,
+            round=number,
+            organisation=site.organisation,
+            trainer=site.trainer,
+            dataset=site.dataset,
+            base_version=number - 1,
+            blob="",  # nothing here looks at addresses, transactions and heights
+            blob_bytes=len(blob),
+            norm=result.norm,
+            trace=root(origin, result.segments),
+            segments=len(result.segments),
+            evidence=self.terms.evidence,
+            transaction=b"",
+            height=0,
+            status=UpdateStatus.SUBMITTED,
+        )
+        verdicts = [
+            self._verdict(judging.site, update, blob, cases[judging.site.organisation])
+            for judging in self.hospitals
+            if judging.site is not site
+        ]
+        return settle(update, verdicts, eligible_verifiers(self.terms))
+
+    def _verdict(self, by: Site, update: Update, blob: bytes, case: Case) -> Verdict:
+        judgement = judge(case, update, blob)
+        return Verdict(
+            task=update.task,
+            round=update.round,
+            organisation=update.organisation,
+            verifier=by.verifier,
+            verifier_organisation=by.organisation,
+            decision=judgement.decision,
+            code=judgement.code,
+            reason=judgement.reason,
+            segment=judgement.segment,
+            score_bp=judgement.score_bp,
+            transaction=b"",
+            height=0,
+        )
+
+    def _job(self, dataset: str, beacon: Digest) -> Job:
+        return Job(self.spec, self.grid_bits, self.terms.training, beacon, dataset)
+
+    def _train_on(self, dataset: str, rows: Rows, base: Ints, plans: Sequence[Plan]) -> Ints:
+        for plan in plans:
+            base = base + train(self._job(dataset, plan.beacon), base, rows).delta
+        return base
+
+    def _auc(self, weights: Ints, rows: Rows) -> float | None:
+        module = build(self.spec)
+        load(module, weights, self.grid_bits)
+        with torch.no_grad():
+            logits = module(rows.inputs)[:, 0].numpy()
+        return auc(rows.labels.numpy(), logits)
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and its standard error, of two values or more."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) / sqrt(len(values))
+
+
+def _join(parts: Sequence[Rows]) -> Rows:
+    return Rows(
+        torch.cat([part.inputs for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        tuple(leaf for part in parts for leaf in part.leaves),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    """The mean of those values that there are."""
+    return float(np.mean([value for value in values if value is not None]))
