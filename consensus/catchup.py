@@ -1,7 +1,18 @@
 """Catching up: blocks with commit certificates from peers that are ahead."""
 
-from consensus.message import BLOCKS_MAX, Block, BlockRequest
+from collections.abc import Callable, Iterable
+
+from consensus.certificate import Verifier
+from consensus.message import (
+    BLOCKS_MAX,
+    PAYLOAD_BYTES_MAX,
+    Block,
+    BlockReply,
+    BlockRequest,
+    payload_digest,
+)
 from consensus.outbox import Outbox
+from vm.refusal import Refused
 
 BUFFER_BLOCKS_MAX = 2 * BLOCKS_MAX  # blocks that wait for an earlier one
 BUFFER_BYTES_MAX = 16 * 1024 * 1024  # of their payloads: a few full replies
@@ -11,8 +22,15 @@ TICKS_MAX = 2  # status periods until another peer is asked
 class CatchUp:
     """Which peers are ahead, what was asked of whom, and blocks that came before their turn."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        verifier: Verifier,
+        blocks: Callable[[int, int], Iterable[Block]],
+    ) -> None:
         self._outbox = outbox
+        self._verifier = verifier
+        self._blocks = blocks
         self._heights: dict[str, int] = {}  # by peer: executed height of its newest status
         self._buffer: dict[int, Block] = {}
         self._bytes = 0
@@ -30,15 +48,31 @@ class CatchUp:
         """Whether a peer claims more than we have."""
         return any(height > delivered for height in self._heights.values())
 
-    def offer(self, block: Block, delivered: int) -> None:
-        """Keep a verified block until its turn; beyond the bounds it is dropped and asked again."""
-        sequence = block.certificate.sequence
-        if not delivered < sequence <= delivered + BUFFER_BLOCKS_MAX or sequence in self._buffer:
-            return
-        fits = self._bytes + len(block.payload) <= BUFFER_BYTES_MAX
-        if fits or sequence == delivered + 1:
-            self._buffer[sequence] = block
-            self._bytes += len(block.payload)
+    def on_block_request(self, sender: str, body: BlockRequest, executed: int) -> None:
+        """Give blocks from the store, as many as fit one reply; perhaps none."""
+        last = min(body.first + BLOCKS_MAX - 1, executed)
+        found: list[Block] = []
+        room = PAYLOAD_BYTES_MAX
+        for block in self._blocks(body.first, last) if 1 <= body.first <= last else ():
+            room -= len(block.payload)
+            if room < 0:
+                break
+            found.append(block)
+        self._outbox.send(sender, BlockReply(tuple(found)))
+
+    def on_block_reply(self, sender: str, body: BlockReply, delivered: int) -> None:
+        """Keep valid blocks until their turn; raises `Refused` at the first bad one."""
+        useful = 0
+        for block in body.blocks:
+            sequence = block.certificate.sequence
+            if not delivered < sequence <= delivered + BUFFER_BLOCKS_MAX:
+                continue
+            if sequence not in self._buffer:
+                self._verify(block)
+                self._keep(block, delivered)
+            useful += 1
+        if sender == self._last and self._waiting:
+            self._waiting, self._more = False, useful > 0
 
     def take(self, sequence: int) -> Block | None:
         """The buffered block whose turn has come."""
@@ -62,11 +96,6 @@ class CatchUp:
         self._last, self._waiting, self._more, self._ticks = peer, True, False, 0
         self._outbox.send(peer, BlockRequest(first))
 
-    def answered(self, peer: str, blocks: int) -> None:
-        """Note a reply; a peer that gave blocks is asked for more by `go_on`."""
-        if peer == self._last and self._waiting:
-            self._waiting, self._more = False, blocks > 0
-
     def go_on(self, delivered: int) -> None:
         """Ask for more where there was something."""
         if self._more:
@@ -83,3 +112,15 @@ class CatchUp:
         peers = sorted(peer for peer, height in self._heights.items() if height > delivered)
         if peers:
             self.ask(next((peer for peer in peers if peer > self._last), peers[0]), delivered)
+
+    def _verify(self, block: Block) -> None:
+        if payload_digest(block.payload) != block.certificate.digest:
+            raise Refused("consensus.payload_mismatch", "expected the payload of the certificate")
+        self._verifier.committed(block.certificate)
+
+    def _keep(self, block: Block, delivered: int) -> None:
+        """Buffer within the bounds; what does not fit is asked for again."""
+        fits = self._bytes + len(block.payload) <= BUFFER_BYTES_MAX
+        if fits or block.certificate.sequence == delivered + 1:
+            self._buffer[block.certificate.sequence] = block
+            self._bytes += len(block.payload)

@@ -1,8 +1,9 @@
 """The replica: the parent that hands each event to its part and carries the results on.
 
 Castro-Liskov, "Practical Byzantine Fault Tolerance" (OSDI'99), section 4, signed variant. The parts
-are: `ordering` (4.2), `checkpoint` (4.3), `viewchange` (4.4), `timer` (4.5.2), `catchup` (blocks
-for a replica that was away), `outbox` (what we said). Nothing here waits, draws or reads a clock.
+are: `ordering` (4.2), `checkpoint` (4.3), `viewchange` (4.4), `timer` (4.5.2), `status` (what got
+lost), `catchup` (blocks for a replica that was away), `outbox` (what we said). Nothing here waits,
+draws or reads a clock.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,10 +31,8 @@ from consensus.event import (
 )
 from consensus.journal import Entry, Held, Said, Stable
 from consensus.message import (
-    BLOCKS_MAX,
     ENVELOPE_BYTES_MAX,
     NULL_DIGEST,
-    PAYLOAD_BYTES_MAX,
     Block,
     BlockReply,
     BlockRequest,
@@ -54,6 +53,7 @@ from consensus.message import (
 )
 from consensus.ordering import Ordering
 from consensus.outbox import Outbox
+from consensus.status import StatusExchange
 from consensus.timer import Backoff, Timers
 from consensus.viewchange import Plan, ViewChanges
 from vm.certificate import CheckpointCertificate
@@ -100,10 +100,8 @@ class Replica:
         self.halted: str | None = None
         self._validators = validators
         self._limits = limits
-        self._blocks = blocks
         self._waiting = False
         self._unexecuted: dict[int, Block] = {}
-        self._resendable = 0  # sequence numbers up to here were in flight a status period ago
         self._resting = False  # whether the status timer runs at its idle period
         self._attempt = 0  # status periods, to turn among the holders of a payload
         self._outbox = Outbox(chain, me, sign)
@@ -114,7 +112,8 @@ class Replica:
         self._ordering = Ordering(validators, self._outbox, check, limits)
         self._ordering.forget(self._checkpoints.low)
         self._views = ViewChanges(self._verifier, self._ordering, self._outbox, limits.window)
-        self._catch_up = CatchUp(self._outbox)
+        self._status = StatusExchange(self._ordering, self._checkpoints, self._views, self._outbox)
+        self._catch_up = CatchUp(self._outbox, self._verifier, blocks)
         self._timers = Timers(self._outbox)
         self._backoff = Backoff(limits)
 
@@ -196,7 +195,7 @@ class Replica:
                 case Pending(waiting):
                     self._waiting = waiting
                 case Connected(peer):
-                    self._outbox.send(peer, self._status(answer=False))
+                    self._status.connected(peer)
             self._settle()
         except Diverged as divergence:
             self._halt(divergence)
@@ -240,9 +239,9 @@ class Replica:
             case PayloadReply() as body:
                 self._ordering.on_payload_reply(envelope, body)
             case BlockRequest() as body:
-                self._on_block_request(envelope.sender, body)
+                self._catch_up.on_block_request(envelope.sender, body, self.executed)
             case BlockReply() as body:
-                self._on_block_reply(envelope.sender, body)
+                self._catch_up.on_block_reply(envelope.sender, body, self.delivered)
 
     def _on_timer(self, name: TimerName) -> None:
         match name:
@@ -250,7 +249,6 @@ class Replica:
                 self._start_view_change(self.view + 1)
             case TimerName.STATUS:
                 self._broadcast_status()
-                self._resendable = max(self._ordering.top, self.executed)
                 self._ordering.retry(self._attempt)
                 self._attempt += 1
                 self._catch_up.tick(self.delivered)
@@ -353,78 +351,18 @@ class Replica:
         self._observe(plan.stable)
         self._ordering.resume()
 
-    # Status, resending and catching up
-
-    def _status(self, *, answer: bool) -> Status:
-        executed = self.executed
-        accepted = self._ordering.accepted(executed) if self.active else ()
-        return Status(self.view, self.active, executed, self.stable, accepted, answer)
-
-    def _broadcast_status(self) -> None:
-        self._outbox.broadcast(self._status(answer=False))
-        self._set_status_timer()
+    # Status and catching up
 
     def _on_status(self, sender: str, status: Status) -> None:
         self._observe(status.stable)
         self._catch_up.heard(sender, status.executed)
-        self._resend_view(sender, status)
-        self._resend_votes(sender, status)
-        mine = self._status(answer=True)
-        if not status.answer and _position(mine) != _position(status):
-            self._outbox.send(sender, mine)
+        self._status.on_status(sender, status)
         if status.stable is not None and status.stable.height > self.delivered:
             self._catch_up.ask(sender, self.delivered)  # it no longer has votes to send again
 
-    def _resend_view(self, to: str, status: Status) -> None:
-        if status.view > self.view or (status.view == self.view and status.active):
-            return
-        if self.active:
-            envelope = self._views.new_view
-        else:
-            envelope = self._outbox.said(ViewChange.TAG, self.view, 0)
-        if envelope is not None:
-            self._outbox.resend(to, envelope)
-
-    def _resend_votes(self, to: str, status: Status) -> None:
-        """Send again what the peer may lack of that which was in flight a status period ago."""
-        stable = 0 if status.stable is None else status.stable.height
-        room = PAYLOAD_BYTES_MAX
-        last = min(self._resendable, self._ordering.high)
-        for n in range(max(self._checkpoints.low, stable) + 1, last + 1):
-            said = self._outbox.said(Checkpoint.TAG, 0, n)
-            if said is not None:
-                self._outbox.resend(to, said)
-            if n <= status.executed or status.view != self.view:
-                continue
-            for kind in (Prepare.TAG, Commit.TAG):
-                said = self._outbox.said(kind, self.view, n)
-                if said is not None and not isinstance(said.body, PrePrepare):
-                    self._outbox.resend(to, said)
-            proposal = self._ordering.proposal(n)
-            if proposal is not None and n not in status.accepted and len(proposal[1]) <= room:
-                room -= len(proposal[1])
-                self._outbox.resend(to, *proposal)
-
-    def _on_block_request(self, sender: str, body: BlockRequest) -> None:
-        last = min(body.first + BLOCKS_MAX - 1, self.executed)
-        found: list[Block] = []
-        room = PAYLOAD_BYTES_MAX
-        for block in self._blocks(body.first, last) if body.first <= last else ():
-            room -= len(block.payload)
-            if room < 0:
-                break
-            found.append(block)
-        self._outbox.send(sender, BlockReply(tuple(found)))
-
-    def _on_block_reply(self, sender: str, body: BlockReply) -> None:
-        for block in body.blocks:
-            if block.certificate.sequence <= self.delivered:
-                continue
-            if payload_digest(block.payload) != block.certificate.digest:
-                raise Refused("consensus.payload_mismatch", "expected the certificate's payload")
-            self._verifier.committed(block.certificate)
-            self._catch_up.offer(block, self.delivered)
-        self._catch_up.answered(sender, len(body.blocks))
+    def _broadcast_status(self) -> None:
+        self._status.broadcast()
+        self._set_status_timer()
 
     # Timers
 
@@ -507,9 +445,3 @@ def _check_sizes(validators: ValidatorSet, window: int) -> None:
     certificate_bytes_max = (validators.n + 1) * VOTE_BYTES_MAX
     new_view_bytes_max = validators.quorum * (window + 2) * certificate_bytes_max
     assert new_view_bytes_max <= ENVELOPE_BYTES_MAX, f"a window of {window} is too large"
-
-
-def _position(status: Status) -> tuple[int, bool, int, int, tuple[int, ...]]:
-    """What of a status can be ahead or behind; the votes of its certificate say nothing."""
-    stable = 0 if status.stable is None else status.stable.height
-    return status.view, status.active, status.executed, stable, status.accepted

@@ -5,12 +5,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from consensus.message import (
+    NULL_DIGEST,
     Body,
     Checkpoint,
     Commit,
     Envelope,
+    NewView,
     Prepare,
     PrePrepare,
+    SignedPrePrepare,
+    Status,
     ViewChange,
     payload_digest,
     signing_digest,
@@ -18,15 +22,16 @@ from consensus.message import (
 from tests.consensus.node import CHAIN, KEYS
 from vm.quorum import ValidatorSet
 
-MOODS = ("two-faced", "silent", "forgetful", "mad")
+MOODS = ("two-faced", "silent", "dead", "forgetful", "restless", "mad")
 
 
 class Plot:
     """Changes what the traitors' own replicas say, depending on who listens.
 
-    two-faced: proposals and votes differ for each half of the honest. silent: sends nothing to that
-    half. forgetful: view changes deny what was prepared. mad: now one, now another, and also votes
-    for headers that nobody executed.
+    two-faced: proposals, votes and new views differ for each half of the honest. silent: sends
+    nothing to one half. dead: sends nothing. forgetful: view changes deny what was prepared.
+    restless: asks for the next view all the time. mad: now one, now another, and also votes for
+    headers that nobody executed.
     """
 
     def __init__(self, validators: ValidatorSet, traitors: list[str], rng: random.Random) -> None:
@@ -43,14 +48,15 @@ class Plot:
         if sender not in self.traitors or receiver in self.traitors:
             yield envelope
             return
-        mood = self._rng.choice(MOODS[:3]) if self._mood == "mad" else self._mood
+        mood = self._rng.choice(MOODS[:-1]) if self._mood == "mad" else self._mood
         there = receiver in self._other_half
+        if mood == "dead" or (mood == "silent" and there):
+            return
         match envelope.body:
-            case _ if mood == "silent":
-                if not there:
-                    yield envelope
             case ViewChange() as body if mood == "forgetful" or there:
                 yield self._sign(sender, replace(body, prepared=()))
+            case NewView() as body if there and body.pre_prepares:
+                yield self._sign(sender, self._bend(sender, body))
             case PrePrepare(view, sequence) as body if there and envelope.payload is not None:
                 variant = b"!" + envelope.payload
                 self._variants[view, sequence] = payload_digest(variant)
@@ -63,8 +69,20 @@ class Plot:
                     yield self._sign(sender, Commit(view, sequence, digest))
             case Checkpoint() as body if there and self._mood == "mad":
                 yield self._sign(sender, replace(body, header=bytes(32)))
+            case Status(view, stable=stable) if mood == "restless":
+                yield envelope
+                yield self._sign(sender, ViewChange(view + 1, stable, ()))
             case _:
                 yield envelope
+
+    def _bend(self, sender: str, body: NewView) -> NewView:
+        """The same new view with a null request instead of its last proposal."""
+        last = body.pre_prepares[-1].message
+        bent = replace(last, digest=NULL_DIGEST)
+        signature = self._sign(sender, bent).signature
+        return replace(
+            body, pre_prepares=(*body.pre_prepares[:-1], SignedPrePrepare(bent, signature))
+        )
 
     def _sign(self, sender: str, body: Body) -> Envelope:
         signature = self._keys[sender].sign(signing_digest(CHAIN, body))

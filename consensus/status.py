@@ -1,0 +1,100 @@
+"""Status exchange: what a peer lacks is sent again, so that no message is lost for good.
+
+Castro-Liskov leave retransmission open (section 4.2 speaks of it in passing); here it is pulled. A
+replica tells where it stands, and each receiver sends again what it has itself said and the sender
+may lack. That also completes the last checkpoint certificate before a pause.
+"""
+
+from consensus.checkpoint import Checkpoints
+from consensus.message import (
+    PAYLOAD_BYTES_MAX,
+    Checkpoint,
+    Commit,
+    Prepare,
+    PrePrepare,
+    Status,
+    ViewChange,
+)
+from consensus.ordering import Ordering
+from consensus.outbox import Outbox
+from consensus.viewchange import ViewChanges
+
+
+class StatusExchange:
+    """Tells where we stand and answers those who stand elsewhere."""
+
+    def __init__(
+        self,
+        ordering: Ordering,
+        checkpoints: Checkpoints,
+        views: ViewChanges,
+        outbox: Outbox,
+    ) -> None:
+        self._ordering = ordering
+        self._checkpoints = checkpoints
+        self._views = views
+        self._outbox = outbox
+        self._old = 0  # sequence numbers up to here were under way a status period ago
+
+    def connected(self, peer: str) -> None:
+        """Tell a peer that can be reached again."""
+        self._outbox.send(peer, self._status(answer=False))
+
+    def broadcast(self) -> None:
+        """Tell everybody; what is under way now may be sent again from the next period on."""
+        self._outbox.broadcast(self._status(answer=False))
+        self._old = max(self._ordering.top, self._checkpoints.executed)
+
+    def on_status(self, sender: str, status: Status) -> None:
+        """Send the peer what it may lack, and where we stand if that differs."""
+        self._resend_view(sender, status)
+        self._resend_votes(sender, status)
+        mine = self._status(answer=True)
+        if not status.answer and _position(mine) != _position(status):
+            self._outbox.send(sender, mine)
+
+    def _status(self, *, answer: bool) -> Status:
+        view, active = self._ordering.view, self._ordering.active
+        executed = self._checkpoints.executed
+        accepted = self._ordering.accepted(executed) if active else ()
+        return Status(view, active, executed, self._checkpoints.stable, accepted, answer)
+
+    def _resend_view(self, to: str, status: Status) -> None:
+        """The way into our view, for a peer that is not yet in it."""
+        view = self._ordering.view
+        if status.view > view or (status.view == view and status.active):
+            return
+        if self._ordering.active:
+            envelope = self._views.new_view
+        else:
+            envelope = self._outbox.said(ViewChange.TAG, view, 0)
+        if envelope is not None:
+            self._outbox.resend(to, envelope)
+
+    def _resend_votes(self, to: str, status: Status) -> None:
+        """What we said about heights that the peer has not got behind it."""
+        stable = 0 if status.stable is None else status.stable.height
+        first = max(self._checkpoints.low, stable) + 1
+        room = PAYLOAD_BYTES_MAX
+        for n in range(first, min(self._old, self._ordering.high) + 1):
+            said = self._outbox.said(Checkpoint.TAG, 0, n)
+            if said is not None:
+                self._outbox.resend(to, said)
+            if n > status.executed and status.view == self._ordering.view:
+                self._resend_agreement(to, n)
+                proposal = self._ordering.proposal(n)
+                if proposal and n not in status.accepted and len(proposal[1]) <= room:
+                    room -= len(proposal[1])
+                    self._outbox.resend(to, *proposal)
+
+    def _resend_agreement(self, to: str, sequence: int) -> None:
+        for kind in (Prepare.TAG, Commit.TAG):
+            said = self._outbox.said(kind, self._ordering.view, sequence)
+            if said is not None and not isinstance(said.body, PrePrepare):
+                self._outbox.resend(to, said)
+
+
+def _position(status: Status) -> tuple[int, bool, int, int, tuple[int, ...]]:
+    """What of a status can be ahead or behind; the votes of its certificate say nothing."""
+    stable = 0 if status.stable is None else status.stable.height
+    return status.view, status.active, status.executed, stable, status.accepted
