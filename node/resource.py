@@ -56,6 +56,7 @@ RESOURCES = (
     Resource(Verdict, "/v1/tasks/{id}/rounds/{number}/updates/{organisation}/verdicts/{verifier}"),
 )
 BY_RECORD: dict[Any, Resource] = {resource.record: resource for resource in RESOURCES}
+BY_KIND: dict[str, Resource] = {resource.record.KIND: resource for resource in RESOURCES}
 LINEAGE_PATH = "/v1/models/{id}/versions/{version}/lineage"
 
 

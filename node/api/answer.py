@@ -69,7 +69,7 @@ class Reader:
 
 def parse_query(request: web.Request, model: type[Q]) -> Q:
     """The query's parameters; raises `Refused` with `query.unknown` or `query.invalid`."""
-    names = list(request.query.keys())
+    names = [name for name, _ in request.query.items()]
     for name in names:
         if name not in model.model_fields:
             known = ", ".join(model.model_fields) or "none"

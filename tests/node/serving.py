@@ -1,0 +1,143 @@
+"""A node's HTTP interface on a port of its own, over a test's chain."""
+
+import base64
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from fl.kinds import program
+from node.admission import ADMITTED, Admission
+from node.api.app import build_api
+from node.api.context import ApiContext, NodeStatus
+from node.feed import Feed
+from tests.node.network import Network
+from vm.refusal import Refused
+from vm.shape import unpack
+from vm.transaction import Transaction, read
+
+
+@dataclass
+class Node:
+    """What stands behind the interface; tests turn its knobs.
+
+    `judge` may refuse a transaction; `waiting` holds those admitted that no block has executed.
+    With `prompt`, each request's transactions are executed and certified at once.
+    """
+
+    network: Network
+    feed: Feed
+    prompt: bool = False
+    ready: tuple[bool, str] = (True, "")
+    waiting: dict[bytes, Transaction] = field(default_factory=dict)
+    judge: Callable[[Transaction], None] = lambda transaction: None
+
+    async def submit(self, packed: Sequence[bytes]) -> list[Admission]:
+        """Judge each transaction; admitted ones wait, or are executed with `prompt`."""
+        answers, fresh = [], []
+        for data in packed:
+            try:
+                transaction = read(data, self.network.chain.id)
+                self.judge(transaction)
+            except Refused as refused:
+                answers.append(Admission(b"", refused.code, refused.message))
+                continue
+            self.waiting[transaction.id] = transaction
+            fresh.append(transaction)
+            answers.append(Admission(transaction.id, ADMITTED, ""))
+        if self.prompt and fresh:
+            self.execute()
+        return answers
+
+    def execute(self) -> None:
+        """Execute and certify what waits."""
+        header = self.network.block(*self.waiting.values())
+        self.waiting.clear()
+        self.feed.publish(header.height)
+
+    def status(self) -> NodeStatus:
+        """Plain values that a test can recognise."""
+        chain = self.network.chain
+        height = self.feed.height
+        return NodeStatus(
+            name="hospital-1.validator",
+            version="0.1.0",
+            chain=chain.id,
+            view=0,
+            primary="hospital-1.validator",
+            changing_view=False,
+            executed_height=chain.head.height,
+            certified_height=height,
+            state_root=chain.head.root.digest,
+            peers=3,
+            pending=len(self.waiting),
+        )
+
+    @property
+    def context(self) -> ApiContext:
+        """The interface's view of this node."""
+        return ApiContext(
+            chain=self.network.chain,
+            feed=self.feed,
+            kinds=program().kinds,
+            submit=self.submit,
+            pending=self.waiting.__contains__,
+            status=self.status,
+            ready=lambda: self.ready,
+        )
+
+
+@asynccontextmanager
+async def serve_app(app: web.Application) -> AsyncIterator[str]:
+    """Serve `app`; give its URL."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        yield f"http://{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def serve(network: Network) -> AsyncIterator[tuple[str, Node]]:
+    """Serve a node of `network`; give its URL and what stands behind it."""
+    certificate = network.chain.store.certified()
+    node = Node(network, Feed(0 if certificate is None else certificate.height))
+    async with serve_app(build_api(node.context)) as url:
+        yield url, node
+
+
+@dataclass(frozen=True)
+class Got:
+    """An HTTP answer, read whole."""
+
+    status: int
+    headers: Any
+    body: Any
+
+
+async def get(url: str, **options: Any) -> Got:
+    """GET, JSON decoded if it is JSON."""
+    return await call("GET", url, **options)
+
+
+async def call(method: str, url: str, **options: Any) -> Got:
+    """Any request."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, url, **options) as response,
+    ):
+        data = await response.read()
+        body = json.loads(data) if data and "json" in response.content_type else data
+        return Got(response.status, response.headers, body)
+
+
+def proof_of(cls: type[Any], answer: Any) -> Any:
+    """The proof of an answer, unpacked."""
+    return unpack(cls, base64.b64decode(answer["proof"]), 2**25)
