@@ -1,0 +1,188 @@
+"""What a verifier fails, passes and abstains from, with the reason that a person reads."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fl.attack import sign_flip
+from fl.experiment import POISON_SCALE
+from fl.fixed import INT32_MAX, Ints, norm
+from fl.model import Rows
+from fl.trace import Origin, root
+from fl.train import Result, train
+from fl.trial import terms
+from fl.verify import SCORING_ROWS_MIN, Case, Judgement, judge, norm_bound, update_norm
+from fl.weights import pack_update
+from tests.fl.learning import SPECS, TRAINING, base_of, job_of, rows_of
+from vm.learning import MICRO, Decision, Evidence, Policy, Update, UpdateStatus
+from vm.shape import NOTE_BYTES_MAX
+
+SPEC = SPECS["logistic"]
+BASE = base_of(SPEC)
+SCORING = rows_of(SPEC, 80, seed=9)
+POLICY = Policy(norm_factor=3 * MICRO, margin=50_000)
+TERMS = replace(terms("risk", ()), training=TRAINING, policy=POLICY)
+HONEST = train(job_of(SPEC), BASE, rows_of(SPEC))
+OTHERS = [HONEST.norm * 9 // 10, HONEST.norm * 11 // 10]
+
+
+def packed(result: Result) -> bytes:
+    """The update's file."""
+    return pack_update(SPEC, 24, result.delta, result.segments)
+
+
+def record_of(result: Result, blob: bytes) -> Update:
+    """The chain's record of an update, as its trainer describes it."""
+    return Update(
+        task="preterm",
+        round=1,
+        organisation="hospital-1",
+        trainer="hospital-1.trainer",
+        dataset="made-up",
+        base_version=0,
+        blob="",
+        blob_bytes=len(blob),
+        norm=result.norm,
+        trace=root(Origin("preterm", 1, "hospital-1.trainer", "made-up"), result.segments),
+        segments=len(result.segments),
+        evidence=Evidence.COMMITTED,
+        transaction=b"",
+        height=1,
+        status=UpdateStatus.SUBMITTED,
+    )
+
+
+def judged(result: Result, rows: Rows = SCORING, **changes: object) -> Judgement:
+    """The verdict on a result among two honest others; `changes` are to the chain's record."""
+    blob = packed(result)
+    case = Case(SPEC, 24, TERMS, BASE, [result.norm, *OTHERS], rows)
+    judgement = judge(case, replace(record_of(result, blob), **changes), blob)  # type: ignore[arg-type]
+    assert len(judgement.reason.encode()) <= NOTE_BYTES_MAX
+    return judgement
+
+
+def moved(delta: Ints) -> Result:
+    """A result with another delta whose trace is bent to fit."""
+    return sign_flip(BASE, replace(HONEST, delta=-delta), 1)
+
+
+def test_an_honest_update_passes_with_a_rounded_score() -> None:
+    """The score is the log-loss of base + update, to a hundredth of a nat and no finer."""
+    judgement = judged(HONEST)
+
+    assert (judgement.decision, judgement.code) == (Decision.PASS, "verdict.pass")
+    assert judgement.score_bp is not None
+    assert judgement.score_bp % 100 == 0
+    assert 0 < judgement.score_bp < 10_000
+
+
+def test_a_scaled_sign_flip_fails_by_its_norm() -> None:
+    """Its trace is in order, so the norm bound must catch it; the reason says by how much."""
+    judgement = judged(sign_flip(BASE, HONEST, POISON_SCALE))
+
+    assert (judgement.decision, judgement.code) == (Decision.FAIL, "update.norm_bound")
+    assert "at most 3.0 x the round's median" in judgement.reason
+    assert "found 4.5 x" in judgement.reason  # 5 over the median, which is the larger other's 1.1
+    assert judgement.score_bp is None
+
+
+def test_a_claimed_norm_must_be_the_update_s() -> None:
+    """A small claim does not hide a large update from those who read records only."""
+    judgement = judged(HONEST, norm=HONEST.norm - 1)
+
+    assert judgement.code == "update.norm_claimed"
+
+
+def test_the_bound_is_a_multiple_of_the_lower_median() -> None:
+    """Of an even number the lower middle counts, so that half of the updates cannot raise it."""
+    assert norm_bound(POLICY, [10, 20, 1_000, 1_000]) == 60
+
+
+def test_an_update_within_bounds_that_harms_fails_by_losses() -> None:
+    """A sign flip by 2 keeps under the norm bound of 3, yet not off the verifier's rows."""
+    judgement = judged(sign_flip(BASE, HONEST, 2))
+
+    assert (judgement.decision, judgement.code) == (Decision.FAIL, "update.loss")
+    assert judgement.score_bp is None
+
+
+def test_a_harm_within_margin_and_error_passes() -> None:
+    """What chance on these rows may explain blames nobody."""
+    slight = HONEST.delta // 50
+
+    judgement = judged(moved(-slight))
+
+    assert judgement.decision is Decision.PASS
+
+
+def test_few_scoring_rows_abstain() -> None:
+    """A verifier without enough rows of its own says so, and guesses nothing."""
+    few = judged(HONEST, SCORING.take(range(SCORING_ROWS_MIN - 1)))
+    enough = judged(HONEST, SCORING.take(range(SCORING_ROWS_MIN)))
+
+    assert (few.decision, few.code) == (Decision.ABSTAIN, "verdict.no_scoring_rows")
+    assert enough.decision is Decision.PASS
+
+
+def test_few_scoring_rows_still_fail_what_needs_none() -> None:
+    """The norm bound is judged before any row is looked at."""
+    flipped = sign_flip(BASE, HONEST, POISON_SCALE)
+
+    assert judged(flipped, SCORING.take([])).code == "update.norm_bound"
+
+
+def test_a_file_of_another_form_fails() -> None:
+    """A truncated blob, and one with another header, are the trainer's fault."""
+    blob = packed(HONEST)
+    case = Case(SPEC, 24, TERMS, BASE, [HONEST.norm], SCORING)
+    update = record_of(HONEST, blob)
+
+    assert judge(case, update, blob[:-1]).code == "update.size"
+    assert judge(case, update, blob.replace(b"I32", b"F32")).code == "update.header"
+
+
+def test_weights_pushed_off_the_grid_fail() -> None:
+    """Base + update must fit int32 before any norm is compared."""
+    far = HONEST.delta.copy()
+    far[0] = INT32_MAX - BASE[0] + 1 if BASE[0] > 0 else -INT32_MAX - 1 - BASE[0] - 1
+    result = replace(HONEST, delta=far, norm=norm(far))
+
+    assert judged(result).code == "update.range"
+
+
+def test_an_update_without_its_training_fails() -> None:
+    """A free rider who sends the trace of one training with the delta of another is found."""
+    judgement = judged(replace(HONEST, delta=HONEST.delta + 1, norm=norm(HONEST.delta + 1)))
+
+    assert (judgement.code, judgement.segment) == ("trace.final", 3)
+
+
+def test_a_zero_update_fails() -> None:
+    """Who sends nothing new did not train."""
+    judgement = judged(moved(np.zeros_like(BASE)))
+
+    assert (judgement.code, judgement.segment) == ("trace.zero", 3)
+
+
+def test_a_copied_trace_fails() -> None:
+    """Another trainer's update under one's own record is not what one's record commits to."""
+    judgement = judged(HONEST, trainer="hospital-2.trainer")
+
+    assert judgement.code == "trace.root"
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40])
+def test_a_malformed_update_has_no_norm(cut: int) -> None:
+    """So it cannot move the median that honest updates are held to."""
+    blob = packed(HONEST)
+
+    assert update_norm(SPEC, 24, 4, blob) == HONEST.norm
+    assert update_norm(SPEC, 24, 4, blob[:cut]) is None
+
+
+def test_a_claim_cannot_shift_the_median() -> None:
+    """Norms in a case come from blobs: of claims the case has none."""
+    fields = set(Case.__dataclass_fields__)
+
+    assert fields == {"spec", "grid_bits", "terms", "base", "norms", "rows"}

@@ -1,0 +1,44 @@
+"""The OPT trial's hospitals, as tests admit them: tables read once, split by a seed."""
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fl.dataset import band, weight
+from fl.experiment import Experiment, admit
+from fl.preprocess import Report, read
+from fl.trial import CLINICS, GRID_BITS, PREPROCESSING, SPEC, terms, write_csv
+from vm.learning import Site
+
+SECRET = bytes(range(32))
+
+
+@cache
+def report_of(clinic: str) -> Report:
+    """What `concilium peer check` finds in one clinic's file."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.csv"
+        write_csv(clinic, path)
+        with path.open(encoding="utf-8", newline="") as lines:
+            return read(lines, PREPROCESSING)
+
+
+def experiment_of(seed: bytes) -> Experiment:
+    """The demo's task on one split of all four clinics."""
+    tables = [report_of(clinic).require() for clinic in CLINICS]
+    sites = [
+        Site(
+            organisation=f"hospital-{number}",
+            trainer=f"hospital-{number}.trainer",
+            verifier=f"hospital-{number}.verifier",
+            dataset=f"opt-{number}",
+            weight=weight(band(len(table.rows))),
+        )
+        for number, table in enumerate(tables, start=1)
+    ]
+    task_terms = terms("preterm", sites)
+    hospitals = [
+        admit(SPEC, task_terms, site, table, SECRET, seed)
+        for site, table in zip(sites, tables, strict=True)
+    ]
+    return Experiment("preterm", SPEC, GRID_BITS, task_terms, hospitals)
