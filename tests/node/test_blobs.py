@@ -291,6 +291,7 @@ def test_a_full_disk_leaves_nothing_half_visible(
     assert refused.value.code == "blob.disk_full"
     assert not store.has(address(content))
     assert files_in(tmp_path / "blobs" / "whole") == before
+    assert all(path.startswith(address(LONG)) for path in files_in(tmp_path / "blobs" / "partial"))
     assert store.load(address(b"before"), 6) == b"before"
     assert store.add(content) == address(content)
     assert store.load(address(content), len(content)) == content

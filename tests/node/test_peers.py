@@ -301,6 +301,33 @@ def test_a_server_that_is_revoked_is_not_spoken_to(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_member_that_is_no_validator_is_not_spoken_to(tmp_path: Path) -> None:
+    """An id that was enrolled anew in another role takes no part."""
+    consortium = Consortium(tmp_path / "c")
+    a, b = consortium.enrol("a"), consortium.enrol("b", Role.TRAINER)
+
+    async def scenario() -> None:
+        async def welcome(request: web.Request) -> web.WebSocketResponse:
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            await socket.receive()
+            return socket
+
+        app = web.Application()
+        app.add_routes([web.get("/peer", welcome)])
+        async with (
+            listening(app, HOST, b.port, server_context(b.files)),
+            Node(consortium, a, {"b": b}).running() as node,
+        ):
+            await node.dialled_in_vain.wait()
+            failure = node.mesh.status()[0].failure
+            assert failure is not None
+            assert failure.startswith("peer.role")
+            assert node.events.empty()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("expelling", ["a", "b"])
 def test_a_member_revoked_since_is_expelled(tmp_path: Path, expelling: str) -> None:
     """Rechecking closes its connection, tells it why, and lets it in no more."""
@@ -422,8 +449,9 @@ def test_a_full_queue_drops_the_newest_and_counts(tmp_path: Path) -> None:
             assert status.queued_bytes <= QUEUE_BYTES_MAX
             heard = [(await b.messages.get())[1] for _ in range(fit)]
             assert heard == list(range(fit))
-            a.mesh.send("b", 99, b"after")
-            assert (await b.messages.get())[1] == 99
+            for number in (98, 99):  # what has left makes room again
+                a.mesh.send("b", number, bytes(MESSAGE_BYTES_MAX))
+                assert (await b.messages.get())[1] == number
             assert b.messages.empty()
 
     asyncio.run(scenario())

@@ -223,7 +223,14 @@ def lying_app(stage: Stage, content: bytes, lie: Callable[[], web.Response]) -> 
     async def chunk(request: web.Request) -> web.Response:
         return lie()
 
-    routes = [web.get("/blobs/{address}", root), web.get("/blobs/{address}/chunks/{i}", chunk)]
+    async def true(request: web.Request) -> web.Response:
+        return web.Response(body=content[:CHUNK_BYTES])
+
+    routes = [
+        web.get("/blobs/{address}", root),
+        web.get("/blobs/{address}/chunks/{i}", chunk),
+        web.get("/true", true),
+    ]
     return build_peer_app(stage.gate, routes)
 
 
@@ -239,7 +246,7 @@ def lying_app(stage: Stage, content: bytes, lie: Callable[[], web.Response]) -> 
         lambda: problem(507, Refused("blob.disk_full", "to pass for trouble of the caller's own")),
         lambda: problem(500, Refused("x" * 10_000, "y" * 10_000)),
         lambda: web.Response(status=404, text="[" * 10_000),
-        lambda: web.Response(status=302, headers={"Location": "http://192.0.2.1/"}),
+        lambda: web.Response(status=302, headers={"Location": "/true"}),
     ],
     ids=[
         *("empty", "other", "cut", "cut chunk", "long", "our trouble", "shouting", "nested"),
