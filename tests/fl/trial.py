@@ -1,13 +1,11 @@
 """The OPT trial's hospitals, as tests admit them: tables read once, split by a seed."""
 
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from fl.dataset import band, weight
 from fl.experiment import Experiment, admit
 from fl.preprocess import Report, read
-from fl.trial import CLINICS, GRID_BITS, PREPROCESSING, SPEC, terms, write_csv
+from fl.trial import CLINICS, GRID_BITS, PREPROCESSING, SPEC, csv_of, terms
 from vm.learning import Site
 
 SECRET = bytes(range(32))
@@ -16,11 +14,7 @@ SECRET = bytes(range(32))
 @cache
 def report_of(clinic: str) -> Report:
     """What `concilium peer check` finds in one clinic's file."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.csv"
-        write_csv(clinic, path)
-        with path.open(encoding="utf-8", newline="") as lines:
-            return read(lines, PREPROCESSING)
+    return read(csv_of(clinic).splitlines(keepends=True), PREPROCESSING)
 
 
 def experiment_of(seed: bytes) -> Experiment:
