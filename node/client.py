@@ -221,6 +221,10 @@ class Client:
         """The newest certified header that the first node to answer has."""
         return await self.ask("/v1/checkpoints?limit=1", self._read_header)
 
+    async def header_at(self, height: int) -> Header:
+        """The certified header of a height, proven."""
+        return await self.ask(f"/v1/blocks/{height}", lambda reply: self._read_block(reply, height))
+
     async def record(self, cls: type[R], *key: str | int) -> R | None:
         """The record under `key` at the node's newest certified height, proven; None if absent."""
         path = BY_RECORD[cls].item(key)
@@ -253,6 +257,20 @@ class Client:
         def check() -> Header:
             certified = unpack(CertifiedHeader, read_base64(page.items[0].proof))
             verify_header(certified, self.chain, self.validators)
+            return certified.header
+
+        return self.verified(reply, check)
+
+    def _read_block(self, reply: Reply, height: int) -> Header:
+        body = reply.read(ProofBody)
+
+        def check() -> Header:
+            certified = unpack(CertifiedHeader, read_base64(body.proof))
+            verify_header(certified, self.chain, self.validators)
+            if certified.header.height != height:
+                raise Refused(
+                    "audit.height", f"expected height {height}, found {certified.header.height}"
+                )
             return certified.header
 
         return self.verified(reply, check)

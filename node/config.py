@@ -3,7 +3,7 @@
 A home is a folder that holds `concilium.toml`; paths in the file are relative to the home. Every
 key can be set by `CONCILIUM_<SECTION>_<KEY>`, lists and tables written as in TOML. A key that
 nobody knows is an error, wherever it stands. There are four kinds of home: a validator's, a
-training peer's, a steward's, and a client's (admin or auditor).
+training peer's, an office's (steward or admin), and a client's (auditor).
 """
 
 import re
@@ -152,6 +152,10 @@ class Training(Section):
 
     dataset: Id = Field(description="id of the dataset's record on chain")
     data: HomePath = Field(description="the rows, as CSV; they never leave this machine")
+    secret: HomePath = Field(
+        description="salts the rows' leaves and parts the rows; lose it and the registered root\n"
+        "can never be shown again"
+    )
     tasks: tuple[Id, ...] = Field(
         max_length=TASKS_MAX, description="tasks that this site takes part in, and no others"
     )
@@ -212,7 +216,7 @@ class PeerConfig(Section):
 
 
 class Office(Section):
-    """Whom a steward asks."""
+    """Whom a steward or an admin asks."""
 
     validators: tuple[ValidatorAddress, ...] = Field(
         min_length=ENDPOINTS_MIN,
@@ -221,8 +225,8 @@ class Office(Section):
     )
 
 
-class StewardConfig(Section):
-    """A steward: registers datasets and models, opens tasks, brings and fetches weights."""
+class OfficeConfig(Section):
+    """A steward (datasets, models, tasks) or an admin (members) of an organisation."""
 
     member: Identity
     tls: Tls
@@ -231,7 +235,7 @@ class StewardConfig(Section):
 
 
 class ClientConfig(Section):
-    """A member that submits and reads over HTTP only: an admin or an auditor."""
+    """A member that reads over HTTP only: an auditor."""
 
     member: Signer
     chain: Chain

@@ -15,8 +15,8 @@ from node.chain import Chain
 from vm.encoding import decode
 from vm.learning import Round, RoundPhase, Task, Update
 from vm.record import Member, Model, Role, Standing
-from vm.sparse import VALUE_BYTES_MAX
 from vm.shape import unpack
+from vm.sparse import VALUE_BYTES_MAX
 
 UPDATES_MAX = 100_000  # update blobs under custody at one time; the oldest is dropped past that
 UNNAMED_MAX = 8  # blobs of one member that no record names yet; the oldest is dropped past that

@@ -18,7 +18,8 @@ class Directory:
         """Take in what the block at `height` wrote; True if a member changed."""
         row = self._chain.store.row(height)
         assert row is not None, "only executed blocks are learned from"
-        return any([self._note(key) for key in row.writes])
+        changed = [self._note(key) for key in row.writes]
+        return any(changed)
 
     def identify(self, spki: bytes) -> Member | None:
         """The member whose enrolled TLS key has this digest, whatever its standing."""

@@ -5,11 +5,9 @@ looked up, for every request, so a revocation on chain needs no restart. The dat
 only warn.
 """
 
-import errno
 import ssl
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 import structlog
@@ -25,7 +23,6 @@ from vm.refusal import Refused
 
 REMINDER = timedelta(minutes=10)  # between two log lines about the same key or peer
 REMINDERS_MAX = 1_024  # remembered at one time; past it the oldest is forgotten
-SHUTDOWN_TIMEOUT_S = 2.0  # for requests in progress when the node stops
 
 MEMBER = web.RequestKey("member", Member)
 
@@ -158,36 +155,3 @@ def build_peer_app(gate: Gate, *tables: Iterable[web.RouteDef]) -> web.Applicati
     for table in tables:
         app.add_routes(table)
     return app
-
-
-@asynccontextmanager
-async def listening(
-    app: web.Application, host: str, port: int, context: ssl.SSLContext
-) -> AsyncIterator[int]:
-    """Serve `app` while the block runs; yields the port (the one drawn, if `port` is 0).
-
-    Raises `Refused("peer.port_busy" | "peer.address")`.
-    """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
-    await runner.setup()
-    try:
-        await _start(web.TCPSite(runner, host, port, ssl_context=context), f"{host}:{port}")
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
-
-
-async def _start(site: web.TCPSite, address: str) -> None:
-    try:
-        await site.start()
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise Refused(
-                "peer.port_busy",
-                f"expected {address} to be free, found another program listening there: stop it, "
-                "or set another port for listen in [peer]",
-            ) from error
-        raise Refused(
-            "peer.address",
-            f"expected an address of this machine to listen on, found {address}: {error.strerror}",
-        ) from error

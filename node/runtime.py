@@ -42,6 +42,7 @@ from consensus.message import (
 )
 from consensus.replica import Replica
 from node.chain import Chain
+from node.halted import Halted
 from node.journal import SEGMENT_BYTES_MAX, Journal
 from node.mempool import Mempool
 from vm.block import Payload
@@ -56,10 +57,6 @@ BATCH_EVENTS_MAX = 256  # between two syncs, so that messages do not wait for ev
 PIPELINE_TRANSACTIONS_MIN = 200  # waiting before a block is proposed beside one in flight
 
 log = structlog.get_logger()
-
-
-class Halted(Exception):  # noqa: N818 - the end of this node, not a mistake of a caller
-    """Consensus demanded that this node stops and serves nothing."""
 
 
 class Network(Protocol):

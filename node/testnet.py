@@ -7,9 +7,9 @@ DIRECTORY/
   hospital-1/validator/     concilium.toml  genesis.json  keys/  tls/
   hospital-1/peer/          the same, for the members trainer and verifier
   hospital-1/steward/       the same
-  hospital-1/admin/         concilium.toml  genesis.json  keys/
+  hospital-1/admin/         the same
   hospital-2/ ...
-  auditor/                  the same as an admin's
+  auditor/                  concilium.toml  genesis.json  keys/
 ```
 """
 
@@ -31,11 +31,11 @@ from node.config import (
     Http,
     Identity,
     Office,
+    OfficeConfig,
     Peer,
     PeerConfig,
     Section,
     Signer,
-    StewardConfig,
     Store,
     Tls,
     Training,
@@ -44,7 +44,7 @@ from node.config import (
     render,
 )
 from node.document import dump
-from node.keyfile import create_key
+from node.keyfile import create_key, create_secret
 from node.pki import Credential, create_authority, issue, spki_digest, write_credential
 from vm.genesis import PROTOCOL, Genesis, check_genesis
 from vm.quorum import VALIDATORS_MAX, VALIDATORS_MIN
@@ -61,6 +61,7 @@ HOST = "127.0.0.1"
 AUTHORITY = Tls(authority=Path("tls/authority.crt"))
 CHAIN = Chain(genesis=Path(GENESIS_FILE))
 STORE = Store(folder=Path("store"))
+ROWS_SECRET = Path("keys/rows.secret")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +151,12 @@ class _Writer:
         )
 
     def write(self) -> None:
-        homes = [self._write_client(self._layout.auditor, AUDITOR, AUDITOR, Role.AUDITOR)]
+        homes = [self._write_auditor()]
         for hospital, address in zip(self._layout.hospitals, self._validators, strict=True):
             homes.append(self._write_validator(hospital, address))
             homes.append(self._write_peer(hospital))
-            homes.append(self._write_steward(hospital))
-            home = self._layout.home(hospital, Role.ADMIN)
-            homes.append(self._write_client(home, f"{hospital}.admin", hospital, Role.ADMIN))
+            homes.append(self._write_office(hospital, Role.STEWARD))
+            homes.append(self._write_office(hospital, Role.ADMIN))
         folder = self._layout.directory / "authority"
         folder.mkdir()
         write_credential(
@@ -193,17 +193,19 @@ class _Writer:
             training=Training(
                 dataset=f"{hospital}.dataset",
                 data=Path("rows.csv"),
+                secret=ROWS_SECRET,
                 tasks=self._tasks,
                 opening=self._opening,
                 validators=self._nearest_first(hospital),
             ),
         )
+        create_secret(home / ROWS_SECRET)
         return self._write_config(home, config)
 
-    def _write_steward(self, hospital: str) -> Path:
-        home = self._layout.home(hospital, "steward")
-        config = StewardConfig(
-            member=self._identity(home, hospital, Role.STEWARD),
+    def _write_office(self, hospital: str, role: Role) -> Path:
+        home = self._layout.home(hospital, role)
+        config = OfficeConfig(
+            member=self._identity(home, hospital, role),
             tls=AUTHORITY,
             chain=CHAIN,
             client=Office(validators=self._nearest_first(hospital)),
@@ -214,11 +216,12 @@ class _Writer:
         """A hospital asks its own validator first: the nearest, and the one it trusts most."""
         return tuple(sorted(self._validators, key=lambda v: v.id != f"{hospital}.validator"))
 
-    def _write_client(self, home: Path, id: str, organisation: str, role: Role) -> Path:
-        key = Path("keys") / f"{role.value}.key"
-        self._enrol(home / key, id, organisation, role, None)
+    def _write_auditor(self) -> Path:
+        home = self._layout.auditor
+        key = Path("keys/auditor.key")
+        self._enrol(home / key, AUDITOR, AUDITOR, Role.AUDITOR, None)
         config = ClientConfig(
-            member=Signer(id=id, key=key),
+            member=Signer(id=AUDITOR, key=key),
             chain=CHAIN,
             client=Client(validators=tuple(validator.http for validator in self._validators)),
         )

@@ -18,20 +18,21 @@ from fl.kinds import program
 from fl.rounds import next_deadline
 from node.admission import ADMITTED, Admission
 from node.aggregator import Aggregator
-from node.api import build_api
+from node.api.app import build_api
 from node.api.context import ApiContext, NodeStatus
-from node.blobs import BlobStore
+from node.blobs import FULL, BlobStore
 from node.chain import Chain
 from node.config import ValidatorConfig
 from node.custody import Custody
 from node.directory import Directory
-from node.home import read_genesis
 from node.feed import Feed
-from node.gate import Gate, build_peer_app, listening
+from node.gate import Gate, build_peer_app
 from node.gossip import Gossip
+from node.home import read_genesis
 from node.intake import Intake
 from node.journal import Journal
 from node.keyfile import read_key
+from node.listen import listening
 from node.mempool import Mempool
 from node.peers import Mesh
 from node.runtime import Runtime, wall_clock_ms
@@ -39,7 +40,6 @@ from node.store import Store
 from node.tls import client_context, server_context
 from node.transfer import BlobService, download, open_session
 from vm.certificate import CheckpointCertificate
-from vm.encoding import MESSAGE_BYTES_MAX
 from vm.genesis import Genesis
 from vm.refusal import Refused
 from vm.shape import pack
@@ -175,6 +175,8 @@ class Validator:
                         self._sweep(),
                     ):
                         group.create_task(work)
+        except BaseExceptionGroup as failures:
+            raise _cause(failures) from failures
         finally:
             self._resources.close()
 
@@ -185,9 +187,7 @@ class Validator:
             open_session(client_context(files), self._gate.admit)
         )
         blobs = BlobService(self._blobs, self._custody.may_read, self._custody.may_write)
-        peer_app = build_peer_app(
-            self._gate, self._mesh.routes(), blobs.routes(), request_bytes_max=MESSAGE_BYTES_MAX
-        )
+        peer_app = build_peer_app(self._gate, self._mesh.routes(), blobs.routes())
         peer, http = config.peer.listen, config.http.listen
         await stack.enter_async_context(
             listening(peer_app, peer.host, peer.port, server_context(files))
@@ -304,6 +304,20 @@ class Validator:
 
     def _connected(self) -> int:
         return sum(peer.connected for peer in self._mesh.status())
+
+
+def _cause(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure that stopped a node; a full disk as a refusal that says what to do."""
+    first: BaseException = failures
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    if isinstance(first, OSError) and first.errno in FULL:
+        return Refused(
+            "disk.full",
+            f"expected room for the journal, found none ({first.strerror}): free some and start "
+            "again; nothing that was acknowledged is lost",
+        )
+    return first
 
 
 class _Consensus:

@@ -73,6 +73,7 @@ def peer(folder: Path) -> PeerConfig:
         training=Training(
             dataset="hospital-1.dataset",
             data=folder / 'rows "a\\b".csv',
+            secret=folder / "keys/rows.secret",
             tasks=("one", "two"),
             opening=False,
             validators=tuple(

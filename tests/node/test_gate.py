@@ -10,7 +10,8 @@ import pytest
 import structlog
 from aiohttp import web
 
-from node.gate import MEMBER, REMINDER, REMINDERS_MAX, Reminders, build_peer_app, listening
+from node.gate import MEMBER, REMINDER, REMINDERS_MAX, Reminders, build_peer_app
+from node.listen import listening
 from node.tls import server_context
 from tests.node.parties import HOST, LONG_AGO, NOW, Consortium, Party, plain_session
 from vm.record import Standing
@@ -137,7 +138,7 @@ def test_a_busy_port_is_named(tmp_path: Path) -> None:
     with socket.create_server((HOST, one.port)), pytest.raises(Refused) as refused:
         asyncio.run(start())
 
-    assert refused.value.code == "peer.port_busy"
+    assert refused.value.code == "listen.port_busy"
     assert f"{HOST}:{one.port}" in refused.value.message
 
 
@@ -154,7 +155,7 @@ def test_an_address_of_another_machine_is_named(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"192\.0\.2\.1") as refused:
         asyncio.run(start())
 
-    assert refused.value.code == "peer.address"
+    assert refused.value.code == "listen.address"
 
 
 def test_a_reminder_is_due_again_after_the_interval() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from node.keyfile import HEADER, create_key, read_key, read_private, write_private
+from node.keyfile import SEED_HEADER, create_key, read_key, read_private, write_private
 from vm.refusal import Refused
 
 SEED = bytes(range(32))
@@ -63,7 +63,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644])
 def test_a_key_that_others_may_touch_is_refused(tmp_path: Path, mode: int) -> None:
     """A key that group or others may read or write is no secret, whatever it holds."""
-    path = write(tmp_path / "a.key", f"{HEADER}\n{SEED.hex()}\n", mode)
+    path = write(tmp_path / "a.key", f"{SEED_HEADER}\n{SEED.hex()}\n", mode)
 
     with pytest.raises(Refused, match=f"{mode:o}") as refused:
         read_key(path)
@@ -74,16 +74,16 @@ def test_a_key_that_others_may_touch_is_refused(tmp_path: Path, mode: int) -> No
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        (f"{HEADER}\n{SEED[:31].hex()}\n", "key.length"),
-        (f"{HEADER}\n{SEED.hex()}00\n", "key.length"),
-        (f"{HEADER}\n\n", "key.length"),
-        (f"{HEADER}\n{SEED.hex()[:-1]}x\n", "key.format"),
+        (f"{SEED_HEADER}\n{SEED[:31].hex()}\n", "key.length"),
+        (f"{SEED_HEADER}\n{SEED.hex()}00\n", "key.length"),
+        (f"{SEED_HEADER}\n\n", "key.length"),
+        (f"{SEED_HEADER}\n{SEED.hex()[:-1]}x\n", "key.format"),
         (f"{SEED.hex()}\n", "key.format"),
         (f"another header\n{SEED.hex()}\n", "key.format"),
-        (f"{HEADER}\n{SEED.hex()}\nmore\n", "key.format"),
+        (f"{SEED_HEADER}\n{SEED.hex()}\nmore\n", "key.format"),
         ("", "key.format"),
         ("\u00e9" * 40, "key.format"),
-        (f"{HEADER}\n{'0' * 256}", "key.length"),
+        (f"{SEED_HEADER}\n{'0' * 256}", "key.length"),
     ],
 )
 def test_a_malformed_key_is_refused_without_showing_it(

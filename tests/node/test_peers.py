@@ -1,7 +1,7 @@
 """The mesh of validators over real sockets and mutual TLS, attacked and cut."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node import peers
-from node.gate import build_peer_app, listening
+from node.gate import build_peer_app
+from node.listen import listening
 from node.peers import (
     BACKOFF_MAX_S,
     BACKOFF_MIN_S,
@@ -381,6 +382,34 @@ def test_a_second_connection_of_a_member_replaces_the_first(tmp_path: Path) -> N
             assert await node.messages.get() == ("a", 1, b"still here")
 
     asyncio.run(scenario())
+
+
+def test_a_connection_that_ends_before_it_began_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member expelled in the very moment of joining is closed and forgotten like any other."""
+    consortium = Consortium(tmp_path / "c")
+    a, b = validators(consortium, "a", "b").values()
+
+    def stillborn(group: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        task.cancel()
+        return task
+
+    async def scenario() -> None:
+        async with (
+            Node(consortium, b, {}).running() as node,
+            plain_session(a) as session,
+        ):
+            monkeypatch.setattr(asyncio.TaskGroup, "create_task", stillborn)
+            socket = await raw_peer(session, b)
+            assert (await socket.receive()).type == WSMsgType.CLOSE
+            assert node.mesh.status() == ()
+            assert node.events.empty()
+
+    # The work that was never begun is what Python warns about here.
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        asyncio.run(scenario())
 
 
 def test_the_largest_message_arrives(tmp_path: Path) -> None:

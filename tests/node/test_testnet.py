@@ -14,9 +14,9 @@ from node.config import (
     PORT_MAX,
     ClientConfig,
     Identity,
+    OfficeConfig,
     PeerConfig,
     Signer,
-    StewardConfig,
     ValidatorConfig,
     load,
 )
@@ -53,8 +53,8 @@ def signers(net: Layout) -> Iterator[Signer | Identity]:
         yield load(ValidatorConfig, net.home(hospital, "validator"), {}).member
         peer = load(PeerConfig, net.home(hospital, "peer"), {})
         yield from (peer.trainer, peer.verifier)
-        yield load(StewardConfig, net.home(hospital, "steward"), {}).member
-        yield load(ClientConfig, net.home(hospital, "admin"), {}).member
+        for role in ("steward", "admin"):
+            yield load(OfficeConfig, net.home(hospital, role), {}).member
 
 
 def test_the_genesis_is_sound(net: Layout) -> None:
@@ -79,7 +79,7 @@ def test_each_home_holds_the_key_that_is_enrolled(net: Layout, members: dict[str
 def test_whoever_connects_holds_the_tls_key_that_is_enrolled(
     net: Layout, members: dict[str, Member]
 ) -> None:
-    """Admins and auditors only speak HTTP; everybody else is enrolled with a TLS key."""
+    """The auditor only speaks HTTP; everybody else is enrolled with a TLS key."""
     found = {
         signer.id: spki_digest(
             x509.load_pem_x509_certificate(signer.tls_certificate.read_bytes()).public_bytes(
@@ -91,10 +91,7 @@ def test_whoever_connects_holds_the_tls_key_that_is_enrolled(
     }
 
     assert found == {id: m.transport for id, m in members.items() if m.transport is not None}
-    assert {member.role for id, member in members.items() if id not in found} == {
-        Role.ADMIN,
-        Role.AUDITOR,
-    }
+    assert {member.role for id, member in members.items() if id not in found} == {Role.AUDITOR}
     assert len(set(found.values())) == len(found)
 
 

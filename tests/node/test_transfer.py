@@ -14,7 +14,8 @@ from aiohttp import web
 
 from node.blobs import BlobStore
 from node.cid import CHUNK_BYTES, address, split, summarise
-from node.gate import build_peer_app, listening
+from node.gate import build_peer_app
+from node.listen import listening
 from node.problem import problem
 from node.tls import client_context, server_context
 from node.transfer import BlobService, MayRead, MayWrite, download, open_session, upload

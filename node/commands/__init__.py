@@ -1,0 +1,1 @@
+"""The commands of `concilium`, by who uses them. What needs torch or LevelDB is imported late."""

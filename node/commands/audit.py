@@ -1,0 +1,147 @@
+"""`concilium status` and `concilium audit`: looking from outside, trusting genesis only."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from cyclopts import App
+from rich.table import Table
+
+from node import config
+from node.audit import Audit, audit_model, verify_file, write_file
+from node.client import Client
+from node.commands.report import Format, show
+from node.document import dump
+from node.home import read_genesis
+from node.views import StatusView
+from vm.refusal import Refused
+
+app = App(name="audit", help="Verify what a network says against its genesis document.")
+
+
+@app.command
+def verify(
+    file: Path | None = None,
+    *,
+    home: Path | None = None,
+    genesis: Path | None = None,
+    url: tuple[str, ...] = (),
+    model: str | None = None,
+    version: int | None = None,
+    save: Path | None = None,
+    output: Format = "text",
+) -> None:
+    """Verify a model's whole lineage over HTTP, or a proof file offline.
+
+    Parameters
+    ----------
+    file
+        A proof file to verify offline, instead of asking a network.
+    home
+        An auditor's folder with concilium.toml: genesis and validators are taken from it.
+    genesis
+        The genesis document, if no home is given.
+    url
+        HTTP API of a validator, if no home is given; may be given more than once.
+    model
+        Id of the model to audit.
+    version
+        Which version; the newest if not given.
+    save
+        Write the proof to this file, for `concilium audit verify FILE` elsewhere.
+    """
+    path, urls = _where(home, genesis, url)
+    trusted = read_genesis(path)
+    if file is not None:
+        audit = verify_file(trusted, file.read_bytes())
+    elif model is not None:
+
+        async def fetch() -> Audit:
+            async with Client(trusted, urls) as client:
+                found = await audit_model(client, model, version)
+            if save is not None:
+                _save(save, write_file(found.proof))
+            return found.audit
+
+        audit = asyncio.run(fetch())
+    else:
+        raise Refused("audit.subject", "expected --model or a proof file, found neither")
+    lines = "\n".join(f"  verified: {step}" for step in audit.steps)
+    show(output, dump(audit), f"{audit.subject} at height {audit.height}\n{lines}")
+
+
+def status(
+    *,
+    home: Path | None = None,
+    genesis: Path | None = None,
+    url: tuple[str, ...] = (),
+    output: Format = "text",
+) -> None:
+    """Show how each validator says that it is.
+
+    Parameters
+    ----------
+    home
+        An auditor's folder with concilium.toml: genesis and validators are taken from it.
+    genesis
+        The genesis document, if no home is given.
+    url
+        HTTP API of a validator, if no home is given; may be given more than once.
+    """
+    path, urls = _where(home, genesis, url)
+    found = asyncio.run(_statuses(path, urls))
+    table = Table("validator", "view", "primary", "executed", "certified", "state root", "peers")
+    for at, answer in found.items():
+        if isinstance(answer, Refused):
+            table.add_row(at, answer.message)
+        else:
+            table.add_row(
+                answer.name,
+                str(answer.view),
+                answer.primary,
+                str(answer.executed_height),
+                str(answer.certified_height),
+                answer.state_root[:16],
+                str(answer.peers),
+            )
+    data = {
+        at: {"error": answer.code} if isinstance(answer, Refused) else answer.model_dump()
+        for at, answer in found.items()
+    }
+    show(output, data, table)
+    if all(isinstance(answer, Refused) for answer in found.values()):
+        raise Refused("client.unreachable", "expected one validator to answer, found none")
+
+
+async def _statuses(genesis: Path, urls: tuple[str, ...]) -> dict[str, StatusView | Refused]:
+    trusted = read_genesis(genesis)
+
+    async def ask(url: str) -> StatusView | Refused:
+        try:
+            async with Client(trusted, [url]) as client:
+                return await client.status()
+        except Refused as refused:
+            return refused
+
+    answers = await asyncio.gather(*(ask(url) for url in urls))
+    return dict(zip(urls, answers, strict=True))
+
+
+def _where(
+    home: Path | None, genesis: Path | None, urls: tuple[str, ...]
+) -> tuple[Path, tuple[str, ...]]:
+    """The genesis document and the validators to ask."""
+    if home is not None:
+        settings = config.load(config.ClientConfig, home, os.environ)
+        return genesis or settings.chain.genesis, urls or settings.client.validators
+    if genesis is None:
+        raise Refused("audit.genesis", "expected --home or --genesis, found neither")
+    return genesis, urls
+
+
+def _save(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise Refused("file.exists", f"{path}: expected no file, found one") from error

@@ -1,0 +1,77 @@
+"""`concilium testnet` and `concilium run`."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+
+from node import config
+from node.commands.report import Format, show
+from node.logs import configure_logs
+
+
+def testnet(
+    directory: Path,
+    *,
+    organisations: int = 4,
+    base_port: int = 7100,
+    task: tuple[str, ...] = (),
+    output: Format = "text",
+) -> None:
+    """Write a network on this machine: genesis, and a home for every member.
+
+    Parameters
+    ----------
+    directory
+        Where to write it; nothing may be there yet.
+    organisations
+        Number of hospitals, each with a validator, a training peer, a steward and an admin.
+    base_port
+        First of two TCP ports for each validator.
+    task
+        Id of a task that every training peer will take part in; may be given more than once.
+    """
+    from node.testnet import write_testnet
+
+    layout = write_testnet(
+        directory,
+        now=datetime.now(UTC),
+        organisations=organisations,
+        base_port=base_port,
+        tasks=task,
+    )
+    homes = [str(layout.home(hospital, "validator")) for hospital in layout.hospitals]
+    data = {"directory": str(layout.directory), "genesis": str(layout.genesis), "validators": homes}
+    starts = "\n".join(f"  concilium run {home}" for home in homes)
+    show(output, data, f"Wrote {layout.directory}. Start the validators:\n{starts}")
+
+
+def run(home: Path) -> None:
+    """Run the validator whose home this is, until SIGTERM or Ctrl-C.
+
+    Parameters
+    ----------
+    home
+        Folder with concilium.toml.
+    """
+    from node.validator import Validator
+
+    settings = config.load(config.ValidatorConfig, home, os.environ)
+    configure_logs(settings.log.level, settings.log.format, member=settings.member.id)
+    validator = Validator(settings)
+    asyncio.run(until_signal(validator.run()))
+
+
+async def until_signal(work: Coroutine[None, None, None]) -> None:
+    """Run until done, SIGTERM or SIGINT; a signal lets everything close in order."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not task.cancelled():
+            raise

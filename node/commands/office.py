@@ -1,0 +1,265 @@
+"""What a steward's office does: datasets, models, tasks, and any transaction from a file."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App
+
+from node import config
+from node.client import Client
+from node.commands.report import Format, show
+from node.document import dump, from_json, load
+from node.home import read_genesis
+from node.keyfile import read_key, read_secret
+from node.submitter import Submitter
+from vm.learning import Preprocessing, Terms
+from vm.record import Model, ModelHead
+from vm.refusal import Refused
+
+FILE_BYTES_MAX = 4 * 1024 * 1024  # a task of 256 columns takes about 100 KiB of JSON
+WEIGHTS_BYTES_MAX = 256 * 1024 * 1024  # int32 weights of the largest model are half of it
+
+dataset = App(name="dataset", help="Register a dataset's record; the rows stay where they are.")
+task = App(name="task", help="Open a training task.")
+model = App(name="model", help="Fetch a model's weights.")
+
+
+@dataset.command
+def register(
+    home: Path,
+    *,
+    id: str,
+    data: Path,
+    secret: Path,
+    preprocessing: Path,
+    title: str,
+    condition: tuple[str, ...],
+    region: str,
+    opening: bool = False,
+    output: Format = "text",
+) -> None:
+    """Register root, schema, banded counts and use conditions of local rows.
+
+    Parameters
+    ----------
+    home
+        The steward's folder with concilium.toml.
+    id
+        Id of the new record.
+    data
+        The rows as CSV. They are read here and not sent.
+    secret
+        The file with the secret that salts the rows' leaves; the training peer needs it too.
+    preprocessing
+        JSON file with the columns, as in a task's terms.
+    title
+        What the dataset is, in words.
+    condition
+        A GA4GH DUO code, such as DUO:0000006; may be given more than once.
+    region
+        ISO 3166 code of where the data lies, such as DE or US-MN.
+    opening
+        Permit that snapshots of training are opened to verifiers.
+    """
+    from fl.dataset import describe
+    from node.site import load_data
+
+    columns = load(Preprocessing, _read(preprocessing))
+    local = load_data(data, columns, read_secret(secret))
+    body = describe(
+        id=id,
+        title=title,
+        table=local.table,
+        secret=local.secret,
+        preprocessing=columns,
+        conditions=condition,
+        region=region,
+        opening=opening,
+    )
+    asyncio.run(_submit(home, "dataset.register", body, output))
+
+
+@task.command(name="open")
+def open_(
+    home: Path,
+    terms: Path,
+    *,
+    id: str,
+    weights: Path | None = None,
+    spec: Path | None = None,
+    grid_bits: int = 24,
+    output: Format = "text",
+) -> None:
+    """Open a task; with --weights and --spec, register its model first.
+
+    Parameters
+    ----------
+    home
+        The steward's folder with concilium.toml.
+    terms
+        JSON file with all that the task fixes.
+    id
+        Id of the new task.
+    weights
+        Safetensors file with the model's initial weights in grid units.
+    spec
+        JSON file with the model's layers.
+    grid_bits
+        The grid of weights and updates is 2^-grid_bits, 20 to 24.
+    """
+    asyncio.run(_open_task(home, terms, id, weights, spec, grid_bits, output))
+
+
+@model.command
+def get(
+    home: Path, id: str, *, version: int | None = None, out: Path, output: Format = "text"
+) -> None:
+    """Fetch a model's weights and check them against its record on the chain.
+
+    Parameters
+    ----------
+    home
+        A steward's folder with concilium.toml.
+    id
+        Id of the model.
+    version
+        Which version; the newest if not given.
+    out
+        File to write; it must not exist.
+    """
+    asyncio.run(_get_model(home, id, version, out, output))
+
+
+def submit(home: Path, kind: str, body: Path, *, output: Format = "text") -> None:
+    """Sign and submit one transaction, and wait for its certified receipt.
+
+    Parameters
+    ----------
+    home
+        A steward's or admin's folder with concilium.toml.
+    kind
+        Kind of transaction, such as member.standing.
+    body
+        JSON file with the fields of its body.
+    """
+    from fl.kinds import program
+
+    kinds = program().kinds
+    if kind not in kinds:
+        raise Refused("transaction.kind", f"expected one of {', '.join(kinds)}, found {kind}")
+    content: object = from_json(kinds[kind].body, _parse(body))
+    asyncio.run(_submit(home, kind, content, output))
+
+
+async def _submit(home: Path, kind: str, body: object, output: Format) -> None:
+    async with _pen(home) as submitter:
+        receipt = await submitter.submit(kind, body)
+    show(
+        output,
+        dump(receipt),
+        f"{kind} is certified at height {receipt.height}: {receipt.transaction.hex()}",
+    )
+
+
+async def _open_task(
+    home: Path,
+    terms: Path,
+    id: str,
+    weights: Path | None,
+    spec: Path | None,
+    grid_bits: int,
+    output: Format,
+) -> None:
+    from fl.body import OpenTask, RegisterModel
+    from node.exchange import Exchange
+    from vm.record import ModelSpec
+
+    fixed = load(Terms, _read(terms))
+    settings = config.load(config.OfficeConfig, home, os.environ)
+    async with _pen(home) as submitter:
+        if weights is not None and spec is not None:
+            content = _read(weights, WEIGHTS_BYTES_MAX)
+            folder = home / "blobs"
+            async with Exchange(
+                submitter.client.genesis,
+                settings.member,
+                settings.tls,
+                settings.client.validators,
+                folder,
+            ) as exchange:
+                address = await exchange.bring(content)
+            body = RegisterModel(
+                fixed.model, load(ModelSpec, _read(spec)), grid_bits, address, len(content)
+            )
+            await submitter.submit("model.register", body)
+        receipt = await submitter.submit("task.open", OpenTask(id, fixed))
+    show(output, dump(receipt), f"Task {id} is open since height {receipt.height}")
+
+
+async def _get_model(home: Path, id: str, version: int | None, out: Path, output: Format) -> None:
+    from node.exchange import Exchange
+
+    if out.exists():
+        raise Refused("file.exists", f"{out}: expected no file, found one")
+    settings = config.load(config.OfficeConfig, home, os.environ)
+    async with _pen(home) as submitter:
+        client = submitter.client
+        if version is None:
+            head = await client.record(ModelHead, id)
+            if head is None:
+                raise Refused("model.missing", f"expected model {id}, found none")
+            version = head.version
+        record = await client.record(Model, id, version)
+        if record is None:
+            raise Refused("model.missing", f"expected version {version} of {id}, found none")
+        async with Exchange(
+            client.genesis,
+            settings.member,
+            settings.tls,
+            settings.client.validators,
+            home / "blobs",
+        ) as exchange:
+            content = await exchange.fetch(record.weights, record.weights_bytes)
+    out.write_bytes(content)
+    data = {
+        "id": id,
+        "version": version,
+        "weights": record.weights,
+        "bytes": len(content),
+        "file": str(out),
+    }
+    show(output, data, f"Wrote version {version} of {id}, {len(content)} bytes, to {out}")
+
+
+@asynccontextmanager
+async def _pen(home: Path) -> AsyncIterator[Submitter]:
+    """The pen of the member whose home this is: a steward's or an admin's."""
+    settings = config.load(config.OfficeConfig, home, os.environ)
+    urls = [validator.http for validator in settings.client.validators]
+    async with Client(read_genesis(settings.chain.genesis), urls) as client:
+        yield Submitter(client, settings.member.id, read_key(settings.member.key))
+
+
+def _parse(path: Path) -> Any:
+    try:
+        return json.loads(_read(path))
+    except ValueError as error:
+        raise Refused("document.json", f"{path}: expected JSON, found: {error}") from error
+
+
+def _read(path: Path, bytes_max: int = FILE_BYTES_MAX) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(bytes_max + 1)
+    except OSError as error:
+        raise Refused(
+            "file.unreadable", f"{path}: expected a readable file, found: {error.strerror}"
+        ) from error
+    if len(data) > bytes_max:
+        raise Refused("file.too_large", f"{path}: expected at most {bytes_max} bytes, found more")
+    return data

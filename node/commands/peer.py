@@ -1,0 +1,87 @@
+"""`concilium peer`: the training peer beside a hospital's data."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from cyclopts import App
+from rich.table import Table
+
+from node import config
+from node.commands.network import until_signal
+from node.commands.report import Format, show
+from node.document import dump
+from node.logs import configure_logs
+from vm.refusal import Refused
+
+app = App(name="peer", help="Run a training peer, or check its data first.")
+
+
+@app.command
+def run(home: Path) -> None:
+    """Train and verify in this site's tasks, until SIGTERM or Ctrl-C.
+
+    Parameters
+    ----------
+    home
+        Folder with concilium.toml.
+    """
+    from node.peer import run_peer
+    from node.progress import step_bar
+
+    settings = config.load(config.PeerConfig, home, os.environ)
+    configure_logs(settings.log.level, settings.log.format, member=settings.trainer.id)
+    with step_bar() as on_step:
+        asyncio.run(until_signal(run_peer(settings, on_step=on_step)))
+
+
+@app.command
+def check(home: Path, *, task: str | None = None, output: Format = "text") -> None:
+    """Check this site's rows against a task's preprocessing; nothing leaves the machine.
+
+    Parameters
+    ----------
+    home
+        Folder with concilium.toml.
+    task
+        Id of the task; without it, the first one of [training] tasks.
+    """
+    settings = config.load(config.PeerConfig, home, os.environ)
+    id = task or next(iter(settings.training.tasks), None)
+    if id is None:
+        raise Refused("peer.task", "expected --task, or a task in [training] tasks, found neither")
+    asyncio.run(_check(settings, id, output))
+
+
+async def _check(settings: config.PeerConfig, id: str, output: Format) -> None:
+    from node.client import Client
+    from node.home import read_genesis
+    from node.site import check_data
+    from vm.learning import Task
+
+    urls = [validator.http for validator in settings.training.validators]
+    async with Client(read_genesis(settings.chain.genesis), urls) as client:
+        task = await client.record(Task, id)
+    if task is None:
+        raise Refused("peer.task", f"expected task {id} on the chain, found none")
+    report = check_data(settings.training.data, task.terms.preprocessing)
+    data = {
+        "task": id,
+        "rows": report.rows,
+        "without_outcome": report.without_outcome,
+        "problems": dump(report.problems),
+        "notes": dump(report.notes),
+    }
+    table = Table("", "code", "column", "cells", "first rows", title=str(settings.training.data))
+    for label, findings in (("problem", report.problems), ("note", report.notes)):
+        for found in findings:
+            rows = ", ".join(map(str, found.rows))
+            table.add_row(label, found.code, found.column, str(found.count), rows)
+    verdict = "does not fit" if report.problems else "fits"
+    table.caption = (
+        f"{report.rows} rows, {report.without_outcome} without an outcome: the data {verdict} "
+        f"task {id}"
+    )
+    show(output, data, table)
+    if report.problems:
+        raise Refused("peer.data", f"expected rows that fit task {id}, found the problems above")

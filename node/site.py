@@ -1,0 +1,49 @@
+"""A hospital's own data beside its training peer: read, checked, committed to, parted. It stays.
+
+Nothing here sends anything. What leaves a hospital are the banded record of a dataset
+(`concilium dataset register`), updates and verdicts.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fl.dataset import leaves
+from fl.preprocess import Report, Table, read
+from vm.learning import Preprocessing
+from vm.record import Dataset
+from vm.refusal import Refused
+from vm.tree import root
+
+
+@dataclass(frozen=True, slots=True)
+class LocalData:
+    """Rows as the task's preprocessing reads them, and the secret that salts their leaves."""
+
+    table: Table
+    secret: bytes
+
+    def require_root(self, dataset: Dataset) -> None:
+        """Raise `Refused("peer.dataset_root")` unless these are the rows that were registered."""
+        found = root(leaves(self.table, self.secret))
+        if found != dataset.root:
+            raise Refused(
+                "peer.dataset_root",
+                f"expected the rows registered as {dataset.id}, root {dataset.root.hex()}, found "
+                f"rows of root {found.hex()}: register the changed rows as a new dataset",
+            )
+
+
+def check_data(path: Path, preprocessing: Preprocessing) -> Report:
+    """Read a CSV file by a task's preprocessing; raises `Refused("peer.data")`."""
+    try:
+        with path.open(newline="", encoding="utf-8") as lines:
+            return read(lines, preprocessing)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(
+            "peer.data", f"{path}: expected a readable CSV file in UTF-8, found: {error}"
+        ) from error
+
+
+def load_data(path: Path, preprocessing: Preprocessing, secret: bytes) -> LocalData:
+    """Read rows for training; raises `Refused("peer.data" | "dataset.problems")`."""
+    return LocalData(check_data(path, preprocessing).require(), secret)
