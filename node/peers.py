@@ -263,21 +263,19 @@ class Mesh:
         earlier = self._links.get(member.id)
         self._links[member.id] = link
         link.task = self._group.create_task(self._carry(link, earlier))
-        await asyncio.wait({link.task})
-
-    async def _carry(self, link: _Link, earlier: _Link | None) -> None:
         try:
-            if earlier is not None and earlier.task is not None:
-                earlier.end("peer.replaced")
-                await asyncio.wait({earlier.task})
-            await self._use(link)
-        finally:
+            await asyncio.wait({link.task})
+        finally:  # here, as a task that is cancelled before its first step runs no line of its own
+            link.task.cancel()
             if self._links.get(link.peer) is link:
                 del self._links[link.peer]
                 self._failures[link.peer] = link.failure
-            await _close(link.socket, link.failure)
+            await _close(socket, link.failure)
 
-    async def _use(self, link: _Link) -> None:
+    async def _carry(self, link: _Link, earlier: _Link | None) -> None:
+        if earlier is not None and earlier.task is not None:
+            earlier.end("peer.replaced")
+            await asyncio.wait({earlier.task})
         writer = asyncio.create_task(_write(link))
         log.info("peer.connected", peer=link.peer)
         try:
