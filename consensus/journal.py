@@ -2,7 +2,7 @@
 
 A frame is
 
-    length of body (4 bytes, big-endian) || CRC-32 of those 4 bytes || CRC-32 of body || body || 01
+    length of body (4 bytes, big-endian) || CRC-32 of those 4 bytes || CRC-32 of body || body || a5
 
 and the body is the canonical encoding of one entry. The length has its own checksum, so that a
 damaged length in the middle cannot pass for a short tail; the last byte is never zero, so that a
@@ -28,7 +28,7 @@ from vm.refusal import Refused
 from vm.shape import Height, pack, unpack
 
 FRAME_HEADER_BYTES = 12
-FRAME_END = b"\x01"
+FRAME_END = b"\xa5"  # no single flipped bit makes it zero
 FRAME_BYTES_MAX = ENVELOPE_BYTES_MAX  # the largest entry is an envelope or a payload
 
 

@@ -8,7 +8,7 @@ over one statement, as the paper's pre-prepare with its 2f prepares is.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from consensus.event import Diverged, Fault, Limits
+from consensus.event import Diverged, Limits
 from consensus.journal import Held, Said
 from consensus.log import Ballot, Instance, cast, votes_for
 from consensus.message import (
@@ -17,7 +17,6 @@ from consensus.message import (
     Commit,
     CommitCertificate,
     Envelope,
-    Evidence,
     PayloadReply,
     PayloadRequest,
     Prepare,
@@ -172,7 +171,6 @@ class Ordering:
             self._accept(body, Ballot(body.view, body.digest, proposal.signature))
             instance = self._instances[body.sequence]
             instance.holders = holders.get(body.sequence, ())
-            self.payloads.name(body.digest, body.sequence)
             if instance.committed is not None and instance.committed.digest != body.digest:
                 raise Diverged(f"view {body.view} orders other bytes at height {body.sequence}")
 
@@ -290,15 +288,14 @@ class Ordering:
         earlier = cast(ballots, envelope.sender, ballot)
         if earlier is None:
             return False
-        first = replace(body, digest=earlier.digest)
-        proof = Envelope(envelope.sender, first, earlier.signature, None)
-        self._outbox.put(Fault(Evidence(proof, replace(envelope, payload=None))))
+        self._outbox.accuse(replace(body, digest=earlier.digest), earlier.signature, envelope)
         return True
 
     def _accept(self, body: PrePrepare, ballot: Ballot) -> None:
         instance = self._instances.setdefault(body.sequence, Instance())
         instance.proposal = ballot
         cast(instance.prepares, self.primary, ballot)
+        self.payloads.name(body.digest, body.sequence)
         self.top = max(self.top, body.sequence)
 
     def _hold(self, payload: bytes, sequence: int) -> None:
@@ -325,6 +322,7 @@ class Ordering:
         if self.payloads.get(proposal.digest) is None:
             self._fetch(proposal.digest, sequence, instance.holders)
             return
+        self.payloads.name(proposal.digest, sequence)
         said = self._outbox.said
         if said(Prepare.TAG, self.view, sequence) is None and self.primary != self._outbox.me:
             self.recall(self._outbox.say(Prepare(self.view, sequence, proposal.digest)))

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from consensus.event import Broadcast, Effect, Persist, Rejected, Send
+from consensus.event import Broadcast, Effect, Fault, Persist, Rejected, Send
 from consensus.journal import Entry, Said
 from consensus.message import (
     Body,
     Commit,
     Envelope,
+    Evidence,
     NewView,
     Prepare,
     PrePrepare,
@@ -30,6 +31,7 @@ class Outbox:
         self._sign = sign
         self._effects: list[Effect] = []
         self._said: dict[Slot, Envelope] = {}
+        self._accused: set[str] = set()  # validators whose evidence was given out
 
     def put(self, effect: Effect) -> None:
         """Append an effect."""
@@ -47,6 +49,13 @@ class Outbox:
     def reject(self, peer: str, refusal: Refused) -> None:
         """Report a peer's message that was dropped."""
         self.put(Rejected(peer, refusal.code, refusal.message))
+
+    def accuse(self, earlier: Body, signature: Signature, envelope: Envelope) -> None:
+        """Give out evidence that a sender contradicts `earlier`, once for each validator."""
+        if envelope.sender not in self._accused:
+            self._accused.add(envelope.sender)
+            first = Envelope(envelope.sender, earlier, signature, None)
+            self.put(Fault(Evidence(first, replace(envelope, payload=None))))
 
     def say(self, body: Body, payload: bytes | None = None) -> Envelope:
         """Sign, journal and broadcast the one message for its slot; a second one is our bug."""

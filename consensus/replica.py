@@ -7,7 +7,7 @@ draws or reads a clock.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from consensus.catchup import CatchUp
 from consensus.certificate import Verifier
@@ -20,7 +20,6 @@ from consensus.event import (
     Effect,
     Event,
     Executed,
-    Fault,
     Halt,
     Limits,
     Pending,
@@ -40,7 +39,6 @@ from consensus.message import (
     Commit,
     CommitCertificate,
     Envelope,
-    Evidence,
     NewView,
     PayloadReply,
     PayloadRequest,
@@ -55,7 +53,7 @@ from consensus.ordering import Ordering
 from consensus.outbox import Outbox
 from consensus.status import StatusExchange
 from consensus.timer import Backoff, Timers
-from consensus.viewchange import Plan, ViewChanges
+from consensus.viewchange import ViewChanges
 from vm.certificate import CheckpointCertificate
 from vm.quorum import ValidatorSet
 from vm.refusal import Refused
@@ -231,7 +229,8 @@ class Replica:
                 self._views.on_view_change(envelope, body)
                 self._on_views()
             case NewView() as body:
-                self._entered(self._views.on_new_view(envelope, body))
+                if self._views.on_new_view(envelope, body):
+                    self._entered()
             case Status() as body:
                 self._on_status(envelope.sender, body)
             case PayloadRequest() as body:
@@ -298,9 +297,8 @@ class Replica:
             envelope.sender, body.height, body.header, envelope.signature
         )
         if earlier is not None:
-            first = replace(envelope, body=Checkpoint(body.height, earlier.digest))
-            proof = replace(first, signature=earlier.signature)
-            self._outbox.put(Fault(Evidence(proof, replace(envelope, payload=None))))
+            said = Checkpoint(body.height, earlier.digest)
+            self._outbox.accuse(said, earlier.signature, envelope)
         self._checkpoints.settle(body.height)
         self._stabilise(low)
 
@@ -341,14 +339,12 @@ class Replica:
         if view is not None:
             self._start_view_change(view)
             return
-        self._entered(self._views.lead())
+        if self._views.lead():
+            self._entered()
 
-    def _entered(self, plan: Plan | None) -> None:
-        if plan is None:
-            return
+    def _entered(self) -> None:
         self._timers.cancel(TimerName.VIEW)
         self._outbox.forget(self.view, self._checkpoints.low)
-        self._observe(plan.stable)
         self._ordering.resume()
 
     # Status and catching up
@@ -404,15 +400,16 @@ class Replica:
         payloads = {NULL_DIGEST: b""}
         decided: dict[int, CommitCertificate] = {}
         for entry in entries:
+            if isinstance(entry, Stable):
+                self._checkpoints.restore(entry.certificate)
+        self._ordering.forget(self._checkpoints.low)
+        for entry in entries:
             match entry:
                 case Said(envelope):
                     self._recall(envelope)
                 case Held(sequence, payload):
                     payloads[payload_digest(payload)] = payload
                     self._ordering.payloads.hold(payload, sequence)
-                case Stable(certificate):
-                    self._checkpoints.restore(certificate)
-                    self._forget()
                 case PreparedCertificate():
                     self._ordering.recall_certificate(entry)
                 case CommitCertificate():
@@ -421,7 +418,10 @@ class Replica:
         self._forget()
         blocks: list[Block] = []
         while (proof := decided.get(self.delivered + len(blocks) + 1)) is not None:
-            blocks.append(Block(payloads[proof.digest], proof))
+            decided_payload = payloads.get(proof.digest)
+            if decided_payload is None:
+                break  # it was decided, but its payload had yet to come
+            blocks.append(Block(decided_payload, proof))
         return blocks
 
     def _recall(self, envelope: Envelope) -> None:

@@ -3,12 +3,10 @@
 from dataclasses import dataclass, replace
 
 from consensus.certificate import Verifier
-from consensus.event import Fault
 from consensus.journal import Said
 from consensus.message import (
     NULL_DIGEST,
     Envelope,
-    Evidence,
     NewView,
     PreparedCertificate,
     PrePrepare,
@@ -26,14 +24,9 @@ from vm.refusal import Refused
 class Plan:
     """What a set of view changes makes of a new view: min-s, O, and who holds the payloads."""
 
-    stable: CheckpointCertificate | None  # the newest in the set; the view starts above its height
+    base: int  # height of the newest stable checkpoint in the set; the view starts above it
     proposals: tuple[PrePrepare, ...]  # contiguous; NULL_DIGEST where nothing was prepared
     holders: dict[int, tuple[str, ...]]  # by sequence number: the signers of the certificate
-
-    @property
-    def base(self) -> int:
-        """min-s: the height above which the view starts."""
-        return _height(self.stable)
 
 
 def plan(view: int, view_changes: tuple[SignedViewChange, ...]) -> Plan:
@@ -42,8 +35,7 @@ def plan(view: int, view_changes: tuple[SignedViewChange, ...]) -> Plan:
     The set is used in full: taking only those that share a checkpoint led to endless view changes
     (fabric#1111).
     """
-    stable = max((change.message.stable for change in view_changes), key=_height)
-    base = _height(stable)
+    base = max(_height(change.message.stable) for change in view_changes)
     chosen: dict[int, PreparedCertificate] = {}
     for change in view_changes:
         for certificate in change.message.prepared:
@@ -56,7 +48,7 @@ def plan(view: int, view_changes: tuple[SignedViewChange, ...]) -> Plan:
         PrePrepare(view, n, digests.get(n, NULL_DIGEST)) for n in range(base + 1, top + 1)
     )
     holders = {n: tuple(v.validator for v in cert.votes) for n, cert in chosen.items()}
-    return Plan(stable, proposals, holders)
+    return Plan(base, proposals, holders)
 
 
 def verify_view_change(message: ViewChange, verifier: Verifier, window: int) -> None:
@@ -136,8 +128,7 @@ class ViewChanges:
         earlier = self._heard.get(sender)
         if earlier is not None and earlier.message.view >= body.view:
             if earlier.message.view == body.view and earlier.message != body:
-                first = Envelope(sender, earlier.message, earlier.signature, None)
-                self._outbox.put(Fault(Evidence(first, replace(envelope, payload=None))))
+                self._outbox.accuse(earlier.message, earlier.signature, envelope)
             return
         verify_view_change(body, self._verifier, self._window)
         self._heard[sender] = SignedViewChange(sender, body, envelope.signature)
@@ -163,28 +154,28 @@ class ViewChanges:
         count = sum(item.message.view >= view for item in self._heard.values())
         return count >= self._verifier.validators.quorum
 
-    def lead(self) -> Plan | None:
-        """As primary of the view we asked for, start it once a quorum has asked."""
+    def lead(self) -> bool:
+        """As primary of the view we asked for, start it once a quorum has asked; whether we did."""
         view = self._ordering.view
         if self._ordering.active or self._ordering.primary != self._outbox.me:
-            return None
+            return False
         supporting = tuple(
             item for _, item in sorted(self._heard.items()) if item.message.view == view
         )
         if len(supporting) < self._verifier.validators.quorum:
-            return None
+            return False
         chosen = plan(view, supporting)
         signed = tuple(SignedPrePrepare(item, self._outbox.sign(item)) for item in chosen.proposals)
         message = NewView(view, supporting, signed)
         self._enter(self._outbox.say(message), message, chosen)
-        return chosen
+        return True
 
-    def on_new_view(self, envelope: Envelope, body: NewView) -> Plan | None:
-        """Enter a view whose NewView is valid; raises `Refused` for another."""
+    def on_new_view(self, envelope: Envelope, body: NewView) -> bool:
+        """Enter a view whose NewView is valid; whether we did; raises `Refused` for another."""
         view = self._ordering.view
         if body.view < view or (body.view == view and self._ordering.active):
             self._compare(envelope, body)
-            return None
+            return False
         primary = self._verifier.validators.primary(body.view).id
         if envelope.sender != primary:
             raise Refused("consensus.not_primary", f"expected {primary}, found {envelope.sender}")
@@ -192,7 +183,7 @@ class ViewChanges:
         accepted = replace(envelope, payload=None)
         self._outbox.persist(Said(accepted))
         self._enter(accepted, body, chosen)
-        return chosen
+        return True
 
     def recall_view_change(self, envelope: Envelope, body: ViewChange) -> None:
         """Count our own ViewChange, just said or from the journal."""
@@ -219,7 +210,7 @@ class ViewChanges:
             and accepted.body.view == body.view
             and accepted.body != body
         ):
-            self._outbox.put(Fault(Evidence(accepted, replace(envelope, payload=None))))
+            self._outbox.accuse(accepted.body, accepted.signature, envelope)
 
 
 def _height(certificate: CheckpointCertificate | None) -> int:
