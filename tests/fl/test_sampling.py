@@ -61,17 +61,17 @@ def test_batches_can_start_anywhere(rows: int, batch_rows: int, first: int, coun
 
 @given(st.integers(1, 60), st.integers(1, 70))
 def test_an_epoch_shows_no_row_twice_and_drops_the_short_batch(rows: int, batch_rows: int) -> None:
-    """All batches have one size; an epoch has as many as fit, and the next one another order."""
+    """All batches of two epochs have one size, and each epoch has as many as fit."""
     size = min(rows, batch_rows)
     per_epoch = rows // size
 
-    drawn = batches(BEACON, "opt", rows, batch_rows, 0, per_epoch)
+    drawn = batches(BEACON, "opt", rows, batch_rows, 0, 2 * per_epoch)
 
-    assert len(drawn) == per_epoch
     assert {len(batch) for batch in drawn} == {size}
-    seen = [row for batch in drawn for row in batch]
-    assert len(set(seen)) == len(seen)
-    assert set(seen) <= set(range(rows))
+    for epoch in (drawn[:per_epoch], drawn[per_epoch:]):
+        seen = [row for batch in epoch for row in batch]
+        assert len(set(seen)) == len(seen)
+        assert set(seen) <= set(range(rows))
 
 
 def test_beacon_dataset_and_epoch_each_change_the_order() -> None:

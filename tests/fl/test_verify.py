@@ -165,6 +165,16 @@ def test_a_zero_update_fails() -> None:
     assert (judgement.code, judgement.segment) == ("trace.zero", 3)
 
 
+def test_a_segment_that_moves_further_than_any_update_may_fails() -> None:
+    """A made-up trace that jumps far away and back is held to the round's norm bound."""
+    far = replace(HONEST.segments[1], move=10 * HONEST.norm)
+    result = replace(HONEST, segments=(HONEST.segments[0], far, *HONEST.segments[2:]))
+
+    judgement = judged(result)
+
+    assert (judgement.code, judgement.segment) == ("trace.bound", 1)
+
+
 def test_a_copied_trace_fails() -> None:
     """Another trainer's update under one's own record is not what one's record commits to."""
     judgement = judged(HONEST, trainer="hospital-2.trainer")
