@@ -3,17 +3,16 @@
 from collections.abc import Mapping
 
 from consensus.message import Block, CommitCertificate
+from node.store import BlockRow, Head, Store, View
 from vm import sparse, tree
 from vm.block import Header, check_payload, receipts_root, transactions_root
 from vm.execute import BlockContext, Program, execute_block
 from vm.genesis import Genesis, check_genesis, genesis_writes
 from vm.quorum import ValidatorSet
 from vm.refusal import Refused
-from vm.shape import Digest, pack
+from vm.shape import NOTE_BYTES_MAX, Digest, pack
 from vm.state import State
 from vm.transaction import TX_LIFETIME_BLOCKS_MAX, Transaction
-
-from node.store import BlockRow, Head, Store, View
 
 CLOCK_SKEW_MS_MAX = 30_000  # a fresh proposal's time may lie that far ahead of a backup's clock
 
@@ -98,6 +97,7 @@ class Chain:
             root=update.root,
             positions=tuple(i for i, item in enumerate(transactions) if item.id in executed),
             receipts=done.receipts,
+            messages=tuple(_note(message) for message in done.messages),
             writes=tuple(sorted(done.writes)),
         )
         self._write(header, row, Block(payload, certificate), update)
@@ -135,7 +135,7 @@ class Chain:
             validators=self.validators.digest,
             next_validators=self.validators.digest,
         )
-        row = BlockRow(header, update.root, (), (), tuple(sorted(writes)))
+        row = BlockRow(header, update.root, (), (), (), tuple(sorted(writes)))
         self.head = Head(self.id, 0, header.digest, 0, update.root, tree.EMPTY)
         self._write(header, row, None, update)
         self.store.sync()
@@ -149,6 +149,12 @@ class Chain:
         head = Head(self.id, header.height, digest, header.time_ms, update.root, frontier)
         self.store.write_block(head, row, decided, update, nodes)
         self.head = head
+
+
+def _note(message: str) -> str:
+    """A sentence as a note: printable, cut to its bound."""
+    clean = "".join(char if char.isprintable() else "?" for char in message)
+    return clean.encode("utf-8", "replace")[:NOTE_BYTES_MAX].decode("utf-8", "ignore")
 
 
 class _Remembered:

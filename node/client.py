@@ -37,7 +37,7 @@ from vm.inclusion import (
     verify_transaction,
 )
 from vm.refusal import Refused
-from vm.shape import pack, unpack
+from vm.shape import NOTE_BYTES_MAX, pack, unpack
 from vm.sparse import VALUE_BYTES_MAX
 from vm.state import Record, state_key
 from vm.transaction import Transaction
@@ -82,6 +82,7 @@ class LookupBody(BaseModel):
 
     status: str
     proof: str | None = None
+    message: str | None = Field(default=None, max_length=NOTE_BYTES_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,20 @@ class Reply:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise Refused("http.answer", f"{self.url}: {where}: {first['msg']}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """A proven receipt, and the node's unproven word for it."""
+
+    receipt: Receipt
+    message: str
+
+    def require_applied(self) -> Receipt:
+        """The receipt; raises `Refused` with its code if the transaction failed."""
+        if self.receipt.result is not Result.APPLIED:
+            raise Refused(self.receipt.code, self.message)
+        return self.receipt
 
 
 class Client:
@@ -247,7 +262,8 @@ class Client:
 
     async def receipt(self, id: bytes) -> Receipt | None:
         """The certified receipt of a transaction, proven; None while it is pending or unknown."""
-        return await self.ask(_lookup_path(id), lambda reply: self._read_receipt(reply, id))
+        found = await self.ask(_lookup_path(id), lambda reply: self._read_receipt(reply, id))
+        return None if found is None else found.receipt
 
     def _read_header(self, reply: Reply) -> Header:
         page = reply.read(PageBody)
@@ -306,7 +322,7 @@ class Client:
 
         return self.verified(reply, check)
 
-    def _read_receipt(self, reply: Reply, id: bytes) -> Receipt | None:
+    def _read_receipt(self, reply: Reply, id: bytes) -> _Outcome | None:
         if reply.status == 404:
             return None
         body = reply.read(LookupBody)
@@ -314,10 +330,10 @@ class Client:
         if text is None:
             return None
 
-        def check() -> Receipt:
+        def check() -> _Outcome:
             proof = unpack(TransactionProof, read_base64(text))
             expect_key(verify_transaction(proof, self.chain, self.validators).id, id)
-            return proof.receipt
+            return _Outcome(proof.receipt, body.message or "")
 
         return self.verified(reply, check)
 
@@ -340,10 +356,10 @@ class Client:
             refusals = []
             for url in tuple(self.urls):
                 refused = await self._offer(url, transaction)
-                receipt = await self._await_receipt(url, transaction.id, patient=refused is None)
-                if receipt is not None:
+                outcome = await self._await_receipt(url, transaction.id, patient=refused is None)
+                if outcome is not None:
                     self._prefer(url)
-                    return _applied(receipt)
+                    return outcome.require_applied()
                 refusals.append(refused)
             answered = [item for item in refusals if item is None or not _passes(item)]
             final = next((item for item in answered if item is not None), None)
@@ -368,16 +384,16 @@ class Client:
             return None
         return Refused(admission.code, f"{url}: {admission.message}")
 
-    async def _await_receipt(self, url: str, id: bytes, *, patient: bool) -> Receipt | None:
+    async def _await_receipt(self, url: str, id: bytes, *, patient: bool) -> _Outcome | None:
         """Ask one node for the receipt, again and again for RESEND_S if `patient`."""
         for _ in range(round(RESEND_S / POLL_S) if patient else 1):
             try:
                 reply = await self._fetch(url, _lookup_path(id), ANSWER_BYTES_MAX)
-                receipt = self._read_receipt(reply, id)
+                outcome = self._read_receipt(reply, id)
             except Refused:
                 return None
-            if receipt is not None:
-                return receipt
+            if outcome is not None:
+                return outcome
             if patient:
                 await asyncio.sleep(POLL_S)
         return None
@@ -460,9 +476,3 @@ def read_base64(text: str) -> bytes:
 
 def _passes(refused: Refused) -> bool:
     return refused.code.startswith(PASSING)
-
-
-def _applied(receipt: Receipt) -> Receipt:
-    if receipt.result is not Result.APPLIED:
-        raise Refused(receipt.code, receipt.message)
-    return receipt

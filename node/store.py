@@ -18,7 +18,7 @@ from vm.block import TRANSACTIONS_MAX, Header, Receipt
 from vm.certificate import CheckpointCertificate
 from vm.encoding import encode
 from vm.refusal import Refused
-from vm.shape import Bytes, Count, Digest, Height, Many, TimeMs, pack, unpack
+from vm.shape import Bytes, Count, Digest, Height, Many, Note, TimeMs, pack, unpack
 from vm.state import Record, state_key
 
 R = TypeVar("R", bound=Record)
@@ -57,7 +57,8 @@ class BlockRow:
     """What execution left of one block beside the state.
 
     `positions` are the payload's transactions that were executed (repeats are skipped), in step
-    with `receipts`; `writes` are the state keys written.
+    with `receipts` and with `messages`, this node's own words for them; `writes` are the state
+    keys written.
     """
 
     VERSION: ClassVar[int] = 1
@@ -66,6 +67,7 @@ class BlockRow:
     root: sparse.Root
     positions: Annotated[tuple[Count, ...], Many(TRANSACTIONS_MAX)]
     receipts: Annotated[tuple[Receipt, ...], Many(TRANSACTIONS_MAX)]
+    messages: Annotated[tuple[Note, ...], Many(TRANSACTIONS_MAX)]
     writes: Annotated[tuple[Annotated[bytes, Bytes(1, KEY_BYTES_MAX)], ...], Many(WRITES_MAX)]
 
 

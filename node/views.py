@@ -182,19 +182,20 @@ class ReceiptView(BaseModel):
     height: int
     result: str
     code: str
-    message: str
 
 
 class TransactionAnswer(BaseModel):
     """`status` is "pending" (nothing else is known) or "certified".
 
-    `proof` is a `vm.inclusion.TransactionProof`.
+    `proof` is a `vm.inclusion.TransactionProof`; `message` is the node's own word for the
+    receipt's code, and nothing proves it.
     """
 
     id: str
     status: str
     intent: IntentView | None = None
     receipt: ReceiptView | None = None
+    message: str | None = None
     proof: str | None = None
     checkpoint: CheckpointView | None = None
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from vm import digest, tree
 from vm.refusal import Refused
-from vm.shape import Bytes, Code, Digest, Height, Many, Note, TimeMs, pack, unpack
+from vm.shape import Bytes, Code, Digest, Height, Many, TimeMs, pack, unpack
 from vm.transaction import TRANSACTION_BYTES_MAX, Transaction, check_lifetime, read
 
 TRANSACTIONS_MAX = 2_000  # of one block
@@ -61,7 +61,11 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a transaction came to: leaf `index` of the receipts tree."""
+    """What a transaction came to: a leaf of the receipts tree.
+
+    It holds the stable code only. The sentence that goes with it may be worded better one day, and
+    nodes of two releases must still build equal trees.
+    """
 
     VERSION: ClassVar[int] = 1
 
@@ -69,7 +73,6 @@ class Receipt:
     height: Height
     result: Result
     code: Code
-    message: Note
 
 
 def check_payload(

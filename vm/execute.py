@@ -12,7 +12,7 @@ from vm.block import Receipt, Result
 from vm.quorum import ValidatorSet
 from vm.record import Member
 from vm.refusal import Refused
-from vm.shape import NOTE_BYTES_MAX, Digest, unpack
+from vm.shape import Digest, unpack
 from vm.state import State
 from vm.transaction import BODY_BYTES_MAX, Transaction, check_lifetime
 
@@ -65,10 +65,14 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """What a block came to. `transactions` are those that were not repeats, in order."""
+    """What a block came to. `transactions` are those that were not repeats, in order.
+
+    `messages` explain the receipts one by one, for people; no root covers them.
+    """
 
     transactions: tuple[Transaction, ...]
     receipts: tuple[Receipt, ...]
+    messages: tuple[str, ...]
     writes: dict[bytes, bytes]
 
 
@@ -85,21 +89,23 @@ def execute_block(
         hook(state, block)
     state.mark()
     fresh = tuple(item for item in transactions if item.id not in remembered)
-    receipts = tuple(_receipt(state, block, item, program.kinds) for item in fresh)
-    return Executed(fresh, receipts, state.writes)
+    found = [_receipt(state, block, item, program.kinds) for item in fresh]
+    receipts = tuple(receipt for receipt, _ in found)
+    messages = tuple(message for _, message in found)
+    return Executed(fresh, receipts, messages, state.writes)
 
 
 def _receipt(
     state: State, block: BlockContext, transaction: Transaction, kinds: Mapping[str, Kind]
-) -> Receipt:
+) -> tuple[Receipt, str]:
     try:
         _apply(state, block, transaction, kinds)
     except Refused as refused:
         state.rewind()
-        message = _shorten(refused.message)
-        return Receipt(transaction.id, block.height, Result.FAILED, refused.code, message)
+        receipt = Receipt(transaction.id, block.height, Result.FAILED, refused.code)
+        return receipt, refused.message
     state.mark()
-    return Receipt(transaction.id, block.height, Result.APPLIED, "applied", "")
+    return Receipt(transaction.id, block.height, Result.APPLIED, "applied"), ""
 
 
 def _apply(
@@ -119,9 +125,3 @@ def _apply(
     body: Any = unpack(kind.body, intent.body, BODY_BYTES_MAX)
     # 5. the kind's own numbered checks, then its writes
     kind.apply(state, Context(block, sender, transaction.id), body)
-
-
-def _shorten(message: str) -> str:
-    """Cut to a receipt's bound, without control characters."""
-    clean = "".join(char if char.isprintable() else "?" for char in message)
-    return clean.encode("utf-8", "replace")[:NOTE_BYTES_MAX].decode("utf-8", "ignore")

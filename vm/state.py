@@ -1,6 +1,7 @@
 """The state as records: reads fall through to what is stored, writes gather until they are kept."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import ClassVar, Protocol, TypeVar
 
 from vm.encoding import encode
@@ -22,6 +23,8 @@ class Record(Protocol):
 
 
 R = TypeVar("R", bound=Record)
+
+DECODED_MAX = 512  # records kept decoded: a task of 256 columns takes 10 ms to read, and is frozen
 
 
 def state_key(kind: str, key: tuple[str | int, ...]) -> bytes:
@@ -49,7 +52,7 @@ class State:
         data = self.writes.get(name)
         if data is None:
             data = self._read(name)
-        return None if data is None else unpack(cls, data, VALUE_BYTES_MAX)
+        return None if data is None else _decode(cls, data)
 
     def require(self, cls: type[R], *key: str | int) -> R:
         """The record under `key`; raises `Refused("state.missing")`."""
@@ -77,3 +80,8 @@ class State:
                 del self.writes[name]
             else:
                 self.writes[name] = before
+
+
+@lru_cache(maxsize=DECODED_MAX)
+def _decode(cls: type[R], data: bytes) -> R:
+    return unpack(cls, data, VALUE_BYTES_MAX)

@@ -64,12 +64,14 @@ def cursor_below(path: str, height: int) -> str | None:
 def summaries(chain: "Chain", row: "BlockRow") -> list[TransactionSummary]:
     """The transactions of a block with what became of them."""
     return [
-        summary(unpack(Transaction, packed, TRANSACTION_BYTES_MAX), receipt)
-        for packed, receipt in zip(executed(chain, row), row.receipts, strict=True)
+        summary(unpack(Transaction, packed, TRANSACTION_BYTES_MAX), receipt, message)
+        for packed, receipt, message in zip(
+            executed(chain, row), row.receipts, row.messages, strict=True
+        )
     ]
 
 
-def summary(transaction: Transaction, receipt: Receipt) -> TransactionSummary:
+def summary(transaction: Transaction, receipt: Receipt, message: str) -> TransactionSummary:
     """One transaction with what became of it."""
     return TransactionSummary(
         id=receipt.transaction.hex(),
@@ -78,7 +80,7 @@ def summary(transaction: Transaction, receipt: Receipt) -> TransactionSummary:
         sender=transaction.intent.sender,
         result=receipt.result.value,
         code=receipt.code,
-        message=receipt.message,
+        message=message,
     )
 
 

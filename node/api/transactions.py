@@ -105,11 +105,14 @@ def _read_transaction(context: ApiContext, path: Path, _: NoQuery) -> Answer:
 def certified_answer(context: ApiContext, id: bytes, proof: TransactionProof) -> TransactionAnswer:
     """What a certified block made of a transaction."""
     transaction = unpack(Transaction, proof.transaction, TRANSACTION_BYTES_MAX)
+    row = context.chain.store.row(proof.receipt.height)
+    assert row is not None, "the proof was made from it"
     return TransactionAnswer(
         id=id.hex(),
         status="certified",
         intent=_intent_view(context, transaction.intent),
         receipt=ReceiptView.model_validate(dump(proof.receipt)),
+        message=row.messages[proof.index],
         proof=base64_text(pack(proof)),
         checkpoint=checkpoint_view(proof.certified),
     )

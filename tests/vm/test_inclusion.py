@@ -77,7 +77,7 @@ def transaction(nonce: int) -> Transaction:
 STATE = Tree(genesis_writes(GENESIS))
 TRANSACTIONS = tuple(transaction(nonce) for nonce in range(5))
 PACKED = tuple(pack(item) for item in TRANSACTIONS)
-RECEIPTS = tuple(Receipt(item.id, 5, Result.APPLIED, "applied", "") for item in TRANSACTIONS)
+RECEIPTS = tuple(Receipt(item.id, 5, Result.APPLIED, "applied") for item in TRANSACTIONS)
 HISTORY = [bytes((number,)) * 32 for number in range(5)]  # digests of headers 0 to 4
 HEADER = Header(
     chain=CHAIN,
