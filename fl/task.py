@@ -3,6 +3,7 @@
 from math import prod
 
 from fl.body import OpenTask, RegisterModel
+from fl.dataset import weight
 from fl.preprocess import MISSING
 from fl.rounds import open_tasks, start_round
 from fl.spec import check_blob_bytes, check_spec
@@ -12,7 +13,6 @@ from vm.learning import (
     MICRO,
     SEGMENTS_MAX,
     TASKS_OPEN_MAX,
-    WEIGHT_MAX,
     Aggregation,
     Column,
     Evidence,
@@ -120,11 +120,6 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
     start_round(state, context.block, task)
 
 
-def dataset_weight(dataset: Dataset) -> int:
-    """A dataset's weight in an aggregate: the low end of its published row band, 1 to the cap."""
-    return min(max(dataset.rows.low, 1), WEIGHT_MAX)
-
-
 def _check_columns(spec: ModelSpec, classes: int, preprocessing: Preprocessing) -> None:
     """Every cell has one meaning, and the model has an input for each column."""
     inputs, columns = prod(spec.input), preprocessing.columns
@@ -208,10 +203,10 @@ def _check_site(state: State, site: Site, terms: Terms) -> None:
             f"of {dataset.organisation}",
         )
     _check_dataset(dataset, terms)
-    if site.weight != dataset_weight(dataset):
+    if site.weight != weight(dataset.rows):
         raise Refused(
             "task.weight",
-            f"expected weight {dataset_weight(dataset)} for {dataset.id}, found {site.weight}",
+            f"expected weight {weight(dataset.rows)} for {dataset.id}, found {site.weight}",
         )
 
 

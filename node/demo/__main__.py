@@ -18,9 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from fl.trial import ROUNDS
 from node.client import Client
 from node.commands.report import INTERRUPTED, USAGE, show_refusal
-from node.demo import job, summary
+from node.demo import job, splits, summary
 from node.demo.processes import Processes, free_ports
-from node.demo.splits import FURTHER_SPLITS, Splits
 from node.home import read_genesis
 from node.testnet import Layout
 from vm.learning import Round
@@ -61,7 +60,7 @@ def demo(
 
 async def _run(directory: Path, rounds: int, serve: bool) -> dict[str, Any]:
     started = time.monotonic()
-    with _progress(rounds + 1 + FURTHER_SPLITS) as (tell, advance):
+    with _progress(rounds + 1 + splits.FURTHER_SPLITS) as (tell, advance):
         tell("writing genesis, keys, certificates and homes; reading the trial's four clinics")
         ports = free_ports(8)
         layout = await asyncio.to_thread(job.write_network, directory, ports)
@@ -108,11 +107,16 @@ async def _work(
     audit = await job.audit(layout)
     tell(f"the auditor verified {len(audit['steps'])} steps from the genesis file alone")
     validators = await job.compare_validators(layout, urls)
-    weights = (layout.directory / job.WEIGHTS_FILE).read_bytes()
-    poisoned = {job.POISONED_ROUND: layout.hospitals[job.ATTACKER]}
-    splits = await asyncio.to_thread(Splits, layout, task, base, weights)
-    tell(f"running {FURTHER_SPLITS} further splits in one process for mean and standard error")
-    figures = await asyncio.to_thread(splits.figures, ended, final.weights, poisoned, advance)
+    chain = splits.Chain(
+        task=task,
+        base=base,
+        weights=(layout.directory / job.WEIGHTS_FILE).read_bytes(),
+        rounds=ended,
+        final=final.weights,
+        poisoned={job.POISONED_ROUND: layout.hospitals[job.ATTACKER]},
+    )
+    tell(f"running {splits.FURTHER_SPLITS} further splits for mean and standard error")
+    figures = await asyncio.to_thread(splits.figures, layout, chain, advance)
     return summary.document(
         wall_s=time.monotonic() - started,
         validators=validators,

@@ -4,25 +4,21 @@ The same `fl` code as on the network. Given the chain's beacons and the hospital
 their rows, it must come to the chain's weights, byte for byte.
 """
 
+import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 
-from fl.experiment import (
-    Comparison,
-    Experiment,
-    Hospital,
-    Plan,
-    admit,
-    beacons,
-    mean_and_error,
-)
-from fl.fixed import Ints
+import torch
+
+from fl.experiment import Comparison, Experiment, Plan, admit, beacons, mean_and_error
 from fl.weights import pack_weights, unpack_weights
 from node.cid import address
 from node.keyfile import read_secret
 from node.site import load_data
-from node.testnet import Layout
+from node.testnet import ROWS_SECRET, Layout
 from vm.digest import SALT, digest
 from vm.learning import Round, Task, UpdateStatus
 from vm.record import Model
@@ -44,67 +40,72 @@ class Figures:
     reproduced: bool
 
 
-class Splits:
-    """The hospitals' rows, parted as often as needed."""
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What the network did, as far as running it again needs it.
 
-    def __init__(self, layout: Layout, task: Task, base: Model, weights: bytes) -> None:
-        self._task = task
-        self._model = base
-        self._base = unpack_weights(base.spec, base.grid_bits, weights)
-        self._data = []
-        for site in task.terms.sites:
-            home = layout.home(site.organisation, "peer")
-            secret = read_secret(home / "keys/rows.secret")
-            self._data.append(load_data(home / "rows.csv", task.terms.preprocessing, secret))
+    `final` is the address of the final weights; `poisoned` maps a round's number to the
+    organisation that sent a poisoned update in it.
+    """
 
-    def figures(
-        self,
-        rounds: Sequence[Round],
-        final: str,
-        poisoned: dict[int, str],
-        on_split: Callable[[], None],
-    ) -> Figures:
-        """Run the chain's split and `FURTHER_SPLITS` others.
+    task: Task
+    base: Model
+    weights: bytes
+    rounds: tuple[Round, ...]
+    final: str
+    poisoned: dict[int, str]
 
-        `final` is the address of the chain's final weights; `poisoned` maps a round's number to
-        the organisation that sent a poisoned update in it.
-        """
-        plans = [_plan(found, poisoned.get(found.number)) for found in rounds]
-        chain, weights = self._compare(self._experiment(None), plans)
-        on_split()
-        spec, bits = self._model.spec, self._model.grid_bits
-        comparisons = [chain]
-        for _ in range(FURTHER_SPLITS):
-            seed = secrets.token_bytes(32)
-            drawn = zip(beacons(seed, len(plans)), plans, strict=True)
-            again = [Plan(beacon, plan.poisoned) for beacon, plan in drawn]
-            comparisons.append(self._compare(self._experiment(seed), again)[0])
+
+def figures(layout: Layout, chain: Chain, on_split: Callable[[], None]) -> Figures:
+    """Run the chain's split and `FURTHER_SPLITS` others, as many at a time as there are cores."""
+    seeds: list[bytes | None] = [None]
+    seeds += [secrets.token_bytes(32) for _ in range(FURTHER_SPLITS)]
+    # A forked child would inherit torch's threads and our event loop; a fresh one does not.
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        running = [pool.submit(run_split, layout, chain, seed) for seed in seeds]
+        for future in as_completed(running):
+            future.result()
             on_split()
-        columns = [asdict(comparison) for comparison in comparisons]
-        found = {name: mean_and_error([column[name] for column in columns]) for name in columns[0]}
-        return Figures(
-            splits=len(comparisons),
-            means={name: mean for name, (mean, _) in found.items()},
-            errors={name: error for name, (_, error) in found.items()},
-            chain=asdict(chain),
-            reproduced=address(pack_weights(spec, bits, weights)) == final,
-        )
+    found = [future.result() for future in running]
+    columns = [asdict(comparison) for comparison, _ in found]
+    summary = {name: mean_and_error([column[name] for column in columns]) for name in columns[0]}
+    return Figures(
+        splits=len(found),
+        means={name: mean for name, (mean, _) in summary.items()},
+        errors={name: error for name, (_, error) in summary.items()},
+        chain=columns[0],
+        reproduced=found[0][1] == chain.final,
+    )
 
-    def _compare(self, experiment: Experiment, plans: Sequence[Plan]) -> tuple[Comparison, Ints]:
-        federated = experiment.federate(self._base, plans).weights
-        return experiment.compare(self._base, plans, federated), federated
 
-    def _experiment(self, seed: bytes | None) -> Experiment:
-        """With `seed` None each hospital parts its rows as its training peer does."""
-        hospitals: list[Hospital] = []
-        for site, data in zip(self._task.terms.sites, self._data, strict=True):
-            own = data.secret if seed is None else digest(SALT, seed + data.secret)
-            hospitals.append(
-                admit(self._model.spec, self._task.terms, site, data.table, data.secret, own)
-            )
-        return Experiment(
-            self._task.id, self._model.spec, self._model.grid_bits, self._task.terms, hospitals
-        )
+def run_split(layout: Layout, chain: Chain, seed: bytes | None) -> tuple[Comparison, str]:
+    """The comparison, and the address of the federated weights.
+
+    With `seed` None each hospital parts its rows as its training peer does, and the rounds have
+    the chain's beacons.
+    """
+    torch.set_num_threads(1)  # the splits themselves share the cores
+    plans = [_plan(found, chain.poisoned.get(found.number)) for found in chain.rounds]
+    if seed is not None:
+        drawn = zip(beacons(seed, len(plans)), plans, strict=True)
+        plans = [Plan(beacon, plan.poisoned, plan.absent) for beacon, plan in drawn]
+    spec, bits = chain.base.spec, chain.base.grid_bits
+    base = unpack_weights(spec, bits, chain.weights)
+    experiment = _experiment(layout, chain, seed)
+    federated = experiment.federate(base, plans).weights
+    comparison = experiment.compare(base, plans, federated)
+    return comparison, address(pack_weights(spec, bits, federated))
+
+
+def _experiment(layout: Layout, chain: Chain, seed: bytes | None) -> Experiment:
+    terms, hospitals = chain.task.terms, []
+    for site in terms.sites:
+        home = layout.home(site.organisation, "peer")
+        secret = read_secret(home / ROWS_SECRET)
+        table = load_data(home / "rows.csv", terms.preprocessing, secret).table
+        parts = secret if seed is None else digest(SALT, seed + secret)
+        hospitals.append(admit(chain.base.spec, terms, site, table, secret, parts))
+    return Experiment(chain.task.id, chain.base.spec, chain.base.grid_bits, terms, hospitals)
 
 
 def _plan(found: Round, poisoned: str | None) -> Plan:

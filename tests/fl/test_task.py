@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from fl.dataset import weight as weight_of
 from fl.kinds import program
 from fl.spec import mlp
-from fl.task import dataset_weight
 from tests.fl.dialogue import (
     AGE,
     MODEL,
@@ -266,7 +266,7 @@ def test_weight_is_the_low_end_of_the_row_band(low: int, weight: int) -> None:
     chain = Chain(program())
     chain.applied([dataset(1, rows=Band(low, low + 49), positives=Band(0, 9))])
 
-    assert dataset_weight(chain.get(Dataset, "opt-1")) == weight
+    assert weight_of(chain.get(Dataset, "opt-1").rows) == weight
 
 
 def test_only_stewards_open_tasks() -> None:
