@@ -1,0 +1,164 @@
+"""Catching up by blocks: order, bounds and peers that lie."""
+
+from dataclasses import replace
+
+import pytest
+
+from consensus.catchup import BUFFER_BLOCKS_MAX, BUFFER_BYTES_MAX, CatchUp
+from consensus.certificate import Verifier
+from consensus.event import Connected, Send
+from consensus.message import (
+    BLOCKS_MAX,
+    PAYLOAD_BYTES_MAX,
+    Block,
+    BlockReply,
+    BlockRequest,
+    Status,
+)
+from consensus.outbox import Outbox
+from tests.consensus.certificates import checkpoint, committed
+from tests.consensus.cluster import Cluster
+from tests.consensus.node import CHAIN, KEYS, validator_set
+
+
+def block(height: int, payload: bytes = b"x") -> Block:
+    """A block with a valid certificate."""
+    return Block(payload, committed(0, height, payload))
+
+
+def behind() -> Cluster:
+    """v03 hears only what a test injects, and knows that v00 is at height 10."""
+    cluster = Cluster()
+    cluster.lost = lambda _s, _r, _e: True
+    ahead = Status(0, True, 10, checkpoint(10, b"\1" * 32), (), True)
+    cluster.inject(0, 3, ahead)
+    return cluster
+
+
+def requests(cluster: Cluster) -> list[tuple[str, int]]:
+    """Whom v03 asked for blocks, and from which height on."""
+    return [
+        (receiver, envelope.body.first)
+        for sender, receiver, envelope in cluster.sent
+        if sender == "v03" and isinstance(envelope.body, BlockRequest)
+    ]
+
+
+def test_a_replica_behind_a_stable_checkpoint_asks_for_the_blocks_at_once() -> None:
+    """Its peers have dropped the votes, so only blocks with certificates help."""
+    assert requests(behind()) == [("v00", 1)]
+
+
+def test_blocks_out_of_order_are_buffered_and_delivered_in_order() -> None:
+    """A9 (sawtooth-pbft#166): discarding them stalled the node."""
+    cluster = behind()
+
+    cluster.inject(1, 3, BlockReply((block(3), block(2))))
+    early = list(cluster[3].payloads)
+    cluster.inject(2, 3, BlockReply((block(1),)))
+
+    assert early == []
+    assert cluster[3].payloads == [b"x"] * 3
+
+
+def test_the_next_request_leaves_out_what_is_buffered() -> None:
+    """Blocks are carried once."""
+    cluster = behind()
+
+    cluster.inject(0, 3, BlockReply((block(1), block(2))))
+
+    assert requests(cluster) == [("v00", 1), ("v00", 3)]
+
+
+def test_a_block_whose_certificate_is_forged_is_refused() -> None:
+    """Too few votes, or votes for other bytes, prove nothing."""
+    for bad, code in (
+        (Block(b"x", committed(0, 1, b"x", (0, 1))), "certificate.no_quorum"),
+        (Block(b"y", committed(0, 1, b"x")), "consensus.payload_mismatch"),
+        (
+            Block(b"y", replace(committed(0, 1, b"x"), digest=committed(0, 1, b"y").digest)),
+            "certificate.bad_signature",
+        ),
+        (
+            Block(b"x", replace(committed(0, 2, b"x"), sequence=1)),
+            "certificate.bad_signature",
+        ),
+    ):
+        cluster = behind()
+
+        cluster.inject(0, 3, BlockReply((bad,)))
+
+        assert cluster[3].payloads == []
+        assert cluster[3].rejected[0].code == code
+
+
+def test_a_silent_or_empty_handed_peer_is_left_for_the_next_one() -> None:
+    """Claims cost nothing: each status period without progress another peer is asked."""
+    cluster = behind()
+    cluster.inject(1, 3, Status(0, True, 2**53, None, (), True))
+    cluster.inject(2, 3, Status(0, True, 10, None, (), True))
+
+    cluster.inject(0, 3, BlockReply(()))
+    cluster.pass_time(2_000)
+
+    assert [peer for peer, _ in requests(cluster)][:3] == ["v00", "v01", "v02"]
+
+
+def test_a_reply_holds_no_more_payload_than_one_full_block() -> None:
+    """The envelope stays within its bound whatever the blocks weigh."""
+    cluster = Cluster()
+    cluster.propose(b"1" * (PAYLOAD_BYTES_MAX // 2), b"2" * (PAYLOAD_BYTES_MAX // 2), b"3")
+
+    cluster.inject(3, 0, BlockRequest(1))
+    cluster.inject(3, 0, BlockRequest(3))
+    cluster.inject(3, 0, BlockRequest(4))
+
+    replies = [e.body for _, _, e in cluster.sent if isinstance(e.body, BlockReply)]
+    assert [len(reply.blocks) for reply in replies] == [2, 1, 0]
+
+
+@pytest.mark.parametrize("first", [0, 2**53])
+def test_a_request_out_of_range_is_answered_with_nothing(first: int) -> None:
+    """Heights that do not exist are no way to make a replica work."""
+    cluster = Cluster()
+    cluster.propose(b"one")
+
+    cluster.inject(3, 0, BlockRequest(first))
+
+    replies = [e.body for _, _, e in cluster.sent if isinstance(e.body, BlockReply)]
+    assert replies == [BlockReply(())]
+
+
+def test_the_buffer_holds_a_bounded_number_of_blocks_and_bytes() -> None:
+    """What does not fit is dropped, and asked for when its turn comes."""
+    verifier = Verifier(CHAIN, validator_set(4))
+    catch_up = CatchUp(Outbox(CHAIN, "v03", KEYS[3].sign), verifier, lambda _first, _last: ())
+    count = BUFFER_BLOCKS_MAX + 10
+    for first in range(2, count, BLOCKS_MAX):
+        last = min(first + BLOCKS_MAX, count)
+        reply = BlockReply(tuple(block(height) for height in range(first, last)))
+        catch_up.on_block_reply("v00", reply, delivered=0)
+    assert catch_up.take(BUFFER_BLOCKS_MAX) is not None
+    assert catch_up.take(BUFFER_BLOCKS_MAX + 1) is None
+
+    catch_up.forget(count)
+    large = b"x" * PAYLOAD_BYTES_MAX
+    fitting = BUFFER_BYTES_MAX // PAYLOAD_BYTES_MAX
+    for height in range(2, fitting + 3):
+        catch_up.on_block_reply("v00", BlockReply((block(height, large),)), delivered=0)
+    assert catch_up.take(fitting + 1) is not None
+    assert catch_up.take(fitting + 2) is None
+
+
+def test_a_reconnected_peer_is_told_where_we_stand() -> None:
+    """Both sides then send what the other lacks."""
+    cluster = Cluster()
+    cluster.kill(3)
+    cluster.propose(b"one")
+
+    cluster.restart(3)
+    (effect,) = cluster[3].step(Connected("v00"))
+
+    assert isinstance(effect, Send)
+    assert isinstance(effect.envelope.body, Status)
+    assert cluster[3].payloads == [b"one"]
