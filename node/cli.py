@@ -1,26 +1,28 @@
 """`concilium`: the command line.
 
-Exit codes: 0 done, 1 a bug of ours or a halt by consensus, 2 usage, 3 refused, 4 unreachable,
-5 not verified, 130 interrupted. With `--format json` results go to stdout and errors to stderr,
-both as JSON.
+With `--format json` results go to stdout and errors to stderr, both as JSON. What commands exit
+with is in `node.commands.report`.
 """
 
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import pairwise
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from node.commands import audit, network, office, peer
-from node.commands.report import INTERRUPTED, OK, USAGE, show_halt, show_refusal
+from node.commands.report import EXIT_CODES, INTERRUPTED, OK, show_halt, show_refusal
 from node.halted import Halted
 from vm.refusal import Refused
 
 app = App(
     name="concilium",
     help="A consortium chain on which hospitals train models together.",
+    help_epilogue=EXIT_CODES,
     version=lambda: version("concilium"),
     help_format="plaintext",
+    default_parameter=Parameter(negative=()),  # no --no-opening, no --empty-url
 )
 app.command(network.testnet)
 app.command(network.run)
@@ -36,17 +38,28 @@ app.command(audit.app)
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if tokens is None else tokens)
+    as_json = _wants_json(arguments)
     try:
-        app(arguments, exit_on_error=False, result_action="return_value")
-    except CycloptsError:
-        return USAGE
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return show_refusal(_misused(error), as_json)
     except Refused as refused:
-        return show_refusal(refused, as_json="json" in arguments)
+        return show_refusal(refused, as_json)
     except Halted as halted:
-        return show_halt(halted)
+        return show_halt(halted, as_json)
     except KeyboardInterrupt:
         return INTERRUPTED
     return OK
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether errors go out as JSON: asked before the arguments are parsed, as that may fail."""
+    return "--format=json" in arguments or ("--format", "json") in pairwise(arguments)
+
+
+def _misused(error: CycloptsError) -> Refused:
+    command = " ".join(("concilium", *(error.command_chain or ())))
+    return Refused("usage.arguments", f"{error} See: {command} --help")
 
 
 if __name__ == "__main__":

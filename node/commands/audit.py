@@ -8,9 +8,10 @@ from cyclopts import App
 from rich.table import Table
 
 from node import config
-from node.audit import Audit, audit_model, verify_file, write_file
+from node.audit import FILE_BYTES_MAX, Audit, audit_model, verify_file, write_file
 from node.client import Client
-from node.commands.report import Format, show
+from node.commands.files import check_absent, read_file, write_new
+from node.commands.report import Format, Many, show
 from node.document import dump
 from node.home import read_genesis
 from node.views import StatusView
@@ -25,7 +26,7 @@ def verify(
     *,
     home: Path | None = None,
     genesis: Path | None = None,
-    url: tuple[str, ...] = (),
+    url: Many = (),
     model: str | None = None,
     version: int | None = None,
     save: Path | None = None,
@@ -50,31 +51,35 @@ def verify(
     save
         Write the proof to this file, for `concilium audit verify FILE` elsewhere.
     """
-    path, urls = _where(home, genesis, url)
-    trusted = read_genesis(path)
-    if file is not None:
-        audit = verify_file(trusted, file.read_bytes())
-    elif model is not None:
-
-        async def fetch() -> Audit:
-            async with Client(trusted, urls) as client:
-                found = await audit_model(client, model, version)
-            if save is not None:
-                _save(save, write_file(found.proof))
-            return found.audit
-
-        audit = asyncio.run(fetch())
+    if file is not None and model is None:
+        path, _ = _where(home, genesis, url, offline=True)
+        audit = verify_file(read_genesis(path), read_file(file, FILE_BYTES_MAX))
+    elif model is not None and file is None:
+        path, urls = _where(home, genesis, url)
+        audit = asyncio.run(_audit_model(path, urls, model, version, save))
     else:
-        raise Refused("audit.subject", "expected --model or a proof file, found neither")
+        raise Refused("usage.subject", "expected either --model or a proof file, and not both")
     lines = "\n".join(f"  verified: {step}" for step in audit.steps)
     show(output, dump(audit), f"{audit.subject} at height {audit.height}\n{lines}")
+
+
+async def _audit_model(
+    genesis: Path, urls: tuple[str, ...], model: str, version: int | None, save: Path | None
+) -> Audit:
+    if save is not None:
+        check_absent(save)
+    async with Client(read_genesis(genesis), urls) as client:
+        found = await audit_model(client, model, version)
+    if save is not None:
+        write_new(save, write_file(found.proof).encode())
+    return found.audit
 
 
 def status(
     *,
     home: Path | None = None,
     genesis: Path | None = None,
-    url: tuple[str, ...] = (),
+    url: Many = (),
     output: Format = "text",
 ) -> None:
     """Show how each validator says that it is.
@@ -128,20 +133,14 @@ async def _statuses(genesis: Path, urls: tuple[str, ...]) -> dict[str, StatusVie
 
 
 def _where(
-    home: Path | None, genesis: Path | None, urls: tuple[str, ...]
+    home: Path | None, genesis: Path | None, urls: tuple[str, ...], *, offline: bool = False
 ) -> tuple[Path, tuple[str, ...]]:
-    """The genesis document and the validators to ask."""
+    """The genesis document and the validators to ask, of whom none is needed offline."""
     if home is not None:
         settings = config.load(config.ClientConfig, home, os.environ)
         return genesis or settings.chain.genesis, urls or settings.client.validators
     if genesis is None:
-        raise Refused("audit.genesis", "expected --home or --genesis, found neither")
+        raise Refused("usage.genesis", "expected --home or --genesis, found neither")
+    if not urls and not offline:
+        raise Refused("usage.url", "expected --url of a validator beside --genesis, found none")
     return genesis, urls
-
-
-def _save(path: Path, text: str) -> None:
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise Refused("file.exists", f"{path}: expected no file, found one") from error

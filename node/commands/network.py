@@ -8,8 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from node import config
-from node.commands.report import Format, show
+from node.commands.report import Format, LogFormat, Many, show
+from node.logs import Format as Style
 from node.logs import configure_logs
+
+STYLES: dict[str, Style] = {"text": "pretty", "json": "json"}
 
 
 def testnet(
@@ -17,7 +20,7 @@ def testnet(
     *,
     organisations: int = 4,
     base_port: int = 7100,
-    task: tuple[str, ...] = (),
+    task: Many = (),
     output: Format = "text",
 ) -> None:
     """Write a network on this machine: genesis, and a home for every member.
@@ -48,20 +51,26 @@ def testnet(
     show(output, data, f"Wrote {layout.directory}. Start the validators:\n{starts}")
 
 
-def run(home: Path) -> None:
+def run(home: Path, *, output: LogFormat = None) -> None:
     """Run the validator whose home this is, until SIGTERM or Ctrl-C.
 
     Parameters
     ----------
     home
-        Folder with concilium.toml.
+        The validator's folder with concilium.toml.
     """
     from node.validator import Validator
 
     settings = config.load(config.ValidatorConfig, home, os.environ)
-    configure_logs(settings.log.level, settings.log.format, member=settings.member.id)
+    start_logs(settings.log, output, settings.member.id)
     validator = Validator(settings)
     asyncio.run(until_signal(validator.run()))
+
+
+def start_logs(log: config.Log, output: LogFormat, member: str) -> None:
+    """Log as the home's configuration says, or as the command line does."""
+    style = log.format if output is None else STYLES[output]
+    configure_logs(log.level, style, member=member)
 
 
 async def until_signal(work: Coroutine[None, None, None]) -> None:

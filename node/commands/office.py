@@ -12,6 +12,7 @@ from cyclopts import App
 
 from node import config
 from node.client import Client
+from node.commands.files import check_absent, read_file, write_new
 from node.commands.report import Format, show
 from node.document import dump, from_json, load
 from node.home import read_genesis
@@ -21,7 +22,6 @@ from vm.learning import Preprocessing, Terms
 from vm.record import Model, ModelHead
 from vm.refusal import Refused
 
-FILE_BYTES_MAX = 4 * 1024 * 1024  # a task of 256 columns takes about 100 KiB of JSON
 WEIGHTS_BYTES_MAX = 256 * 1024 * 1024  # int32 weights of the largest model are half of it
 
 dataset = App(name="dataset", help="Register a dataset's record; the rows stay where they are.")
@@ -69,7 +69,7 @@ def register(
     from fl.dataset import describe
     from node.site import load_data
 
-    columns = load(Preprocessing, _read(preprocessing))
+    columns = load(Preprocessing, read_file(preprocessing))
     local = load_data(data, columns, read_secret(secret))
     body = describe(
         id=id,
@@ -112,6 +112,11 @@ def open_(
     grid_bits
         The grid of weights and updates is 2^-grid_bits, 20 to 24.
     """
+    if (weights is None) != (spec is None):
+        raise Refused(
+            "usage.model",
+            "expected both --weights and --spec to register a model, or neither; found one",
+        )
     asyncio.run(_open_task(home, terms, id, weights, spec, grid_bits, output))
 
 
@@ -179,11 +184,11 @@ async def _open_task(
     from node.exchange import Exchange
     from vm.record import ModelSpec
 
-    fixed = load(Terms, _read(terms))
+    fixed = load(Terms, read_file(terms))
     settings = config.load(config.OfficeConfig, home, os.environ)
     async with _pen(home) as submitter:
         if weights is not None and spec is not None:
-            content = _read(weights, WEIGHTS_BYTES_MAX)
+            content = read_file(weights, WEIGHTS_BYTES_MAX)
             folder = home / "blobs"
             async with Exchange(
                 submitter.client.genesis,
@@ -194,7 +199,7 @@ async def _open_task(
             ) as exchange:
                 address = await exchange.bring(content)
             body = RegisterModel(
-                fixed.model, load(ModelSpec, _read(spec)), grid_bits, address, len(content)
+                fixed.model, load(ModelSpec, read_file(spec)), grid_bits, address, len(content)
             )
             await submitter.submit("model.register", body)
         receipt = await submitter.submit("task.open", OpenTask(id, fixed))
@@ -204,8 +209,7 @@ async def _open_task(
 async def _get_model(home: Path, id: str, version: int | None, out: Path, output: Format) -> None:
     from node.exchange import Exchange
 
-    if out.exists():
-        raise Refused("file.exists", f"{out}: expected no file, found one")
+    check_absent(out)
     settings = config.load(config.OfficeConfig, home, os.environ)
     async with _pen(home) as submitter:
         client = submitter.client
@@ -225,7 +229,7 @@ async def _get_model(home: Path, id: str, version: int | None, out: Path, output
             home / "blobs",
         ) as exchange:
             content = await exchange.fetch(record.weights, record.weights_bytes)
-    out.write_bytes(content)
+    write_new(out, content)
     data = {
         "id": id,
         "version": version,
@@ -247,19 +251,6 @@ async def _pen(home: Path) -> AsyncIterator[Submitter]:
 
 def _parse(path: Path) -> Any:
     try:
-        return json.loads(_read(path))
+        return json.loads(read_file(path))
     except ValueError as error:
         raise Refused("document.json", f"{path}: expected JSON, found: {error}") from error
-
-
-def _read(path: Path, bytes_max: int = FILE_BYTES_MAX) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(bytes_max + 1)
-    except OSError as error:
-        raise Refused(
-            "file.unreadable", f"{path}: expected a readable file, found: {error.strerror}"
-        ) from error
-    if len(data) > bytes_max:
-        raise Refused("file.too_large", f"{path}: expected at most {bytes_max} bytes, found more")
-    return data

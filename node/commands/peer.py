@@ -8,29 +8,28 @@ from cyclopts import App
 from rich.table import Table
 
 from node import config
-from node.commands.network import until_signal
-from node.commands.report import Format, show
+from node.commands.network import start_logs, until_signal
+from node.commands.report import Format, LogFormat, show
 from node.document import dump
-from node.logs import configure_logs
 from vm.refusal import Refused
 
 app = App(name="peer", help="Run a training peer, or check its data first.")
 
 
 @app.command
-def run(home: Path) -> None:
+def run(home: Path, *, output: LogFormat = None) -> None:
     """Train and verify in this site's tasks, until SIGTERM or Ctrl-C.
 
     Parameters
     ----------
     home
-        Folder with concilium.toml.
+        The training peer's folder with concilium.toml.
     """
     from node.peer import run_peer
     from node.progress import step_bar
 
     settings = config.load(config.PeerConfig, home, os.environ)
-    configure_logs(settings.log.level, settings.log.format, member=settings.trainer.id)
+    start_logs(settings.log, output, settings.trainer.id)
     with step_bar() as on_step:
         asyncio.run(until_signal(run_peer(settings, on_step=on_step)))
 
@@ -42,14 +41,14 @@ def check(home: Path, *, task: str | None = None, output: Format = "text") -> No
     Parameters
     ----------
     home
-        Folder with concilium.toml.
+        The training peer's folder with concilium.toml.
     task
         Id of the task; without it, the first one of [training] tasks.
     """
     settings = config.load(config.PeerConfig, home, os.environ)
     id = task or next(iter(settings.training.tasks), None)
     if id is None:
-        raise Refused("peer.task", "expected --task, or a task in [training] tasks, found neither")
+        raise Refused("usage.task", "expected --task, or a task in [training] tasks, found neither")
     asyncio.run(_check(settings, id, output))
 
 

@@ -6,53 +6,91 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Parameter
 from rich.console import Console, RenderableType
+from rich.text import Text
 
+from node.halted import Halted
 from vm.refusal import Refused
 
 Format: TypeAlias = Annotated[
-    Literal["text", "json"], Parameter("--format", help="How to print the result.")
+    Literal["text", "json"], Parameter("--format", help="How to print results and errors.")
 ]
+LogFormat: TypeAlias = Annotated[
+    Literal["text", "json"] | None,
+    Parameter("--format", help="How to print logs and errors; as [log] format says if not given."),
+]
+
+Many: TypeAlias = Annotated[tuple[str, ...], Parameter(show_default=False)]
 
 OK = 0
 FAILED = 1  # our own bug, or consensus stopped this node
-USAGE = 2
+USAGE = 2  # the command line itself
 REFUSED = 3  # input, configuration or the chain's rules
-UNREACHABLE = 4  # nobody answered: try again later
+UNREACHABLE = 4  # nobody could answer: try again later
 UNVERIFIED = 5  # an answer that its proof does not bear out
 INTERRUPTED = 130  # Ctrl-C, as shells have it
 
-UNREACHABLE_CODES = frozenset({"client.unreachable", "blob.unreachable", "blob.unavailable"})
-UNVERIFIED_ROOMS = frozenset({"audit", "certificate", "state_path"})
+EXIT_CODES = """Exit codes:
+  0    done
+  1    a bug of ours, or consensus stopped this node
+  2    wrong command line
+  3    refused: input, configuration or the chain's rules
+  4    nobody could answer: try again later
+  5    not verified: a proof does not hold
+  130  interrupted"""
+
+UNREACHABLE_CODES = frozenset(
+    {"api.busy", "blob.unavailable", "blob.unreachable", "client.unreachable", "node.not_ready"}
+)
+# A proof that does not even decode proves nothing either.
+UNVERIFIED_ROOMS = frozenset(
+    {"audit", "certificate", "encoding", "frontier", "lineage", "shape", "state_path"}
+)
+MISSING = frozenset({"lineage.missing"})  # what was asked for is not there: no proof is false
 
 
 def show(output: Format, data: Any, text: RenderableType) -> None:
     """Print a result: `data` as JSON, or `text` for people."""
     if output == "json":
         print(json.dumps(data, indent=2))
-    else:
-        Console(soft_wrap=True).print(text)
+        return
+    # In a pipe or a file there is no edge to fit a table to.
+    width = None if sys.stdout.isatty() else 200
+    Console(soft_wrap=True, markup=False, highlight=False, width=width).print(text)
 
 
 def show_refusal(refused: Refused, as_json: bool) -> int:
     """Print a refusal to stderr and return the exit code for it."""
-    if as_json:
-        document = {"code": refused.code, "message": refused.message}
-        print(json.dumps({"error": document}), file=sys.stderr)
-    else:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"[bold red]{refused.code}[/]: ", refused.message, sep="", markup=True
-        )
-    if refused.code in UNREACHABLE_CODES:
+    _show_error(refused.code, refused.message, as_json)
+    return exit_code(refused.code)
+
+
+def exit_code(code: str) -> int:
+    """What a command that was refused with `code` exits with."""
+    room = code.partition(".")[0]
+    if room == "usage":
+        return USAGE
+    if code in UNREACHABLE_CODES:
         return UNREACHABLE
-    if refused.code.partition(".")[0] in UNVERIFIED_ROOMS:
+    if room in UNVERIFIED_ROOMS and code not in MISSING:
         return UNVERIFIED
     return REFUSED
 
 
-def show_halt(halted: Exception) -> int:
+def show_halt(halted: Halted, as_json: bool) -> int:
     """Say that consensus stopped this node, and what to do."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
-        f"[bold red]halted[/]: {halted}\nKeep this home as it is: it holds the evidence. Compare "
-        "with the other validators (concilium status) before anything is started again."
+    _show_error(
+        "halted",
+        f"{halted}. Keep this home as it is: it holds the evidence. Compare with the other "
+        "validators (concilium status) before anything is started again.",
+        as_json,
     )
     return FAILED
+
+
+def _show_error(code: str, message: str, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": {"code": code, "message": message}}), file=sys.stderr)
+        return
+    # Messages quote input, such as [section] key: nothing in them is markup.
+    text = Text.assemble((code, "bold red"), ": ", message)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(text)
