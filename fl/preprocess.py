@@ -17,6 +17,7 @@ from vm.refusal import Refused
 ROWS_MAX = 1_000_000  # of one hospital's table: read whole into memory
 CELL_CHARS_MAX = 256  # a number or a code; longer cells are not what the column says
 EXAMPLES_MAX = 5  # row numbers named for one problem
+BLANKS = " \t"  # stripped from cells; what else Unicode calls a blank differs between versions
 MISSING = frozenset({"", "NA"})
 MISSING_NOTE_PERCENT = 50  # a column emptier than this is worth a look, yet may be so by nature
 DECIMAL = re.compile(r"[+-]?(?:\d{1,15}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][+-]?\d{1,2})?", re.ASCII)
@@ -135,7 +136,7 @@ def _rows(
     reader = csv.reader(lines, strict=True)
     number = 0
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [name.strip(BLANKS) for name in next(reader, [])]
         places = _places(header, preprocessing, findings)
         if places is None:
             return
@@ -146,7 +147,7 @@ def _rows(
             if len(cells) != len(header):
                 findings.add("row.width", "", number)
                 continue
-            yield [cells[place].strip() for place in places]
+            yield [cells[place].strip(BLANKS) for place in places]
     except csv.Error:
         findings.add("table.malformed", "", number + 1)
 

@@ -4,7 +4,7 @@ from math import prod
 
 from fl.body import OpenTask, RegisterModel
 from fl.dataset import weight
-from fl.preprocess import MISSING
+from fl.preprocess import BLANKS, MISSING
 from fl.rounds import open_tasks, start_round
 from fl.spec import check_blob_bytes, check_spec
 from fl.trace import segment_count
@@ -146,7 +146,7 @@ def _check_columns(spec: ModelSpec, classes: int, preprocessing: Preprocessing) 
 
 def _check_column(column: Column) -> None:
     texts = [level.text for level in column.levels]
-    if len(set(texts)) != len(texts) or any(t != t.strip() or t in MISSING for t in texts):
+    if len(set(texts)) != len(texts) or any(t != t.strip(BLANKS) or t in MISSING for t in texts):
         raise Refused(
             "task.levels",
             f"expected distinct levels of {column.name}, no blanks around, none that means missing",

@@ -122,6 +122,14 @@ def _apply(
     member = state.get(Member, intent.sender)
     sender = check_access(intent.kind, member, intent.sender, intent.public_key)
     # 4. the body is one of this kind
-    body: Any = unpack(kind.body, intent.body, BODY_BYTES_MAX)
+    body = _read_body(kind, intent.body)
     # 5. the kind's own numbered checks, then its writes
     kind.apply(state, Context(block, sender, transaction.id), body)
+
+
+def _read_body(kind: Kind, data: bytes) -> Any:
+    """One code for every fault: which of several the decoder meets first is no part of protocol."""
+    try:
+        return unpack(kind.body, data, BODY_BYTES_MAX)
+    except Refused as refused:
+        raise Refused("transaction.body", f"{refused.code}: {refused.message}") from refused
