@@ -42,7 +42,7 @@ def read_cursor(query: str, text: str) -> bytes:
         cursor = unpack(Cursor, data, CURSOR_BYTES_MAX)
     except (Refused, ValueError, binascii.Error):
         raise _invalid() from None
-    if cursor.seal != _seal(query, cursor.after) or write_cursor(query, cursor.after) != text:
+    if write_cursor(query, cursor.after) != text:
         raise _invalid()
     return cursor.after
 

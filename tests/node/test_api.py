@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -18,6 +19,7 @@ from tests.node.network import (
     POISONER,
     TASK,
     Network,
+    certificate,
     learn,
     open_network,
     register_dataset,
@@ -151,6 +153,20 @@ def test_what_is_not_certified_is_not_shown(network: Network) -> None:
         assert (await get(f"{url}/v1/blocks")).body["items"][0]["height"] == 1
         assert_problem(await get(f"{url}/v1/blocks/2"), 404, "block.missing")
         assert_problem(await get(f"{url}/v1/checkpoints/2"), 404, "checkpoint.missing")
+
+    run(network, check)
+
+
+def test_a_certificate_above_what_is_executed_changes_nothing(network: Network) -> None:
+    """A node that lags serves the newest height that it has both executed and certified."""
+    header = network.block()
+    network.chain.store.write_certificate(
+        certificate(network.genesis, replace(header, height=9), HOSPITALS[:3])
+    )
+
+    async def check(url: str, _: Node) -> None:
+        got = await get(f"{url}/v1/members/hospital-1.trainer")
+        assert got.body["checkpoint"]["header"]["height"] == 1
 
     run(network, check)
 

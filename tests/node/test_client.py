@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from aiohttp import web
 from node import client as client_module
 from node.client import Client, ProofBody
 from node.prove import newest, prove_key, prove_transaction
-from tests.node.network import HOSPITALS, Network, open_network, register_dataset
+from tests.node.network import HOSPITALS, Network, certificate, open_network, register_dataset
 from tests.node.serving import Node, serve, serve_app
 from vm.record import Dataset, Member, Standing
 from vm.refusal import Refused
@@ -21,6 +22,10 @@ from vm.shape import pack
 from vm.state import state_key
 
 DEAD = "http://127.0.0.1:1"  # nothing listens there
+FIRST_EVENT = (
+    b'id: 1\ndata: {"height": 1, "digest": "", "time_ms": 0, "transactions": [], "records": [], '
+    b'"left_out": 0}\n\n'
+)
 
 
 @pytest.fixture
@@ -173,6 +178,41 @@ def test_a_neighbours_record_is_refused_and_the_next_node_asked(network: Network
     asyncio.run(main())
 
 
+def test_what_fewer_than_a_quorum_signed_is_refused_wherever_it_is_read(network: Network) -> None:
+    """Record, list, header and receipt: no way of reading skips the certificate."""
+    view, row = newest(network.chain), network.chain.store.row(1)
+    assert row is not None
+    weak = certificate(network.genesis, row.header, HOSPITALS[:2])
+    record = prove_key(network.chain, view, state_key(Dataset.KIND, ("hospital-1.opt",)))
+    receipt = prove_transaction(network.chain, row.receipts[0].transaction)
+    assert receipt is not None
+    header = replace(record.certified, certificate=weak)
+    forged = encoded(replace(record, certified=header))
+    records = {"proof": forged, "items": [{"proof": forged}], "next": None}
+    receipts = {"status": "certified", "proof": encoded(replace(receipt, certified=header))}
+    headers = {"items": [{"proof": encoded(header)}], "next": None, "proof": encoded(header)}
+
+    async def main() -> None:
+        async with (
+            serve_app(lying(records)) as one,
+            serve_app(lying(receipts)) as two,
+            serve_app(lying(headers)) as three,
+            Client(network.genesis, [one]) as of_records,
+            Client(network.genesis, [two]) as of_receipts,
+            Client(network.genesis, [three]) as of_headers,
+        ):
+            for asked in (
+                of_records.record(Dataset, "hospital-1.opt"),
+                anext(of_records.records(Dataset)),
+                of_receipts.receipt(row.receipts[0].transaction),
+                of_headers.header(),
+                of_headers.header_at(1),
+            ):
+                assert await refusal(asked) == "audit.certificate.no_quorum"
+
+    asyncio.run(main())
+
+
 def test_absence_without_a_proof_is_not_believed(network: Network) -> None:
     """404 alone says nothing about a record."""
     problem = {"code": "record.missing", "detail": "none", "status": 404}
@@ -285,6 +325,29 @@ def test_what_every_node_refuses_is_refused_at_once(network: Network) -> None:
     run(network, check, DEAD)
 
 
+def test_one_nodes_refusal_does_not_outweigh_anothers_admission(network: Network) -> None:
+    """A liar that refuses cannot make the client give up what an honest node has taken."""
+    transaction = register_dataset(network, HOSPITALS[1])
+    refusing = {"transactions": [{"id": None, "code": "access.role", "message": "never"}]}
+
+    async def main() -> None:
+        async with (
+            serve_app(lying(refusing, 422)) as bad,
+            serve(network) as (url, node),
+            Client(network.genesis, [bad, url]) as client,
+        ):
+            offers = [0]
+
+            def count(_: object) -> None:
+                offers[0] += 1
+                node.prompt = offers[0] == 3
+
+            node.judge = count
+            assert (await client.submit_and_wait(transaction)).height == 2
+
+    asyncio.run(main())
+
+
 def test_a_full_node_is_asked_again(network: Network) -> None:
     """A full mempool is no answer to a transaction: the client tries until there is room."""
     transaction = register_dataset(network, HOSPITALS[1])
@@ -377,14 +440,14 @@ def test_admissions_come_in_order(network: Network) -> None:
 
 
 def test_events_go_on_at_another_node(network: Network) -> None:
-    """Heights come once each, in order, past a dead node and a broken stream."""
+    """Heights come once each, in order, past a dead node and a stream that repeats itself."""
     for _ in range(3):
         network.block()
 
     async def broken(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        await response.write(b'id: 1\ndata: {"height": 1}\n\n')
+        await response.write(FIRST_EVENT * 2)
         return response
 
     async def main() -> None:

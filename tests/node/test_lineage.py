@@ -155,6 +155,16 @@ def test_each_broken_rule_is_named(
     assert broken(network, state) == code
 
 
+def test_a_version_of_no_round_of_its_task_is_found(network: Network) -> None:
+    """Rounds that all fit are not enough while a version names another round."""
+    state = Altered(network)
+    state.alter(Task, TASK, base_version=1)
+    state.alter(Model, MODEL, 1, round=7)
+    state.alter(Model, MODEL, 2, round=1)
+    state.alter(Round, TASK, 1, base_version=1, model_version=2)
+    assert broken(network, state) == "lineage.round"
+
+
 def test_a_poisoned_update_cannot_be_written_into_the_accepted(network: Network) -> None:
     """Outcome and status altered together still contradict the verdicts."""
     state = Altered(network)

@@ -252,12 +252,8 @@ assert LATER is not None
         (replace(UNDER_LATER, header=replace(HEADER, height=4)), "audit.history"),
         (replace(UNDER_LATER, header=LATER_HEADER), "audit.history"),
         (replace(UNDER_LATER, certificate=certify(HEADER)), "audit.header"),
-        (
-            replace(
-                UNDER_LATER, later=replace(LATER, header=replace(LATER_HEADER, chain=bytes(32)))
-            ),
-            "audit.chain",
-        ),
+        (replace(UNDER_LATER, later=replace(LATER, header=OTHER_HEADER)), "audit.chain"),
+        (replace(UNDER_LATER, header=OTHER_HEADER), "audit.chain"),
         (
             replace(UNDER_LATER, certificate=certify(LATER_HEADER, ())),
             "audit.certificate.no_quorum",
