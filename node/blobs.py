@@ -9,7 +9,6 @@ partial holds is not written down: what verifies is held. So there is no second 
 crash could part from the first. All methods block: callers on the loop use `asyncio.to_thread`.
 """
 
-import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -28,7 +27,7 @@ from node.cid import (
     split,
     summarise,
 )
-from node.disk import sync_folder, write_at
+from node.disk import is_full, sync_folder, write_at
 from vm.record import BLOB_BYTES_MAX
 from vm.refusal import Refused
 from vm.shape import pack
@@ -40,7 +39,6 @@ OURS = ""  # owner of what the node itself fetches; no member has this id
 
 WHOLE, PARTIAL = "whole", "partial"
 ROOT, CONTENT, OWNER = "root", "content", "owner"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota or file-size limit reached
 
 
 @dataclass(slots=True)
@@ -345,7 +343,7 @@ def _disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if not is_full(error):
             raise
         raise Refused(
             "blob.disk_full",

@@ -1,7 +1,15 @@
 """What has to be said to a disk so that it keeps its word after a power loss."""
 
+import errno
 import os
 from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota or file-size limit reached
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there is no room left; of LevelDB's errors only the system's words are known."""
+    return error.errno in FULL or any(os.strerror(code) in str(error) for code in FULL)
 
 
 def sync_folder(folder: Path) -> None:

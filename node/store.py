@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, TypeVar
 import plyvel
 
 from consensus.message import Block
+from node.disk import is_full
 from vm import sparse, tree
 from vm.block import TRANSACTIONS_MAX, Header, Receipt
 from vm.certificate import CheckpointCertificate
@@ -98,6 +99,8 @@ class Store:
                 bloom_filter_bits=10,
             )
         except plyvel.IOError as error:
+            if is_full(error):
+                raise
             raise Refused(
                 "store.locked",
                 f"expected {folder} readable and used by no other process, found: {error}",

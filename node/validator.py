@@ -20,11 +20,12 @@ from node.admission import ADMITTED, Admission
 from node.aggregator import Aggregator
 from node.api.app import build_api
 from node.api.context import ApiContext, NodeStatus
-from node.blobs import FULL, BlobStore
+from node.blobs import BlobStore
 from node.chain import Chain
 from node.config import ValidatorConfig
 from node.custody import Custody
 from node.directory import Directory
+from node.disk import is_full
 from node.feed import Feed
 from node.gate import Gate, build_peer_app
 from node.gossip import Gossip
@@ -69,6 +70,9 @@ class Validator:
         self._resources = ExitStack()
         try:
             self._open()
+        except OSError as error:
+            self._resources.close()
+            raise _refuse_disk(error) from error
         except BaseException:
             self._resources.close()
             raise
@@ -311,13 +315,17 @@ def _cause(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     first: BaseException = failures
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
-    if isinstance(first, OSError) and first.errno in FULL:
+    return _refuse_disk(first) if isinstance(first, OSError) and is_full(first) else first
+
+
+def _refuse_disk(error: OSError) -> Refused:
+    if is_full(error):
         return Refused(
             "disk.full",
-            f"expected room for the journal, found none ({first.strerror}): free some and start "
-            "again; nothing that was acknowledged is lost",
+            f"expected room for the journal and the chain, found none ({error}): free some and "
+            "start again; nothing that was acknowledged is lost",
         )
-    return first
+    return Refused("store.unusable", f"expected a folder to write the store to, found: {error}")
 
 
 class _Consensus:
