@@ -15,7 +15,7 @@ from consensus.journal import Entry, frame, read_frames
 from node.disk import sync_folder
 from vm.refusal import Refused
 
-SEGMENT_BYTES_MAX = 64 * 1024 * 1024  # a new segment is due past this many bytes
+SEGMENT_BYTES_MAX = 16 * 1024 * 1024  # past it the journal is made anew; a restart reads it whole
 LOCK = "lock"
 SEGMENT = "journal"
 FRESH = "journal.new"

@@ -24,6 +24,7 @@ from node.store import Store
 from tests.harness import genesis_of, key_of
 from vm.genesis import Genesis
 from vm.shape import pack
+from vm.state import State
 from vm.transaction import Transaction, sign
 
 LIMITS = Limits(window=8, view_timeout_ms=400, status_ms=50, status_idle_ms=500)
@@ -50,6 +51,7 @@ class Committee:
         self.genesis: Genesis = genesis_of(organisations)
         self.ids = tuple(f"hospital-{i + 1}.validator" for i in range(organisations))
         self.seats: dict[str, Seat] = {}
+        self.next_deadline: Callable[[State], int | None] = next_deadline
         self._folder = folder
         self._nonce = 0
 
@@ -76,7 +78,7 @@ class Committee:
             journal=journal,
             mempool=mempool,
             network=_Wire(self, id),
-            next_deadline=next_deadline,
+            next_deadline=self.next_deadline,
             on_executed=lambda height: None,
             on_certified=lambda certificate: feed.publish(certificate.height),
             clock_ms=wall_clock_ms,

@@ -3,6 +3,10 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
+import node.runtime
+from node.runtime import wall_clock_ms
 from tests.node.committee import Committee, Seat
 from vm.record import Member, Role
 from vm.registry import EnrolMember
@@ -83,6 +87,56 @@ def test_a_restart_of_all_loses_nothing(tmp_path: Path) -> None:
 
         for seat in committee.seats.values():
             assert members(seat) == ["hospital-1.extra-1", "hospital-1.extra-2"]
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_a_journal_made_anew_remembers_all_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A validator that replaces its journal after every block restarts without losing a block."""
+    monkeypatch.setattr(node.runtime, "SEGMENT_BYTES_MAX", 0)
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        for id in committee.ids:
+            committee.start(id)
+        for number in range(1, 6):
+            await committee.submit(
+                committee.sign("hospital-1.admin", "member.enrol", enrol(number))
+            )
+            await committee.certified(number)
+
+        for id in committee.ids:
+            await committee.stop(id)
+        for id in committee.ids:
+            committee.start(id)
+        await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(6)))
+        await committee.certified(6)
+
+        for seat in committee.seats.values():
+            assert len(members(seat)) == 6
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_a_due_deadline_wakes_an_idle_chain(tmp_path: Path) -> None:
+    """Without any transaction a block is made when a deadline in the state has come."""
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        due = [wall_clock_ms() + 100]
+        committee.next_deadline = lambda state: due[0] if due else None
+        for id in committee.ids:
+            committee.start(id)
+
+        await committee.certified(1)
+        due.clear()
+
+        rows = [seat.chain.store.row(1) for seat in committee.seats.values()]
+        assert {row.receipts for row in rows if row is not None} == {()}
         await committee.stop_all()
 
     asyncio.run(scenario())
