@@ -1,9 +1,10 @@
 """What must hold after every event of a simulated run, whatever fails."""
 
-from consensus.event import Broadcast, Certified, Deliver, Effect, Halt, Send
-from consensus.message import Envelope, Slot, commit_digest, signing_digest, slot_of
+from consensus.event import Broadcast, Certified, Deliver, Effect, Fault, Halt, Send
+from consensus.message import Envelope, Evidence, Slot, commit_digest, signing_digest, slot_of
 from tests.consensus.node import CHAIN, Node
 from vm.certificate import CheckpointCertificate, Vote, verify_checkpoint, verify_votes
+from vm.keys import verify
 from vm.quorum import ValidatorSet
 from vm.refusal import Refused
 
@@ -15,8 +16,9 @@ class Violation(AssertionError):  # noqa: N818 - what a run ends in, not a fault
 class Judge:
     """Watches the honest nodes' effects across crashes and restarts."""
 
-    def __init__(self, validators: ValidatorSet) -> None:
+    def __init__(self, validators: ValidatorSet, traitors: list[str]) -> None:
         self.validators = validators
+        self.traitors = traitors
         self.decided: dict[int, bytes] = {}  # payload by height
         self.headers: dict[int, bytes] = {}  # certified header by height
         self.certified = 0  # highest height that an honest node reported as certified
@@ -37,8 +39,25 @@ class Judge:
                 self._verify(node, certificate.votes, digest)
             case Certified(certificate):
                 self._certificate(node, certificate)
+            case Fault(evidence):
+                self._guilty(node, evidence)
             case Halt(reason):
                 raise Violation(f"halt: {node.name} stopped: {reason}")
+
+    def _guilty(self, node: Node, evidence: Evidence) -> None:
+        first, second = evidence.first, evidence.second
+        if first.sender != second.sender or first.sender not in self.traitors:
+            raise Violation(f"evidence: {node.name} accuses {first.sender}, who is honest")
+        seat = self.validators.get(first.sender)
+        assert seat is not None
+        digests = [signing_digest(CHAIN, envelope.body) for envelope in (first, second)]
+        signatures = [first.signature, second.signature]
+        if (
+            slot_of(first.body) != slot_of(second.body)
+            or digests[0] == digests[1]
+            or not all(map(verify, [seat.key] * 2, digests, signatures))
+        ):
+            raise Violation(f"evidence: {node.name}'s proof against {first.sender} is none")
 
     def _one_signature(self, node: Node, envelope: Envelope) -> None:
         slot = slot_of(envelope.body)

@@ -109,16 +109,17 @@ class Simulation:
         self.events = 0
         self.crashes = 0
         self.weather = Weather.draw(self.rng)
-        self.judge = Judge(validator_set(n))
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
         self._healed = False
         self._cut: set[tuple[str, str]] = set()
         self._requests = 0
-        f = self.judge.validators.f
-        count = self.rng.randint(0, f) if traitors is None else traitors
-        names = [seat.id for seat in self.judge.validators.validators]
-        self.plot = Plot(self.judge.validators, sorted(self.rng.sample(names, count)), self.rng)
+        validators = validator_set(n)
+        names = [seat.id for seat in validators.validators]
+        count = self.rng.randint(0, validators.f) if traitors is None else traitors
+        liars = sorted(self.rng.sample(names, count))
+        self.plot = Plot(validators, liars, self.rng)
+        self.judge = Judge(validators, liars)
         self.members = {name: self._member(i, name) for i, name in enumerate(names)}
         self.honest = [m for name, m in self.members.items() if name not in self.plot.traitors]
 

@@ -1,0 +1,103 @@
+"""Whatever a validator sends, what a replica remembers of it is bounded; each test fills a map."""
+
+from consensus.certificate import REMEMBERED_MAX, Verifier
+from consensus.event import Limits
+from consensus.message import (
+    Commit,
+    Prepare,
+    PrePrepare,
+    Status,
+    ViewChange,
+    payload_digest,
+)
+from tests.consensus.certificates import checkpoint
+from tests.consensus.cluster import Cluster
+from tests.consensus.node import CHAIN, validator_set
+
+ONE = payload_digest(b"one")
+
+
+def deaf(limits: Limits | None = None) -> Cluster:
+    """A cluster in which nothing arrives but what a test injects."""
+    cluster = Cluster(limits=limits or Limits(window=8))
+    cluster.lost = lambda _s, _r, _e: True
+    return cluster
+
+
+def test_the_log_has_one_instance_for_each_number_of_the_window() -> None:
+    """Votes for other numbers leave nothing behind."""
+    cluster = deaf()
+
+    for sequence in [*range(100), 2**53]:
+        cluster.inject(2, 1, Prepare(0, sequence, ONE))
+        cluster.inject(2, 1, Commit(7, sequence, ONE))
+
+    assert sorted(cluster[1].replica._ordering._instances) == list(range(1, 9))
+
+
+def test_an_instance_has_one_vote_of_each_kind_for_each_sender() -> None:
+    """A later view replaces an earlier one, however many views a sender names."""
+    cluster = deaf()
+
+    for view in [*range(50), 2**53]:
+        cluster.inject(2, 1, Prepare(view, 1, ONE))
+        cluster.inject(2, 1, Commit(view, 1, ONE))
+
+    instance = cluster[1].replica._ordering._instances[1]
+    assert (len(instance.prepares), len(instance.commits)) == (1, 1)
+    assert instance.commits["v02"].view == 2**53
+
+
+def test_one_view_change_and_one_height_are_kept_for_each_sender() -> None:
+    """The newest replaces the one before."""
+    cluster = deaf()
+
+    for view in range(1, 50):
+        cluster.inject(2, 1, ViewChange(view, None, ()))
+        cluster.inject(2, 1, Status(view, True, view, None, (), True))
+
+    assert list(cluster[1].replica._views._heard) == ["v02"]
+    assert list(cluster[1].replica._catch_up._heights) == ["v00", "v02", "v03"]
+    assert cluster[1].replica._catch_up._heights["v02"] == 49
+
+
+def test_payloads_beyond_their_bytes_are_refused_until_a_checkpoint() -> None:
+    """A primary cannot fill the memory with proposals that it never lets commit."""
+    cluster = deaf(Limits(window=8, payload_bytes_max=10))
+
+    for sequence in (1, 2, 3):
+        payload = b"%d" % sequence * 4
+        cluster.inject(0, 1, PrePrepare(0, sequence, payload_digest(payload)), payload)
+
+    assert cluster[1].replica._ordering.payloads.bytes_held == 8
+    assert [rejected.code for rejected in cluster[1].rejected] == ["consensus.payloads_full"]
+
+
+def test_verified_statements_are_remembered_up_to_a_bound() -> None:
+    """The oldest is dropped and would be verified again."""
+    verifier = Verifier(CHAIN, validator_set(4))
+    verifier.checkpoint(checkpoint(1, ONE))
+    first = next(iter(verifier._verified))
+
+    for i in range(REMEMBERED_MAX):
+        verifier._remember(i.to_bytes(32, "big"), ())
+
+    assert len(verifier._verified) == REMEMBERED_MAX
+    assert first not in verifier._verified
+
+
+def test_a_long_run_leaves_no_more_behind_than_a_short_one() -> None:
+    """At a stable checkpoint everything below it is gone, in memory and for the journal."""
+    cluster = Cluster()
+    for i in range(100):
+        cluster.propose(b"%d" % i)
+
+    for node in cluster.nodes:
+        replica = node.replica
+        assert replica._outbox.everything() == []
+        assert replica._ordering.empty
+        assert replica._ordering.payloads.bytes_held == 0
+        assert not replica._unexecuted
+        assert not replica._checkpoints._votes
+        assert len(replica._checkpoints._headers) == 1
+        assert len(replica.entries()) == 1
