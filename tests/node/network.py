@@ -64,6 +64,7 @@ class Network:
     def __init__(self, store: Store, genesis: Genesis) -> None:
         self.genesis = genesis
         self.chain = Chain(store, genesis, program(), {})
+        self.late_ms = 0  # added to each block's time; tests let deadlines pass
         self._nonce = 0
 
     def sign(
@@ -86,7 +87,9 @@ class Network:
     def block(self, *transactions: Transaction, certified: bool = True) -> Header:
         """Execute the next block, a second after the last."""
         height = self.chain.head.height + 1
-        payload = Payload(START_MS + height * 1_000, tuple(pack(item) for item in transactions))
+        payload = Payload(
+            START_MS + height * 1_000 + self.late_ms, tuple(pack(item) for item in transactions)
+        )
         header = self.chain.execute(height, pack(payload), NO_COMMITS)
         if certified:
             self.certify(header)
@@ -129,15 +132,27 @@ def register_dataset(network: Network, hospital: str) -> Transaction:
 def learn(network: Network, rounds: int) -> None:
     """A whole task: in each round the last hospital's update is failed by all, the rest accepted.
 
-    Five blocks before the first round is open, then three for each round.
+    Three blocks until the first round is open, then three for each round.
     """
+    open_task(network, rounds)
+    for number in range(1, rounds + 1):
+        run_round(network, number)
+
+
+def open_task(network: Network, rounds: int) -> None:
+    """Register datasets and the model, and open the task: a block for each."""
     network.block(*(register_dataset(network, hospital) for hospital in HOSPITALS))
     model = RegisterModel(MODEL, logistic_regression(2), 20, address("a"), BLOB_BYTES)
     network.block(network.sign(f"{HOSPITALS[0]}.steward", "model.register", model))
     task = OpenTask(TASK, terms(rounds))
     network.block(network.sign(f"{HOSPITALS[0]}.steward", "task.open", task))
-    for number in range(1, rounds + 1):
-        run_round(network, number)
+
+
+def fail_round(network: Network, number: int) -> None:
+    """One update where two are needed, then the deadline."""
+    network.block(_proof(network, HOSPITALS[0], number))
+    network.late_ms += HOUR_MS
+    network.block()
 
 
 def run_round(network: Network, number: int) -> None:
@@ -196,7 +211,7 @@ def _proof(network: Network, hospital: str, number: int) -> Transaction:
         task=TASK,
         round=number,
         dataset=f"{hospital}.opt",
-        base_version=number - 1,
+        base_version=network.chain.state().require(Round, TASK, number).base_version,
         blob=address("h"),
         blob_bytes=BLOB_BYTES,
         norm=1_000,

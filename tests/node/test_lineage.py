@@ -16,8 +16,11 @@ from tests.node.network import (
     TASK,
     Network,
     address,
+    fail_round,
     learn,
     open_network,
+    open_task,
+    run_round,
 )
 from vm.learning import (
     Decision,
@@ -89,6 +92,24 @@ def test_a_real_lineage_keeps_every_rule(network: Network) -> None:
     steps = check_lineage(lineage, network.chain.validators)
     assert len(steps) == 6
     assert "8 updates settled by 24 verdicts" in steps[3]
+
+
+def test_rounds_that_failed_on_the_way_are_part_of_the_lineage(tmp_path: Path) -> None:
+    """A round that failed for want of updates stands between those that made versions."""
+    with open_network(tmp_path) as network:
+        open_task(network, 2)
+        run_round(network, 1)
+        fail_round(network, 2)
+        run_round(network, 3)
+
+        lineage = trace(newest(network.chain), MODEL, 2)
+
+        phases = [found.round.phase.value for found in lineage.rounds]
+        assert phases == ["closed", "failed", "closed"]
+        assert "3 rounds, 1 of them failed" in check_lineage(lineage, network.chain.validators)[2]
+        state = Altered(network)
+        state.alter(Round, TASK, 2, model_version=2)
+        assert broken(network, state) == "lineage.round"
 
 
 def test_a_registered_model_has_a_lineage_of_its_own(network: Network) -> None:
