@@ -35,7 +35,7 @@ class Genesis:
 
 
 def check_genesis(genesis: Genesis) -> ValidatorSet:
-    """The validators of a sound genesis; raises `Refused("genesis.*")`."""
+    """The validators of a sound genesis; raises `Refused("genesis.*" | "validators.*")`."""
     if genesis.protocol != PROTOCOL:
         raise Refused("genesis.protocol", f"expected {PROTOCOL}, found {genesis.protocol}")
     organisations = {organisation.id for organisation in genesis.organisations}
@@ -45,6 +45,11 @@ def check_genesis(genesis: Genesis) -> ValidatorSet:
         raise Refused("genesis.members", "expected distinct members, found a repeat")
     if len({member.public_key for member in genesis.members}) != len(genesis.members):
         raise Refused("genesis.keys", "expected a key of its own for each member, found a repeat")
+    transports = [m.transport for m in genesis.members if m.transport is not None]
+    if len(set(transports)) != len(transports):
+        raise Refused(
+            "genesis.transports", "expected a TLS key of its own for each member, found a repeat"
+        )
     for member in genesis.members:
         if member.organisation not in organisations:
             raise Refused(
@@ -56,10 +61,6 @@ def check_genesis(genesis: Genesis) -> ValidatorSet:
         if (member.enrolled_height, member.changed_height) != (0, 0):
             raise Refused("genesis.height", f"expected {member.id} enrolled at height 0")
     validators = validator_set(genesis.members)
-    if validators.n < VALIDATORS_MIN:
-        raise Refused(
-            "genesis.validators", f"expected {VALIDATORS_MIN} or more, found {validators.n}"
-        )
     if len({seat.organisation for seat in validators.validators}) != validators.n:
         raise Refused("genesis.seats", "expected one validator for each organisation")
     return validators
