@@ -130,9 +130,9 @@ def test_a_body_fills_its_bound_and_no_more() -> None:
 
     assert len(packed) <= TRANSACTION_BYTES_MAX
     assert read(packed, CHAIN).intent == full
-    intent = to_value(full)
-    assert isinstance(intent, tuple)
-    over = (*intent[:5], bytes(BODY_BYTES_MAX + 1), *intent[6:])
+    fields = to_value(full)
+    assert isinstance(fields, tuple)
+    over = (*fields[:5], bytes(BODY_BYTES_MAX + 1), *fields[6:])
     assert code_of(encode((1, over, bytes(64)))) == "shape.bytes"
 
 
