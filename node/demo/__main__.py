@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -22,11 +23,16 @@ from node.demo import job, splits, summary
 from node.demo.processes import Processes, free_ports
 from node.home import read_genesis
 from node.testnet import Layout
-from vm.learning import Round
+from vm.learning import ROUNDS_MAX, Round
 from vm.record import Model
 from vm.refusal import Refused
 
-app = App(name="demo", help_format="plaintext", version_flags=())
+app = App(
+    name="scripts/demo",
+    help_format="plaintext",
+    version_flags=(),
+    default_parameter=Parameter(negative=()),
+)
 Tell = Callable[[str], None]
 
 
@@ -36,7 +42,7 @@ def demo(
     json_file: Annotated[Path | None, Parameter("--json")] = None,
     keep: Path | None = None,
     serve: bool = False,
-    rounds: int = ROUNDS,
+    rounds: Annotated[int, Parameter(validator=Number(gte=1, lte=ROUNDS_MAX))] = ROUNDS,
 ) -> None:
     """Run four validators, four hospitals and an auditor on real trial data, to the end.
 
@@ -51,6 +57,10 @@ def demo(
     rounds
         How many rounds to train, 10 or more for a model worth looking at.
     """
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise Refused(  # now rather than after two minutes
+            "file.unwritable", f"{json_file}: expected a folder to write this file to, found none"
+        )
     with tempfile.TemporaryDirectory(prefix="concilium-") as temporary:
         directory = keep if keep is not None else Path(temporary) / "network"
         result = asyncio.run(_run(directory, rounds, serve))
@@ -87,11 +97,12 @@ async def _work(
     job.start_validators(layout, processes)
     await job.await_ready(urls)
     tell("four validators are connected over mutual TLS and agree on blocks")
-    job.start_peers(layout, processes)
+    poisoned_round = min(rounds, job.POISONED_ROUND)
+    job.start_peers(layout, processes, poisoned_round)
     await job.register_datasets(layout, tell)
     async with Client(read_genesis(layout.genesis), urls) as client:
         await job.open_task(layout, client, rounds)
-        tell(f"task {job.TASK} is open: {rounds} rounds, poisoned in round {job.POISONED_ROUND}")
+        tell(f"task {job.TASK} is open: {rounds} rounds, poisoned in round {poisoned_round}")
 
         def on_round(found: Round) -> None:
             tell(summary.round_line(found))

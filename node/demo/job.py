@@ -29,7 +29,7 @@ from vm.refusal import Refused
 TASK = "preterm-1"
 MODEL = "preterm"
 WEIGHTS_FILE = "initial.safetensors"
-POISONED_ROUND = 5
+POISONED_ROUND = 5  # or the last, if there are fewer
 ATTACKER = 3  # the last hospital, from 0
 READY_TIMEOUT_S = 60.0  # four processes start in a few seconds; a slow disk may need more
 POLL_S = 0.2
@@ -60,13 +60,13 @@ def start_validators(layout: Layout, processes: Processes) -> None:
         processes.start(f"{hospital}.validator", (*CONCILIUM, "run", str(home)), home / "log")
 
 
-def start_peers(layout: Layout, processes: Processes) -> None:
-    """One process for each hospital's training peer; one of them is dishonest."""
+def start_peers(layout: Layout, processes: Processes, poisoned_round: int) -> None:
+    """One process for each hospital's training peer; one of them is dishonest in one round."""
     for place, hospital in enumerate(layout.hospitals):
         home = layout.home(hospital, "peer")
         command: Sequence[str] = (*CONCILIUM, "peer", "run", str(home))
         if place == ATTACKER:
-            attacker = ("-m", "node.demo.attacker", str(home), str(POISONED_ROUND))
+            attacker = ("-m", "node.demo.attacker", str(home), str(poisoned_round))
             command = (*CONCILIUM[:2], *attacker)
         processes.start(f"{hospital}.peer", command, home / "log")
 
