@@ -12,6 +12,7 @@ from consensus.event import Diverged, Limits
 from consensus.journal import Held, Said
 from consensus.log import Ballot, Instance, cast, votes_for
 from consensus.message import (
+    NULL_DIGEST,
     PAYLOAD_BYTES_MAX,
     Block,
     Commit,
@@ -82,7 +83,7 @@ class Ordering:
     def propose(self, payload: bytes) -> None:
         """Assign the next sequence number to `payload` as primary."""
         assert self.may_propose, "proposed without asking may_propose"
-        assert len(payload) <= PAYLOAD_BYTES_MAX, f"proposed {len(payload)} bytes"
+        assert 0 < len(payload) <= PAYLOAD_BYTES_MAX, f"proposed {len(payload)} bytes"
         sequence = self._next
         self._hold(payload, sequence)
         said = self._outbox.say(
@@ -275,6 +276,8 @@ class Ordering:
                 "consensus.out_of_watermarks",
                 f"expected {max(self.low, self.base)} < n <= {self.high}, found {body.sequence}",
             )
+        if body.digest == NULL_DIGEST:
+            raise Refused("consensus.null_request", "expected it to fill holes of a new view only")
         _check_payload(envelope.payload, body.digest)
 
     def _conflicts(

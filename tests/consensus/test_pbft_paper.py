@@ -127,6 +127,16 @@ def test_a_backup_accepts_no_payload_but_the_one_of_the_digest(payload: bytes | 
     assert cluster[1].rejected[0].code == "consensus.payload_mismatch"
 
 
+def test_a_primary_cannot_order_null_requests_of_its_own() -> None:
+    """An idle chain makes no blocks, whatever the primary likes."""
+    cluster = quiet()
+
+    cluster.inject(0, 1, PrePrepare(0, 1, NULL_DIGEST), b"")
+
+    assert said(cluster, 1, Prepare) == []
+    assert cluster[1].rejected[0].code == "consensus.null_request"
+
+
 def test_a_backup_votes_for_no_payload_that_breaks_the_rules() -> None:
     """What bytes and height decide is checked before a fresh proposal is accepted (design 3)."""
 

@@ -281,3 +281,15 @@ def test_what_the_signature_of_a_certificate_covers_is_the_vote_itself() -> None
     assert SignedPrePrepare(pre_prepare, signed(0, pre_prepare).signature) in (
         new_view(0, (), (pre_prepare,)).pre_prepares
     )
+
+
+def test_the_primary_cannot_propose_again_what_its_new_view_fixed() -> None:
+    """A second proposal for such a number contradicts the signature in the new view."""
+    cluster = Cluster()
+    cluster.lost = lambda _s, _r, _e: True
+    cluster.inject(1, 3, new_view(1, CLAIMS, RIGHT))
+
+    cluster.inject(1, 3, PrePrepare(1, 1, TWO), b"two")
+
+    (evidence,) = cluster[3].faults
+    assert (evidence.first.body, evidence.second.body) == (*RIGHT, PrePrepare(1, 1, TWO))
