@@ -87,7 +87,11 @@ def _height(height: int) -> bytes:
 
 
 class Store:
-    """A LevelDB folder; only one process can have it open."""
+    """A LevelDB folder; only one process can have it open.
+
+    Every read checks LevelDB's checksums, which it does not do unless told to; damage that shows
+    after opening raises `plyvel.CorruptionError` and must stop the node.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,6 +101,7 @@ class Store:
                 create_if_missing=True,
                 lru_cache_size=CACHE_BYTES,
                 bloom_filter_bits=10,
+                paranoid_checks=True,  # else a damaged log is read on past its gap
             )
         except plyvel.IOError as error:
             if is_full(error):
@@ -116,16 +121,20 @@ class Store:
         """Give the folder back."""
         self._db.close()
 
+    def _get(self, key: bytes) -> bytes | None:
+        data: bytes | None = self._db.get(key, verify_checksums=True)
+        return data
+
     # What is there
 
     def head(self) -> Head | None:
         """The newest executed block; None before genesis is written."""
-        data = self._db.get(HEAD)
+        data = self._get(HEAD)
         return None if data is None else unpack(Head, data)
 
     def block(self, height: int) -> Block | None:
         """The decided payload at `height`; genesis has none."""
-        data = self._db.get(BLOCK + _height(height))
+        data = self._get(BLOCK + _height(height))
         return None if data is None else unpack(Block, data)
 
     def blocks(self, first: int, last: int) -> Iterator[Block]:
@@ -138,40 +147,45 @@ class Store:
 
     def row(self, height: int) -> BlockRow | None:
         """What execution made of the block at `height`."""
-        data = self._db.get(ROW + _height(height))
+        data = self._get(ROW + _height(height))
         return None if data is None else unpack(BlockRow, data)
 
     def certificate(self, height: int) -> CheckpointCertificate | None:
         """The checkpoint certificate of `height`."""
-        data = self._db.get(CERTIFICATE + _height(height))
+        data = self._get(CERTIFICATE + _height(height))
         return None if data is None else unpack(CheckpointCertificate, data)
 
     def certified(self, at_most: int | None = None) -> CheckpointCertificate | None:
         """The newest checkpoint certificate, or the newest not above a height."""
         stop = CERTIFICATE + (_height(at_most) if at_most is not None else b"\xff" * 9)
         with self._db.iterator(
-            start=CERTIFICATE, stop=stop, include_stop=True, reverse=True, include_key=False
+            start=CERTIFICATE,
+            stop=stop,
+            include_stop=True,
+            reverse=True,
+            include_key=False,
+            verify_checksums=True,
         ) as rows:
             data = next(rows, None)
         return None if data is None else unpack(CheckpointCertificate, data)
 
     def place(self, transaction: bytes) -> Place | None:
         """Where the transaction with this id was executed."""
-        data = self._db.get(TRANSACTION + transaction)
+        data = self._get(TRANSACTION + transaction)
         return None if data is None else unpack(Place, data)
 
     def node(self, key: sparse.NodeKey) -> bytes:
         """A stored node of the state tree; its absence is a damaged store."""
-        data = self._db.get(NODE + key)
+        data = self._get(NODE + key)
         if data is None:
             raise sparse.DamagedNode(f"state node {key.hex()} is missing")
-        return bytes(data)
+        return data
 
     def history_node(self, level: int, index: int) -> bytes:
         """A complete node of the history tree."""
-        data = self._db.get(HISTORY + bytes((level,)) + _height(index))
+        data = self._get(HISTORY + bytes((level,)) + _height(index))
         assert data is not None, f"history node {level}/{index} is missing"
-        return bytes(data)
+        return data
 
     def read(self, root: sparse.Root, key: bytes) -> bytes | None:
         """The bytes of a state key under `root`."""
@@ -183,7 +197,7 @@ class Store:
         In order of their bytes, including keys written by blocks not certified yet.
         """
         start = KEY + state_key_prefix(kind, prefix, arity)
-        with self._db.iterator(prefix=start, include_value=False) as rows:
+        with self._db.iterator(prefix=start, include_value=False, verify_checksums=True) as rows:
             for row in rows:
                 yield bytes(row[1:])
 
