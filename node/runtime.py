@@ -156,10 +156,10 @@ class Runtime:
         self._tell_pending()
         self._propose()
         if self._journal.dirty:
-            await asyncio.to_thread(self._journal.sync)
+            await _to_the_end(self._journal.sync)
         self._flush()
         if self._journal.bytes > SEGMENT_BYTES_MAX:
-            await asyncio.to_thread(self._chain.store.sync)
+            await _to_the_end(self._chain.store.sync)
             self._journal.replace(self.replica.entries())
 
     def _step(self, event: Event) -> None:
@@ -265,6 +265,16 @@ class Runtime:
             self._set_timer(timer, 100)
         else:
             self._events.put_nowait(TimerFired(timer))
+
+
+async def _to_the_end(work: Callable[[], None]) -> None:
+    """Run `work` in a thread; when cancelled, let it end first: what it uses is closed next."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
 
 
 def wall_clock_ms() -> int:
