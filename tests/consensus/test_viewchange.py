@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from consensus.certificate import Verifier
-from consensus.event import Pending
+from consensus.event import Pending, Propose
 from consensus.message import (
     NULL_DIGEST,
+    Block,
+    BlockReply,
     Commit,
     NewView,
     PayloadReply,
@@ -17,13 +19,14 @@ from consensus.message import (
     PrePrepare,
     SignedPrePrepare,
     SignedViewChange,
+    Status,
     ViewChange,
     payload_digest,
 )
 from consensus.viewchange import plan, verify_new_view, verify_view_change
-from tests.consensus.certificates import change, checkpoint, new_view, prepared
+from tests.consensus.certificates import change, checkpoint, committed, new_view, prepared
 from tests.consensus.cluster import Cluster, signed
-from tests.consensus.node import CHAIN, validator_set
+from tests.consensus.node import CHAIN, GENESIS_HEADER, execute, validator_set
 from vm.refusal import Refused
 
 ONE = payload_digest(b"one")
@@ -237,9 +240,46 @@ def test_nothing_is_accepted_in_a_view_before_its_new_view() -> None:
     cluster.pass_time(2_000)
     assert (cluster[3].replica.view, cluster[3].replica.active) == (1, False)
 
+    before = cluster[3].entries()
     cluster.inject(1, 3, PrePrepare(1, 1, ONE), b"one")
 
     assert cluster.sent_by(3, Prepare) == []
+    assert cluster[3].entries() == before
+
+
+def test_the_new_primary_goes_on_above_the_proposals_of_its_new_view() -> None:
+    """The numbers that the new view fixed are never given away again."""
+    cluster = Cluster()
+    cluster.lost = lambda _s, _r, _e: True
+    for sender in (0, 2):
+        certificate = prepared(0, 2, b"two", (0, 2, 3))
+        cluster.inject(sender, 1, ViewChange(1, None, (certificate,)))
+
+    cluster.event(1, Propose(b"three"))
+
+    assert cluster.sent_by(1, PrePrepare)[0].body == PrePrepare(1, 3, payload_digest(b"three"))
+
+
+def test_proposals_of_a_new_view_above_our_window_wait_for_our_checkpoint() -> None:
+    """A replica that lags behind the view's start votes no higher than its own window allows."""
+    cluster = Cluster()
+    cluster.lost = lambda _s, _r, _e: True
+    header = GENESIS_HEADER
+    for height in range(1, 6):
+        header = execute(header, height, b"x")
+    stable = checkpoint(5, header)
+    changes = three(ViewChange(1, stable, (prepared(0, 9, b""),)))
+    proposals = [PrePrepare(1, n, NULL_DIGEST) for n in range(6, 10)]
+    cluster.inject(1, 3, new_view(1, changes, proposals))
+    first = {e.body.sequence for e in cluster.sent_by(3, Prepare) if isinstance(e.body, Prepare)}
+
+    blocks = tuple(Block(b"x", committed(0, n, b"x")) for n in range(1, 6))
+    cluster.inject(1, 3, BlockReply(blocks))
+    cluster.inject(1, 3, Status(1, True, 5, stable, (), True))
+
+    voted = {e.body.sequence for e in cluster.sent_by(3, Prepare) if isinstance(e.body, Prepare)}
+    assert first == {6, 7, 8}
+    assert voted == {6, 7, 8, 9}
 
 
 def test_a_proposal_at_a_number_below_the_start_of_the_view_is_refused() -> None:
