@@ -3,6 +3,11 @@
 An update goes only to the task's verifiers and to validators, after submissions have ended, so
 that no trainer can copy another's; it is deleted once the task's retention is over. A model's
 weights are for every enrolled member.
+
+Whoever may send a transaction may name any address in it. So a blob is what it was named first: a
+steward who registers a rival's update as a model does not open it, a trainer who submits the base
+model as an update does not close or delete it, and neither does one who submits another's update
+in a task of its own. An aggregate needs no precedence: a quorum of validators computed it.
 """
 
 from collections import OrderedDict
@@ -12,6 +17,7 @@ from fl.rounds import open_tasks
 from fl.spec import PARAMETERS_MAX
 from fl.weights import update_size
 from node.chain import Chain
+from node.cid import CHUNK_BYTES
 from vm.encoding import decode
 from vm.learning import Round, RoundPhase, Task, Update
 from vm.record import Member, Model, Role, Standing
@@ -23,10 +29,11 @@ UNNAMED_MAX = 8  # blobs of one member that no record names yet; the oldest is d
 MODEL_BYTES_MAX = 4 * PARAMETERS_MAX + 64 * 1024  # int32 weights and a header
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class _Held:
-    """An update's blob: whose round decides who may read it."""
+    """An update's blob: since which height it is named, and whose round decides who reads it."""
 
+    height: int
     task: str
     round: int
 
@@ -36,7 +43,7 @@ class Custody:
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
-        self._models: set[str] = set()
+        self._models: dict[str, int] = {}  # height since which each is named; 0 of aggregates
         self._updates: OrderedDict[str, _Held] = OrderedDict()
         self._unnamed: dict[str, OrderedDict[str, None]] = {}
         self._dropped: list[str] = []
@@ -56,24 +63,30 @@ class Custody:
         """Whether `member` may have the blob now."""
         if member.standing is not Standing.ENROLLED:
             return False
-        if address in self._models:
+        if self._is_model(address):
             return True
         held = self._updates.get(address)
         if held is None:
             return False
-        if member.role is Role.VALIDATOR:
-            return True
         state = self._chain.state()
-        task = state.require(Task, held.task)
-        rnd = state.require(Round, held.task, held.round)
-        judges = {site.verifier for site in task.terms.sites}
-        return member.id in judges and rnd.phase is not RoundPhase.SUBMIT
+        if state.require(Round, held.task, held.round).phase is RoundPhase.SUBMIT:
+            return False
+        sites = state.require(Task, held.task).terms.sites
+        return member.role is Role.VALIDATOR or any(site.verifier == member.id for site in sites)
 
     def may_write(self, member: Member, address: str, size: int) -> bool:
-        """Whether `member` may bring a blob: it comes before the transaction that names it."""
-        if member.standing is not Standing.ENROLLED or not self._fits(member, size):
+        """Whether `member` may bring a blob: it comes before the transaction that names it.
+
+        A chunk is taken of a blob whose whole size was right when its root came.
+        """
+        if member.standing is not Standing.ENROLLED:
             return False
-        if self.names(address):
+        named = self.names(address)
+        if address in self._unnamed.get(member.id, ()):
+            return True
+        if not self._fits(member, size):
+            return named and member.role is Role.TRAINER and size <= CHUNK_BYTES
+        if named:
             return True
         unnamed = self._unnamed.setdefault(member.id, OrderedDict())
         unnamed[address] = None
@@ -107,6 +120,8 @@ class Custody:
         state = self._chain.state()
         gone: list[str] = []
         for address, held in self._updates.items():
+            if self._is_model(address):
+                continue
             rnd = state.require(Round, held.task, held.round)
             ended = rnd.phase in (RoundPhase.CLOSED, RoundPhase.FAILED)
             keep_ms = state.require(Task, held.task).terms.retention_ms
@@ -115,7 +130,17 @@ class Custody:
         for address in gone:
             del self._updates[address]
         dropped, self._dropped = self._dropped, []
-        return gone + [address for address in dropped if not self.names(address)]
+        return gone + [address for address in dropped if not self._wanted(address)]
+
+    def _wanted(self, address: str) -> bool:
+        """Whether the blob is named, or was brought again since it was dropped."""
+        return self.names(address) or any(address in items for items in self._unnamed.values())
+
+    def _is_model(self, address: str) -> bool:
+        """Whether the blob is a model's weights: named so before any update named it."""
+        since = self._models.get(address)
+        held = self._updates.get(address)
+        return since is not None and (held is None or since < held.height)
 
     def _note(self, key: bytes) -> None:
         parts = decode(key)
@@ -126,14 +151,16 @@ class Custody:
         assert data is not None, "a key that a block wrote has a value"
         if parts[0] == Model.KIND:
             model = unpack(Model, data, VALUE_BYTES_MAX)
-            self._models.add(model.weights)
+            since = 0 if model.task is not None else model.created_height
+            self._models[model.weights] = min(since, self._models.get(model.weights, since))
             self._named(model.weights)
             return
         update = unpack(Update, data, VALUE_BYTES_MAX)
-        self._updates[update.blob] = _Held(update.task, update.round)
+        held = _Held(update.height, update.task, update.round)
+        self._updates[update.blob] = min(held, self._updates.get(update.blob, held))
         self._named(update.blob)
         if len(self._updates) > UPDATES_MAX:
-            self._updates.popitem(last=False)
+            self._dropped.append(self._updates.popitem(last=False)[0])
 
     def _named(self, address: str) -> None:
         for unnamed in self._unnamed.values():

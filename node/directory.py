@@ -6,7 +6,11 @@ from vm.record import Member
 
 
 class Directory:
-    """Follows the executed chain, so that a revocation closes the door with its block."""
+    """Follows the executed chain, so that a revocation closes the door with its block.
+
+    A TLS key is the member's for whom it was enrolled first: an admin who enrols somebody else's
+    key for a member of its own must not shut the other out.
+    """
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
@@ -35,5 +39,7 @@ class Directory:
         assert isinstance(id, str)
         member = self._chain.state().require(Member, id)
         if member.transport is not None:
-            self._ids[member.transport] = id
+            holder = self.identify(member.transport)
+            if holder is None or (member.enrolled_height, id) < (holder.enrolled_height, holder.id):
+                self._ids[member.transport] = id
         return True
