@@ -1,0 +1,238 @@
+"""A real network on this machine: processes, sockets, disks and signals, and the command line.
+
+Tests wait on conditions, with a deadline that only a hang reaches.
+"""
+
+import asyncio
+import http.client
+import json
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from node import config
+from node.client import Client
+from node.demo.processes import CONCILIUM, free_ports
+from node.home import read_genesis
+from node.keyfile import read_key
+from node.submitter import Submitter
+from node.testnet import Layout
+from vm.block import Header
+from vm.keys import SigningKey
+from vm.record import Role
+from vm.refusal import Refused
+from vm.registry import EnrolMember
+
+DEADLINE_S = 60.0  # for anything that takes seconds on a machine with nothing else to do
+POLL_S = 0.05
+HOSPITALS = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+T = TypeVar("T")
+
+
+def until(ask: Callable[[], T | None], what: str) -> T:
+    """What `ask` gives once it is true; fails past the deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        found = ask()
+        if found:
+            return found
+        time.sleep(POLL_S)
+    raise AssertionError(f"expected {what} within {DEADLINE_S} s")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command wrote and exited with."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        """The result of a command that succeeded with --format json."""
+        assert self.code == 0, self
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> tuple[str, str]:
+        """Code and message of a command that failed with --format json."""
+        assert self.code != 0, self
+        found = json.loads(self.err.splitlines()[-1])["error"]
+        return found["code"], found["message"]
+
+
+def concilium(*arguments: str | Path, **environment: str) -> Answer:
+    """Run one command to its end."""
+    done = subprocess.run(
+        [*CONCILIUM, *map(str, arguments)],
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def fetch(url: str) -> tuple[int, bytes]:
+    """Status and body of a GET; (0, b"") if nobody answers."""
+    _, _, host, path = url.split("/", 3)
+    connection = http.client.HTTPConnection(host, timeout=DEADLINE_S)
+    try:
+        connection.request("GET", f"/{path}")
+        response = connection.getresponse()
+        return response.status, response.read()
+    except OSError:
+        return 0, b""
+    finally:
+        connection.close()
+
+
+class Running:
+    """A testnet in a new folder and the processes that were started from it."""
+
+    def __init__(self, directory: Path, *, tasks: Iterable[str] = ()) -> None:
+        base = str(free_ports(2 * len(HOSPITALS)))
+        flags = [flag for task in tasks for flag in ("--task", task)]
+        answer = concilium("testnet", directory, "--base-port", base, *flags)
+        assert answer.code == 0, answer
+        self.layout = Layout(directory, HOSPITALS)
+        self.genesis = read_genesis(self.layout.genesis)
+        self.urls = config.load(config.ClientConfig, self.layout.auditor, {}).client.validators
+        self._processes: dict[Path, subprocess.Popen[bytes]] = {}
+
+    # Processes
+
+    def home(self, number: int, role: str = "validator") -> Path:
+        """A home of the hospital with this number, from 1."""
+        return self.layout.home(HOSPITALS[number - 1], role)
+
+    def start(self, number: int, *, file_kib_max: int | None = None) -> None:
+        """Start a validator; with `file_kib_max` no file of its may grow beyond."""
+        home = self.home(number)
+        command = [*CONCILIUM, "run", str(home)]
+        if file_kib_max is not None:  # a disk that is full for it alone
+            command = ["bash", "-c", 'ulimit -f "$0" && exec "$@"', str(file_kib_max), *command]
+        self.spawn(home, command)
+
+    def spawn(self, home: Path, command: Sequence[str]) -> None:
+        """Start what lives in `home`; it logs there."""
+        with (home / "log").open("ab") as log:
+            self._processes[home] = subprocess.Popen(
+                command,
+                env=ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def signal(self, home: Path, number: signal.Signals) -> int:
+        """Send a signal and wait for the exit code."""
+        process = self._processes[home]
+        process.send_signal(number)
+        return process.wait(DEADLINE_S)
+
+    def kill(self, number: int) -> None:
+        """Kill a validator as the kernel would: no handler runs, nothing is closed."""
+        assert self.signal(self.home(number), signal.SIGKILL) == -signal.SIGKILL
+
+    def wait(self, number: int) -> int:
+        """The exit code of a validator that ends by itself."""
+        return self._processes[self.home(number)].wait(DEADLINE_S)
+
+    def alive(self, number: int) -> bool:
+        """Whether the validator's process runs."""
+        return self._processes[self.home(number)].poll() is None
+
+    def log(self, number: int, role: str = "validator") -> str:
+        """All that a home's processes logged."""
+        return (self.home(number, role) / "log").read_text()
+
+    def start_all(self) -> None:
+        """Start four validators and wait until they are ready."""
+        for number in range(1, len(HOSPITALS) + 1):
+            self.start(number)
+        self.await_ready()
+
+    def await_ready(self, *numbers: int) -> None:
+        """Wait until these validators, or all, say that they are ready."""
+        for number in numbers or range(1, len(HOSPITALS) + 1):
+            until(partial(self._is_ready, number), f"validator {number} ready")
+
+    def _is_ready(self, number: int) -> bool:
+        return fetch(f"{self.urls[number - 1]}/readyz")[0] == 200
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.kill()
+                process.wait(DEADLINE_S)
+
+    # What the network says
+
+    def status(self, number: int) -> dict[str, Any]:
+        """What a validator says of itself."""
+        code, body = fetch(f"{self.urls[number - 1]}/v1/status")
+        assert code == 200, (number, code)
+        found: dict[str, Any] = json.loads(body)
+        return found
+
+    def client(self, *numbers: int) -> Client:
+        """A client of these validators, or of all."""
+        wanted = numbers or range(1, len(HOSPITALS) + 1)
+        return Client(self.genesis, [self.urls[number - 1] for number in wanted])
+
+    @asynccontextmanager
+    async def pen(self, number: int, role: str = "admin") -> AsyncIterator[Submitter]:
+        """The pen of a hospital's member, nearest validator first."""
+        home = self.home(number, role)
+        settings = config.load(config.OfficeConfig, home, {})
+        urls = [validator.http for validator in settings.client.validators]
+        async with Client(self.genesis, urls) as client:
+            yield Submitter(client, settings.member.id, read_key(settings.member.key))
+
+    def headers(self, height: int | None = None) -> list[Header]:
+        """Every validator's proven header at a height, which all of them come to certify.
+
+        Without `height`, at the newest that anybody shows.
+        """
+
+        async def ask() -> list[Header]:
+            async with self.client() as client:
+                wanted = height if height is not None else (await client.header()).height
+            found = []
+            for number in range(1, len(HOSPITALS) + 1):
+                async with self.client(number) as client:
+                    found.append(await patiently(partial(client.header_at, wanted)))
+            return found
+
+        return asyncio.run(ask())
+
+
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """What `ask` gives, tried again while it is refused: a validator may be catching up."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                return await ask()
+            except Refused:
+                await asyncio.sleep(POLL_S)
+
+
+def newcomer(name: str) -> EnrolMember:
+    """The body of a transaction that enrols a trainer with a key of its own."""
+    key = SigningKey(secrets.token_bytes(32))
+    return EnrolMember(name, Role.TRAINER, key.public, None)
