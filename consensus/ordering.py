@@ -76,6 +76,11 @@ class Ordering:
         return self.active and self.primary == self._outbox.me and self._next <= self.high
 
     @property
+    def next(self) -> int:
+        """The sequence number of our next proposal as primary."""
+        return self._next
+
+    @property
     def empty(self) -> bool:
         """Whether nothing is known of any number above the low watermark."""
         return not self._instances

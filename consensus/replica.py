@@ -145,6 +145,11 @@ class Replica:
         """Whether `Propose` is welcome: primary of an active view, with room in the window."""
         return self.halted is None and self._ordering.may_propose
 
+    @property
+    def next_sequence(self) -> int:
+        """The sequence number that the next `Propose` gets: what it holds must be good for it."""
+        return self._ordering.next
+
     def recover(self, entries: Sequence[Entry]) -> list[Effect]:
         """Take in the journal, oldest entry first, before anything else (votes: neo-modules#780).
 

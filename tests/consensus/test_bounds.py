@@ -1,5 +1,7 @@
 """Whatever a validator sends, what a replica remembers of it is bounded; each test fills a map."""
 
+import pytest
+
 from consensus.certificate import REMEMBERED_MAX, Verifier
 from consensus.event import Limits
 from consensus.message import (
@@ -10,9 +12,11 @@ from consensus.message import (
     ViewChange,
     payload_digest,
 )
+from consensus.replica import Replica, Start
 from tests.consensus.certificates import checkpoint
 from tests.consensus.cluster import Cluster
-from tests.consensus.node import CHAIN, validator_set
+from tests.consensus.node import CHAIN, GENESIS_HEADER, KEYS, accept_all, validator_set
+from vm.quorum import Validator, ValidatorSet
 
 ONE = payload_digest(b"one")
 
@@ -101,3 +105,24 @@ def test_a_long_run_leaves_no_more_behind_than_a_short_one() -> None:
         assert not replica._checkpoints._votes
         assert len(replica._checkpoints._headers) == 1
         assert len(replica.entries()) == 1
+
+
+def test_a_window_whose_new_view_would_not_fit_an_envelope_is_refused_at_the_start() -> None:
+    """Genesis fixes set and window together; an impossible pair is our own configuration bug."""
+    seats = tuple(Validator(f"v{i:02}", f"h{i:02}", KEYS[0].public) for i in range(64))
+
+    def start(window: int) -> Replica:
+        return Replica(
+            chain=CHAIN,
+            me="v00",
+            validators=ValidatorSet(seats),
+            sign=KEYS[0].sign,
+            check=accept_all,
+            blocks=lambda _first, _last: (),
+            start=Start(0, GENESIS_HEADER, None),
+            limits=Limits(window=window),
+        )
+
+    assert start(16).may_propose
+    with pytest.raises(AssertionError, match="a window of 64 is too large"):
+        start(64)

@@ -190,6 +190,20 @@ def test_a16_the_backoff_has_a_cap_and_shrinks_with_progress() -> None:
     assert backoff.delay_ms == 2_000
 
 
+def test_a16_deliveries_bring_the_timer_of_a_replica_back_to_its_base() -> None:
+    """A16: after an outage the next failure is noticed as fast as the first one."""
+    cluster = Cluster()
+    cluster.kill(0)
+    cluster.wait_for(requests=True)
+    cluster.pass_time(2_500)
+    grown = cluster[2].timers[TimerName.VIEW].delay_ms
+
+    cluster.propose(b"one", b"two")
+
+    assert grown == 4_000
+    assert cluster[2].timers[TimerName.VIEW].delay_ms == 2_000
+
+
 def test_a16_a_replica_far_behind_in_views_jumps_on_evidence_of_f_plus_one() -> None:
     """A16: it does not count through the views between."""
     cluster = Cluster()
