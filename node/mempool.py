@@ -66,12 +66,16 @@ class Mempool:
         self._bytes += len(packed)
         return True
 
-    def draw(self) -> tuple[bytes, ...]:
-        """The oldest transactions that fit one payload and that no proposal of ours holds."""
+    def draw(self, height: int) -> tuple[bytes, ...]:
+        """The oldest transactions that fit one payload and that no proposal of ours holds.
+
+        `height` is the block's: what may not stand there any more would spoil the whole proposal,
+        and with blocks in flight it is above the height that `expire` knows.
+        """
         room = PAYLOAD_BYTES_MAX - PAYLOAD_ENVELOPE_BYTES
         drawn: list[bytes] = []
         for id, packed in self._by_id.items():
-            if id in self._drawn:
+            if id in self._drawn or self.by_bytes[packed].intent.valid_until_height < height:
                 continue
             room -= len(packed) + ITEM_ENVELOPE_BYTES
             if room < 0 or len(drawn) == TRANSACTIONS_MAX:

@@ -216,11 +216,11 @@ class Runtime:
             in_flight = self._proposed > self._chain.head.height
             if in_flight and self._mempool.waiting < PIPELINE_TRANSACTIONS_MIN:
                 return
-            if not self._mempool.waiting and not (self._due() and not in_flight):
+            drawn = self._mempool.draw(self.replica.next_sequence)
+            if not drawn and (in_flight or not self._due()):
                 return
-            payload = Payload(self._clock_ms(), self._mempool.draw())
             self._proposed = max(self._proposed, self._chain.head.height) + 1
-            self._step(Propose(pack(payload)))
+            self._step(Propose(pack(Payload(self._clock_ms(), drawn))))
 
     def _tell_pending(self) -> None:
         waiting = len(self._mempool) > 0 or self._due()
