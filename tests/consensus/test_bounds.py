@@ -15,7 +15,7 @@ from consensus.message import (
 from consensus.replica import Replica, Start
 from tests.consensus.certificates import checkpoint
 from tests.consensus.cluster import Cluster
-from tests.consensus.node import CHAIN, GENESIS_HEADER, KEYS, accept_all, validator_set
+from tests.consensus.node import CHAIN, GENESIS_HEADER, KEYS, accept_all, key_of, validator_set
 from vm.quorum import Validator, ValidatorSet
 
 ONE = payload_digest(b"one")
@@ -109,7 +109,7 @@ def test_a_long_run_leaves_no_more_behind_than_a_short_one() -> None:
 
 def test_a_window_whose_new_view_would_not_fit_an_envelope_is_refused_at_the_start() -> None:
     """Genesis fixes set and window together; an impossible pair is our own configuration bug."""
-    seats = tuple(Validator(f"v{i:02}", f"h{i:02}", KEYS[0].public) for i in range(64))
+    seats = tuple(Validator(f"v{i:02}", f"h{i:02}", key_of(i).public) for i in range(64))
 
     def start(window: int) -> Replica:
         return Replica(
