@@ -12,6 +12,14 @@ def is_full(error: OSError) -> bool:
     return error.errno in FULL or any(os.strerror(code) in str(error) for code in FULL)
 
 
+def say(error: OSError) -> str:
+    """What the system said, for people: LevelDB's errors hold it as bytes."""
+    match error.args:
+        case (bytes(text),):
+            return text.decode(errors="replace")
+    return str(error)
+
+
 def sync_folder(folder: Path) -> None:
     """On return the names in `folder` are on disk: syncing a file does not sync its name."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, TypeVar
 import plyvel
 
 from consensus.message import Block
-from node.disk import is_full
+from node.disk import is_full, say
 from vm import sparse, tree
 from vm.block import TRANSACTIONS_MAX, Header, Receipt
 from vm.certificate import CheckpointCertificate
@@ -108,7 +108,7 @@ class Store:
                 raise
             raise Refused(
                 "store.locked",
-                f"expected {folder} readable and used by no other process, found: {error}",
+                f"expected {folder} readable and used by no other process, found: {say(error)}",
             ) from error
         except plyvel.CorruptionError as error:
             raise Refused(

@@ -25,7 +25,7 @@ from node.chain import Chain
 from node.config import ValidatorConfig
 from node.custody import Custody
 from node.directory import Directory
-from node.disk import is_full
+from node.disk import is_full, say
 from node.feed import Feed
 from node.gate import Gate, build_peer_app
 from node.gossip import Gossip
@@ -324,10 +324,12 @@ def _refuse_disk(error: OSError) -> Refused:
     if is_full(error):
         return Refused(
             "disk.full",
-            f"expected room for the journal and the chain, found none ({error}): free some and "
-            "start again; nothing that was acknowledged is lost",
+            f"expected room for the journal and the chain, found none ({say(error)}): free some "
+            "and start again; nothing that was acknowledged is lost",
         )
-    return Refused("store.unusable", f"expected a folder to write the store to, found: {error}")
+    return Refused(
+        "store.unusable", f"expected a folder to write the store to, found: {say(error)}"
+    )
 
 
 class _Consensus:
