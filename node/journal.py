@@ -39,8 +39,12 @@ class Journal:
             ) from error
         path = folder / SEGMENT
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        sync_folder(folder)
-        self.entries, self.bytes = self._load(path)
+        try:
+            sync_folder(folder)
+            self.entries, self.bytes = self._load(path)
+        except BaseException:
+            self.close()
+            raise
         self._dirty = False
 
     def append(self, entry: Entry) -> None:
