@@ -137,6 +137,7 @@ class Runtime:
     async def run(self) -> None:
         """Recover from the journal, then work until cancelled; raises `Halted`."""
         self._perform(self.replica.recover(self._journal.entries))
+        self._drain()
         self._journal.entries.clear()
         self._watch_deadline()
         await self._settle()
@@ -164,6 +165,10 @@ class Runtime:
 
     def _step(self, event: Event) -> None:
         self._follow_up.append(event)
+        self._drain()
+
+    def _drain(self) -> None:
+        """Hand the replica what its own effects led to, until nothing is left."""
         while self._follow_up:
             self._perform(self.replica.step(self._follow_up.popleft()))
         if self.replica.view != self._view:
