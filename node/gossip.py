@@ -31,6 +31,7 @@ class Gossip:
         self._intake = intake
         self._mempool = mempool
         self._broadcast = broadcast
+        self._waited: set[bytes] = set()
 
     def forward(self, packed: Sequence[bytes]) -> None:
         """Send transactions that a client brought."""
@@ -57,11 +58,14 @@ class Gossip:
             return
         await self._intake.submit(packed)
 
+    def resend(self) -> None:
+        """Send again what waited at the last call too, the oldest transactions only."""
+        oldest = self._mempool.oldest(RESEND_MAX)
+        self.forward([packed for packed in oldest if packed in self._waited])
+        self._waited = set(oldest)
+
     async def run(self) -> None:
         """Send again what waits for long, until cancelled."""
-        waited: set[bytes] = set()
         while True:
             await asyncio.sleep(RESEND_MS / 1_000)
-            oldest = self._mempool.oldest(RESEND_MAX)
-            self.forward([packed for packed in oldest if packed in waited])
-            waited = set(oldest)
+            self.resend()
