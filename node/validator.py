@@ -220,7 +220,7 @@ class Validator:
                 log.warning("peer.channel", peer=sender, channel=channel)
 
     def _on_executed(self, height: int) -> None:
-        if self._directory.learn(height):
+        if self._directory.changed(height):
             self._mesh.recheck()
         self._custody.learn(height)
         self._executed.publish(height)

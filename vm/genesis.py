@@ -7,6 +7,7 @@ from vm import digest
 from vm.quorum import VALIDATORS_MAX, VALIDATORS_MIN, Validator, ValidatorSet
 from vm.record import Chain, Member, Organisation, Role, Standing, Title
 from vm.refusal import Refused
+from vm.registry import claim_keys
 from vm.shape import Code, Digest, Int, Many, TimeMs, pack
 from vm.state import State
 
@@ -83,4 +84,5 @@ def genesis_writes(genesis: Genesis) -> dict[bytes, bytes]:
         state.put(organisation)
     for member in genesis.members:
         state.put(member)
+        claim_keys(state, member.id, member.public_key, member.transport)
     return state.writes

@@ -33,6 +33,7 @@ BLOB_BYTES_MAX = 4 * 1024**3  # 4 GiB: a manifest of 1 MiB chunks stays under 25
 Title = Annotated[str, Text(120, r"[^\x00-\x1f\x7f]*")]
 Region = Annotated[str, Text(6, r"[A-Z]{2}(?:-[A-Z0-9]{1,3})?")]  # ISO 3166-1 or 3166-2
 Condition = Annotated[str, Text(11, r"DUO:[0-9]{7}")]  # GA4GH Data Use Ontology
+KeyDigits = Annotated[str, Text(64, r"[0-9a-f]{64}")]
 Label = Annotated[str, Text(64, r"[^\x00-\x1f\x7f]+")]  # a column, unit or level as in the source
 Side = Annotated[int, Int(1, SIDE_MAX)]
 
@@ -99,6 +100,22 @@ class Member:
     def key(self) -> tuple[str]:
         """Found by its id."""
         return (self.id,)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOwner:
+    """Whose an Ed25519 key, or the digest of a TLS key, is: nobody else may enrol with it."""
+
+    KIND: ClassVar[str] = "key_owner"
+    VERSION: ClassVar[int] = 1
+
+    digits: KeyDigits
+    member: Name
+
+    @property
+    def key(self) -> tuple[str]:
+        """Found by the key in lower-case hexadecimal."""
+        return (self.digits,)
 
 
 @dataclass(frozen=True, slots=True)

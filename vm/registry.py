@@ -11,6 +11,7 @@ from vm.record import (
     ColumnSchema,
     Condition,
     Dataset,
+    KeyOwner,
     Label,
     Member,
     Region,
@@ -77,6 +78,8 @@ def enrol_member(state: State, context: Context, body: EnrolMember) -> None:
     # 2. the id is free: a record is never taken over
     if state.get(Member, body.id) is not None:
         raise Refused("member.exists", f"expected a new id, found {body.id} enrolled before")
+    # 3. both keys are nobody else's: a key enrolled twice would let one member pass for another
+    claim_keys(state, body.id, body.public_key, body.transport)
     height = context.block.height
     state.put(
         Member(
@@ -90,6 +93,19 @@ def enrol_member(state: State, context: Context, body: EnrolMember) -> None:
             changed_height=height,
         )
     )
+
+
+def claim_keys(state: State, member: str, public_key: bytes, transport: bytes | None) -> None:
+    """Record whose the keys are; raises `Refused("member.key")` if one has an owner."""
+    for found in (public_key, transport):
+        if found is None:
+            continue
+        owner = state.get(KeyOwner, found.hex())
+        if owner is not None:
+            raise Refused(
+                "member.key", f"expected keys of its own, found {found.hex()} of {owner.member}"
+            )
+        state.put(KeyOwner(found.hex(), member))
 
 
 def set_standing(state: State, context: Context, body: SetStanding) -> None:

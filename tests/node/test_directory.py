@@ -33,7 +33,7 @@ class Door:
     def block(self, *transactions: Transaction) -> bool:
         """Execute a block; whether the directory saw a member change."""
         height = self.network.block(*transactions).height
-        return self.directory.learn(height)
+        return self.directory.changed(height)
 
     def enrol(self, id: str, transport: bytes | None, hospital: str = A) -> Transaction:
         """An admin enrols an auditor who connects with this TLS key."""

@@ -15,7 +15,7 @@ from vm.genesis import (
     validator_set,
 )
 from vm.quorum import VALIDATORS_MAX
-from vm.record import Chain, Member, Organisation, Role, Standing
+from vm.record import Chain, KeyOwner, Member, Organisation, Role, Standing
 from vm.refusal import Refused
 from vm.shape import pack, unpack
 from vm.state import State
@@ -61,7 +61,7 @@ def test_any_change_makes_another_chain() -> None:
 
 
 def test_the_state_of_block_0_is_the_document() -> None:
-    """Every organisation and member is a record, beside the chain's own facts."""
+    """Every organisation, member and key is a record, beside the chain's own facts."""
     writes = genesis_writes(GENESIS)
     state = State(writes.get)
 
@@ -70,7 +70,8 @@ def test_the_state_of_block_0_is_the_document() -> None:
         assert state.require(Organisation, organisation.id) == organisation
     for member in GENESIS.members:
         assert state.require(Member, member.id) == member
-    assert len(writes) == 1 + len(GENESIS.organisations) + len(GENESIS.members)
+        assert state.require(KeyOwner, member.public_key.hex()).member == member.id
+    assert len(writes) == 1 + len(GENESIS.organisations) + 2 * len(GENESIS.members)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,22 @@ def test_an_enrolled_id_is_never_taken_over(victim: str) -> None:
     assert network.refused(enrol("zoe")) == "member.exists"
 
 
+@pytest.mark.parametrize("stolen", ["public_key", "transport"])
+def test_nobody_enrols_with_anothers_key(stolen: str) -> None:
+    """A rival's admin who enrols a hospital's key for its own member is refused.
+
+    Else the rival could pass for the hospital, or shut its validator out of the network.
+    """
+    network = chain()
+    network.applied([enrol("victim", transport=b"t" * 32)])
+    victim = network.get(Member, "victim")
+
+    theft = enrol("thief", admin=OTHER_ADMIN, **{stolen: getattr(victim, stolen)})
+
+    assert network.refused(theft) == "member.key"
+    assert network.state.get(Member, "thief") is None
+
+
 def test_a_member_is_suspended_and_restored() -> None:
     """Suspension is not final; the record says since when its standing holds."""
     network = chain()
