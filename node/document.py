@@ -1,7 +1,7 @@
 """JSON for people: records as objects with named fields, byte strings in hex.
 
-`load` is the inverse of `dump` for any class that `vm.shape` can pack, so that the genesis file is
-readable and still has one digest.
+`load` is the inverse of `dump` for any class that `vm.shape` can pack (members of a union: inside
+one), so that the genesis file is readable and still has one digest.
 """
 
 import json
@@ -33,10 +33,18 @@ def dump(item: Any) -> Any:
 def load(cls: type[T], text: str | bytes) -> T:
     """Read JSON written by `dump`; raises `Refused("document.*" | "shape.*")`."""
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        value = json.loads(text, object_pairs_hook=_read_object)
+    except (ValueError, RecursionError) as error:
         raise Refused("document.json", f"expected JSON, found: {error}") from error
     return from_json(cls, value)
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are distinct: else two readers may take it for two documents."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise Refused("document.repeat", "expected each field once, found one twice")
+    return found
 
 
 def from_json(cls: type[T], value: Any) -> T:
@@ -59,10 +67,7 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if origin in (Union, UnionType):
         return _read_union(get_args(hint), value, where)
     if hint is bytes:
-        try:
-            return bytes.fromhex(value)
-        except (TypeError, ValueError) as error:
-            raise _refuse(where, "hexadecimal digits", value) from error
+        return _read_hex(value, where)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         if value not in [choice.value for choice in hint]:
             raise _refuse(where, " or ".join(choice.value for choice in hint), value)
@@ -72,6 +77,16 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if type(value) is not hint:
         raise _refuse(where, cast(type, hint).__name__, value)
     return value
+
+
+def _read_hex(value: Any, where: str) -> bytes:
+    try:
+        found = bytes.fromhex(value)
+    except (TypeError, ValueError) as error:
+        raise _refuse(where, "hexadecimal digits", value) from error
+    if found.hex() != value:  # `fromhex` takes blanks and capitals too
+        raise _refuse(where, "lower-case hexadecimal digits alone", value)
+    return found
 
 
 def _read_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:

@@ -1,0 +1,60 @@
+"""Records: bytes and back for every class, and keys that tell each record from all others."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.vm.records import drawn
+from vm import learning, record
+from vm.encoding import encode
+from vm.shape import pack, unpack
+from vm.sparse import KEY_BYTES_MAX, VALUE_BYTES_MAX
+from vm.state import Record, state_key
+
+RECORDS: list[type[Record]] = [
+    cls
+    for module in (record, learning)
+    for cls in vars(module).values()
+    if isinstance(cls, type) and hasattr(cls, "KIND") and cls.__module__ == module.__name__
+]
+LONGEST = "n" * 64
+LAST = 2**53
+
+
+def test_kinds_are_distinct() -> None:
+    """Two classes under one kind would overwrite each other's records."""
+    kinds = [cls.KIND for cls in RECORDS]
+
+    assert len(kinds) > 9
+    assert len(set(kinds)) == len(kinds)
+
+
+@pytest.mark.parametrize("cls", RECORDS)
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_a_record_survives_its_bytes(cls: type[Record], data: st.DataObject) -> None:
+    """Packing and reading back gives an equal record under an equal key."""
+    item = data.draw(drawn(cls))
+
+    packed = pack(item)
+    found = unpack(cls, packed, VALUE_BYTES_MAX)
+
+    assert found == item
+    assert found.key == item.key
+    assert pack(found) == packed
+    assert len(state_key(cls.KIND, item.key)) <= KEY_BYTES_MAX
+
+
+@pytest.mark.parametrize("cls", RECORDS)
+def test_the_longest_key_fits_the_state(cls: type[Record]) -> None:
+    """However many names a key holds, each of them at its bound."""
+    key = {
+        "verdict": (LONGEST, LAST, LONGEST, LONGEST),
+        "update": (LONGEST, LAST, LONGEST),
+        "round": (LONGEST, LAST),
+        "model": (LONGEST, LAST),
+        "chain": (),
+        "open_tasks": (),
+    }.get(cls.KIND, (LONGEST,))
+
+    assert len(encode((cls.KIND, *key))) <= KEY_BYTES_MAX
