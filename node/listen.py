@@ -1,15 +1,31 @@
 """Listening on a port, and what to say when that cannot be."""
 
 import errno
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from vm.refusal import Refused
 
 SHUTDOWN_TIMEOUT_S = 2.0  # for requests in progress when the node stops
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a line of aiohttp's is worth keeping.
+
+    A request that breaks HTTP is answered with 400, one that breaks off has nobody to answer.
+    Logged, they would let any stranger fill the log with tracebacks around bytes of his choice.
+    """
+    strangers = (HttpProcessingError, ConnectionResetError)
+    return record.exc_info is None or not isinstance(record.exc_info[1], strangers)
+
+
+server_logger = logging.getLogger("aiohttp.server")
+server_logger.addFilter(_is_ours)
 
 
 @asynccontextmanager
@@ -21,7 +37,9 @@ async def listening(
     With `context` None it speaks plain HTTP.
     Raises `Refused("listen.port_busy" | "listen.address")`.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    runner = web.AppRunner(
+        app, access_log=None, logger=server_logger, shutdown_timeout=SHUTDOWN_TIMEOUT_S
+    )
     await runner.setup()
     try:
         await _start(web.TCPSite(runner, host, port, ssl_context=context), f"{host}:{port}")

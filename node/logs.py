@@ -10,6 +10,8 @@ from typing import Literal
 
 import structlog
 
+LIBRARIES = ("aiohttp", "asyncio")  # which log by themselves
+
 Format = Literal["auto", "json", "pretty"]
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -35,3 +37,20 @@ def configure_logs(level: Level, style: Format, **context: str) -> None:
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(**context)
+    for name in LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers = [_Forward(logging.WARNING)]
+        library.propagate = False
+
+
+class _Forward(logging.Handler):
+    """Turns what a library logs into a line of ours, so that a service's log stays JSON."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno,
+            "library",
+            logger=record.name,
+            reason=record.getMessage(),
+            exc_info=record.exc_info,
+        )

@@ -88,6 +88,8 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
+    except ConnectionResetError:  # the client is gone: nobody to answer, nothing that failed
+        raise
     except Exception:  # whatever it is, the client gets an answer and learns nothing of us
         log.exception("api.failed", method=request.method, path=request.path[:200])
         detail = "expected an answer, found a failure of this node"
