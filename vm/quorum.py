@@ -33,9 +33,9 @@ class Validator:
     key: PublicKey
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # not slotted: derived values are cached
 class ValidatorSet:
-    """The seats of one height, in order of id; not slotted because derived values are cached.
+    """The seats of one height, in order of id.
 
     Raises `Refused` with `validators.size`, `.order` or `.keys`: in a set that is too small, or in
     which one holder has two seats, a quorum would prove nothing.

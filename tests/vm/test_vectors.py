@@ -10,7 +10,7 @@ def test_the_code_gives_the_vectors(name: str) -> None:
     """A difference is a change of protocol: other nodes would disagree, so it needs a version."""
     golden = (FOLDER / f"{name}.json").read_text()
 
-    assert text_of(BUILDERS[name]()) == golden
+    assert text_of(name) == golden
 
 
 def test_no_vector_is_without_its_builder() -> None:

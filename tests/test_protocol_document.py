@@ -1,0 +1,160 @@
+"""docs/protocol.md says what the code does: its tables, its codes, its example, its links."""
+
+import ast
+import hashlib
+import inspect
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import pytest
+
+from consensus.message import CommitCertificate
+from fl import fixed, rounds, settle, trace, verify
+from fl.kinds import program
+from node.api.app import build_api
+from node.chain import Chain
+from node.store import Store
+from tests.vectors import BUILDERS, FOLDER
+from tests.vectors.codes import receipt_codes, stated
+from tests.vectors.ledger import story
+from tests.vectors.tables import DOCUMENT, filled
+
+TEXT = DOCUMENT.read_text()
+HEADING = re.compile(r"^#{2,4} (.+)$", re.MULTILINE)
+CODE = re.compile(r"`([a-z0-9_]+(?:\.[a-z0-9_]+)*)`")
+
+
+def section(title: str) -> str:
+    """The text under a heading of level 2 or 3, up to the next heading of its level or above."""
+    level, begin = next(
+        (len(found[1]), found.end())
+        for found in re.finditer(r"^(#{2,3}) (.+)$", TEXT, re.MULTILINE)
+        if found[2] == title
+    )
+    end = re.search(rf"^#{{2,{level}}} ", TEXT[begin:], re.MULTILINE)
+    return TEXT[begin : begin + end.start()] if end else TEXT[begin:]
+
+
+def first_cells(text: str) -> list[str]:
+    """The codes in the first column of the tables in `text`."""
+    return re.findall(r"^\| `([a-z0-9_.]+)` \|", text, re.MULTILINE)
+
+
+def anchor(title: str) -> str:
+    """The fragment by which a heading is linked to, as forges make it."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def test_the_tables_are_what_the_code_says() -> None:
+    """Fields, types, bounds, tags, limits, access and errors: `python -m tests.vectors.tables`."""
+    assert filled(TEXT) == TEXT
+
+
+def test_the_list_of_receipt_codes_is_complete() -> None:
+    """Codes are hashed into receipts, so a second implementation must know every one of them."""
+    listed = first_cells(section("Receipt codes"))
+
+    assert len(set(listed)) == len(listed)
+    assert set(listed) == receipt_codes()
+
+
+def test_each_receipt_code_stands_by_its_check() -> None:
+    """Which check comes first decides the code, so a list of codes alone is not enough."""
+    rest = TEXT.replace(section("Receipt codes"), "")
+
+    assert {code for code in receipt_codes() if f"`{code}`" not in rest} <= {"applied"}
+
+
+@pytest.mark.parametrize(
+    ("module", "title"),
+    [(rounds, "Rounds"), (settle, "Rounds"), (verify, "Verdicts"), (trace, "Verdicts")],
+)
+def test_codes_of_rounds_and_verdicts_are_named(module: ModuleType, title: str) -> None:
+    """Codes of rounds and outcomes are state; those of verdicts are what verifiers should send."""
+    named = set(CODE.findall(section(title)))
+
+    codes = stated(module.__name__, ("round.", "update.", "verdict.", "trace."))
+
+    assert codes
+    assert codes <= named
+    assert stated(fixed.__name__, ("update.",)) <= set(CODE.findall(section("Grid")))
+
+
+def test_the_sentences_that_are_state_are_quoted() -> None:
+    """Reasons in rounds and outcomes are hashed, so each word of them is protocol."""
+    quoted = {
+        re.sub(r"\{[^}]*\}", "{}", " ".join(found.split()))
+        for found in re.findall(r'"([^"]*)"', section("Rounds"))
+    }
+
+    written = {text for module in (rounds, settle) for text in reasons(module)}
+
+    assert len(written) >= 8
+    assert written <= quoted
+
+
+def reasons(module: ModuleType) -> list[str]:
+    """The texts that a module assigns to `reason`, with {} for what it fills in."""
+    found = []
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        match node:
+            case ast.Assign([ast.Name("reason")], ast.JoinedStr() | ast.Constant() as text):
+                found.append(re.sub(r"\{[^}]*\}", "{}", ast.unparse(text).strip("f'\"")))
+    return found
+
+
+def test_headings_are_distinct_and_links_resolve() -> None:
+    """Two headings with one name would share an anchor: links to one would lead to the other."""
+    anchors = [anchor(title) for title in HEADING.findall(TEXT)]
+
+    linked = set(re.findall(r"\]\(#([^)]+)\)", TEXT))
+
+    assert len(set(anchors)) == len(anchors)
+    assert linked <= set(anchors)
+
+
+def test_each_vector_file_names_a_section() -> None:
+    """A vector says what it checks in words that the document has too."""
+    titles = set(HEADING.findall(TEXT))
+
+    sections = {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in BUILDERS}
+
+    assert {name for name, found in sections.items() if found["section"] not in titles} == set()
+
+
+def test_the_worked_example_is_the_vector() -> None:
+    """The bytes in the document give the vector's id with nothing but SHA-256."""
+    vector = json.loads((FOLDER / "transaction.json").read_text())
+    block = section("Transactions").split("```")[1]
+    shown = bytes.fromhex("".join(line[:36].split(" ")[0] for line in block.splitlines()))
+    tag = b"concilium.transaction.v1"
+
+    id = hashlib.sha256(bytes([len(tag)]) + tag + shown).hexdigest()
+
+    assert (shown.hex(), id) == (vector["intent"], vector["id"])
+
+
+def test_every_route_is_described() -> None:
+    """A client is written from the document, so a route that it lacks does not exist."""
+    app = build_api(cast(Any, None))
+    paths = {resource.canonical for resource in app.router.resources()}
+
+    missing = {path for path in paths if f"{path}`" not in TEXT and f"{path}/{{" not in TEXT}
+
+    assert len(paths) > 20
+    assert missing == set()
+
+
+def test_a_validator_comes_to_the_vectors_headers(tmp_path: Path) -> None:
+    """The story is executed by the tests' own ledger; a node's store must agree block by block."""
+    store = Store(tmp_path / "chain")
+    chain = Chain(store, story().genesis, program(), {})
+    certificate = CommitCertificate(0, 1, bytes(32), ())
+
+    headers = [chain.execute(b.header.height, b.payload, certificate) for b in story().blocks[1:]]
+    store.close()
+
+    assert headers == [made.header for made in story().blocks[1:]]

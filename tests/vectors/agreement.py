@@ -1,0 +1,159 @@
+"""Vectors of consensus: what each message signs, how it travels, and what a new view proposes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from consensus.certificate import Verifier
+from consensus.message import (
+    NULL_DIGEST,
+    Block,
+    BlockReply,
+    BlockRequest,
+    Body,
+    Checkpoint,
+    Commit,
+    CommitCertificate,
+    Envelope,
+    Evidence,
+    NewView,
+    PayloadReply,
+    PayloadRequest,
+    Prepare,
+    PreparedCertificate,
+    PrePrepare,
+    SignedPrePrepare,
+    SignedViewChange,
+    Status,
+    ViewChange,
+    commit_digest,
+    payload_digest,
+    prepare_digest,
+    signing_digest,
+)
+from consensus.viewchange import plan, verify_new_view
+from tests.harness import key_of
+from tests.vectors.ledger import Ledger, story
+from tests.vectors.spelling import code_of
+from vm.certificate import Vote
+from vm.shape import Digest, Signature, pack
+
+PRIMARY_0, PRIMARY_1 = "hospital-1.validator", "hospital-2.validator"
+BACKUP = "hospital-3.validator"
+WINDOW = 8
+
+
+def messages() -> dict[str, Any]:
+    """Each message of a chain with four validators, and the way from view 0 to view 1."""
+    chain = story()
+    payload = chain.blocks[1].payload
+    name = payload_digest(payload)
+    stable = chain.certify(chain.blocks[1].header)
+    committed = _committed(0, 1, name)
+    proposal = PrePrepare(0, 1, name)
+    new_view = _new_view(chain)
+    said: list[tuple[str, Body, bytes | None]] = [
+        (PRIMARY_0, proposal, payload),
+        (BACKUP, Prepare(0, 1, name), None),
+        (BACKUP, Commit(0, 1, name), None),
+        (BACKUP, Checkpoint(1, chain.blocks[1].header.digest), None),
+        (BACKUP, new_view.view_changes[2].message, None),
+        (PRIMARY_1, new_view, None),
+        (BACKUP, Status(1, True, 1, stable, (2, 4), False), None),
+        (BACKUP, PayloadRequest(name), None),
+        (PRIMARY_0, PayloadReply(name), payload),
+        (BACKUP, BlockRequest(1), None),
+        (PRIMARY_0, BlockReply((Block(payload, committed),)), None),
+    ]
+    first, second = (_envelope(BACKUP, Prepare(0, 1, d), None) for d in (name, NULL_DIGEST))
+    return {
+        "chain": chain.genesis.chain.hex(),
+        "validators": pack(chain.validators).hex(),
+        "null_digest": NULL_DIGEST.hex(),
+        "messages": [_message(*item) for item in said],
+        "evidence": pack(Evidence(first, second)).hex(),
+        "new_view": {
+            "window": WINDOW,
+            "base": plan(1, new_view.view_changes).base,
+            "view_changes": [pack(change).hex() for change in new_view.view_changes],
+            "pre_prepares": [pack(item.message).hex() for item in new_view.pre_prepares],
+            "accepted": pack(new_view).hex(),
+            "refused": _refused(chain, new_view),
+        },
+    }
+
+
+def _message(sender: str, body: Body, payload: bytes | None) -> dict[str, Any]:
+    return {
+        "tag": body.TAG,
+        "sender": sender,
+        "body": pack(body).hex(),
+        "signed": signing_digest(story().genesis.chain, body).hex(),
+        "envelope": pack(_envelope(sender, body, payload)).hex(),
+    }
+
+
+def _envelope(sender: str, body: Body, payload: bytes | None) -> Envelope:
+    return Envelope(sender, body, _sign(sender, body), payload)
+
+
+def _sign(sender: str, body: Body) -> Signature:
+    return key_of(sender).sign(signing_digest(story().genesis.chain, body))
+
+
+def _votes(message: Digest, seats: Sequence[int]) -> tuple[Vote, ...]:
+    ids = [story().validators.validators[seat].id for seat in seats]
+    return tuple(Vote(id, key_of(id).sign(message)) for id in ids)
+
+
+def _committed(view: int, sequence: int, name: Digest) -> CommitCertificate:
+    message = commit_digest(story().genesis.chain, view, sequence, name)
+    return CommitCertificate(view, sequence, name, _votes(message, (0, 1, 2)))
+
+
+def _prepared(sequence: int, name: Digest) -> PreparedCertificate:
+    message = prepare_digest(story().genesis.chain, 0, sequence, name)
+    return PreparedCertificate(0, sequence, name, _votes(message, (0, 1, 2)))
+
+
+def _new_view(chain: Ledger) -> NewView:
+    """One is still at genesis, two hold the certificate of height 1; 2 and 4 are prepared."""
+    names = {n: payload_digest(b"payload %d" % n) for n in (2, 4)}
+    stable = chain.certify(chain.blocks[1].header)
+    changes = {
+        PRIMARY_0: ViewChange(1, None, ()),
+        PRIMARY_1: ViewChange(1, stable, (_prepared(2, names[2]),)),
+        BACKUP: ViewChange(1, stable, tuple(_prepared(n, names[n]) for n in (2, 4))),
+    }
+    signed = tuple(SignedViewChange(id, body, _sign(id, body)) for id, body in changes.items())
+    return _lead(signed, plan(1, signed).proposals)
+
+
+def _lead(changes: tuple[SignedViewChange, ...], proposals: tuple[PrePrepare, ...]) -> NewView:
+    signed = tuple(SignedPrePrepare(item, _sign(PRIMARY_1, item)) for item in proposals)
+    return NewView(1, changes, signed)
+
+
+def _refused(chain: Ledger, good: NewView) -> list[dict[str, str]]:
+    """New views that a faulty primary could send."""
+    changes = good.view_changes
+    proposals = plan(1, changes).proposals
+    verifier = Verifier(chain.genesis.chain, chain.validators)
+    attacks = {
+        "two view changes of three": _lead(changes[:2], plan(1, changes[:2]).proposals),
+        "one view change twice": _lead((changes[0], changes[1], changes[1]), proposals),
+        "a prepared number left out": _lead(changes, proposals[:2]),
+        "a null request in place of a prepared payload": _lead(
+            changes, (PrePrepare(1, 2, NULL_DIGEST), *proposals[1:])
+        ),
+        "proposals of view 0": _lead(
+            changes, tuple(PrePrepare(0, item.sequence, item.digest) for item in proposals)
+        ),
+    }
+    return [
+        {
+            "why": why,
+            "new_view": pack(attack).hex(),
+            "code": code_of(verify_new_view, attack, verifier, WINDOW),
+        }
+        for why, attack in attacks.items()
+    ]

@@ -1,0 +1,234 @@
+"""Vectors of learning: the grid, the rules, order and chance, commitments, files, one training."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fl import fixed
+from fl.aggregate import trimmed_mean, weighted_mean
+from fl.dataset import leaves, salt
+from fl.model import prepare
+from fl.preprocess import Table, read
+from fl.sampling import Stream, batches, permutation, split
+from fl.settle import accepted_digest
+from fl.spec import logistic_regression, mlp, parameters
+from fl.trace import Origin, Segment, root
+from fl.trace import leaves as trace_leaves
+from fl.train import Job, snapshots, start
+from fl.weights import digest_ints, pack_update, pack_weights
+from tests.fl.dialogue import AGE, OUTCOME, SMOKER, TASK
+from tests.vectors.ledger import story
+from tests.vectors.spelling import code_of, hexes
+from vm import tree
+from vm.digest import BEACON, WEIGHTS, digest
+from vm.encoding import encode
+from vm.learning import MICRO, Optimizer, Preprocessing, Round, Training, Update
+from vm.shape import pack
+
+BITS = 24
+SECRET = bytes(range(32))
+SEED = digest(BEACON, b"a beacon")
+DATASET = "opt-1"
+ORIGIN = Origin(TASK, 1, "hospital-1.trainer", DATASET)
+PREPROCESSING = Preprocessing((AGE, SMOKER), OUTCOME)
+CSV = """Age,Smoker,Preterm
+31,No,no
+ 24.5 ,Yes,yes
+,No,no
+NA,Yes,no
+1.9e1,,yes
+40.0000005,No,no
+40.0000015,No,no
+28,No,
+22,Yes,no
+35,No,no
+27,No,yes
+"""
+
+
+def numbers() -> dict[str, Any]:
+    """All of it, in the order of the document."""
+    table = read(CSV.splitlines(keepends=True), PREPROCESSING).require()
+    return {
+        "grid": _grid(),
+        "norms": [
+            {"units": units, "norm": fixed.norm(np.array(units, np.int64))}
+            for units in ([], [0], [3, -4], [1, 1], [-(2**31)] * 5, [2**31 - 1, 1])
+        ],
+        "divisions": [
+            {"numerator": n, "divisor": d, "quotient": int(fixed.divide(np.array([n]), d)[0])}
+            for d in (1, 2, 3, 4)
+            for n in (-7, -6, -5, -2, -1, 0, 1, 2, 5, 6, 7)
+        ],
+        "means": _means(),
+        "preprocessing": {
+            "columns": pack(PREPROCESSING).hex(),
+            "csv": CSV,
+            "rows": [list(row) for row in table.rows],
+            "labels": list(table.labels),
+        },
+        "chance": _chance(),
+        "dataset": {
+            "secret": SECRET.hex(),
+            "salts": hexes(salt(SECRET, row) for row in range(2)),
+            "leaves": hexes(leaves(table, SECRET)),
+            "root": tree.root(leaves(table, SECRET)).hex(),
+        },
+        "trace": _trace(),
+        "files": _files(),
+        "training": _training(table),
+        "round": _round(),
+    }
+
+
+def _grid() -> dict[str, Any]:
+    half = 2.0 ** -(BITS + 1)
+    reals = (0.0, -0.0, 1.0, -1.5, half, 3 * half, -half, -3 * half, 0.1, 127.99999997, -128.0)
+    return {
+        "bits": BITS,
+        "rounded": [
+            {"real": real.hex(), "units": int(fixed.to_grid(np.array([real]), BITS)[0])}
+            for real in reals
+        ],
+        "refused": [
+            {"real": real.hex(), "code": code_of(fixed.to_grid, np.array([real]), BITS)}
+            for real in (128.0, -128.0000001, float("inf"), float("nan"))
+        ],
+    }
+
+
+def _means() -> dict[str, Any]:
+    low, high = -(2**31), 2**31 - 1
+    rows = [[0, 1, -3, low, high], [1, 2, 5, low, high], [3, 2, 4, low, low], [9, -9, 4, 0, high]]
+    updates = [np.array(row, np.int64) for row in rows]
+    weights = [200, 150, 100, 50]
+    return {
+        "updates": rows,
+        "weights": weights,
+        "weighted_mean": weighted_mean(updates, weights).tolist(),
+        "trimmed_mean": [{"f": f, "mean": trimmed_mean(updates, f).tolist()} for f in (0, 1)],
+    }
+
+
+def _chance() -> dict[str, Any]:
+    labels = [int(row % 10 == 0) for row in range(40)]
+    parts = split(SECRET, labels)
+    return {
+        "context": encode(("batches", SEED, DATASET, 0)).hex(),
+        "words": _first(Stream("batches", SEED, DATASET, 0), 2**64),
+        "below_10": _first(Stream("batches", SEED, DATASET, 0), 10),
+        "below_3_times_2_62": _first(Stream("batches", SEED, DATASET, 0), 3 * 2**62),
+        "permutation_of_10": permutation(10, Stream("batches", SEED, DATASET, 0)),
+        "batches": {
+            "beacon": SEED.hex(),
+            "dataset": DATASET,
+            "rows": 10,
+            "batch_rows": 4,
+            "steps": [list(batch) for batch in batches(SEED, DATASET, 10, 4, 0, 5)],
+        },
+        "split": {
+            "seed": SECRET.hex(),
+            "labels": labels,
+            "train": list(parts.train),
+            "scoring": list(parts.scoring),
+            "test": list(parts.test),
+        },
+    }
+
+
+def _first(stream: Stream, bound: int) -> list[str]:
+    return [str(stream.below(bound)) for _ in range(6)]
+
+
+def _segments() -> Iterator[Segment]:
+    for index in range(3):
+        weights, optimizer, rows = (bytes((16 * index + part,)) * 32 for part in range(3))
+        yield Segment(weights, optimizer, rows, 100 + index)
+
+
+def _trace() -> dict[str, Any]:
+    segments = tuple(_segments())
+    return {
+        "task": ORIGIN.task,
+        "round": ORIGIN.round,
+        "trainer": ORIGIN.trainer,
+        "dataset": ORIGIN.dataset,
+        "segments": [_segment(segment) for segment in segments],
+        "leaves": hexes(trace_leaves(ORIGIN, segments)),
+        "root": root(ORIGIN, segments).hex(),
+    }
+
+
+def _segment(segment: Segment) -> dict[str, Any]:
+    return {
+        "weights": segment.weights.hex(),
+        "optimizer": segment.optimizer.hex(),
+        "batches": segment.batches.hex(),
+        "move": segment.move,
+    }
+
+
+def _files() -> dict[str, Any]:
+    """The bytes of both sorts of file for a small network."""
+    spec = mlp(2, (2,), 3)
+    flat = np.arange(-6, sum(parameter.size for parameter in parameters(spec)) - 6)
+    return {
+        "spec": pack(spec).hex(),
+        "grid_bits": BITS,
+        "parameters": [
+            {"name": parameter.name, "shape": list(parameter.shape)}
+            for parameter in parameters(spec)
+        ],
+        "flat": flat.tolist(),
+        "weights_digest": digest_ints(WEIGHTS, flat).hex(),
+        "weights_file": pack_weights(spec, BITS, flat).hex(),
+        "update_file": pack_update(spec, BITS, flat, tuple(_segments())).hex(),
+    }
+
+
+def _training(table: Table) -> dict[str, Any]:
+    """Two segments of two steps each, in which momentum and decay take part."""
+    training = Training(Optimizer.SGD, MICRO // 10, MICRO // 2, MICRO // 100, 4, 3, 2)
+    spec = logistic_regression(2)
+    rows = prepare(spec, PREPROCESSING, table, leaves(table, SECRET))
+    base = np.array([2**20, -(2**21), 2**19], np.int64)
+    job = Job(spec, BITS, training, SEED, DATASET)
+    found = list(snapshots(job, start(base), rows))
+    return {
+        "spec": pack(spec).hex(),
+        "training": pack(training).hex(),
+        "beacon": SEED.hex(),
+        "dataset": DATASET,
+        "inputs": [[value.hex() for value in row] for row in rows.inputs.tolist()],
+        "base": base.tolist(),
+        "snapshots": [
+            {
+                "weights": snapshot.weights.tolist(),
+                "velocity": snapshot.velocity.tolist(),
+                "segment": _segment(snapshot.segments[-1]),
+            }
+            for snapshot in found
+        ],
+        "norm": fixed.norm(found[-1].weights - base),
+    }
+
+
+def _round() -> dict[str, Any]:
+    """The beacon and the accepted digest of a round, from the records that the story wrote."""
+    chain = story()
+    rnd = chain.get(Round, TASK, 2)
+    names = ("hospital-1", "hospital-2", "hospital-3")
+    accepted = [
+        (chain.get(Update, TASK, 2, name), weight)
+        for name, weight in zip(names, (200, 150, 100), strict=True)
+    ]
+    assert rnd.accepted == accepted_digest(TASK, 2, accepted), "as the chain has it"
+    return {
+        "parent": chain.blocks[rnd.opened_height - 1].header.digest.hex(),
+        "task": TASK,
+        "number": 2,
+        "beacon": rnd.beacon.hex(),
+        "accepted": [[update.organisation, update.blob, weight] for update, weight in accepted],
+        "accepted_digest": rnd.accepted.hex(),
+    }
