@@ -17,7 +17,7 @@ from fl.kinds import program
 from node.api.app import build_api
 from node.chain import Chain
 from node.store import Store
-from tests.vectors import BUILDERS, FOLDER
+from tests.vectors import BUILDERS, FOLDER, second
 from tests.vectors.codes import receipt_codes, stated
 from tests.vectors.ledger import story
 from tests.vectors.tables import DOCUMENT, filled
@@ -135,6 +135,60 @@ def test_the_worked_example_is_the_vector() -> None:
     id = hashlib.sha256(bytes([len(tag)]) + tag + shown).hexdigest()
 
     assert (shown.hex(), id) == (vector["intent"], vector["id"])
+
+
+def test_a_second_reader_reads_and_writes_the_same_bytes() -> None:
+    """Written from the document, it accepts and refuses exactly what the vectors say."""
+    vector = json.loads((FOLDER / "encoding.json").read_text())
+
+    for case in vector["encoded"]:
+        data = bytes.fromhex(case["bytes"])
+        assert second.encode(second.decode(data)) == data
+    for case in vector["refused"]:
+        with pytest.raises(second.Wrong):
+            second.decode(bytes.fromhex(case["bytes"]))
+
+
+@pytest.mark.parametrize(
+    ("claim", "method"),
+    [
+        ("header", "header"),
+        ("header_in_history", "header"),
+        ("record", "record"),
+        ("absence", "record"),
+        ("transaction", "transaction"),
+        ("lineage", "lineage"),
+    ],
+)
+def test_a_second_reader_judges_proofs_alike(claim: str, method: str) -> None:
+    """Proofs are for strangers: an auditor's own program accepts and refuses what ours does."""
+    vector = json.loads((FOLDER / "inclusion.json").read_text())
+    auditor = second.Auditor(bytes.fromhex(vector["genesis"]))
+    judge = getattr(auditor, method)
+
+    judge(second.decode(bytes.fromhex(vector[claim]["accepted"])))
+
+    assert auditor.chain.hex() == vector["chain"]
+    for attack in vector[claim]["refused"]:
+        with pytest.raises(second.Wrong):
+            judge(second.decode(bytes.fromhex(attack["proof"])))
+
+
+def test_a_second_reader_judges_state_paths_alike() -> None:
+    """Presence and absence, and every lie that is made from a true path."""
+    vector = json.loads((FOLDER / "sparse.json").read_text())
+    root = bytes.fromhex(vector["heights"][-1]["digest"])
+
+    def holds(case: dict[str, Any]) -> bool:
+        value = None if case["value"] is None else bytes.fromhex(case["value"])
+        path = second.decode(bytes.fromhex(case["path"]))
+        try:
+            return second.state_root(path, bytes.fromhex(case["key"]), value) == root
+        except second.Wrong:
+            return False
+
+    assert all(holds(case) for case in vector["accepted"])
+    assert not any(holds(case) for case in vector["refused"])
 
 
 def test_every_route_is_described() -> None:
