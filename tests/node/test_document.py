@@ -36,7 +36,7 @@ def code_of(cls: type, text: str | bytes) -> str:
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-@settings(max_examples=10, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_document_is_read_back_as_what_was_written(cls: type, data: st.DataObject) -> None:
     """For every record and body within its bounds, through text."""

@@ -30,7 +30,7 @@ def test_kinds_are_distinct() -> None:
 
 
 @pytest.mark.parametrize("cls", RECORDS)
-@settings(max_examples=10, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_record_survives_its_bytes(cls: type[Record], data: st.DataObject) -> None:
     """Packing and reading back gives an equal record under an equal key."""
