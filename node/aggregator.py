@@ -38,7 +38,7 @@ class Job:
 
 
 class Aggregator:
-    """Works off rounds in phase aggregate, one at a time."""
+    """Works off rounds in phase aggregate, one after the other."""
 
     def __init__(
         self,
@@ -67,14 +67,23 @@ class Aggregator:
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            job = next(self._jobs(), None)
-            if job is None:
-                self._news.clear()
+            self._news.clear()
+            if await self.attempt():
                 await self._news.wait()
-                continue
+            else:
+                await asyncio.sleep(RETRY_MS / 1_000)
+
+    async def attempt(self) -> bool:
+        """Try each round that waits for us; False if one of them must be tried again.
+
+        A round whose blobs are missing does not hold up those of other tasks.
+        """
+        done = True
+        for job in list(self._jobs()):
             try:
                 await self._work(job)
             except Refused as refused:
+                done = False
                 log.warning(
                     "aggregate.waiting",
                     task=job.task.id,
@@ -82,7 +91,7 @@ class Aggregator:
                     code=refused.code,
                     reason=refused.message,
                 )
-                await asyncio.sleep(RETRY_MS / 1_000)
+        return done
 
     def _jobs(self) -> Iterator[Job]:
         state = self._state()
