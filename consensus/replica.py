@@ -32,6 +32,7 @@ from consensus.journal import Entry, Held, Said, Stable
 from consensus.message import (
     ENVELOPE_BYTES_MAX,
     NULL_DIGEST,
+    WINDOW_MAX,
     Block,
     BlockReply,
     BlockRequest,
@@ -55,7 +56,7 @@ from consensus.status import StatusExchange
 from consensus.timer import Backoff, Timers
 from consensus.viewchange import ViewChanges
 from vm.certificate import CheckpointCertificate
-from vm.quorum import ValidatorSet
+from vm.quorum import ValidatorSet, quorum
 from vm.refusal import Refused
 from vm.shape import Digest, Signature
 
@@ -92,7 +93,7 @@ class Replica:
         limits: Limits,
     ) -> None:
         assert validators.get(me) is not None, f"{me} is no validator of this set"
-        _check_sizes(validators, limits.window)
+        _check_window(validators.n, limits.window)
         self.me = me
         self.delivered = start.executed
         self.halted: str | None = None
@@ -445,8 +446,19 @@ class Replica:
                 self._ordering.recall(envelope)
 
 
-def _check_sizes(validators: ValidatorSet, window: int) -> None:
-    """A NewView in which every view change has a full window fits one envelope."""
-    certificate_bytes_max = (validators.n + 1) * VOTE_BYTES_MAX
-    new_view_bytes_max = validators.quorum * (window + 2) * certificate_bytes_max
-    assert new_view_bytes_max <= ENVELOPE_BYTES_MAX, f"a window of {window} is too large"
+def window_max(n: int) -> int:
+    """The largest window for `n` validators.
+
+    A NewView in which every view change has a full window must fit one envelope.
+    """
+    certificate_bytes_max = (n + 1) * VOTE_BYTES_MAX
+    slots = ENVELOPE_BYTES_MAX // (quorum(n) * certificate_bytes_max)
+    return min(WINDOW_MAX, slots - 2)
+
+
+def _check_window(n: int, window: int) -> None:
+    if window > window_max(n):
+        raise Refused(
+            "limits.window",
+            f"expected a window of at most {window_max(n)} for {n} validators, found {window}",
+        )

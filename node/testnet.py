@@ -21,6 +21,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from consensus.replica import window_max
 from node.config import (
     CONFIG_FILE,
     PORT_MAX,
@@ -280,7 +281,7 @@ class _Writer:
             title=TITLE,
             protocol=PROTOCOL,
             time_ms=int(self._now.timestamp() * 1000),
-            window=WINDOW,
+            window=min(WINDOW, window_max(len(self._validators))),
             organisations=tuple(organisations),
             members=tuple(self._members),
         )

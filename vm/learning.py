@@ -88,7 +88,7 @@ class Training:
     optimizer: Optimizer
     rate: Micro
     momentum: Annotated[int, Int(0, MICRO - 1)]
-    decay: Annotated[int, Int(0, MICRO)]  # L2 penalty on weights, in millionths
+    decay: Annotated[int, Int(0, MICRO)]  # L2 penalty on weights and biases, in millionths
     steps: Annotated[int, Int(1, 100_000)]
     batch_rows: Annotated[int, Int(1, 65_536)]
     snapshot_steps: Annotated[int, Int(1, 100_000)]

@@ -12,11 +12,12 @@ from consensus.message import (
     ViewChange,
     payload_digest,
 )
-from consensus.replica import Replica, Start
+from consensus.replica import Replica, Start, window_max
 from tests.consensus.certificates import checkpoint
 from tests.consensus.cluster import Cluster
 from tests.consensus.node import CHAIN, GENESIS_HEADER, KEYS, accept_all, key_of, validator_set
 from vm.quorum import Validator, ValidatorSet
+from vm.refusal import Refused
 
 ONE = payload_digest(b"one")
 
@@ -108,7 +109,7 @@ def test_a_long_run_leaves_no_more_behind_than_a_short_one() -> None:
 
 
 def test_a_window_whose_new_view_would_not_fit_an_envelope_is_refused_at_the_start() -> None:
-    """Genesis fixes set and window together; an impossible pair is our own configuration bug."""
+    """Genesis fixes set and window together, and the largest window that fits is told."""
     seats = tuple(Validator(f"v{i:02}", f"h{i:02}", key_of(i).public) for i in range(64))
 
     def start(window: int) -> Replica:
@@ -123,6 +124,6 @@ def test_a_window_whose_new_view_would_not_fit_an_envelope_is_refused_at_the_sta
             limits=Limits(window=window),
         )
 
-    assert start(16).may_propose
-    with pytest.raises(AssertionError, match="a window of 64 is too large"):
-        start(64)
+    assert start(window_max(64)).may_propose
+    with pytest.raises(Refused, match="at most 20 for 64 validators, found 21"):
+        start(window_max(64) + 1)

@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from consensus.replica import window_max
 from node.config import (
     PORT_MAX,
     ClientConfig,
@@ -23,7 +24,7 @@ from node.config import (
 from node.document import load as load_document
 from node.keyfile import read_key
 from node.pki import Credential, spki_digest, write_credential
-from node.testnet import Layout, write_testnet
+from node.testnet import WINDOW, Layout, write_testnet
 from node.tls import client_context, server_context
 from vm.genesis import Genesis, check_genesis
 from vm.quorum import VALIDATORS_MAX, VALIDATORS_MIN
@@ -210,3 +211,12 @@ def test_the_largest_network_can_be_written(tmp_path: Path) -> None:
     assert len(config.peer.validators) == VALIDATORS_MAX
     assert config.http.listen.port == PORT_MAX
     load(PeerConfig, net.home(net.hospitals[-1], "peer"), {})
+
+
+def test_the_window_of_the_largest_network_fits_its_messages(tmp_path: Path) -> None:
+    """So many validators have long certificates: fewer sequence numbers are in flight."""
+    large = write_testnet(tmp_path / "net", now=NOW, organisations=VALIDATORS_MAX)
+
+    genesis = load_document(Genesis, large.genesis.read_bytes())
+
+    assert genesis.window == window_max(VALIDATORS_MAX) < WINDOW
