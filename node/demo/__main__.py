@@ -66,6 +66,12 @@ def demo(
         result = asyncio.run(_run(directory, rounds, serve))
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
+    if not result["chain_reproduced"]:
+        raise Refused(
+            "demo.reproduced",
+            "expected the chain's split, run again in one process, to give the chain's model "
+            "digest, found another",
+        )
 
 
 async def _run(directory: Path, rounds: int, serve: bool) -> dict[str, Any]:
@@ -124,7 +130,7 @@ async def _work(
         weights=(layout.directory / job.WEIGHTS_FILE).read_bytes(),
         rounds=ended,
         final=final.weights,
-        poisoned={job.POISONED_ROUND: layout.hospitals[job.ATTACKER]},
+        poisoned={poisoned_round: layout.hospitals[job.ATTACKER]},
     )
     tell(f"running {splits.FURTHER_SPLITS} further splits for mean and standard error")
     figures = await asyncio.to_thread(splits.figures, layout, chain, advance)
