@@ -16,6 +16,8 @@ from node.commands.report import EXIT_CODES, INTERRUPTED, OK, show_halt, show_re
 from node.halted import Halted
 from vm.refusal import Refused
 
+EXTRAS = frozenset({"numpy", "plyvel", "safetensors", "torch"})  # what the base install lacks
+
 app = App(
     name="concilium",
     help="A consortium chain on which hospitals train models together.",
@@ -47,6 +49,10 @@ def main(tokens: Sequence[str] | None = None) -> int:
         return show_refusal(refused, as_json)
     except Halted as halted:
         return show_halt(halted, as_json)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        return show_refusal(_not_installed(error.name), as_json)
     except KeyboardInterrupt:
         return INTERRUPTED
     return OK
@@ -60,6 +66,14 @@ def _wants_json(arguments: Sequence[str]) -> bool:
 def _misused(error: CycloptsError) -> Refused:
     command = " ".join(("concilium", *(error.command_chain or ())))
     return Refused("usage.arguments", f"{error} See: {command} --help")
+
+
+def _not_installed(package: str) -> Refused:
+    return Refused(
+        "install.extra",
+        f"expected the package {package}, found none: install concilium[node] for a validator, "
+        "concilium[train] for a training peer",
+    )
 
 
 if __name__ == "__main__":

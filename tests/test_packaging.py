@@ -1,6 +1,7 @@
 """The package metadata says what the code needs, and no more."""
 
 import configparser
+import json
 import re
 import subprocess
 import sys
@@ -9,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from node.audit import write_file
 from node.config import ValidatorConfig, load
+from node.document import dump
+from node.prove import newest, prove_lineage
 from node.testnet import write_testnet
+from tests.node.network import MODEL, learn, open_network
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENT_NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -102,3 +107,70 @@ def test_the_containers_are_configured_by_known_keys(tmp_path: Path) -> None:
     assert {str(at) for at in config.peer.validators.values()} == {
         f"{hospital}:7100" for hospital in net.hospitals
     }
+
+
+AUDITOR = """
+import sys
+sys.modules.update(dict.fromkeys(("torch", "plyvel", "numpy", "safetensors", "pandas")))
+from node.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def run_as_auditor(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """One command where only the base install is there."""
+    return subprocess.run(
+        [sys.executable, "-c", AUDITOR, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_base_install_verifies_a_model_offline(tmp_path: Path) -> None:
+    """`concilium audit verify FILE` imports neither torch nor LevelDB nor numpy."""
+    genesis, proof = tmp_path / "genesis.json", tmp_path / "proof.json"
+    with open_network(tmp_path) as network:
+        learn(network, 1)
+        genesis.write_text(json.dumps(dump(network.genesis)))
+        certified = newest(network.chain)
+        proof.write_text(write_file(prove_lineage(network.chain, certified, MODEL, 1)))
+
+    done = run_as_auditor("audit", "verify", proof, "--genesis", genesis, "--format", "json")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["subject"] == f"model {MODEL} version 1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--help",), 0),
+        (("audit", "verify", "--help"), 0),
+        (("status", "--genesis", "genesis.json", "--url", "http://127.0.0.1:9"), 3),
+        (("submit", "home", "member.standing", "body.json"), 3),
+        (("testnet", "net", "--organisations", "3"), 3),
+    ],
+)
+def test_the_base_install_has_what_needs_no_extra(arguments: tuple[str, ...], code: int) -> None:
+    """What only reads and signs comes as far as its own refusals."""
+    done = run_as_auditor(*arguments)
+
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("role", "command"), [("validator", "run"), ("peer", "peer run")])
+def test_a_command_without_its_extra_says_what_to_install(
+    role: str, command: str, tmp_path: Path
+) -> None:
+    """A person is told instead of reading a traceback."""
+    net = write_testnet(tmp_path / "net", now=datetime(2026, 3, 1, tzinfo=UTC))
+
+    done = run_as_auditor(*command.split(), net.home("hospital-1", role))
+
+    assert done.returncode == 3
+    assert done.stderr.startswith("install.extra: expected the package ")
+    assert "concilium[node]" in done.stderr
+    assert "concilium[train]" in done.stderr

@@ -1,0 +1,96 @@
+"""What commands print and exit with."""
+
+import json
+
+import pytest
+
+from node.commands.report import (
+    EXIT_CODES,
+    FAILED,
+    INTERRUPTED,
+    OK,
+    REFUSED,
+    UNREACHABLE,
+    UNVERIFIED,
+    USAGE,
+    exit_code,
+    show,
+    show_halt,
+    show_refusal,
+)
+from node.halted import Halted
+from vm.refusal import Refused
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("usage.arguments", USAGE),
+        ("config.unknown", REFUSED),
+        ("access.role", REFUSED),
+        ("disk.full", REFUSED),
+        ("client.unreachable", UNREACHABLE),
+        ("blob.unavailable", UNREACHABLE),
+        ("node.not_ready", UNREACHABLE),
+        ("audit.chain", UNVERIFIED),
+        ("certificate.no_quorum", UNVERIFIED),
+        ("lineage.excess", UNVERIFIED),
+        ("state_path.root", UNVERIFIED),
+        ("encoding.shortest", UNVERIFIED),
+        ("lineage.missing", REFUSED),
+    ],
+)
+def test_each_room_of_codes_has_its_exit_code(code: str, found: int) -> None:
+    """A script tells a wrong input from nobody there, and both from a false proof."""
+    assert exit_code(code) == found
+
+
+def test_exit_codes_are_distinct_and_told() -> None:
+    """The list that `--help` ends with names every one."""
+    codes = (OK, FAILED, USAGE, REFUSED, UNREACHABLE, UNVERIFIED, INTERRUPTED)
+
+    told = [int(line.split()[0]) for line in EXIT_CODES.splitlines()[1:]]
+
+    assert sorted(codes) == sorted(set(codes)) == told
+
+
+def test_a_refusal_in_text_keeps_what_looks_like_markup(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A message that quotes [section] key shows both, on one line however long."""
+    message = "home/concilium.toml: [log] level: expected " + "words " * 40
+
+    assert show_refusal(Refused("config.value", message), as_json=False) == REFUSED
+
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"config.value: {message}\n")
+
+
+def test_a_refusal_in_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr, so that stdout holds results alone."""
+    show_refusal(Refused("config.value", 'found "x"\n'), as_json=True)
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert json.loads(err) == {"error": {"code": "config.value", "message": 'found "x"\n'}}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_halt_says_what_to_keep(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    """It is no refusal: the evidence must not be deleted by the next attempt."""
+    assert show_halt(Halted("header 7 differs from a quorum's"), as_json) == FAILED
+
+    err = capsys.readouterr().err
+    assert "header 7 differs from a quorum's" in err
+    assert "Keep this home as it is" in err
+    assert err.startswith('{"error": {"code": "halted"' if as_json else "halted: ")
+
+
+def test_a_result_is_either_json_or_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """Programs parse the one, people read the other, with [brackets] as they are."""
+    show("json", {"height": 7}, "[x] at height 7")
+    show("text", {"height": 7}, "[x] at height 7")
+
+    out = capsys.readouterr().out
+    assert out == '{\n  "height": 7\n}\n[x] at height 7\n'
