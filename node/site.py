@@ -38,10 +38,14 @@ def check_data(path: Path, preprocessing: Preprocessing) -> Report:
     try:
         with path.open(newline="", encoding="utf-8") as lines:
             return read(lines, preprocessing)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise Refused(
-            "peer.data", f"{path}: expected a readable CSV file in UTF-8, found: {error}"
+            "peer.data", f"{path}: expected a readable CSV file, found: {error.strerror}"
         ) from error
+    except UnicodeDecodeError as error:  # whose own words show a byte of the data
+        raise Refused(
+            "peer.data", f"{path}: expected UTF-8, found other bytes at {error.start}"
+        ) from None
 
 
 def load_data(path: Path, preprocessing: Preprocessing, secret: bytes) -> LocalData:

@@ -1,0 +1,169 @@
+"""Hospitals with made-up patients, their peers' parts, and a chain that answers at once."""
+
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from fl.dataset import leaves
+from fl.kinds import program
+from fl.spec import logistic_regression
+from fl.weights import pack_weights
+from node.cid import summarise
+from node.client import Client
+from node.exchange import Exchange
+from node.site import LocalData, load_data
+from node.submitter import Submitter
+from node.training import Rowkeeper, Trainer, Verifier
+from node.watch import Watch
+from tests.fl.dialogue import TERMS, dataset, model, opening
+from tests.harness import Chain, organisation
+from vm.block import Result
+from vm.learning import Preprocessing
+from vm.record import Model
+from vm.refusal import Refused
+from vm.state import Record
+from vm.tree import root
+
+ROWS = 120
+SECRET = bytes(range(32))
+BASE = pack_weights(logistic_regression(2), 24, np.zeros(3, np.int64))
+BASE_ADDRESS, _ = summarise([BASE])
+PATIENT = "patient-4711"  # an identifier in the source's tables: it must never get out
+
+
+def table(number: int) -> str:
+    """The CSV of hospital `number`: the older more often give birth early."""
+    chance = random.Random(number)
+    lines = ["Name,Age,Smoker,Preterm"]
+    for _ in range(ROWS):
+        age = chance.randint(18, 45)
+        early = chance.random() < (age - 15) / 40
+        smoker = chance.choice(("No", "Yes"))
+        lines.append(f"{PATIENT},{age},{smoker},{'yes' if early else 'no'}")
+    return "\n".join(lines) + "\n"
+
+
+@dataclass
+class Town:
+    """Four hospitals, their chain and the blobs that validators hold."""
+
+    folder: Path
+    chain: Chain = field(init=False)
+    blobs: dict[str, bytes] = field(default_factory=lambda: {BASE_ADDRESS: BASE})
+    time_ms: int = 0
+    loads: int = 0
+    submitted: list[object] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.chain = Chain(program())
+        for number in (1, 2, 3, 4):
+            self.path(number).write_text(table(number))
+        self.chain.applied(
+            [
+                *(dataset(n, root=self._root(n)) for n in (1, 2, 3, 4)),
+                model(weights=BASE_ADDRESS, weights_bytes=len(BASE)),
+            ]
+        )
+
+    def open(self, **changes: Any) -> None:
+        """Open the task."""
+        self.chain.applied([opening(**changes)])
+
+    def path(self, number: int) -> Path:
+        """Hospital `number`'s data."""
+        return self.folder / f"hospital-{number}.csv"
+
+    def _root(self, number: int) -> bytes:
+        data = load_data(self.path(number), TERMS.preprocessing, SECRET)
+        return root(leaves(data.table, SECRET))
+
+    def _rowkeeper(self, number: int) -> Rowkeeper:
+        def load(preprocessing: Preprocessing) -> LocalData:
+            self.loads += 1
+            return load_data(self.path(number), preprocessing, SECRET)
+
+        return Rowkeeper(load)
+
+    def trainer(self, number: int, **options: Any) -> Trainer:
+        """Hospital `number`'s trainer, as after a restart."""
+        submitter, exchange = self._parts(f"{organisation(number)}.trainer")
+        return Trainer(submitter, exchange, self._rowkeeper(number), **options)
+
+    def verifier(self, number: int) -> Verifier:
+        """Hospital `number`'s verifier, as after a restart."""
+        submitter, exchange = self._parts(f"{organisation(number)}.verifier")
+        return Verifier(submitter, exchange, self._rowkeeper(number), lambda: self.time_ms)
+
+    def _parts(self, member: str) -> tuple[Submitter, Exchange]:
+        return cast(Submitter, _Pen(self, member)), cast(Exchange, _Shelf(self))
+
+    def watch(self) -> Watch:
+        """A watch that nobody tells anything."""
+        return Watch(cast(Client, _Reader(self)))
+
+    def newest(self) -> int:
+        """The model's newest version."""
+        state = self.chain.state
+        version = 0
+        while state.get(Model, TERMS.model, version + 1):
+            version += 1
+        return version
+
+
+@dataclass
+class _Reader:
+    """Reads the executed chain as a client reads a certified one."""
+
+    town: Town
+
+    async def record(self, cls: type[Record], *key: str | int) -> Record | None:
+        return self.town.chain.state.get(cls, *key)
+
+    async def records(self, cls: type[Record], *prefix: str | int) -> AsyncIterator[Record]:
+        """A lying node's list, which leaves out whatever it likes."""
+        nothing: tuple[Record, ...] = ()
+        for record in nothing:
+            yield record
+
+
+@dataclass
+class _Pen:
+    """Submits into a block of its own."""
+
+    town: Town
+    member: str
+
+    @property
+    def client(self) -> _Reader:
+        return _Reader(self.town)
+
+    async def submit(self, kind: str, body: object) -> object:
+        self.town.submitted.append(body)
+        self.town.chain.block([(self.member, kind, body)])
+        (receipt,) = self.town.chain.receipts
+        if receipt.result is not Result.APPLIED:
+            raise Refused(receipt.code, "")
+        return receipt
+
+
+@dataclass
+class _Shelf:
+    """Brings and fetches blobs."""
+
+    town: Town
+
+    async def bring(self, content: bytes) -> str:
+        address, _ = summarise([content])
+        self.town.blobs[address] = content
+        return address
+
+    async def fetch(self, address: str, size: int) -> bytes:
+        found = self.town.blobs.get(address)
+        if found is None:
+            raise Refused("blob.unavailable", f"expected {address}, found nothing")
+        assert len(found) == size
+        return found
