@@ -1,0 +1,34 @@
+"""The dishonest trainer poisons one round, and only that."""
+
+import numpy as np
+import pytest
+
+from fl.experiment import POISON_SCALE
+from fl.fixed import norm
+from fl.model import Rows, initial
+from fl.train import Job, train
+from fl.trial import GRID_BITS, SPEC, TRAINING
+from node.demo.attacker import poisoning
+from tests.fl.trial import experiment_of
+
+
+@pytest.fixture(scope="module")
+def rows() -> Rows:
+    """One hospital's training rows."""
+    return experiment_of(bytes(32)).hospitals[0].train
+
+
+def test_one_round_is_poisoned_however_often_it_is_trained(rows: Rows) -> None:
+    """Rounds are told apart by their beacon: a repeat of the same round is poisoned again."""
+    base = initial(SPEC, GRID_BITS, seed=1)
+    jobs = [Job(SPEC, GRID_BITS, TRAINING, bytes((n,)) * 32, "dataset") for n in range(3)]
+    poisoned = poisoning(2)
+
+    found = [poisoned(jobs[place], base, rows, None) for place in (0, 0, 1, 1, 2)]
+    honest = [train(jobs[place], base, rows) for place in (0, 0, 1, 1, 2)]
+
+    for place in (0, 1, 4):
+        assert np.array_equal(found[place].delta, honest[place].delta)
+    for place in (2, 3):
+        assert np.array_equal(found[place].delta, -POISON_SCALE * honest[place].delta)
+        assert found[place].norm == norm(found[place].delta)

@@ -1,0 +1,121 @@
+"""What the demo says in the end, of rounds and figures that were made up."""
+
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+
+from node.demo.splits import Figures
+from node.demo.summary import document, round_line, tables
+from vm.learning import Outcome, Round, RoundPhase, UpdateStatus
+
+NAMES = ("alone", "federated", "pooled", "own_alone", "own_federated", "own_pooled")
+ROUND = Round(
+    task="task",
+    number=5,
+    phase=RoundPhase.CLOSED,
+    base_version=4,
+    beacon=bytes(32),
+    opened_height=1,
+    opened_ms=1,
+    deadline_ms=1,
+    updates=3,
+    verdicts=6,
+    accepted=bytes(32),
+    outcomes=(
+        Outcome("h-1", "h-1.trainer", UpdateStatus.ACCEPTED, "update.accepted", ""),
+        Outcome("h-2", "h-2.trainer", UpdateStatus.REJECTED, "update.norm_bound", "too long"),
+        Outcome("h-3", "h-3.trainer", UpdateStatus.ABSENT, "update.absent", "never came"),
+    ),
+    attestations=(),
+    score_bp=6_900,
+    model_version=5,
+    code="closed",
+    reason="",
+)
+
+
+def figures(**means: float) -> Figures:
+    """Figures with these means and small errors."""
+    return Figures(
+        splits=11,
+        means={name: means.get(name, 0.6) for name in NAMES},
+        errors=dict.fromkeys(NAMES, 0.01),
+        chain=dict.fromkeys(NAMES, 0.6),
+        reproduced=True,
+    )
+
+
+def result(found: Figures) -> dict[str, Any]:
+    """The document of one round."""
+    return document(
+        wall_s=12.34,
+        validators=[{"name": "h-1.validator", "height": 7, "state_root": "ab" * 32}],
+        rounds=(ROUND,),
+        figures=found,
+        audit={"steps": ["one", "two"]},
+        transactions=9,
+    )
+
+
+def text(found: Figures) -> str:
+    """The tables as a person reads them, without line ends."""
+    console = Console(file=StringIO(), width=300)
+    console.print(tables(result(found)))
+    output = console.file
+    assert isinstance(output, StringIO)
+    return " ".join(output.getvalue().split())
+
+
+def test_the_document_has_the_promised_keys() -> None:
+    """Programs read it: every key of the main job is there, with rejected updates and reasons."""
+    data = result(figures(federated=0.62, alone=0.53))
+
+    assert data["wall_s"] == 12.3
+    assert data["validators"][0].keys() == {"name", "height", "state_root"}
+    (found,) = data["rounds"]
+    assert (found["round"], found["accepted"], found["score_bp"]) == (5, ["h-1.trainer"], 6_900)
+    (rejected,) = found["rejected"]
+    assert rejected["member"] == "h-2.trainer"
+    assert (rejected["code"], rejected["reason"]) == ("update.norm_bound", "too long")
+    assert [other["member"] for other in found["others"]] == ["h-3.trainer"]
+    assert data["auc"] == {"alone": 0.53, "federated": 0.62, "pooled": 0.6}
+    assert data["auc_own"].keys() == data["auc"].keys()
+    assert data["audit"] == {"verified": True, "checked_steps": ["one", "two"]}
+    assert data["transactions"] == 9
+
+
+def test_a_round_in_one_line_says_who_is_out_and_why() -> None:
+    """With the held-out loss in nat."""
+    assert round_line(ROUND).splitlines() == [
+        "round 5: accepted 1 of 3, held-out log-loss 0.69 nat",
+        "  h-2.trainer rejected: update.norm_bound (too long)",
+        "  h-3.trainer absent: update.absent (never came)",
+    ]
+
+
+def test_a_failed_round_says_why() -> None:
+    """It made no version."""
+    failed = replace(ROUND, model_version=None, score_bp=None, reason="too few")
+
+    assert round_line(failed).endswith("\n  failed: too few")
+
+
+def test_the_finding_follows_the_figures_also_when_they_do_not_flatter() -> None:
+    """Four outcomes, four sentences."""
+    flattering = text(figures(federated=0.62, alone=0.53, own_federated=0.7))
+    equal = text(figures(federated=0.62, alone=0.53))
+    worse = text(figures(federated=0.5, alone=0.53, own_federated=0.5))
+
+    assert "better than one trained alone (AUC +0.090)" in flattering
+    assert "on its own patients too the shared model does better (+0.100)" in flattering
+    assert "about as well as the shared one (+0.000)" in equal
+    assert "no better than one trained alone (AUC -0.030)" in worse
+    assert "own model does better than the shared one (-0.100)" in worse
+
+
+def test_a_run_that_was_not_reproduced_cannot_be_overlooked() -> None:
+    """The sentence is another one."""
+    assert "gave the chain's model digest" in text(figures())
+    assert "DID NOT GIVE" in text(replace(figures(), reproduced=False))
