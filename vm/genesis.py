@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from vm import digest
-from vm.quorum import VALIDATORS_MAX, VALIDATORS_MIN, Validator, ValidatorSet
+from vm.quorum import VALIDATORS_MIN, Validator, ValidatorSet
 from vm.record import Chain, Member, Organisation, Role, Standing, Title
 from vm.refusal import Refused
 from vm.registry import claim_keys
@@ -12,6 +12,7 @@ from vm.shape import Code, Digest, Int, Many, TimeMs, pack
 from vm.state import State
 
 PROTOCOL = "concilium.1"
+ORGANISATIONS_MAX = 1_024  # auditors and registries are organisations too, without a seat
 MEMBERS_MAX = 4_096  # enrolled by genesis; more join by transactions
 WINDOW_MAX = 64  # sequence numbers in flight; as many as one view change can carry
 
@@ -26,7 +27,7 @@ class Genesis:
     protocol: Code
     time_ms: TimeMs
     window: Annotated[int, Int(1, WINDOW_MAX)]
-    organisations: Annotated[tuple[Organisation, ...], Many(VALIDATORS_MAX, VALIDATORS_MIN)]
+    organisations: Annotated[tuple[Organisation, ...], Many(ORGANISATIONS_MAX, VALIDATORS_MIN)]
     members: Annotated[tuple[Member, ...], Many(MEMBERS_MAX, VALIDATORS_MIN)]
 
     @property

@@ -8,6 +8,7 @@ import pytest
 from tests.harness import genesis_of, key_of
 from vm.genesis import (
     MEMBERS_MAX,
+    ORGANISATIONS_MAX,
     WINDOW_MAX,
     Genesis,
     check_genesis,
@@ -131,7 +132,7 @@ def test_the_largest_genesis_is_read_back() -> None:
         lambda g: replace(g, window=WINDOW_MAX + 1),
         lambda g: replace(g, window=0),
         lambda g: replace(g, members=(g.members[0],) * (MEMBERS_MAX + 1)),
-        lambda g: replace(g, organisations=(g.organisations[0],) * (VALIDATORS_MAX + 1)),
+        lambda g: replace(g, organisations=(g.organisations[0],) * (ORGANISATIONS_MAX + 1)),
         lambda g: replace(g, organisations=g.organisations[:3]),
     ],
 )
