@@ -88,5 +88,9 @@ class Exchange:
         """A blob of `size` bytes; raises `Refused("blob.*")`."""
         assert self._session is not None, "used as a context manager"
         if not self._store.has(address):
-            await download(self._session, self._urls, address, self._store)
+            await download(self._session, self._urls, address, self._store, size)
         return await asyncio.to_thread(self._store.load, address, size)
+
+    async def forget(self, address: str) -> None:
+        """Delete what was fetched: others' updates are kept no longer than they are needed."""
+        await asyncio.to_thread(self._store.delete, address)

@@ -220,6 +220,8 @@ class Verifier:
             _judge_all, stage, base, rows.take(parts.scoring), updates, mine, blobs
         )
         await asyncio.gather(*(self._submitter.submit("learning.verdict", v) for v in verdicts))
+        for update in updates:
+            await self._exchange.forget(update.blob)
 
     async def _fetch(self, stage: Stage, updates: list[Update]) -> dict[str, bytes]:
         """The blobs by organisation; those that nobody gives are left out once time runs short."""

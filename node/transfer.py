@@ -23,7 +23,7 @@ from node.blobs import OURS, BlobStore, FileChunks
 from node.cid import CHUNK_BYTES, Manifest, check_root, parse, split, summarise
 from node.gate import MEMBER, WrongServer, guard
 from node.problem import read_body, read_problem
-from vm.record import Member
+from vm.record import BLOB_BYTES_MAX, Member
 from vm.refusal import Refused
 from vm.shape import pack
 
@@ -145,10 +145,16 @@ async def upload(session: aiohttp.ClientSession, base_url: str, content: bytes |
 
 
 async def download(
-    session: aiohttp.ClientSession, sources: Sequence[str], address: str, into: BlobStore
+    session: aiohttp.ClientSession,
+    sources: Sequence[str],
+    address: str,
+    into: BlobStore,
+    bytes_max: int = BLOB_BYTES_MAX,
 ) -> None:
     """Fetch a blob from the first of several validators that has it, keeping what verified.
 
+    Nothing is kept of one larger than `bytes_max`: an address alone does not say how large its
+    content is, and a record may claim less.
     A source that fails or lies is left for the next one, which goes on where that one ended.
     Raises `Refused` with code `blob.unavailable`, saying what each source answered, or with
     `blob.address`, `blob.disk_full` or `blob.store_full`.
@@ -159,7 +165,7 @@ async def download(
         if into.has(address):
             return
         try:
-            await _fetch(session, f"{source}/blobs/{address}", address, into)
+            await _fetch(session, f"{source}/blobs/{address}", address, into, bytes_max)
             return
         except Refused as refused:
             if refused.code in OUR_TROUBLE:
@@ -173,8 +179,14 @@ async def download(
         )
 
 
-async def _fetch(session: aiohttp.ClientSession, url: str, address: str, into: BlobStore) -> None:
+async def _fetch(
+    session: aiohttp.ClientSession, url: str, address: str, into: BlobStore, bytes_max: int
+) -> None:
     root = await _get(session, url)
+    manifest = check_root(parse(address), root)
+    size = len(root) if manifest is None else manifest.size
+    if size > bytes_max:
+        raise Refused("blob.too_large", f"expected at most {bytes_max} bytes, found {size}")
     missing = await asyncio.to_thread(into.begin, address, root, OURS)
     for index in missing:
         chunk = await _get(session, f"{url}/chunks/{index}")

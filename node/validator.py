@@ -273,7 +273,7 @@ class Validator:
                 for id, endpoint in self._config.peer.validators.items()
                 if id != self._id
             ]
-            await download(self._session, sources, address, self._blobs)
+            await download(self._session, sources, address, self._blobs, size)
         return await asyncio.to_thread(self._blobs.load, address, size)
 
     # What the API tells of us

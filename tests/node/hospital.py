@@ -56,6 +56,7 @@ class Town:
     blobs: dict[str, bytes] = field(default_factory=lambda: {BASE_ADDRESS: BASE})
     time_ms: int = 0
     loads: int = 0
+    forgotten: list[str] = field(default_factory=list)
     submitted: list[object] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -167,3 +168,6 @@ class _Shelf:
             raise Refused("blob.unavailable", f"expected {address}, found nothing")
         assert len(found) == size
         return found
+
+    async def forget(self, address: str) -> None:
+        self.town.forgotten.append(address)

@@ -234,6 +234,16 @@ def test_a_poisoned_update_is_failed_by_its_norm(tmp_path: Path) -> None:
         assert verdict.code == "update.norm_bound"
 
 
+def test_others_updates_are_forgotten_once_they_are_judged(tmp_path: Path) -> None:
+    """A hospital keeps no other's update longer than its task may; the base model may stay."""
+    town = submitted(tmp_path)
+    keys = [(TASK, 1, organisation(number)) for number in (1, 2, 3, 4)]
+
+    run(town.verifier(1).work(TASK))
+
+    assert town.forgotten == [town.chain.get(Update, *key).blob for key in keys]
+
+
 def test_a_node_that_hides_updates_does_not_bend_a_verdict(tmp_path: Path) -> None:
     """Lists prove no completeness, so updates are asked for one by one; ours here lists none."""
     town = submitted(tmp_path)
