@@ -8,6 +8,7 @@ peers and the auditor; it needs neither LevelDB nor numpy nor torch.
 import asyncio
 import base64
 import binascii
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -211,8 +212,7 @@ class Client:
                 bound = PROBLEM_BYTES_MAX if response.status >= 400 else bytes_max
                 return Reply(url, response.status, await read_body(response, bound))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            reason = str(error) or type(error).__name__
-            raise Refused("client.unreachable", f"{url}: {reason[:120]}") from error
+            raise Refused("client.unreachable", f"{url}: {_reason(error)}") from error
 
     def _prefer(self, url: str) -> None:
         """A node that served is asked first from now on: it knows what it told us."""
@@ -448,6 +448,12 @@ class Client:
                         raise Refused("http.answer", f"{url}: expected heights that only rise")
                     since = event.height
                     yield event
+
+
+def _reason(error: Exception) -> str:
+    """Why nobody answered: the system's words where there are any."""
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number else (str(error) or type(error).__name__)[:120]
 
 
 def _read_admissions(reply: Reply) -> list[Admission]:

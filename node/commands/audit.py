@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from cyclopts import App
+from rich.console import Group
 from rich.table import Table
 
 from node import config
@@ -82,7 +83,7 @@ def status(
     url: Many = (),
     output: Format = "text",
 ) -> None:
-    """Show how each validator says that it is.
+    """Show what each validator says of itself: its view, heights and state root.
 
     Parameters
     ----------
@@ -95,10 +96,24 @@ def status(
     """
     path, urls = _where(home, genesis, url)
     found = asyncio.run(_statuses(path, urls))
+    data = {
+        at: {"error": answer.code, "message": answer.message}
+        if isinstance(answer, Refused)
+        else answer.model_dump()
+        for at, answer in found.items()
+    }
+    show(output, data, _describe(found))
+    if all(isinstance(answer, Refused) for answer in found.values()):
+        raise Refused("client.unreachable", "expected one validator to answer, found none")
+
+
+def _describe(found: dict[str, StatusView | Refused]) -> Group:
+    """A table of those that answered, and a line for each that did not."""
     table = Table("validator", "view", "primary", "executed", "certified", "state root", "peers")
-    for at, answer in found.items():
+    silent = []
+    for url, answer in found.items():
         if isinstance(answer, Refused):
-            table.add_row(at, answer.message)
+            silent.append(f"{url} did not answer: {answer.code}: {answer.message}")
         else:
             table.add_row(
                 answer.name,
@@ -109,13 +124,7 @@ def status(
                 answer.state_root[:16],
                 str(answer.peers),
             )
-    data = {
-        at: {"error": answer.code} if isinstance(answer, Refused) else answer.model_dump()
-        for at, answer in found.items()
-    }
-    show(output, data, table)
-    if all(isinstance(answer, Refused) for answer in found.values()):
-        raise Refused("client.unreachable", "expected one validator to answer, found none")
+    return Group(*([table] if table.row_count else []), *silent)
 
 
 async def _statuses(genesis: Path, urls: tuple[str, ...]) -> dict[str, StatusView | Refused]:

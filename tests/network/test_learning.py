@@ -291,3 +291,14 @@ def test_peer_check_of_an_unknown_task(learning: Learning) -> None:
 
     assert answer.code == 3
     assert answer.err.startswith("peer.task: expected task no-task on the chain")
+
+
+def test_sigterm_ends_training_peers_cleanly(learning: Learning) -> None:
+    """Exit code 0, the dishonest one's too; it comes last, as it ends them."""
+    homes = [learning.net.home(number, "peer") for number in range(1, len(HOSPITALS) + 1)]
+
+    codes = [learning.net.signal(home, signal.SIGTERM) for home in homes]
+
+    assert codes == [0, 0, 0, 0]
+    for number in range(1, len(HOSPITALS) + 1):
+        assert "Traceback" not in learning.net.log(number, "peer")
