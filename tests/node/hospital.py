@@ -23,7 +23,6 @@ from tests.fl.dialogue import TERMS, dataset, model, opening
 from tests.harness import Chain, organisation
 from vm.block import Result
 from vm.learning import Preprocessing
-from vm.record import Model
 from vm.refusal import Refused
 from vm.state import Record
 from vm.tree import root
@@ -105,14 +104,6 @@ class Town:
     def watch(self) -> Watch:
         """A watch that nobody tells anything."""
         return Watch(cast(Client, _Reader(self)))
-
-    def newest(self) -> int:
-        """The model's newest version."""
-        state = self.chain.state
-        version = 0
-        while state.get(Model, TERMS.model, version + 1):
-            version += 1
-        return version
 
 
 @dataclass
