@@ -41,7 +41,14 @@ async def run_peer(
             return Submitter(client, identity.id, read_key(identity.key)), exchange
 
         submitter, exchange = await enter(config.trainer)
-        trainer = Trainer(submitter, exchange, rowkeeper, train=train, on_step=on_step)
+        trainer = Trainer(
+            submitter,
+            exchange,
+            rowkeeper,
+            opening=training.opening,
+            train=train,
+            on_step=on_step,
+        )
         watch = Watch(submitter.client)
         submitter, exchange = await enter(config.verifier)
         verifier = Verifier(submitter, exchange, rowkeeper, wall_clock_ms)

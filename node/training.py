@@ -26,6 +26,7 @@ from node.submitter import Submitter
 from node.watch import Watch
 from vm.learning import (
     Decision,
+    Evidence,
     Preprocessing,
     Round,
     RoundPhase,
@@ -102,13 +103,16 @@ class Trainer:
         exchange: Exchange,
         rowkeeper: Rowkeeper,
         *,
+        opening: bool,
         train: Train = train,
         on_step: OnStep | None = None,
     ) -> None:
+        """`opening` is whether the site lets snapshots of training be opened to verifiers."""
         self._submitter = submitter
         self._client = submitter.client
         self._exchange = exchange
         self._rowkeeper = rowkeeper
+        self._opening = opening
         self._train = train
         self._on_step = on_step
 
@@ -125,6 +129,12 @@ class Trainer:
                 "peer.not_a_site",
                 f"expected {self._submitter.member} among the sites of task {task_id}, "
                 "found others: take the task out of [training] tasks",
+            )
+        if stage.task.terms.evidence is Evidence.REPLAYED and not self._opening:
+            raise Refused(
+                "peer.opening",
+                f"expected a task that asks for no opened snapshots, found {task_id}, which does: "
+                "take it out of [training] tasks, or set opening if this site permits it",
             )
         if await self._client.record(Update, task_id, stage.round.number, site.organisation):
             return

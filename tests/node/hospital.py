@@ -88,10 +88,10 @@ class Town:
 
         return Rowkeeper(load)
 
-    def trainer(self, number: int, **options: Any) -> Trainer:
+    def trainer(self, number: int, *, opening: bool = False, **options: Any) -> Trainer:
         """Hospital `number`'s trainer, as after a restart."""
         submitter, exchange = self._parts(f"{organisation(number)}.trainer")
-        return Trainer(submitter, exchange, self._rowkeeper(number), **options)
+        return Trainer(submitter, exchange, self._rowkeeper(number), opening=opening, **options)
 
     def verifier(self, number: int) -> Verifier:
         """Hospital `number`'s verifier, as after a restart."""

@@ -20,7 +20,7 @@ from node.watch import Watch
 from tests.fl.dialogue import MODEL, TASK, VERDICT_MS, aggregate, site
 from tests.harness import organisation
 from tests.node.hospital import BASE, BASE_ADDRESS, PATIENT, Town
-from vm.learning import Decision, Round, RoundPhase, Update, UpdateStatus, Verdict
+from vm.learning import Decision, Evidence, Round, RoundPhase, Update, UpdateStatus, Verdict
 from vm.record import Dataset
 from vm.refusal import Refused
 from vm.shape import pack
@@ -136,6 +136,18 @@ def test_a_trainer_that_is_no_site_says_so(tmp_path: Path) -> None:
 
     assert code_of(town.trainer(4).work(TASK)) == "peer.not_a_site"
     assert town.loads == 0
+
+
+def test_a_trainer_opens_nothing_that_its_site_does_not_permit(tmp_path: Path) -> None:
+    """The dataset's record alone does not decide: the site's own configuration must agree."""
+    town = opened(tmp_path, evidence=Evidence.REPLAYED)
+    assert town.chain.get(Dataset, "opt-1").opening
+
+    assert code_of(town.trainer(1).work(TASK)) == "peer.opening"
+    assert (town.submitted, town.loads) == ([], 0)
+    run(town.trainer(1, opening=True).work(TASK))
+
+    assert town.chain.get(Update, TASK, 1, "hospital-1").evidence is Evidence.REPLAYED
 
 
 def test_a_trainer_refuses_rows_that_are_not_the_registered_ones(tmp_path: Path) -> None:
