@@ -54,6 +54,7 @@ class Learning:
             self.start_peer(number)
         self._break_things()
         asyncio.run(self._await(Task, TASK, done=lambda task: task.phase is not TaskPhase.OPEN))
+        net.headers()  # the one that was down has caught up: whoever is asked shows the same
 
     def start_peer(self, number: int) -> None:
         """Start a hospital's training peer; the last one is dishonest."""
