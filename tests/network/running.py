@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -204,20 +204,18 @@ class Running:
         async with Client(self.genesis, urls) as client:
             yield Submitter(client, settings.member.id, read_key(settings.member.key))
 
-    def headers(self, height: int | None = None) -> list[Header]:
-        """Every validator's proven header at a height, which all of them come to certify.
-
-        Without `height`, at the newest that anybody shows.
-        """
+    def headers(self) -> list[Header]:
+        """Every validator's proven header at one height: the newest that any of them shows now."""
 
         async def ask() -> list[Header]:
-            async with self.client() as client:
-                wanted = height if height is not None else (await client.header()).height
-            found = []
-            for number in range(1, len(HOSPITALS) + 1):
-                async with self.client(number) as client:
-                    found.append(await patiently(partial(client.header_at, wanted)))
-            return found
+            async with AsyncExitStack() as stack:
+                clients = [
+                    await stack.enter_async_context(self.client(number))
+                    for number in range(1, len(HOSPITALS) + 1)
+                ]
+                heights = [(await patiently(client.header)).height for client in clients]
+                newest = max(heights)
+                return [await patiently(partial(client.header_at, newest)) for client in clients]
 
         return asyncio.run(ask())
 
