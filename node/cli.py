@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from node.commands import audit, network, office, peer
 from node.commands.report import EXIT_CODES, INTERRUPTED, OK, show_halt, show_refusal
-from node.halted import Halted
+from node.validator.halted import Halted
 from vm.refusal import Refused
 
 EXTRAS = frozenset({"numpy", "plyvel", "safetensors", "torch"})  # what the base install lacks

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from node.audit import write_file
-from node.config import ValidatorConfig, load
-from node.document import dump
-from node.prove import newest, prove_lineage
-from node.testnet import write_testnet
+from node.audit.check import write_file
+from node.audit.prove import newest, prove_lineage
+from node.home.config import ValidatorConfig, load
+from node.home.document import dump
+from node.home.testnet import write_testnet
 from tests.node.network import MODEL, learn, open_network
 
 ROOT = Path(__file__).resolve().parent.parent

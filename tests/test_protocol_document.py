@@ -15,8 +15,8 @@ from consensus.message import CommitCertificate
 from fl import fixed, rounds, settle, trace, verify
 from fl.kinds import program
 from node.api.app import build_api
-from node.chain import Chain
-from node.store import Store
+from node.validator.chain import Chain
+from node.validator.store import Store
 from tests.vectors import BUILDERS, FOLDER, second
 from tests.vectors.codes import receipt_codes, stated
 from tests.vectors.ledger import story

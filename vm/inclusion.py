@@ -209,7 +209,7 @@ def verify_lineage(
 ) -> dict[bytes, bytes | None]:
     """Check every path of a lineage; return what its state keys hold.
 
-    Whether they tell a complete and consistent story is for `node.lineage` to check.
+    Whether they tell a complete and consistent story is for `node.audit.lineage` to check.
     """
     verify_header(proof.certified, chain, validators)
     values: dict[bytes, bytes | None] = {}

@@ -11,8 +11,8 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from node.api.context import ApiContext
-from node.problem import CONTENT_TYPE, find_problem, write_problem
-from node.views import ProblemView
+from node.api.problem import CONTENT_TYPE, find_problem, write_problem
+from node.api.views import ProblemView
 from vm.refusal import Refused
 
 T = TypeVar("T")

@@ -8,9 +8,9 @@ from aiohttp import web
 from node.api import blocks, events, records, transactions
 from node.api.answer import Answer, Read, Reader, parse_query, problem, respond
 from node.api.context import ApiContext
-from node.document import dump
-from node.problem import PROBLEMS, TYPE_PATH
-from node.views import HealthView, NoQuery, ProblemPage, StatusView
+from node.api.problem import PROBLEMS, TYPE_PATH
+from node.api.views import HealthView, NoQuery, ProblemPage, StatusView
+from node.home.document import dump
 from vm.refusal import Refused
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

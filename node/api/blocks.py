@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from node.api.answer import Answer, Path, Read, problem
 from node.api.context import ApiContext
-from node.cursor import read_cursor, write_cursor
-from node.prove import certified_row, executed, newest, prove_header
-from node.resource import parse_number
-from node.views import (
+from node.api.cursor import read_cursor, write_cursor
+from node.api.resource import parse_number
+from node.api.views import (
     BlockAnswer,
     BlockPage,
     BlockSummary,
@@ -21,6 +20,7 @@ from node.views import (
     base64_text,
     checkpoint_view,
 )
+from node.audit.prove import certified_row, executed, newest, prove_header
 from vm.block import Receipt
 from vm.inclusion import CertifiedHeader
 from vm.refusal import Refused
@@ -28,8 +28,8 @@ from vm.shape import pack, unpack
 from vm.transaction import TRANSACTION_BYTES_MAX, Transaction
 
 if TYPE_CHECKING:
-    from node.chain import Chain
-    from node.store import BlockRow
+    from node.validator.chain import Chain
+    from node.validator.store import BlockRow
 
 BLOCKS = "/v1/blocks"
 CHECKPOINTS = "/v1/checkpoints"

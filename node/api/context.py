@@ -4,13 +4,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from node.admission import Admission
-from node.feed import Feed
+from node.api.admission import Admission
+from node.api.feed import Feed
 from vm.execute import Kind
 from vm.shape import Digest
 
 if TYPE_CHECKING:
-    from node.chain import Chain
+    from node.validator.chain import Chain
 
 
 @dataclass(frozen=True, slots=True)

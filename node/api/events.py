@@ -12,9 +12,9 @@ from aiohttp import web
 from node.api.answer import Reader, parse_query
 from node.api.blocks import summaries
 from node.api.context import ApiContext
-from node.prove import certified_row
-from node.resource import parse_number
-from node.views import EventsQuery, EventView, RecordKey
+from node.api.resource import parse_number
+from node.api.views import EventsQuery, EventView, RecordKey
+from node.audit.prove import certified_row
 from vm.encoding import decode
 from vm.refusal import Refused
 

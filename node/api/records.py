@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from node.api.answer import Answer, Path, Read, problem
 from node.api.context import ApiContext
-from node.cursor import read_cursor, write_cursor
-from node.prove import newest, prove_key, prove_lineage, view_header
-from node.resource import (
+from node.api.cursor import read_cursor, write_cursor
+from node.api.resource import (
     BY_RECORD,
     LINEAGE_PATH,
     RESOURCES,
@@ -17,7 +16,7 @@ from node.resource import (
     parse_number,
     parse_part,
 )
-from node.views import (
+from node.api.views import (
     LineageAnswer,
     ListQuery,
     NoQuery,
@@ -29,6 +28,7 @@ from node.views import (
     checkpoint_view,
     record_view,
 )
+from node.audit.prove import newest, prove_key, prove_lineage, view_header
 from vm.inclusion import RecordProof
 from vm.learning import Round, Update, Verdict
 from vm.shape import pack, unpack
@@ -36,7 +36,7 @@ from vm.sparse import VALUE_BYTES_MAX
 from vm.state import state_key
 
 if TYPE_CHECKING:
-    from node.store import View
+    from node.validator.store import View
 
 
 def _read_one(resource: Resource) -> Read:

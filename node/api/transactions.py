@@ -8,15 +8,13 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
-from node.admission import ADMITTED, SUBMIT_MAX, Admission
+from node.api.admission import ADMITTED, SUBMIT_MAX, Admission
 from node.api.answer import Answer, Path, Read, problem
 from node.api.blocks import rows_down, summaries
 from node.api.context import ApiContext
-from node.cursor import read_cursor, write_cursor
-from node.document import dump
-from node.prove import newest, prove_transaction
-from node.resource import parse_digest
-from node.views import (
+from node.api.cursor import read_cursor, write_cursor
+from node.api.resource import parse_digest
+from node.api.views import (
     AdmissionView,
     IntentView,
     ListQuery,
@@ -30,6 +28,8 @@ from node.views import (
     base64_text,
     checkpoint_view,
 )
+from node.audit.prove import newest, prove_transaction
+from node.home.document import dump
 from vm.block import TRANSACTIONS_MAX
 from vm.encoding import MESSAGE_BYTES_MAX, decode
 from vm.inclusion import TransactionProof

@@ -8,14 +8,14 @@ from cyclopts import App
 from rich.console import Group
 from rich.table import Table
 
-from node import config
-from node.audit import FILE_BYTES_MAX, Audit, audit_model, verify_file, write_file
-from node.client import Client
+from node.api.views import StatusView
+from node.audit.check import FILE_BYTES_MAX, Audit, audit_model, verify_file, write_file
+from node.client.client import Client
 from node.commands.files import check_absent, read_file, write_new
 from node.commands.report import Format, Many, show
-from node.document import dump
-from node.home import read_genesis
-from node.views import StatusView
+from node.home import config
+from node.home.document import dump
+from node.home.genesis import read_genesis
 from vm.refusal import Refused
 
 app = App(name="audit", help="Verify what a network says against its genesis document.")

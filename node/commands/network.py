@@ -7,10 +7,10 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 
-from node import config
 from node.commands.report import Format, LogFormat, Many, show
-from node.logs import Format as Style
-from node.logs import configure_logs
+from node.home import config
+from node.home.logs import Format as Style
+from node.home.logs import configure_logs
 
 STYLES: dict[str, Style] = {"text": "pretty", "json": "json"}
 
@@ -36,7 +36,7 @@ def testnet(
     task
         Id of a task that every training peer will take part in; may be given more than once.
     """
-    from node.testnet import write_testnet
+    from node.home.testnet import write_testnet
 
     layout = write_testnet(
         directory,
@@ -59,7 +59,7 @@ def run(home: Path, *, output: LogFormat = None) -> None:
     home
         The validator's folder with concilium.toml.
     """
-    from node.validator import Validator
+    from node.validator.assembly import Validator
 
     settings = config.load(config.ValidatorConfig, home, os.environ)
     start_logs(settings.log, output, settings.member.id)

@@ -10,14 +10,14 @@ from typing import Any
 
 from cyclopts import App
 
-from node import config
-from node.client import Client
+from node.client.client import Client
+from node.client.submitter import Submitter
 from node.commands.files import check_absent, read_file, write_new
 from node.commands.report import Format, show
-from node.document import dump, from_json, load
-from node.home import read_genesis
-from node.keyfile import read_key, read_secret
-from node.submitter import Submitter
+from node.home import config
+from node.home.document import dump, from_json, load
+from node.home.genesis import read_genesis
+from node.home.keyfile import read_key, read_secret
 from vm.learning import Preprocessing, Terms
 from vm.record import Model, ModelHead
 from vm.refusal import Refused
@@ -67,7 +67,7 @@ def register(
         Permit that snapshots of training are opened to verifiers.
     """
     from fl.dataset import describe
-    from node.site import load_data
+    from node.peer.site import load_data
 
     columns = load(Preprocessing, read_file(preprocessing))
     local = load_data(data, columns, read_secret(secret))
@@ -181,7 +181,7 @@ async def _open_task(
     output: Format,
 ) -> None:
     from fl.body import OpenTask, RegisterModel
-    from node.exchange import Exchange
+    from node.wire.exchange import Exchange
     from vm.record import ModelSpec
 
     fixed = load(Terms, read_file(terms))
@@ -207,7 +207,7 @@ async def _open_task(
 
 
 async def _get_model(home: Path, id: str, version: int | None, out: Path, output: Format) -> None:
-    from node.exchange import Exchange
+    from node.wire.exchange import Exchange
 
     check_absent(out)
     settings = config.load(config.OfficeConfig, home, os.environ)

@@ -7,10 +7,10 @@ from pathlib import Path
 from cyclopts import App
 from rich.table import Table
 
-from node import config
 from node.commands.network import start_logs, until_signal
 from node.commands.report import Format, LogFormat, show
-from node.document import dump
+from node.home import config
+from node.home.document import dump
 from vm.refusal import Refused
 
 app = App(name="peer", help="Run a training peer, or check its data first.")
@@ -25,8 +25,8 @@ def run(home: Path, *, output: LogFormat = None) -> None:
     home
         The training peer's folder with concilium.toml.
     """
-    from node.peer import run_peer
-    from node.progress import step_bar
+    from node.peer.assembly import run_peer
+    from node.peer.progress import step_bar
 
     settings = config.load(config.PeerConfig, home, os.environ)
     start_logs(settings.log, output, settings.trainer.id)
@@ -53,9 +53,9 @@ def check(home: Path, *, task: str | None = None, output: Format = "text") -> No
 
 
 async def _check(settings: config.PeerConfig, id: str, output: Format) -> None:
-    from node.client import Client
-    from node.home import read_genesis
-    from node.site import check_data
+    from node.client.client import Client
+    from node.home.genesis import read_genesis
+    from node.peer.site import check_data
     from vm.learning import Task
 
     urls = [validator.http for validator in settings.training.validators]

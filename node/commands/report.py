@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from node.halted import Halted
+from node.validator.halted import Halted
 from vm.refusal import Refused
 
 Format: TypeAlias = Annotated[

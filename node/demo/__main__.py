@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fl.trial import ROUNDS
-from node.client import Client
+from node.client.client import Client
 from node.commands.report import INTERRUPTED, USAGE, show_refusal
 from node.demo import job, splits, summary
 from node.demo.processes import Processes, free_ports
-from node.home import read_genesis
-from node.testnet import Layout
+from node.home.genesis import read_genesis
+from node.home.testnet import Layout
 from vm.learning import ROUNDS_MAX, Round
 from vm.record import Model
 from vm.refusal import Refused

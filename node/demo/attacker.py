@@ -15,10 +15,10 @@ from fl.experiment import POISON_SCALE
 from fl.fixed import Ints
 from fl.model import Rows
 from fl.train import Job, OnStep, Result, train
-from node import config
 from node.commands.network import until_signal
-from node.logs import configure_logs
-from node.peer import run_peer
+from node.home import config
+from node.home.logs import configure_logs
+from node.peer.assembly import run_peer
 
 
 def poisoning(number: int) -> Callable[[Job, Ints, Rows, OnStep | None], Result]:

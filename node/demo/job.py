@@ -15,13 +15,13 @@ from fl.dataset import weight
 from fl.model import initial
 from fl.trial import CLINICS, CONDITIONS, GRID_BITS, PREPROCESSING, SPEC, csv_of, terms
 from fl.weights import pack_weights
-from node import config
-from node.client import Client
+from node.api.views import LIMIT_MAX, BlockPage
+from node.client.client import Client
 from node.demo.processes import CONCILIUM, Processes, concilium
-from node.document import dump
-from node.home import read_genesis
-from node.testnet import Layout, write_testnet
-from node.views import LIMIT_MAX, BlockPage
+from node.home import config
+from node.home.document import dump
+from node.home.genesis import read_genesis
+from node.home.testnet import Layout, write_testnet
 from vm.learning import Round, RoundPhase, Site, Task, TaskPhase
 from vm.record import Dataset
 from vm.refusal import Refused

@@ -15,10 +15,10 @@ import torch
 
 from fl.experiment import Comparison, Experiment, Plan, admit, beacons, mean_and_error
 from fl.weights import pack_weights, unpack_weights
-from node.cid import address
-from node.keyfile import read_secret
-from node.site import load_data
-from node.testnet import ROWS_SECRET, Layout
+from node.home.keyfile import read_secret
+from node.home.testnet import ROWS_SECRET, Layout
+from node.peer.site import load_data
+from node.wire.cid import address
 from vm.digest import SALT, digest
 from vm.learning import Round, Task, UpdateStatus
 from vm.record import Model

@@ -18,13 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from node import config
-from node.client import Client
+from node.client.client import Client
+from node.client.submitter import Submitter
 from node.demo.processes import CONCILIUM, free_ports
-from node.home import read_genesis
-from node.keyfile import read_key
-from node.submitter import Submitter
-from node.testnet import Layout
+from node.home import config
+from node.home.genesis import read_genesis
+from node.home.keyfile import read_key
+from node.home.testnet import Layout
 from vm.block import Header
 from vm.keys import SigningKey
 from vm.record import Role

@@ -10,7 +10,7 @@ from fl.dataset import band, weight
 from fl.model import initial
 from fl.spec import logistic_regression
 from fl.weights import pack_weights
-from node.document import dump
+from node.home.document import dump
 from tests.network.running import HOSPITALS, Running, concilium
 from vm.learning import (
     MICRO,

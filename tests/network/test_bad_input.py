@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from node import config
 from node.api.transactions import SUBMIT_BYTES_MAX
-from node.cid import CHUNK_BYTES, split, summarise
-from node.document import dump
-from node.keyfile import read_key
-from node.tls import TlsFiles, client_context
+from node.home import config
+from node.home.document import dump
+from node.home.keyfile import read_key
+from node.wire.cid import CHUNK_BYTES, split, summarise
+from node.wire.tls import TlsFiles, client_context
 from tests.network.running import HOSPITALS, Running, concilium, fetch, newcomer, until
 from vm.encoding import encode
 from vm.keys import SigningKey

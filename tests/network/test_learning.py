@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fl.weights import unpack_weights
-from node.cid import address
 from node.demo.processes import CONCILIUM
+from node.wire.cid import address
 from tests.network.running import (
     HOSPITALS,
     Answer,

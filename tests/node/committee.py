@@ -13,14 +13,14 @@ from consensus.event import Limits
 from consensus.replica import Replica, Start
 from fl.kinds import program
 from fl.rounds import next_deadline
-from node.admission import Admission
-from node.chain import Chain
-from node.feed import Feed
-from node.intake import Intake
-from node.journal import Journal
-from node.mempool import Mempool
-from node.runtime import Runtime, wall_clock_ms
-from node.store import Store
+from node.api.admission import Admission
+from node.api.feed import Feed
+from node.validator.chain import Chain
+from node.validator.intake import Intake
+from node.validator.journal import Journal
+from node.validator.mempool import Mempool
+from node.validator.runtime import Runtime, wall_clock_ms
+from node.validator.store import Store
 from tests.harness import genesis_of, key_of
 from vm.genesis import Genesis
 from vm.shape import pack

@@ -12,13 +12,13 @@ from fl.dataset import leaves
 from fl.kinds import program
 from fl.spec import logistic_regression
 from fl.weights import pack_weights
-from node.cid import summarise
-from node.client import Client
-from node.exchange import Exchange
-from node.site import LocalData, load_data
-from node.submitter import Submitter
-from node.training import Rowkeeper, Trainer, Verifier
-from node.watch import Watch
+from node.client.client import Client
+from node.client.submitter import Submitter
+from node.client.watch import Watch
+from node.peer.site import LocalData, load_data
+from node.peer.training import Rowkeeper, Trainer, Verifier
+from node.wire.cid import summarise
+from node.wire.exchange import Exchange
 from tests.fl.dialogue import TERMS, dataset, model, opening
 from tests.harness import Chain, organisation
 from vm.block import Result

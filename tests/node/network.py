@@ -8,8 +8,8 @@ from consensus.message import CommitCertificate
 from fl.body import Aggregate, OpenTask, ProofOfLearning, RegisterModel, SubmitVerdict
 from fl.kinds import program
 from fl.spec import logistic_regression
-from node.chain import Chain
-from node.store import Store
+from node.validator.chain import Chain
+from node.validator.store import Store
 from tests.harness import START_MS, genesis_of, key_of
 from vm.block import Header, Payload
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest

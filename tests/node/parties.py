@@ -8,9 +8,9 @@ from pathlib import Path
 import aiohttp
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from node.gate import Gate
-from node.pki import AUTHORITY_DAYS, create_authority, issue, spki_digest, write_credential
-from node.tls import TlsFiles, client_context
+from node.wire.gate import Gate
+from node.wire.pki import AUTHORITY_DAYS, create_authority, issue, spki_digest, write_credential
+from node.wire.tls import TlsFiles, client_context
 from vm.record import Member, Role, Standing
 
 HOST = "127.0.0.1"

@@ -12,7 +12,7 @@ import structlog
 
 from node.cli import app, main
 from node.commands.report import EXIT_CODES, REFUSED, USAGE
-from node.testnet import Layout, write_testnet
+from node.home.testnet import Layout, write_testnet
 
 COMMANDS = (
     "testnet",

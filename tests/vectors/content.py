@@ -3,7 +3,7 @@
 from hashlib import sha256
 from typing import Any
 
-from node.cid import CHUNK_BYTES, Cid, Codec, Manifest, check_root, parse, split, summarise
+from node.wire.cid import CHUNK_BYTES, Cid, Codec, Manifest, check_root, parse, split, summarise
 from tests.vectors.spelling import code_of
 from vm.shape import pack
 

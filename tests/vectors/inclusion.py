@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from node.audit import audit_lineage
-from node.lineage import trace
+from node.audit.check import audit_lineage
+from node.audit.lineage import trace
 from tests.fl.dialogue import MODEL
 from tests.vectors.ledger import Ledger, Made, story
 from tests.vectors.spelling import code_of

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from consensus import message
 from fl.kinds import program
-from node.cid import Manifest
-from node.problem import PROBLEMS
-from node.resource import LINEAGE_PATH, RESOURCES
+from node.api.problem import PROBLEMS
+from node.api.resource import LINEAGE_PATH, RESOURCES
+from node.wire.cid import Manifest
 from tests.vectors import BUILDERS
 from vm import block, digest, genesis, inclusion, learning, quorum, record, shape, transaction
 from vm.access import ACCESS

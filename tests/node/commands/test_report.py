@@ -18,7 +18,7 @@ from node.commands.report import (
     show_halt,
     show_refusal,
 )
-from node.halted import Halted
+from node.validator.halted import Halted
 from vm.refusal import Refused
 
 

@@ -1,0 +1,345 @@
+"""The HTTP interface's answers and requests, as pydantic models.
+
+Digests, keys and ids are lower-case hexadecimal; proofs are base64 of canonical bytes, and all that
+a light client needs: every other member of an answer is the node's reading of them, for people.
+"""
+
+import base64
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from node.api.admission import SUBMIT_MAX
+from node.api.cursor import CURSOR_BYTES_MAX
+from node.api.resource import NUMBER
+from node.home.document import dump
+from vm.inclusion import CertifiedHeader
+from vm.shape import HEIGHT_MAX, pack
+from vm.state import Record
+from vm.transaction import TRANSACTION_BYTES_MAX
+
+LIMIT_DEFAULT = 20
+LIMIT_MAX = 100
+TRANSACTION_TEXT_MAX = (TRANSACTION_BYTES_MAX + 2) // 3 * 4  # base64
+
+
+def _decimal(value: Any) -> Any:
+    """Only plain digits: pydantic would read " 1", "1.0" and "1_0" as numbers too."""
+    if isinstance(value, str) and not NUMBER.fullmatch(value):
+        raise ValueError("expected digits without leading zeros")
+    return value
+
+
+Decimal = Annotated[int, BeforeValidator(_decimal)]
+
+
+# Requests
+
+
+class NoQuery(BaseModel):
+    """A path that takes no parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ListQuery(NoQuery):
+    """How much of a list, and from where."""
+
+    limit: Annotated[Decimal, Field(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT
+    cursor: Annotated[str, Field(min_length=1, max_length=CURSOR_BYTES_MAX)] | None = None
+
+
+class EventsQuery(NoQuery):
+    """The last height that the reader has; None for the newest."""
+
+    since: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] | None = None
+
+
+class SubmitBody(BaseModel):
+    """Transactions as base64 of their canonical bytes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    transactions: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=TRANSACTION_TEXT_MAX)]],
+        Field(min_length=1, max_length=SUBMIT_MAX),
+    ]
+
+
+# Answers
+
+
+class HeaderView(BaseModel):
+    """A block header; `digest` is what checkpoints sign."""
+
+    digest: str
+    chain: str
+    height: int
+    time_ms: int
+    transactions: str
+    receipts: str
+    state: str
+    history: str
+    validators: str
+    next_validators: str
+
+
+class VoteView(BaseModel):
+    """One validator's signature."""
+
+    validator: str
+    signature: str
+
+
+class CertificateView(BaseModel):
+    """A quorum's votes for the header of a height."""
+
+    height: int
+    header: str
+    votes: list[VoteView]
+
+
+class CheckpointView(BaseModel):
+    """A certified header. `later` is what the certificate names, if not the header itself."""
+
+    header: HeaderView
+    certificate: CertificateView
+    later: HeaderView | None
+
+
+class RecordView(BaseModel):
+    """A record with its `vm.inclusion.RecordProof`."""
+
+    record: dict[str, Any]
+    proof: str
+
+
+class RecordAnswer(RecordView):
+    """One record, and the header under which it is proven."""
+
+    checkpoint: CheckpointView
+
+
+class RecordPage(BaseModel):
+    """Records in order of key, all under one header; `next` goes on from here."""
+
+    items: list[RecordView]
+    next: str | None
+    checkpoint: CheckpointView
+
+
+class RoundAnswer(RecordAnswer):
+    """A round with what was submitted and judged in it."""
+
+    updates: list[RecordView]
+    verdicts: list[RecordView]
+
+
+class LineageAnswer(BaseModel):
+    """`proof` is a `vm.inclusion.LineageProof` of so many records."""
+
+    model: str
+    version: int
+    records: int
+    proof: str
+    checkpoint: CheckpointView
+
+
+class TransactionSummary(BaseModel):
+    """What a certified block made of a transaction."""
+
+    id: str
+    height: int
+    kind: str
+    sender: str
+    result: str
+    code: str
+    message: str
+
+
+class TransactionPage(BaseModel):
+    """Transactions, newest first; fewer than asked for where many blocks are empty."""
+
+    items: list[TransactionSummary]
+    next: str | None
+
+
+class IntentView(BaseModel):
+    """What the sender signed; `body` is None where its bytes are not a body of this kind."""
+
+    kind: str
+    sender: str
+    public_key: str
+    body: dict[str, Any] | None
+    valid_until_height: int
+    nonce: str
+
+
+class ReceiptView(BaseModel):
+    """What a transaction came to."""
+
+    transaction: str
+    height: int
+    result: str
+    code: str
+
+
+class TransactionAnswer(BaseModel):
+    """`status` is "pending" (nothing else is known) or "certified".
+
+    `proof` is a `vm.inclusion.TransactionProof`; `message` is the node's own word for the
+    receipt's code, and nothing proves it.
+    """
+
+    id: str
+    status: str
+    intent: IntentView | None = None
+    receipt: ReceiptView | None = None
+    message: str | None = None
+    proof: str | None = None
+    checkpoint: CheckpointView | None = None
+
+
+class BlockSummary(BaseModel):
+    """A certified block; `transactions` counts those executed."""
+
+    height: int
+    digest: str
+    time_ms: int
+    state: str
+    transactions: int
+
+
+class BlockPage(BaseModel):
+    """Blocks, newest first."""
+
+    items: list[BlockSummary]
+    next: str | None
+
+
+class BlockAnswer(BaseModel):
+    """A certified block; `proof` is a `vm.inclusion.CertifiedHeader`."""
+
+    checkpoint: CheckpointView
+    transactions: list[TransactionSummary]
+    proof: str
+
+
+class CheckpointAnswer(BaseModel):
+    """A header with a certificate of its own; `proof` is a `vm.inclusion.CertifiedHeader`."""
+
+    checkpoint: CheckpointView
+    proof: str
+
+
+class CheckpointPage(BaseModel):
+    """Checkpoints, newest first."""
+
+    items: list[CheckpointAnswer]
+    next: str | None
+
+
+class AdmissionView(BaseModel):
+    """`code` is "admitted" or a refusal's; `id` is None where the bytes are no transaction."""
+
+    id: str | None
+    code: str
+    message: str
+
+
+class SubmitAnswer(BaseModel):
+    """What became of each transaction, in the order of the request."""
+
+    transactions: list[AdmissionView]
+
+
+class StatusView(BaseModel):
+    """The node's own word on how it is; `state_root` is that of `certified_height`."""
+
+    name: str
+    version: str
+    chain: str
+    view: int
+    primary: str
+    changing_view: bool
+    executed_height: int
+    certified_height: int
+    state_root: str
+    peers: int
+    pending: int
+
+
+class RecordKey(BaseModel):
+    """Which record changed."""
+
+    kind: str
+    key: list[str | int]
+
+
+class EventView(BaseModel):
+    """One certified block: its transactions, and which records changed.
+
+    `left_out` counts changed records beyond those listed.
+    """
+
+    height: int
+    digest: str
+    time_ms: int
+    transactions: list[TransactionSummary]
+    records: list[RecordKey]
+    left_out: int
+
+
+class HealthView(BaseModel):
+    """Whether the node can take requests, and why not."""
+
+    ready: bool
+    reason: str
+
+
+class ProblemView(BaseModel):
+    """RFC 9457; members beyond these depend on `code`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+class ProblemPage(BaseModel):
+    """What a problem's `type` resolves to."""
+
+    code: str
+    title: str
+    status: int
+
+
+# From what the node holds
+
+
+def base64_text(data: bytes) -> str:
+    """Bytes as standard base64."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def checkpoint_view(certified: CertifiedHeader) -> CheckpointView:
+    """A certified header for people."""
+    later = certified.later
+    return CheckpointView(
+        header=header_view(certified.header),
+        certificate=CertificateView.model_validate(dump(certified.certificate)),
+        later=None if later is None else header_view(later.header),
+    )
+
+
+def header_view(header: Any) -> HeaderView:
+    """A header for people, with its digest."""
+    return HeaderView(digest=header.digest.hex(), **dump(header))
+
+
+def record_view(record: Record, proof: object) -> RecordView:
+    """A record and its packed proof."""
+    return RecordView(record=dump(record), proof=base64_text(pack(proof)))

@@ -1,0 +1,257 @@
+"""Audits: what a model came from, fetched over HTTP or read from a file, trusting genesis alone.
+
+It needs neither LevelDB nor numpy nor torch. Whoever answers is not trusted: every record stands
+under a header that a quorum of the genesis' validators certified, and the rules of
+`node.audit.lineage` say that the records tell one complete story.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from node.api.resource import BY_KIND, LINEAGE_PATH
+from node.api.views import base64_text
+from node.audit.lineage import Lineage, check_lineage, trace
+from node.client.client import Client, ProofBody, Reply, read_base64
+from node.home.document import dump
+from vm.block import Header
+from vm.encoding import decode
+from vm.genesis import Genesis, check_genesis
+from vm.inclusion import (
+    LINEAGE_BYTES_MAX,
+    CertifiedHeader,
+    LineageProof,
+    RecordProof,
+    TransactionProof,
+    expect_key,
+    verify_lineage,
+    verify_record,
+    verify_transaction,
+)
+from vm.quorum import ValidatorSet
+from vm.record import ModelHead
+from vm.refusal import Refused
+from vm.shape import Digest, pack, unpack
+from vm.sparse import VALUE_BYTES_MAX
+from vm.state import Record, state_key
+
+R = TypeVar("R", bound=Record)
+
+FILE_BYTES_MAX = LINEAGE_BYTES_MAX // 3 * 4 + 1024 * 1024  # base64, and JSON around it
+FILE_FORMAT = "concilium.proof.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What was verified, and how.
+
+    `height` and `time_ms` are those of the certified header under which all of it stands; `steps`
+    are the checks in words; `content` is what was proven, for people.
+    """
+
+    subject: str
+    chain: Digest
+    height: int
+    time_ms: int
+    steps: tuple[str, ...]
+    content: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAudit:
+    """A model's audit with its lineage, and the proof that `write_file` keeps."""
+
+    audit: Audit
+    lineage: Lineage
+    proof: LineageProof
+
+
+async def audit_model(client: Client, id: str, version: int | None = None) -> ModelAudit:
+    """Fetch and verify the lineage of a model version, the newest if None.
+
+    A node whose answer does not hold is passed over for the next; see `client.distrusted`. Raises
+    `Refused` with `audit.*`, `lineage.*`, `client.unreachable`, or what a node answered.
+    """
+    if version is None:
+        head = await client.record(ModelHead, id)
+        if head is None:
+            raise Refused("lineage.missing", f"expected model {id}, found none")
+        version = head.version
+    wanted = version
+
+    def read(reply: Reply) -> ModelAudit:
+        body = reply.read(ProofBody)
+        return client.verified(reply, lambda: _audit(body))
+
+    def _audit(body: ProofBody) -> ModelAudit:
+        proof = unpack(LineageProof, read_base64(body.proof), LINEAGE_BYTES_MAX)
+        return audit_lineage(client.genesis, proof, id, wanted)
+
+    path = LINEAGE_PATH.format(id=id, version=version)
+    return await client.ask(path, read, bytes_max=FILE_BYTES_MAX)
+
+
+def audit_lineage(genesis: Genesis, proof: LineageProof, id: str, version: int) -> ModelAudit:
+    """Verify a lineage with nothing trusted but the genesis document."""
+    validators = check_genesis(genesis)
+    proven = _Proven(verify_lineage(proof, genesis.chain, validators))
+    lineage = trace(proven, id, version)
+    proven.expect_all_read()
+    header = proof.certified.header
+    absent = sum(record.value is None for record in proof.records)
+    steps = (
+        _certificate_step(proof.certified, validators),
+        f"{len(proof.records)} state paths to one root, {absent} of them of absent records",
+        *check_lineage(lineage, validators),
+    )
+    audit = _report(f"model {id} version {version}", header, steps, summarize(lineage))
+    return ModelAudit(audit, lineage, proof)
+
+
+def summarize(lineage: Lineage) -> dict[str, Any]:
+    """A lineage for people: the version, its datasets with their conditions, its rounds."""
+    participants = [found for task in lineage.tasks for found in task.participants]
+    return {
+        "model": dump(lineage.model),
+        "datasets": [
+            {
+                "id": found.dataset.id,
+                "organisation": found.dataset.organisation,
+                "conditions": list(found.dataset.conditions),
+                "registered_height": found.dataset.registered_height,
+            }
+            for found in participants
+        ],
+        "rounds": [
+            {
+                "task": found.round.task,
+                "round": found.round.number,
+                "phase": found.round.phase.value,
+                "model_version": found.round.model_version,
+                "outcomes": dump(found.round.outcomes),
+            }
+            for found in lineage.rounds
+        ],
+    }
+
+
+def write_file(proof: LineageProof | RecordProof | TransactionProof) -> str:
+    """A proof as a file of its own: JSON around the canonical bytes."""
+    name = {LineageProof: "lineage", RecordProof: "record", TransactionProof: "transaction"}
+    document = {
+        "format": FILE_FORMAT,
+        "kind": name[type(proof)],
+        "chain": proof.certified.header.chain.hex(),
+        "proof": base64_text(pack(proof)),
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def verify_file(genesis: Genesis, text: str | bytes) -> Audit:
+    """Verify a file that `write_file` made, offline; raises `Refused` with the step that failed."""
+    if len(text) > FILE_BYTES_MAX:
+        raise Refused("file.too_large", f"expected at most {FILE_BYTES_MAX} bytes, found more")
+    try:
+        document = json.loads(text)
+        form, kind, proof = document["format"], document["kind"], document["proof"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise Refused("file.format", "expected JSON with format, kind and proof") from None
+    if form != FILE_FORMAT or not isinstance(proof, str):
+        raise Refused("file.format", f"expected format {FILE_FORMAT}, found {str(form)[:80]}")
+    data = read_base64(proof)
+    match kind:
+        case "lineage":
+            return _audit_lineage_file(genesis, unpack(LineageProof, data, LINEAGE_BYTES_MAX))
+        case "record":
+            return _audit_record(genesis, unpack(RecordProof, data))
+        case "transaction":
+            return _audit_transaction(genesis, unpack(TransactionProof, data))
+        case _:
+            raise Refused(
+                "file.kind", f"expected lineage, record or transaction, found {str(kind)[:80]}"
+            )
+
+
+def _audit_lineage_file(genesis: Genesis, proof: LineageProof) -> Audit:
+    """Of the model whose record comes first, as `trace` reads it first."""
+    match decode(proof.records[0].key) if proof.records else None:
+        case ("model", str(id), int(version)):
+            return audit_lineage(genesis, proof, id, version).audit
+        case _:
+            raise Refused("lineage.missing", "expected a model's record first, found none")
+
+
+def _audit_record(genesis: Genesis, proof: RecordProof) -> Audit:
+    validators = check_genesis(genesis)
+    verify_record(proof, genesis.chain, validators)
+    parts = decode(proof.key)
+    if not isinstance(parts, tuple) or not parts:  # the absence of any bytes can be proven
+        raise Refused("audit.key", f"expected the key of a record, found {proof.key.hex()[:120]}")
+    label = " ".join(str(part) for part in parts)
+    steps = [_certificate_step(proof.certified, validators)]
+    if proof.value is None:
+        steps.append("1 state path to its root, of an absent record")
+        return _report(f"absence of {label}", proof.certified.header, tuple(steps), None)
+    steps.append("1 state path to its root")
+    resource = BY_KIND.get(str(parts[0]))
+    record = None if resource is None else unpack(resource.record, proof.value, VALUE_BYTES_MAX)
+    return _report(label, proof.certified.header, tuple(steps), dump(record))
+
+
+def _audit_transaction(genesis: Genesis, proof: TransactionProof) -> Audit:
+    validators = check_genesis(genesis)
+    transaction = verify_transaction(proof, genesis.chain, validators)
+    header = proof.certified.header
+    steps = (
+        _certificate_step(proof.certified, validators),
+        f"transaction and receipt {proof.index} of {proof.size} in block {header.height}",
+        f"{transaction.intent.sender}'s signature over it",
+    )
+    return _report(
+        f"transaction {transaction.id.hex()}", header, steps, {"receipt": dump(proof.receipt)}
+    )
+
+
+def _certificate_step(certified: CertifiedHeader, validators: ValidatorSet) -> str:
+    votes = f"{len(certified.certificate.votes)} of {validators.n} validators"
+    if certified.later is None:
+        return f"header {certified.header.height} certified by {votes}"
+    return (
+        f"header {certified.header.height} in the history of header "
+        f"{certified.later.header.height}, certified by {votes}"
+    )
+
+
+def _report(subject: str, header: Header, steps: tuple[str, ...], content: Any) -> Audit:
+    return Audit(subject, header.chain, header.height, header.time_ms, steps, content)
+
+
+class _Proven:
+    """A source of records that has nothing but what was proven."""
+
+    def __init__(self, values: dict[bytes, bytes | None]) -> None:
+        self._values = values
+        self._unread = set(values)
+
+    def get(self, cls: type[R], *key: str | int) -> R | None:
+        name = state_key(cls.KIND, key)
+        if name not in self._values:
+            label = " ".join(str(part) for part in key)
+            raise Refused(
+                "lineage.incomplete", f"expected a path of {cls.KIND} {label}, found none"
+            )
+        self._unread.discard(name)
+        value = self._values[name]
+        if value is None:
+            return None
+        record = unpack(cls, value, VALUE_BYTES_MAX)
+        expect_key(name, state_key(cls.KIND, record.key))
+        return record
+
+    def expect_all_read(self) -> None:
+        """Equal lineages have equal proofs: nothing stands in one that the story does not need."""
+        if self._unread:
+            raise Refused(
+                "lineage.excess",
+                f"expected only records of the lineage, found {len(self._unread)} others",
+            )

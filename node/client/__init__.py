@@ -1,0 +1,1 @@
+"""Those who ask: a client of several validators, none of them trusted."""

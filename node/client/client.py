@@ -1,0 +1,484 @@
+"""A client of the HTTP interface: several validators, none of them trusted.
+
+What is proven is checked against the genesis document before it is returned; a node whose proof
+does not hold is passed over and remembered in `distrusted`. Used by the command line, the training
+peers and the auditor; it needs neither LevelDB nor numpy nor torch.
+"""
+
+import asyncio
+import base64
+import binascii
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar
+
+import aiohttp
+import structlog
+from pydantic import BaseModel, Field, ValidationError
+
+from node.api.admission import ADMITTED, Admission
+from node.api.problem import PROBLEM_BYTES_MAX, parse_problem, read_body, read_problem
+from node.api.resource import BY_RECORD, Key
+from node.api.views import LIMIT_MAX, EventView, StatusView, SubmitAnswer
+from node.client.sse import EventReader
+from vm.block import Header, Receipt, Result
+from vm.encoding import encode
+from vm.genesis import Genesis, check_genesis
+from vm.inclusion import (
+    CertifiedHeader,
+    RecordProof,
+    TransactionProof,
+    expect_key,
+    read_record,
+    verify_header,
+    verify_record,
+    verify_transaction,
+)
+from vm.refusal import Refused
+from vm.shape import NOTE_BYTES_MAX, pack, unpack
+from vm.sparse import VALUE_BYTES_MAX
+from vm.state import Record, state_key
+from vm.transaction import Transaction
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+B = TypeVar("B", bound=BaseModel)
+
+CONNECT_TIMEOUT_S = 3  # a validator that is up answers within one
+ANSWER_TIMEOUT_S = 20  # silence between two parts of an answer
+ANSWER_BYTES_MAX = 8 * 1024 * 1024  # of JSON: a page of 100 large records
+POLL_S = 0.1  # a block takes about that long
+RESEND_S = 2.0  # a validator that has not certified by then may have lost its primary
+RETRY_S = 0.5  # between two rounds over all validators when none answered
+PASSING = (
+    "client.",
+    "mempool.",
+    "disk.",
+    "api.",
+    "node.",
+    "http.",
+)  # refusals that another try may end
+
+
+class ProofBody(BaseModel):
+    """The part of an answer that matters to somebody who trusts nobody."""
+
+    proof: str
+
+
+class PageBody(BaseModel):
+    """A page of a list."""
+
+    items: list[ProofBody] = Field(max_length=LIMIT_MAX)
+    next: str | None
+
+
+class LookupBody(BaseModel):
+    """A transaction's answer; `proof` is there once it is certified."""
+
+    status: str
+    proof: str | None = None
+    message: str | None = Field(default=None, max_length=NOTE_BYTES_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer of one node."""
+
+    url: str
+    status: int
+    body: bytes
+
+    def read(self, model: type[B]) -> B:
+        """The body as `model`; raises the refusal that it is, or `Refused("http.answer")`."""
+        if self.status >= 400:
+            raise parse_problem(self.body, self.url, self.status)
+        return self.parse(model)
+
+    def parse(self, model: type[B]) -> B:
+        """The body as `model`, whatever the status; raises `Refused("http.answer")`."""
+        try:
+            return model.model_validate_json(self.body)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise Refused("http.answer", f"{self.url}: {where}: {first['msg']}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """A proven receipt, and the node's unproven word for it."""
+
+    receipt: Receipt
+    message: str
+
+    def require_applied(self) -> Receipt:
+        """The receipt; raises `Refused` with its code if the transaction failed."""
+        if self.receipt.result is not Result.APPLIED:
+            raise Refused(self.receipt.code, self.message)
+        return self.receipt
+
+
+class Client:
+    """Speaks to the validators at `urls`, the one that answered last first.
+
+    Use it as an asynchronous context manager. `distrusted` maps the URL of each node that sent
+    something false to the refusal that says what.
+    """
+
+    def __init__(self, genesis: Genesis, urls: Sequence[str]) -> None:
+        """Raise `Refused` with `client.urls` or `genesis.*`."""
+        self.genesis = genesis
+        self.chain = genesis.chain
+        self.validators = check_genesis(genesis)
+        self.urls = [url.rstrip("/") for url in dict.fromkeys(urls)]
+        self.distrusted: dict[str, Refused] = {}
+        if not self.urls or not all(url.startswith(("http://", "https://")) for url in self.urls):
+            found = ", ".join(self.urls) or "none"
+            raise Refused("client.urls", f"expected http:// or https:// URLs, found {found}")
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=ANSWER_TIMEOUT_S
+        )
+        self._session = aiohttp.ClientSession(timeout=timeout)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._session is not None, "entered before"
+        await self._session.close()
+
+    # Asking
+
+    async def ask(
+        self,
+        path: str,
+        read: Callable[[Reply], T],
+        *,
+        bytes_max: int = ANSWER_BYTES_MAX,
+        transactions: Sequence[bytes] | None = None,
+    ) -> T:
+        """Ask one node after the other until `read` accepts an answer, which is returned.
+
+        GET, or POST of packed `transactions`. If none is accepted, raises what the first node that
+        answered was refused for, or `Refused("client.unreachable")`.
+        """
+        refusals: list[Refused] = []
+        for url in tuple(self.urls):
+            try:
+                accepted = read(await self._fetch(url, path, bytes_max, transactions))
+            except Refused as refused:
+                refusals.append(refused)
+            else:
+                self._prefer(url)
+                return accepted
+        raise self._worst(refusals)
+
+    def verified(self, reply: Reply, check: Callable[[], T]) -> T:
+        """What `check` makes of a reply; if it refuses, the node is noted as not to be trusted."""
+        try:
+            return check()
+        except Refused as refused:
+            self.distrusted[reply.url] = refused
+            log.warning("node.distrusted", url=reply.url, code=refused.code, reason=refused.message)
+            raise
+
+    async def _fetch(
+        self, url: str, path: str, bytes_max: int, transactions: Sequence[bytes] | None = None
+    ) -> Reply:
+        assert self._session is not None, "the client is used as a context manager"
+        try:
+            if transactions is None:
+                request = self._session.get(url + path, allow_redirects=False)
+            else:
+                request = self._session.post(
+                    url + path,
+                    data=encode(tuple(transactions)),
+                    headers={"Content-Type": "application/msgpack"},
+                    allow_redirects=False,
+                )
+            async with request as response:
+                bound = PROBLEM_BYTES_MAX if response.status >= 400 else bytes_max
+                return Reply(url, response.status, await read_body(response, bound))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Refused("client.unreachable", f"{url}: {_reason(error)}") from error
+
+    def _prefer(self, url: str) -> None:
+        """A node that served is asked first from now on: it knows what it told us."""
+        self.urls.remove(url)
+        self.urls.insert(0, url)
+
+    def _worst(self, refusals: Sequence[Refused]) -> Refused:
+        for refused in refusals:
+            if refused.code != "client.unreachable":
+                return refused
+        tried = "; ".join(refused.message for refused in refusals)
+        return Refused("client.unreachable", f"expected an answer of one node, found {tried}")
+
+    # Reading
+
+    async def status(self) -> StatusView:
+        """A node's own word on how it is."""
+        return await self.ask("/v1/status", lambda reply: reply.read(StatusView))
+
+    async def header(self) -> Header:
+        """The newest certified header that the first node to answer has."""
+        return await self.ask("/v1/checkpoints?limit=1", self._read_header)
+
+    async def header_at(self, height: int) -> Header:
+        """The certified header of a height, proven."""
+        return await self.ask(f"/v1/blocks/{height}", lambda reply: self._read_block(reply, height))
+
+    async def record(self, cls: type[R], *key: str | int) -> R | None:
+        """The record under `key` at the node's newest certified height, proven; None if absent."""
+        path = BY_RECORD[cls].item(key)
+        return await self.ask(path, lambda reply: self._read_record(reply, cls, key))
+
+    async def records(self, cls: type[R], *prefix: str | int) -> AsyncIterator[R]:
+        """Records whose key starts with `prefix`, all but its last part.
+
+        Each one is proven and they come in order of key, but nothing proves that a node left none
+        out.
+        """
+        path, after = BY_RECORD[cls].list(prefix), b""
+        following: str | None = ""
+        while following is not None:
+            query = f"?limit={LIMIT_MAX}" + (f"&cursor={following}" if following else "")
+            read = partial(self._read_page, cls=cls, prefix=prefix, after=after)
+            page, following, after = await self.ask(path + query, read)
+            for record in page:
+                yield record
+
+    async def receipt(self, id: bytes) -> Receipt | None:
+        """The certified receipt of a transaction, proven; None while it is pending or unknown."""
+        found = await self.ask(_lookup_path(id), lambda reply: self._read_receipt(reply, id))
+        return None if found is None else found.receipt
+
+    def _read_header(self, reply: Reply) -> Header:
+        page = reply.read(PageBody)
+        if not page.items:
+            raise Refused("node.not_ready", f"{reply.url}: expected a certified block, found none")
+
+        def check() -> Header:
+            certified = unpack(CertifiedHeader, read_base64(page.items[0].proof))
+            verify_header(certified, self.chain, self.validators)
+            return certified.header
+
+        return self.verified(reply, check)
+
+    def _read_block(self, reply: Reply, height: int) -> Header:
+        body = reply.read(ProofBody)
+
+        def check() -> Header:
+            certified = unpack(CertifiedHeader, read_base64(body.proof))
+            verify_header(certified, self.chain, self.validators)
+            if certified.header.height != height:
+                raise Refused(
+                    "audit.height", f"expected height {height}, found {certified.header.height}"
+                )
+            return certified.header
+
+        return self.verified(reply, check)
+
+    def _read_record(self, reply: Reply, cls: type[R], key: Key) -> R | None:
+        absent = reply.status == 404  # which is proven too
+        body = reply.parse(ProofBody) if absent else reply.read(ProofBody)
+
+        def check() -> R | None:
+            proof = unpack(RecordProof, read_base64(body.proof))
+            return read_record(proof, cls, key, self.chain, self.validators)
+
+        return self.verified(reply, check)
+
+    def _read_page(
+        self, reply: Reply, cls: type[R], prefix: Key, after: bytes
+    ) -> tuple[list[R], str | None, bytes]:
+        """The records of a page, the cursor of the next, and the last key."""
+        page = reply.read(PageBody)
+
+        def check() -> tuple[list[R], str | None, bytes]:
+            records, last = [], after
+            for item in page.items:
+                proof = unpack(RecordProof, read_base64(item.proof))
+                verify_record(proof, self.chain, self.validators)
+                record = unpack(cls, proof.value or b"", VALUE_BYTES_MAX)
+                expect_key(proof.key, state_key(cls.KIND, (*prefix, record.key[-1])))
+                if proof.key <= last:
+                    raise Refused("audit.key", "expected records in order of key, found a repeat")
+                records.append(record)
+                last = proof.key
+            return records, page.next if records else None, last
+
+        return self.verified(reply, check)
+
+    def _read_receipt(self, reply: Reply, id: bytes) -> _Outcome | None:
+        if reply.status == 404:
+            return None
+        body = reply.read(LookupBody)
+        text = body.proof
+        if text is None:
+            return None
+
+        def check() -> _Outcome:
+            proof = unpack(TransactionProof, read_base64(text))
+            expect_key(verify_transaction(proof, self.chain, self.validators).id, id)
+            return _Outcome(proof.receipt, body.message or "")
+
+        return self.verified(reply, check)
+
+    # Submitting
+
+    async def submit(self, transactions: Sequence[Transaction]) -> list[Admission]:
+        """Hand transactions to the first node that answers; admission promises nothing."""
+        packed = [pack(transaction) for transaction in transactions]
+        return await self.ask("/v1/transactions", _read_admissions, transactions=packed)
+
+    async def submit_and_wait(self, transaction: Transaction) -> Receipt:
+        """Send to one node after the other until the transaction is certified; give its receipt.
+
+        Raises `Refused` with the receipt's code if it failed, with a node's code if every node
+        that answers refuses it, or with `transaction.expired` once a certified header is past
+        `valid_until_height` and no node shows a receipt. The last rests on the nodes' word: with
+        f + 1 of them asked, one at least is honest.
+        """
+        while True:
+            refusals = []
+            for url in tuple(self.urls):
+                refused = await self._offer(url, transaction)
+                outcome = await self._await_receipt(url, transaction.id, patient=refused is None)
+                if outcome is not None:
+                    self._prefer(url)
+                    return outcome.require_applied()
+                refusals.append(refused)
+            answered = [item for item in refusals if item is None or not _passes(item)]
+            final = next((item for item in answered if item is not None), None)
+            if final is not None and None not in answered:
+                raise final
+            await self._check_alive(transaction)
+            await asyncio.sleep(RETRY_S if not answered else 0)
+
+    async def _offer(self, url: str, transaction: Transaction) -> Refused | None:
+        """Submit to one node; None if it admits the transaction."""
+        try:
+            reply = await self._fetch(
+                url, "/v1/transactions", ANSWER_BYTES_MAX, [pack(transaction)]
+            )
+            admissions = _read_admissions(reply)
+        except Refused as refused:
+            return refused
+        if len(admissions) != 1:
+            return Refused("http.answer", f"{url}: expected 1 admission, found {len(admissions)}")
+        (admission,) = admissions
+        if admission.code == ADMITTED:
+            return None
+        return Refused(admission.code, f"{url}: {admission.message}")
+
+    async def _await_receipt(self, url: str, id: bytes, *, patient: bool) -> _Outcome | None:
+        """Ask one node for the receipt, again and again for RESEND_S if `patient`."""
+        for _ in range(round(RESEND_S / POLL_S) if patient else 1):
+            try:
+                reply = await self._fetch(url, _lookup_path(id), ANSWER_BYTES_MAX)
+                outcome = self._read_receipt(reply, id)
+            except Refused:
+                return None
+            if outcome is not None:
+                return outcome
+            if patient:
+                await asyncio.sleep(POLL_S)
+        return None
+
+    async def _check_alive(self, transaction: Transaction) -> None:
+        """Raise `Refused("transaction.expired")` once no later block may hold the transaction."""
+        last = transaction.intent.valid_until_height
+        try:
+            height = (await self.header()).height
+        except Refused:
+            return  # nobody can say
+        if height <= last:
+            return
+        for url in tuple(self.urls):
+            if await self._await_receipt(url, transaction.id, patient=False) is not None:
+                return  # the next attempt returns it
+        raise Refused(
+            "transaction.expired",
+            f"expected {transaction.id.hex()} certified by height {last}, found height {height} "
+            "and no receipt; make it anew",
+        )
+
+    # Following
+
+    async def events(self, since: int | None = None) -> AsyncIterator[EventView]:
+        """Certified blocks as they come, from the one after `since`; ends only when closed.
+
+        It goes on at another node after an interruption. Events are a node's word: they tell when
+        to ask, and what is asked is proven.
+        """
+        while True:
+            for url in tuple(self.urls):
+                try:
+                    async for event in self._stream(url, since):
+                        since = event.height
+                        yield event
+                except (aiohttp.ClientError, TimeoutError, OSError, Refused) as error:
+                    log.info("events.interrupted", url=url, reason=str(error)[:120])
+            await asyncio.sleep(RETRY_S)
+
+    async def _stream(self, url: str, since: int | None) -> AsyncIterator[EventView]:
+        assert self._session is not None, "the client is used as a context manager"
+        query = "" if since is None else f"?since={since}"
+        async with self._session.get(url + "/v1/events" + query, allow_redirects=False) as response:
+            if response.status != 200:
+                raise await read_problem(response)
+            reader = EventReader()
+            async for part in response.content.iter_any():
+                for found in reader.feed(part):
+                    event = Reply(url, 200, found.data.encode()).parse(EventView)
+                    if since is not None and event.height <= since:
+                        raise Refused("http.answer", f"{url}: expected heights that only rise")
+                    since = event.height
+                    yield event
+
+
+def _reason(error: Exception) -> str:
+    """Why nobody answered: the system's words where there are any."""
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number else (str(error) or type(error).__name__)[:120]
+
+
+def _read_admissions(reply: Reply) -> list[Admission]:
+    """Also where none was admitted, which is a problem document with the same member."""
+    answer = reply.parse(SubmitAnswer) if reply.status == 422 else reply.read(SubmitAnswer)
+    try:
+        return [
+            Admission(bytes.fromhex(item.id or ""), item.code, item.message)
+            for item in answer.transactions
+        ]
+    except ValueError:
+        raise Refused("http.answer", f"{reply.url}: expected ids in hexadecimal") from None
+
+
+def _lookup_path(id: bytes) -> str:
+    return f"/v1/transactions/{id.hex()}"
+
+
+def read_base64(text: str) -> bytes:
+    """The bytes of a proof; raises `Refused("audit.base64")`."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused("audit.base64", "expected a proof in standard base64") from None
+
+
+def _passes(refused: Refused) -> bool:
+    return refused.code.startswith(PASSING)

@@ -1,0 +1,369 @@
+"""Configuration: a commented TOML file in a home, with overrides from the environment.
+
+A home is a folder that holds `concilium.toml`; paths in the file are relative to the home. Every
+key can be set by `CONCILIUM_<SECTION>_<KEY>`, lists and tables written as in TOML. A key that
+nobody knows is an error, wherever it stands. There are four kinds of home: a validator's, a
+training peer's, an office's (steward or admin), and a client's (auditor).
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+)
+
+from node.wire.tls import TlsFiles
+from vm.quorum import VALIDATORS_MAX
+from vm.refusal import Refused
+from vm.shape import NAME_BYTES_MAX
+
+CONFIG_FILE = "concilium.toml"
+CONFIG_BYTES_MAX = 64 * 1024  # a table of 64 validators takes about 6 KiB
+ENVIRONMENT_PREFIX = "CONCILIUM_"
+ENDPOINTS_MIN = 2  # one validator may be down or dishonest: ask another
+TASKS_MAX = 256  # that one training peer takes part in at a time
+PORT_MAX = 65_535
+FOUND_CHARS_MAX = 80  # of a wrong value, shown in the refusal
+
+T = TypeVar("T", bound="Section")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to listen or to connect: a host name or address, and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse_endpoint(text: object) -> Endpoint:
+    """Read `host:port`, an IPv6 address in brackets; raises ValueError."""
+    if isinstance(text, Endpoint):
+        return text
+    match = _ENDPOINT.fullmatch(str(text))
+    if match is None or not 1 <= int(match["port"]) <= PORT_MAX:
+        raise ValueError(f"expected host:port with a port of 1 to {PORT_MAX}")
+    return Endpoint(match["v6"] or match["host"], int(match["port"]))
+
+
+_ENDPOINT = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})"
+)
+
+
+def _in_home(path: Path, info: ValidationInfo) -> Path:
+    return (info.context or Path()) / path
+
+
+HomePath = Annotated[Path, AfterValidator(_in_home)]
+At = Annotated[Endpoint, BeforeValidator(parse_endpoint)]
+Id = Annotated[
+    str,
+    StringConstraints(max_length=NAME_BYTES_MAX, pattern=r"^[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?$"),
+]
+Url = Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[^\s/?#]+$")]
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys are errors, and a value that was read never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Signer(Section):
+    """A member that signs transactions."""
+
+    id: Id = Field(description="id of the member, as enrolled on chain")
+    key: HomePath = Field(description="its Ed25519 signing key; only its owner may read the file")
+
+
+class Identity(Section):
+    """A member that signs transactions and connects by mutual TLS."""
+
+    id: Id = Field(description="id of the member, as enrolled on chain")
+    key: HomePath = Field(description="its Ed25519 signing key; only its owner may read the file")
+    tls_key: HomePath = Field(description="its TLS key, whose digest is enrolled on chain")
+    tls_certificate: HomePath = Field(description="its certificate; its dates only warn")
+
+
+class Tls(Section):
+    """Whose certificates may connect at all."""
+
+    authority: HomePath = Field(description="certificate of the consortium's authority")
+
+    def files(self, member: Identity) -> TlsFiles:
+        """Return what `member` connects with."""
+        return TlsFiles(member.tls_key, member.tls_certificate, self.authority)
+
+
+class Chain(Section):
+    """The one thing that must be right: it fixes the chain's id."""
+
+    genesis: HomePath = Field(description="genesis document; all members hold equal ones")
+
+
+class Store(Section):
+    """Where the node keeps what it must not lose."""
+
+    folder: HomePath = Field(description="folder of the store; one process at a time")
+
+
+class Peer(Section):
+    """Validator to validator."""
+
+    listen: At = Field(description="host:port for validators and training peers, by mutual TLS")
+    validators: dict[Id, At] = Field(
+        max_length=VALIDATORS_MAX, description="where each validator of the chain is reached"
+    )
+
+
+class Http(Section):
+    """The API that clients and auditors read."""
+
+    listen: At = Field(description="host:port of the HTTP API")
+
+
+class ValidatorAddress(Section):
+    """Both doors of one validator."""
+
+    id: Id = Field(description="id of the validator")
+    http: Url = Field(description="its HTTP API")
+    peer: At = Field(description="its host:port for mutual TLS, where blobs are exchanged")
+
+
+class Training(Section):
+    """What a hospital's training peer does, and what its site permits."""
+
+    dataset: Id = Field(description="id of the dataset's record on chain")
+    data: HomePath = Field(description="the rows, as CSV; they never leave this machine")
+    secret: HomePath = Field(
+        description="salts the rows' leaves and parts the rows; lose it and the registered root\n"
+        "can never be shown again"
+    )
+    tasks: tuple[Id, ...] = Field(
+        max_length=TASKS_MAX, description="tasks that this site takes part in, and no others"
+    )
+    opening: bool = Field(
+        description="may snapshots of training be opened to verifiers? They can reveal rows;\n"
+        "the dataset's record must permit it as well"
+    )
+    validators: tuple[ValidatorAddress, ...] = Field(
+        min_length=ENDPOINTS_MIN,
+        max_length=VALIDATORS_MAX,
+        description="validators to talk to, two or more: if one is silent, the next is asked",
+    )
+
+
+class Client(Section):
+    """Whom a client asks."""
+
+    validators: tuple[Url, ...] = Field(
+        min_length=ENDPOINTS_MIN,
+        max_length=VALIDATORS_MAX,
+        description="HTTP APIs of validators, two or more: if one is silent, the next is asked",
+    )
+
+
+class Log(Section):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="debug, info, warning or error"
+    )
+    format: Literal["auto", "json", "pretty"] = Field(
+        default="auto", description="json, pretty, or auto: pretty on a terminal, else json"
+    )
+
+
+class ValidatorConfig(Section):
+    """A validator of a Concilium network. Start it with: concilium run."""
+
+    member: Identity
+    tls: Tls
+    chain: Chain
+    store: Store
+    peer: Peer
+    http: Http
+    log: Log = Field(default_factory=Log)
+
+
+class PeerConfig(Section):
+    """A training peer beside a hospital's data. Start it with: concilium peer run."""
+
+    trainer: Identity
+    verifier: Identity
+    tls: Tls
+    chain: Chain
+    store: Store
+    training: Training
+    log: Log = Field(default_factory=Log)
+
+
+class Office(Section):
+    """Whom a steward or an admin asks."""
+
+    validators: tuple[ValidatorAddress, ...] = Field(
+        min_length=ENDPOINTS_MIN,
+        max_length=VALIDATORS_MAX,
+        description="validators to talk to, two or more: if one is silent, the next is asked",
+    )
+
+
+class OfficeConfig(Section):
+    """A steward (datasets, models, tasks) or an admin (members) of an organisation."""
+
+    member: Identity
+    tls: Tls
+    chain: Chain
+    client: Office
+
+
+class ClientConfig(Section):
+    """A member that reads over HTTP only: an auditor."""
+
+    member: Signer
+    chain: Chain
+    client: Client
+
+
+def load(kind: type[T], home: Path, environment: Mapping[str, str]) -> T:
+    """Read the configuration in `home`, overridden by `environment`.
+
+    Raises `Refused` with code `config.missing`, `config.unreadable`, `config.toml`,
+    `config.unknown` (a key), `config.required` (a key) or `config.value`; the message names the
+    file or the variable, and the key.
+    """
+    path = home / CONFIG_FILE
+    data = _read_toml(path)
+    variables = _override(data, kind, environment)
+    try:
+        return kind.model_validate(data, context=home)
+    except ValidationError as error:
+        raise _refusal(error, path, variables) from None
+
+
+def render(config: Section) -> str:
+    """Write `config` as commented TOML, which `load` reads back as its equal."""
+    lines = [f"# {config.__doc__}", "# Paths are relative to this folder."]
+    for name, section in config:
+        lines += ["", f"# {section.__doc__}", f"[{name}]", *_render_section(name, section)]
+    return "\n".join(lines) + "\n"
+
+
+def _render_section(name: str, section: Section) -> list[str]:
+    """Render keys and their comments; a table, which TOML wants last, is the last field."""
+    lines = []
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        comment = [f"# {line}" for line in (field.description or "").splitlines()]
+        match value:
+            case dict():
+                rows = [f"{_quote(k)} = {_quote(str(v))}" for k, v in value.items()]
+                lines += ["", *comment, f"[{name}.{key}]", *rows]
+            case (Section(), *_):
+                lines += ["", *comment]
+                for item in value:
+                    rows = [f"{k} = {_quote(str(v))}" for k, v in item]
+                    lines += [f"[[{name}.{key}]]", *rows]
+            case tuple():
+                inside = ", ".join(_quote(item) for item in value)
+                lines += [*comment, f"{key} = [{inside}]"]
+            case bool():
+                lines += [*comment, f"{key} = {'true' if value else 'false'}"]
+            case _:
+                lines += [*comment, f"{key} = {_quote(str(value))}"]
+    return lines
+
+
+def _quote(text: str) -> str:
+    """Write a basic string of TOML 1.0."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    assert escaped.isprintable(), "configuration holds names, paths and addresses"
+    return f'"{escaped}"'
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(CONFIG_BYTES_MAX + 1)
+    except FileNotFoundError:
+        raise Refused("config.missing", f"{path}: expected a file, found none") from None
+    except OSError as error:
+        raise Refused(
+            "config.unreadable", f"{path}: expected a readable file, found: {error.strerror}"
+        ) from error
+    if len(data) > CONFIG_BYTES_MAX:
+        raise Refused(
+            "config.unreadable", f"{path}: expected at most {CONFIG_BYTES_MAX} bytes, found more"
+        )
+    try:
+        return tomllib.loads(data.decode())
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise Refused("config.toml", f"{path}: expected TOML, found: {error}") from None
+
+
+def _override(
+    data: dict[str, Any], kind: type[Section], environment: Mapping[str, str]
+) -> dict[tuple[str, str], str]:
+    """Put the environment's values into `data`; return which variable set which key."""
+    keys = {
+        f"{ENVIRONMENT_PREFIX}{section}_{key}".upper(): (section, key, inner.annotation)
+        for section, outer in kind.model_fields.items()
+        for key, inner in cast(type[Section], outer.annotation).model_fields.items()
+    }
+    variables = {}
+    for variable in sorted(environment):
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        if variable not in keys:
+            raise Refused("config.unknown", f"expected one of {', '.join(keys)}, found {variable}")
+        section, key, annotation = keys[variable]
+        value: Any = environment[variable]
+        if get_origin(annotation) in (dict, tuple):
+            try:
+                value = tomllib.loads(f"value = {value}")["value"]
+            except ValueError as error:
+                raise Refused("config.toml", f"{variable}: expected TOML: {error}") from None
+        table = data.setdefault(section, {})
+        if isinstance(table, dict):  # else the file is wrong, and validation says so
+            table[key] = value
+        variables[section, key] = variable
+    return variables
+
+
+def _refusal(
+    error: ValidationError, path: Path, variables: Mapping[tuple[str, str], str]
+) -> Refused:
+    """Say what the first problem is, where it stands, and what was expected and found."""
+    problems = error.errors(include_url=False)
+    # A misspelt key is both unknown and missing: show the person what they wrote.
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    section, key = (*(str(part) for part in problem["loc"]), "", "")[:2]
+    where = variables.get((section, key), str(path)) + f": [{section}]"
+    if len(problem["loc"]) > 1:
+        where += " " + ".".join(str(part) for part in problem["loc"][1:])
+    match problem["type"]:
+        case "extra_forbidden":
+            return Refused("config.unknown", f"{where}: expected a known key, found this one")
+        case "missing":
+            return Refused("config.required", f"{where}: expected a value, found none")
+    text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return Refused(
+        "config.value", f"{where}: {text}, found {str(problem['input'])[:FOUND_CHARS_MAX]!r}"
+    )

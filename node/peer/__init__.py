@@ -1,0 +1,1 @@
+"""A hospital's training peer, beside data that never leave."""

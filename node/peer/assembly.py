@@ -1,0 +1,59 @@
+"""A training peer, put together: what `concilium peer run` runs until it is told to stop."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+
+import structlog
+
+from fl.train import OnStep, train
+from node.client.client import Client
+from node.client.submitter import Submitter
+from node.client.watch import Watch
+from node.home.config import Identity, PeerConfig
+from node.home.genesis import read_genesis
+from node.home.keyfile import read_key, read_secret
+from node.peer.site import load_data
+from node.peer.training import Rowkeeper, Train, Trainer, Verifier, attend
+from node.validator.runtime import wall_clock_ms
+from node.wire.exchange import Exchange
+
+log = structlog.get_logger()
+
+
+async def run_peer(
+    config: PeerConfig, *, train: Train = train, on_step: OnStep | None = None
+) -> None:
+    """Train and verify until cancelled; raises `Refused` for keys, files and addresses."""
+    genesis = read_genesis(config.chain.genesis)
+    training = config.training
+    secret = read_secret(training.secret)
+    rowkeeper = Rowkeeper(partial(load_data, training.data, secret=secret))
+    urls = [validator.http for validator in training.validators]
+    async with AsyncExitStack() as stack:
+
+        async def enter(identity: Identity) -> tuple[Submitter, Exchange]:
+            client = await stack.enter_async_context(Client(genesis, urls))
+            folder = config.store.folder / "blobs" / identity.id
+            exchange = await stack.enter_async_context(
+                Exchange(genesis, identity, config.tls, training.validators, folder)
+            )
+            return Submitter(client, identity.id, read_key(identity.key)), exchange
+
+        submitter, exchange = await enter(config.trainer)
+        trainer = Trainer(
+            submitter,
+            exchange,
+            rowkeeper,
+            opening=training.opening,
+            train=train,
+            on_step=on_step,
+        )
+        watch = Watch(submitter.client)
+        submitter, exchange = await enter(config.verifier)
+        verifier = Verifier(submitter, exchange, rowkeeper, wall_clock_ms)
+        log.info("peer.started", tasks=list(training.tasks))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch.run())
+            group.create_task(attend(trainer.work, training.tasks, watch))
+            group.create_task(attend(verifier.work, training.tasks, watch))

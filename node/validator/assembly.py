@@ -1,0 +1,345 @@
+"""A validator, put together: what `concilium run` runs until it is told to stop."""
+
+import asyncio
+import random
+import secrets
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, ExitStack
+from datetime import UTC, datetime
+from enum import IntEnum
+from importlib.metadata import version
+
+import aiohttp
+import structlog
+
+from consensus.event import Limits
+from consensus.replica import Replica, Start
+from fl.kinds import program
+from fl.rounds import next_deadline
+from node.api.admission import ADMITTED, Admission
+from node.api.app import build_api
+from node.api.context import ApiContext, NodeStatus
+from node.api.feed import Feed
+from node.home.config import ValidatorConfig
+from node.home.genesis import read_genesis
+from node.home.keyfile import read_key
+from node.validator.aggregator import Aggregator
+from node.validator.chain import Chain
+from node.validator.custody import Custody
+from node.validator.directory import Directory
+from node.validator.gossip import Gossip
+from node.validator.intake import Intake
+from node.validator.journal import Journal
+from node.validator.mempool import Mempool
+from node.validator.runtime import Runtime, wall_clock_ms
+from node.validator.store import Store
+from node.wire.blobs import BlobStore
+from node.wire.disk import is_full, say
+from node.wire.gate import Gate, build_peer_app
+from node.wire.listen import listening
+from node.wire.peers import Mesh
+from node.wire.tls import client_context, server_context
+from node.wire.transfer import BlobService, download, open_session
+from vm.certificate import CheckpointCertificate
+from vm.genesis import Genesis
+from vm.refusal import Refused
+from vm.shape import pack
+from vm.transaction import NONCE_BYTES, sign
+
+BLOBS_BYTES_MAX = 64 * 1024**3  # blobs on one validator's disk
+OWN_LIFETIME_BLOCKS = 200  # of the validator's own transactions: minutes, even under load
+SWEEP_MS = 10_000  # between looks for blobs whose time is over
+
+log = structlog.get_logger()
+
+
+class Channel(IntEnum):
+    """What a frame between validators carries."""
+
+    CONSENSUS = 1
+    TRANSACTIONS = 2
+
+
+class Validator:
+    """Opens everything that must not be shared, and drives it in `run`."""
+
+    def __init__(self, config: ValidatorConfig) -> None:
+        """Open store, journal and keys; raises `Refused` saying which of them cannot be used."""
+        self._config = config
+        self._id = config.member.id
+        self._resources = ExitStack()
+        try:
+            self._open()
+        except OSError as error:
+            self._resources.close()
+            raise _refuse_disk(error) from error
+        except BaseException:
+            self._resources.close()
+            raise
+
+    def _open(self) -> None:
+        config = self._config
+        genesis = read_genesis(config.chain.genesis)
+        self._key = read_key(config.member.key)
+        self._mempool = Mempool()
+        folder = config.store.folder
+        self._journal = self._resources.enter_context(Journal(folder / "journal"))
+        store = Store(folder / "chain")
+        self._resources.callback(store.close)
+        self._chain = Chain(store, genesis, program(), self._mempool.by_bytes)
+        self._blobs = BlobStore(folder / "blobs", BLOBS_BYTES_MAX)
+        self._directory = Directory(self._chain)
+        self._custody = Custody(self._chain)
+        self._check_seat()
+        view = self._chain.view()
+        self._certified = Feed(0 if view is None else view.height)
+        self._executed = Feed(self._chain.head.height)
+        self._gate = Gate(self._directory.identify, lambda: datetime.now(UTC))
+        self._mesh = self._build_mesh()
+        self._runtime = self._build_runtime(genesis)
+        self._intake = Intake(self._chain, self._mempool, folder, self._runtime.wake)
+        self._gossip = Gossip(
+            self._intake,
+            self._mempool,
+            lambda data: self._mesh.broadcast(Channel.TRANSACTIONS, data),
+        )
+        self._aggregator = Aggregator(
+            validator=self._id,
+            state=self._chain.state,
+            fetch=self._fetch,
+            keep=lambda content: asyncio.to_thread(self._blobs.add, content),
+            submit=self._submit_own,
+        )
+
+    def _check_seat(self) -> None:
+        seat = self._chain.validators.get(self._id)
+        if seat is None:
+            raise Refused(
+                "validator.unknown", f"expected a validator of this chain, found {self._id}"
+            )
+        if seat.key != self._key.public:
+            raise Refused(
+                "validator.key",
+                f"expected the key of {self._id}, {seat.key.hex()}, "
+                f"found {self._key.public.hex()} in {self._config.member.key}",
+            )
+
+    def _build_mesh(self) -> Mesh:
+        peers = self._config.peer.validators
+        return Mesh(
+            me=self._id,
+            addresses={id: str(endpoint) for id, endpoint in peers.items()},
+            context=client_context(self._config.tls.files(self._config.member)),
+            gate=self._gate,
+            on_message=self._on_message,
+            on_connected=self._on_connected,
+            on_disconnected=lambda peer: None,
+            chance=random.SystemRandom().random,
+        )
+
+    def _build_runtime(self, genesis: Genesis) -> Runtime:
+        chain = self._chain
+        head = chain.head
+        replica = Replica(
+            chain=chain.id,
+            me=self._id,
+            validators=chain.validators,
+            sign=self._key.sign,
+            check=lambda height, payload: chain.check(height, payload, wall_clock_ms()),
+            blocks=chain.store.blocks,
+            start=Start(head.height, head.header, chain.store.certified()),
+            limits=Limits(window=genesis.window),
+        )
+        return Runtime(
+            replica=replica,
+            chain=chain,
+            journal=self._journal,
+            mempool=self._mempool,
+            network=_Consensus(self._mesh),
+            next_deadline=next_deadline,
+            on_executed=self._on_executed,
+            on_certified=self._on_certified,
+            clock_ms=wall_clock_ms,
+        )
+
+    # What happens
+
+    async def run(self) -> None:
+        """Serve until cancelled; raises `Refused` for a busy port and `Halted` by consensus."""
+        try:
+            async with AsyncExitStack() as stack:
+                await self._serve(stack)
+                log.info("validator.started", height=self._chain.head.height)
+                async with asyncio.TaskGroup() as group:
+                    for work in (
+                        self._runtime.run(),
+                        self._mesh.run(),
+                        self._aggregator.run(),
+                        self._gossip.run(),
+                        self._sweep(),
+                    ):
+                        group.create_task(work)
+        except BaseExceptionGroup as failures:
+            raise _cause(failures) from failures
+        finally:
+            self._resources.close()
+
+    async def _serve(self, stack: AsyncExitStack) -> None:
+        config = self._config
+        files = config.tls.files(config.member)
+        self._session: aiohttp.ClientSession = await stack.enter_async_context(
+            open_session(client_context(files), self._gate.admit)
+        )
+        blobs = BlobService(self._blobs, self._custody.may_read, self._custody.may_write)
+        peer_app = build_peer_app(self._gate, self._mesh.routes(), blobs.routes())
+        peer, http = config.peer.listen, config.http.listen
+        await stack.enter_async_context(
+            listening(peer_app, peer.host, peer.port, server_context(files))
+        )
+        context = ApiContext(
+            chain=self._chain,
+            feed=self._certified,
+            kinds=program().kinds,
+            submit=self._submit,
+            pending=self._mempool.__contains__,
+            status=self._status,
+            ready=self._ready,
+        )
+        await stack.enter_async_context(listening(build_api(context), http.host, http.port, None))
+
+    async def _on_connected(self, peer: str) -> None:
+        await self._runtime.connected(peer)
+
+    async def _on_message(self, sender: str, channel: int, data: bytes) -> None:
+        match channel:
+            case Channel.CONSENSUS:
+                await self._runtime.receive(data)
+            case Channel.TRANSACTIONS:
+                await self._gossip.receive(sender, data)
+            case _:
+                log.warning("peer.channel", peer=sender, channel=channel)
+
+    def _on_executed(self, height: int) -> None:
+        if self._directory.changed(height):
+            self._mesh.recheck()
+        self._custody.learn(height)
+        self._executed.publish(height)
+        self._aggregator.wake()
+
+    def _on_certified(self, certificate: CheckpointCertificate) -> None:
+        self._certified.publish(min(certificate.height, self._chain.head.height))
+
+    async def _sweep(self) -> None:
+        """Delete blobs whose time is over."""
+        while True:
+            for address in self._custody.due(self._chain.head.time_ms):
+                await asyncio.to_thread(self._blobs.delete, address)
+                log.info("blob.deleted", address=address)
+            await asyncio.sleep(SWEEP_MS / 1_000)
+
+    # Transactions
+
+    async def _submit(self, packed: Sequence[bytes]) -> Sequence[Admission]:
+        answers = await self._intake.submit(packed)
+        self._gossip.forward(
+            [data for data, answer in zip(packed, answers, strict=True) if answer.code == ADMITTED]
+        )
+        return answers
+
+    async def _submit_own(self, kind: str, body: object) -> None:
+        """Sign and submit; return when it was executed or can no longer be."""
+        transaction = sign(
+            self._key,
+            chain=self._chain.id,
+            kind=kind,
+            sender=self._id,
+            body=body,
+            valid_until_height=self._chain.head.height + OWN_LIFETIME_BLOCKS,
+            nonce=secrets.token_bytes(NONCE_BYTES),
+        )
+        [answer] = await self._submit([pack(transaction)])
+        if answer.code != ADMITTED:
+            raise Refused(answer.code, answer.message)
+        while self._chain.store.place(transaction.id) is None:
+            height = await self._executed.wait(self._chain.head.height)
+            if height > transaction.intent.valid_until_height:
+                return
+
+    async def _fetch(self, address: str, size: int) -> bytes:
+        """A blob of `size` bytes, from here or from another validator."""
+        if not self._blobs.has(address):
+            sources = [
+                f"https://{endpoint}"
+                for id, endpoint in self._config.peer.validators.items()
+                if id != self._id
+            ]
+            await download(self._session, sources, address, self._blobs, size)
+        return await asyncio.to_thread(self._blobs.load, address, size)
+
+    # What the API tells of us
+
+    def _status(self) -> NodeStatus:
+        replica = self._runtime.replica
+        view = self._chain.view()
+        row = self._chain.store.row(0) if view is None else view.row
+        assert row is not None, "genesis was written when the store was made"
+        return NodeStatus(
+            name=self._id,
+            version=version("concilium"),
+            chain=self._chain.id,
+            view=replica.view,
+            primary=replica.primary,
+            changing_view=not replica.active,
+            executed_height=self._chain.head.height,
+            certified_height=row.header.height,
+            state_root=row.header.state,
+            peers=self._connected(),
+            pending=len(self._mempool),
+        )
+
+    def _ready(self) -> tuple[bool, str]:
+        needed = self._chain.validators.quorum - 1
+        found = self._connected()
+        if found < needed:
+            return False, f"expected {needed} connected validators, found {found}"
+        # A replica that gave up on a primary alone waits for others to join it, and follows the
+        # chain by block transfer meanwhile: that is trouble only while something waits here.
+        if not self._runtime.replica.active and len(self._mempool):
+            return False, "expected an active view, found a view change under way"
+        return True, "ready"
+
+    def _connected(self) -> int:
+        return sum(peer.connected for peer in self._mesh.status())
+
+
+def _cause(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure that stopped a node; a full disk as a refusal that says what to do."""
+    first: BaseException = failures
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return _refuse_disk(first) if isinstance(first, OSError) and is_full(first) else first
+
+
+def _refuse_disk(error: OSError) -> Refused:
+    if is_full(error):
+        return Refused(
+            "disk.full",
+            f"expected room for the journal and the chain, found none ({say(error)}): free some "
+            "and start again; nothing that was acknowledged is lost",
+        )
+    return Refused(
+        "store.unusable", f"expected a folder to write the store to, found: {say(error)}"
+    )
+
+
+class _Consensus:
+    """The mesh as the runtime's network."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+
+    def send(self, to: str, data: bytes) -> None:
+        self._mesh.send(to, Channel.CONSENSUS, data)
+
+    def broadcast(self, data: bytes) -> None:
+        self._mesh.broadcast(Channel.CONSENSUS, data)

@@ -1,0 +1,84 @@
+"""The way in for transactions: decode, verify once off the event loop, check access, admit."""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from node.api.admission import ADMITTED, SUBMIT_MAX, Admission
+from node.validator.chain import Chain
+from node.validator.mempool import Mempool
+from vm.access import ACCESS, check_access
+from vm.record import Member
+from vm.refusal import Refused
+from vm.transaction import Transaction, read
+
+DISK_FREE_BYTES_MIN = 64 * 1024 * 1024  # below it nothing is admitted: the journal needs room
+
+
+class Intake:
+    """Admits transactions of clients and of the other validators to the mempool."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        mempool: Mempool,
+        folder: Path,
+        wake: Callable[[], None],
+    ) -> None:
+        """`wake` is called when something new waits to be ordered."""
+        self._chain = chain
+        self._mempool = mempool
+        self._folder = folder
+        self._wake = wake
+
+    async def submit(self, packed: Sequence[bytes]) -> list[Admission]:
+        """Judge each transaction of a request; those that pass wait to be ordered."""
+        assert len(packed) <= SUBMIT_MAX, "the caller bounds a request"
+        judged = await asyncio.to_thread(self._verify, packed)
+        before = len(self._mempool)
+        answers = []
+        for data, found in zip(packed, judged, strict=True):
+            if isinstance(found, Refused):
+                answers.append(Admission(b"", found.code, found.message))
+                continue
+            refused = self._admit(found, data)
+            code, message = (refused.code, refused.message) if refused else (ADMITTED, "")
+            answers.append(Admission(found.id, code, message))
+        if len(self._mempool) > before:
+            self._wake()
+        return answers
+
+    def _verify(self, packed: Sequence[bytes]) -> list[Transaction | Refused]:
+        judged: list[Transaction | Refused] = []
+        for data in packed:
+            known = self._mempool.by_bytes.get(data)
+            try:
+                judged.append(known or read(data, self._chain.id))
+            except Refused as refused:
+                judged.append(refused)
+        return judged
+
+    def _admit(self, transaction: Transaction, data: bytes) -> Refused | None:
+        intent = transaction.intent
+        try:
+            self._check_disk()
+            if self._chain.store.place(transaction.id) is not None:
+                return None  # executed before; its receipt says how
+            if intent.kind not in ACCESS:
+                raise Refused("transaction.kind", f"expected a built-in kind, found {intent.kind}")
+            member = self._chain.state().get(Member, intent.sender)
+            check_access(intent.kind, member, intent.sender, intent.public_key)
+            self._mempool.admit(transaction, data, self._chain.head.height + 1)
+        except Refused as refused:
+            return refused
+        return None
+
+    def _check_disk(self) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if free < DISK_FREE_BYTES_MIN:
+            raise Refused(
+                "disk.full",
+                f"expected {DISK_FREE_BYTES_MIN} bytes free on this validator, found {free}; "
+                "send to another",
+            )

@@ -1,0 +1,287 @@
+"""The one place where consensus events become effects on disk, network, chain and clock.
+
+Events are taken in batches: all their effects are worked off, then the journal is synced once, and
+only then do messages leave. So one sync serves many slots, and nothing is said before it is
+remembered.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+
+from consensus.event import (
+    Broadcast,
+    CancelTimer,
+    Certified,
+    Connected,
+    Deliver,
+    Effect,
+    Event,
+    Executed,
+    Fault,
+    Halt,
+    Pending,
+    Persist,
+    Propose,
+    Received,
+    Rejected,
+    Send,
+    SetTimer,
+    Timer,
+    TimerFired,
+    TimerName,
+)
+from consensus.message import (
+    decode_envelope,
+    encode_envelope,
+    signing_digest,
+)
+from consensus.replica import Replica
+from node.validator.chain import Chain
+from node.validator.halted import Halted
+from node.validator.journal import SEGMENT_BYTES_MAX, Journal
+from node.validator.mempool import Mempool
+from vm.block import Payload
+from vm.certificate import CheckpointCertificate
+from vm.keys import verify
+from vm.refusal import Refused
+from vm.shape import pack
+from vm.state import State
+
+EVENTS_MAX = 4_096  # waiting for the loop; a full queue stops reading from peers
+BATCH_EVENTS_MAX = 256  # between two syncs, so that messages do not wait for ever
+PIPELINE_TRANSACTIONS_MIN = 200  # waiting before a block is proposed beside one in flight
+
+log = structlog.get_logger()
+
+
+class Network(Protocol):
+    """How consensus messages leave: the mesh of validators, or a wire in a test."""
+
+    def send(self, to: str, data: bytes) -> None:
+        """Queue for one validator; may be lost."""
+
+    def broadcast(self, data: bytes) -> None:
+        """Queue for every other validator; may be lost."""
+
+
+class Runtime:
+    """Drives one replica."""
+
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        chain: Chain,
+        journal: Journal,
+        mempool: Mempool,
+        network: Network,
+        next_deadline: Callable[[State], int | None],
+        on_executed: Callable[[int], None],
+        on_certified: Callable[[CheckpointCertificate], None],
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self.replica = replica
+        self._chain = chain
+        self._journal = journal
+        self._mempool = mempool
+        self._network = network
+        self._next_deadline = next_deadline
+        self._on_executed = on_executed
+        self._on_certified = on_certified
+        self._clock_ms = clock_ms
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue(EVENTS_MAX)
+        self._follow_up: deque[Event] = deque()
+        self._outbox: list[Broadcast | Send] = []
+        self._certified: list[CheckpointCertificate] = []
+        self._timers: dict[TimerName, asyncio.TimerHandle] = {}
+        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline_ms: int | None = None
+        self._proposed = chain.head.height
+        self._view = 0
+        self._waiting = False
+
+    # What others hand in
+
+    async def receive(self, data: bytes) -> None:
+        """A message from a peer: verify the outer signature off the loop, then queue it."""
+        try:
+            envelope = decode_envelope(data)
+        except Refused as refused:
+            log.warning("message.refused", code=refused.code, reason=refused.message)
+            return
+        seat = self._chain.validators.get(envelope.sender)
+        message = signing_digest(self._chain.id, envelope.body)
+        if seat is None or not await asyncio.to_thread(
+            verify, seat.key, message, envelope.signature
+        ):
+            log.warning("message.signature", sender=envelope.sender, kind=envelope.body.TAG)
+            return
+        await self._events.put(Received(envelope))
+
+    async def connected(self, peer: str) -> None:
+        """A validator can be reached."""
+        await self._events.put(Connected(peer))
+
+    def wake(self) -> None:
+        """The mempool has news, or a deadline is due."""
+        if not self._events.full():  # a full queue wakes the loop anyway
+            self._events.put_nowait(None)
+
+    # The loop
+
+    async def run(self) -> None:
+        """Recover from the journal, then work until cancelled; raises `Halted`."""
+        self._perform(self.replica.recover(self._journal.entries))
+        self._drain()
+        self._journal.entries.clear()
+        self._watch_deadline()
+        await self._settle()
+        while True:
+            await self._settle(await self._take())
+
+    async def _take(self) -> list[Event | None]:
+        events = [await self._events.get()]
+        while len(events) < BATCH_EVENTS_MAX and not self._events.empty():
+            events.append(self._events.get_nowait())
+        return events
+
+    async def _settle(self, events: Sequence[Event | None] = ()) -> None:
+        for event in events:
+            if event is not None:
+                self._step(event)
+        self._tell_pending()
+        self._propose()
+        if self._journal.dirty:
+            await _to_the_end(self._journal.sync)
+        self._flush()
+        if self._journal.bytes > SEGMENT_BYTES_MAX:
+            await _to_the_end(self._chain.store.sync)
+            self._journal.replace(self.replica.entries())
+
+    def _step(self, event: Event) -> None:
+        self._follow_up.append(event)
+        self._drain()
+
+    def _drain(self) -> None:
+        """Hand the replica what its own effects led to, until nothing is left."""
+        while self._follow_up:
+            self._perform(self.replica.step(self._follow_up.popleft()))
+        if self.replica.view != self._view:
+            self._view = self.replica.view
+            self._proposed = self._chain.head.height
+            self._mempool.release()
+
+    def _perform(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Persist(entry):
+                    self._journal.append(entry)
+                case Broadcast() | Send():
+                    self._outbox.append(effect)
+                case Deliver(sequence, payload, certificate):
+                    header = self._chain.execute(sequence, payload, certificate)
+                    self._after_block(sequence)
+                    self._follow_up.append(Executed(sequence, header.digest))
+                case Certified(certificate):
+                    self._chain.store.write_certificate(certificate)
+                    self._certified.append(certificate)
+                case SetTimer(timer, delay_ms):
+                    self._set_timer(timer, delay_ms)
+                case CancelTimer(name):
+                    self._cancel_timer(name)
+                case Fault(evidence):
+                    sender = evidence.first.sender
+                    log.error("peer.equivocation", peer=sender, slot=evidence.first.body.TAG)
+                case Rejected(peer, code, message):
+                    log.info("message.rejected", peer=peer, code=code, reason=message)
+                case Halt(reason):
+                    raise Halted(reason)
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        for effect in outbox:
+            match effect:
+                case Broadcast(envelope):
+                    self._network.broadcast(encode_envelope(envelope))
+                case Send(to, envelope):
+                    self._network.send(to, encode_envelope(envelope))
+        certified, self._certified = self._certified, []
+        for certificate in certified:
+            self._on_certified(certificate)
+
+    # Proposing and pending work
+
+    def _propose(self) -> None:
+        while self.replica.may_propose:
+            in_flight = self._proposed > self._chain.head.height
+            if in_flight and self._mempool.waiting < PIPELINE_TRANSACTIONS_MIN:
+                return
+            drawn = self._mempool.draw(self.replica.next_sequence)
+            if not drawn and (in_flight or not self._due()):
+                return
+            self._proposed = max(self._proposed, self._chain.head.height) + 1
+            self._step(Propose(pack(Payload(self._clock_ms(), drawn))))
+
+    def _tell_pending(self) -> None:
+        waiting = len(self._mempool) > 0 or self._due()
+        if waiting != self._waiting:
+            self._waiting = waiting
+            self._step(Pending(waiting))
+
+    def _due(self) -> bool:
+        return self._deadline_ms is not None and self._deadline_ms <= self._clock_ms()
+
+    def _after_block(self, height: int) -> None:
+        row = self._chain.store.row(height)
+        assert row is not None, "the block was just written"
+        self._mempool.remove(receipt.transaction for receipt in row.receipts)
+        self._mempool.expire(height + 1)
+        self._watch_deadline()
+        self._on_executed(height)
+
+    def _watch_deadline(self) -> None:
+        self._deadline_ms = self._next_deadline(self._chain.state())
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self._deadline_ms is not None:
+            delay_ms = max(0, self._deadline_ms - self._clock_ms())
+            self._deadline = asyncio.get_running_loop().call_later(delay_ms / 1_000, self.wake)
+
+    # Timers
+
+    def _set_timer(self, timer: Timer, delay_ms: int) -> None:
+        self._cancel_timer(timer.name)
+        loop = asyncio.get_running_loop()
+        self._timers[timer.name] = loop.call_later(delay_ms / 1_000, self._fire, timer)
+
+    def _cancel_timer(self, name: TimerName) -> None:
+        handle = self._timers.pop(name, None)
+        if handle is not None:
+            handle.cancel()
+
+    def _fire(self, timer: Timer) -> None:
+        if self._events.full():  # overload: try again when the loop has caught up
+            self._set_timer(timer, 100)
+        else:
+            self._events.put_nowait(TimerFired(timer))
+
+
+async def _to_the_end(work: Callable[[], None]) -> None:
+    """Run `work` in a thread; when cancelled, let it end first: what it uses is closed next."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000

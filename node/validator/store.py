@@ -1,0 +1,285 @@
+"""What a validator keeps in LevelDB: blocks, headers, receipts, certificates, state, history.
+
+One write batch per block, so a crash leaves the chain at one height or the next, never between.
+Every row's key starts with one of the prefixes below; heights are 8 bytes big-endian, so that rows
+are in order of height.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, TypeVar
+
+import plyvel
+
+from consensus.message import Block
+from node.wire.disk import is_full, say
+from vm import sparse, tree
+from vm.block import TRANSACTIONS_MAX, Header, Receipt
+from vm.certificate import CheckpointCertificate
+from vm.encoding import encode
+from vm.refusal import Refused
+from vm.shape import Bytes, Count, Digest, Height, Many, Note, TimeMs, pack, unpack
+from vm.state import Record, state_key
+
+R = TypeVar("R", bound=Record)
+
+BLOCK = b"b"  # height -> Block: payload and commit certificate
+ROW = b"r"  # height -> BlockRow
+CERTIFICATE = b"c"  # height -> CheckpointCertificate
+TRANSACTION = b"t"  # transaction id -> Place
+NODE = b"n"  # sparse node key -> node
+STALE = b"s"  # height since which a node is unreachable, node key -> nothing
+HISTORY = b"y"  # level, index -> digest of a complete history node
+KEY = b"k"  # state key -> height that last wrote it; lists records by kind
+HEAD = b"m"  # -> Head
+
+WRITES_MAX = 100_000  # state keys that one block writes
+CACHE_BYTES = 64 * 1024 * 1024  # LevelDB's block cache; the rest is the page cache's
+KEY_BYTES_MAX = sparse.KEY_BYTES_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest executed block, and what the next one builds on."""
+
+    VERSION: ClassVar[int] = 1
+
+    chain: Digest
+    height: Height
+    header: Digest
+    time_ms: TimeMs
+    root: sparse.Root
+    frontier: tree.Frontier  # of header digests up to and including this block's
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRow:
+    """What execution left of one block beside the state.
+
+    `positions` are the payload's transactions that were executed (repeats are skipped), in step
+    with `receipts` and with `messages`, this node's own words for them; `writes` are the state
+    keys written.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    header: Header
+    root: sparse.Root
+    positions: Annotated[tuple[Count, ...], Many(TRANSACTIONS_MAX)]
+    receipts: Annotated[tuple[Receipt, ...], Many(TRANSACTIONS_MAX)]
+    messages: Annotated[tuple[Note, ...], Many(TRANSACTIONS_MAX)]
+    writes: Annotated[tuple[Annotated[bytes, Bytes(1, KEY_BYTES_MAX)], ...], Many(WRITES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a transaction was executed: its block and its leaf in the block's trees."""
+
+    VERSION: ClassVar[int] = 1
+
+    height: Height
+    index: Count
+
+
+def _height(height: int) -> bytes:
+    return height.to_bytes(8, "big")
+
+
+class Store:
+    """A LevelDB folder; only one process can have it open.
+
+    Every read checks LevelDB's checksums, which it does not do unless told to; damage that shows
+    after opening raises `plyvel.CorruptionError` and must stop the node.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = plyvel.DB(
+                str(folder),
+                create_if_missing=True,
+                lru_cache_size=CACHE_BYTES,
+                bloom_filter_bits=10,
+                paranoid_checks=True,  # else a damaged log is read on past its gap
+            )
+        except plyvel.IOError as error:
+            if is_full(error):
+                raise
+            raise Refused(
+                "store.locked",
+                f"expected {folder} readable and used by no other process, found: {say(error)}",
+            ) from error
+        except plyvel.CorruptionError as error:
+            raise Refused(
+                "store.corrupt",
+                f"expected sound files in {folder}, found: {error}. Move the folder away: the "
+                "node fetches the chain from its peers again",
+            ) from error
+
+    def close(self) -> None:
+        """Give the folder back."""
+        self._db.close()
+
+    def _get(self, key: bytes) -> bytes | None:
+        data: bytes | None = self._db.get(key, verify_checksums=True)
+        return data
+
+    # What is there
+
+    def head(self) -> Head | None:
+        """The newest executed block; None before genesis is written."""
+        data = self._get(HEAD)
+        return None if data is None else unpack(Head, data)
+
+    def block(self, height: int) -> Block | None:
+        """The decided payload at `height`; genesis has none."""
+        data = self._get(BLOCK + _height(height))
+        return None if data is None else unpack(Block, data)
+
+    def blocks(self, first: int, last: int) -> Iterator[Block]:
+        """The decided payloads of heights `first` to `last`, as far as there are any."""
+        for height in range(first, last + 1):
+            block = self.block(height)
+            if block is None:
+                return
+            yield block
+
+    def row(self, height: int) -> BlockRow | None:
+        """What execution made of the block at `height`."""
+        data = self._get(ROW + _height(height))
+        return None if data is None else unpack(BlockRow, data)
+
+    def certificate(self, height: int) -> CheckpointCertificate | None:
+        """The checkpoint certificate of `height`."""
+        data = self._get(CERTIFICATE + _height(height))
+        return None if data is None else unpack(CheckpointCertificate, data)
+
+    def certified(self, at_most: int | None = None) -> CheckpointCertificate | None:
+        """The newest checkpoint certificate, or the newest not above a height."""
+        stop = CERTIFICATE + (_height(at_most) if at_most is not None else b"\xff" * 9)
+        with self._db.iterator(
+            start=CERTIFICATE,
+            stop=stop,
+            include_stop=True,
+            reverse=True,
+            include_key=False,
+            verify_checksums=True,
+        ) as rows:
+            data = next(rows, None)
+        return None if data is None else unpack(CheckpointCertificate, data)
+
+    def place(self, transaction: bytes) -> Place | None:
+        """Where the transaction with this id was executed."""
+        data = self._get(TRANSACTION + transaction)
+        return None if data is None else unpack(Place, data)
+
+    def node(self, key: sparse.NodeKey) -> bytes:
+        """A stored node of the state tree; its absence is a damaged store."""
+        data = self._get(NODE + key)
+        if data is None:
+            raise sparse.DamagedNode(f"state node {key.hex()} is missing")
+        return data
+
+    def history_node(self, level: int, index: int) -> bytes:
+        """A complete node of the history tree."""
+        data = self._get(HISTORY + bytes((level,)) + _height(index))
+        assert data is not None, f"history node {level}/{index} is missing"
+        return data
+
+    def read(self, root: sparse.Root, key: bytes) -> bytes | None:
+        """The bytes of a state key under `root`."""
+        return sparse.get(self.node, root, key)
+
+    def keys(self, kind: str, prefix: tuple[str | int, ...], arity: int) -> Iterator[bytes]:
+        """State keys of records of `kind` whose key of `arity` parts starts with `prefix`.
+
+        In order of their bytes, including keys written by blocks not certified yet.
+        """
+        start = KEY + state_key_prefix(kind, prefix, arity)
+        with self._db.iterator(prefix=start, include_value=False, verify_checksums=True) as rows:
+            for row in rows:
+                yield bytes(row[1:])
+
+    # What is written
+
+    def write_block(
+        self,
+        head: Head,
+        row: BlockRow,
+        block: Block | None,
+        state: sparse.Update,
+        history: list[tree.Node],
+    ) -> None:
+        """Everything that one block leaves, at once or not at all.
+
+        Not synced: what consensus delivered since the last `sync` is in the journal, which
+        re-executes it.
+        """
+        height = _height(head.height)
+        with self._db.write_batch() as batch:
+            if block is not None:
+                batch.put(BLOCK + height, pack(block))
+            batch.put(ROW + height, pack(row))
+            for index, receipt in enumerate(row.receipts):
+                batch.put(TRANSACTION + receipt.transaction, pack(Place(head.height, index)))
+            for key in row.writes:
+                batch.put(KEY + key, height)
+            for node_key, node in state.nodes.items():
+                batch.put(NODE + node_key, node)
+            for node_key in state.stale:
+                batch.put(STALE + height + node_key, b"")
+            for level, index, digest in history:
+                batch.put(HISTORY + bytes((level,)) + _height(index), digest)
+            batch.put(HEAD, pack(head))
+
+    def write_certificate(self, certificate: CheckpointCertificate) -> None:
+        """Keep a checkpoint certificate."""
+        self._db.put(CERTIFICATE + _height(certificate.height), pack(certificate))
+
+    def sync(self) -> None:
+        """On return everything written so far is on disk."""
+        with self._db.write_batch(sync=True) as batch:
+            batch.put(HEAD + b"s", b"")
+
+
+def state_key_prefix(kind: str, prefix: tuple[str | int, ...], arity: int) -> bytes:
+    """The first bytes of every state key of `kind` with `arity` parts that starts with `prefix`."""
+    array = encode(("",) * (arity + 1))[:1]  # the header of an array of kind and parts
+    return array + b"".join(encode(part) for part in (kind, *prefix))
+
+
+class View:
+    """The state as it was at one certified height: what reads are served from."""
+
+    __slots__ = ("_store", "certificate", "row")
+
+    def __init__(self, store: Store, certificate: CheckpointCertificate, row: BlockRow) -> None:
+        self._store = store
+        self.certificate = certificate
+        self.row = row
+
+    @property
+    def height(self) -> int:
+        """The certified height."""
+        return self.certificate.height
+
+    def get(self, cls: type[R], *key: str | int) -> R | None:
+        """The record of class `cls` under `key` at this height."""
+        data = self._store.read(self.row.root, state_key(cls.KIND, key))
+        return None if data is None else unpack(cls, data, sparse.VALUE_BYTES_MAX)
+
+    def read(self, key: bytes) -> bytes | None:
+        """The bytes of a state key at this height."""
+        return self._store.read(self.row.root, key)
+
+    def path(self, cls: type[R], *key: str | int) -> sparse.StatePath:
+        """The inclusion or non-inclusion path of a record at this height."""
+        return sparse.prove(self._store.node, self.row.root, state_key(cls.KIND, key))
+
+    def list(self, cls: type[R], prefix: tuple[str | int, ...], arity: int) -> Iterator[R]:
+        """Records of a class whose key of `arity` parts starts with `prefix`, in order of key."""
+        for key in self._store.keys(cls.KIND, prefix, arity):
+            data = self.read(key)
+            if data is not None:  # else: written by a block not certified yet
+                yield unpack(cls, data, sparse.VALUE_BYTES_MAX)

@@ -1,0 +1,1 @@
+"""Connections and blobs: mutual TLS, the mesh of validators, content-addressed transfer."""

@@ -1,0 +1,240 @@
+"""A validator's aggregation: one attestation a round, equal bytes everywhere, and patience."""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from fl.body import Aggregate
+from fl.spec import logistic_regression
+from fl.trace import Segment
+from fl.weights import pack_update, pack_weights, unpack_weights
+from node.validator.aggregator import Aggregator, combine
+from node.wire.cid import summarise
+from tests.fl.dialogue import (
+    TASK,
+    TERMS,
+    address,
+    aggregate,
+    model,
+    opened,
+    opening,
+    proof,
+    settled,
+    submitted,
+    verdict,
+)
+from tests.harness import Chain, organisation
+from vm.learning import Round, RoundPhase, Task, Update
+from vm.refusal import Refused
+
+SPEC = logistic_regression(2)
+BITS = 24
+BASE = pack_weights(SPEC, BITS, np.array([100, 200, 300], np.int64))
+VALIDATOR = "hospital-1.validator"
+
+
+def update(number: int) -> bytes:
+    """The update of organisation `number`: `number` on each coordinate."""
+    segments = [Segment(bytes(32), bytes(32), bytes(32), 1)] * 4
+    return pack_update(SPEC, BITS, np.full(3, number, np.int64), segments)
+
+
+BLOBS = {
+    address("initial"): BASE,
+    **{address(f"update of {organisation(n)} in 1"): update(n) for n in (1, 2, 3, 4)},
+}
+
+
+@dataclass
+class Worker:
+    """An aggregator, the blobs within its reach, and what it has kept and signed."""
+
+    chain: Chain
+    validator: str = VALIDATOR
+    blobs: dict[str, bytes] = field(default_factory=lambda: dict(BLOBS))
+    kept: list[bytes] = field(default_factory=list)
+    signed: list[Aggregate] = field(default_factory=list)
+    submitted: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def aggregator(self) -> Aggregator:
+        """A fresh one, as after a restart."""
+        return Aggregator(
+            validator=self.validator,
+            state=lambda: self.chain.state,
+            fetch=self._fetch,
+            keep=self._keep,
+            submit=self._submit,
+        )
+
+    def attempt(self) -> bool:
+        """One attempt of a fresh aggregator."""
+        return asyncio.run(self.aggregator().attempt())
+
+    async def _fetch(self, address: str, size: int) -> bytes:
+        if address not in self.blobs:
+            raise Refused("blob.unavailable", f"expected {address}, found nothing")
+        return self.blobs[address]
+
+    async def _keep(self, content: bytes) -> str:
+        self.kept.append(content)
+        return summarise([content])[0]
+
+    async def _submit(self, kind: str, body: Aggregate) -> None:
+        assert kind == "learning.aggregate"
+        self.signed.append(body)
+        self.chain.applied([(self.validator, kind, body)])
+        self.submitted.set()
+
+
+def aggregating() -> Chain:
+    """A chain whose round has its accepted updates."""
+    return settled(submitted(opened()))
+
+
+def values(data: bytes) -> list[int]:
+    """The weights in a file."""
+    return [int(value) for value in unpack_weights(SPEC, BITS, data)]
+
+
+def test_the_base_plus_the_weighted_mean_is_kept_and_attested() -> None:
+    """The body names the accepted set and the new weights; sites weigh by their rows."""
+    worker = Worker(aggregating())
+    rnd = worker.chain.get(Round, TASK, 1)
+
+    assert worker.attempt()
+
+    mean = round((1 * 200 + 2 * 150 + 3 * 100 + 4 * 50) / 500)
+    (kept,) = worker.kept
+    assert values(kept) == [100 + mean, 200 + mean, 300 + mean]
+    result, _ = summarise([kept])
+    assert worker.signed == [Aggregate(TASK, 1, rnd.accepted or b"", result, len(kept))]
+
+
+def test_a_quorum_of_aggregators_closes_the_round() -> None:
+    """Each on its own, they come to equal results."""
+    chain = aggregating()
+
+    for number in (1, 2, 3):
+        assert Worker(chain, f"hospital-{number}.validator").attempt()
+
+    rnd = chain.get(Round, TASK, 1)
+    assert (rnd.phase, rnd.model_version) == (RoundPhase.CLOSED, 1)
+
+
+def test_one_attestation_a_round() -> None:
+    """Neither another attempt nor a restart signs a second."""
+    worker = Worker(aggregating())
+
+    attempts = [worker.attempt() for _ in range(3)]
+
+    assert attempts == [True] * 3
+    assert len(worker.signed) == 1
+
+
+def test_there_is_nothing_to_do_in_other_phases() -> None:
+    """Before verdicts are settled and after the round has closed."""
+    for chain in (opened(), submitted(opened())):
+        worker = Worker(chain)
+        assert worker.attempt()
+        assert worker.signed == []
+    chain = aggregating()
+    chain.applied([aggregate(chain, number) for number in (2, 3, 4)])
+    worker = Worker(chain)
+
+    assert worker.attempt()
+
+    assert worker.signed == []
+
+
+def test_missing_blobs_are_waited_for() -> None:
+    """Nothing is signed without every accepted update, and all is well once they come."""
+    worker = Worker(aggregating())
+    missing = worker.blobs.popitem()
+
+    waited = worker.attempt()
+    signed = list(worker.signed)
+    worker.blobs.update([missing])
+
+    assert (waited, signed) == (False, [])
+    assert worker.attempt()
+    assert len(worker.signed) == 1
+
+
+def test_a_blob_that_is_no_update_is_never_aggregated() -> None:
+    """Verifiers who pass garbage cannot have it added to the model."""
+    worker = Worker(aggregating())
+    for garbage in (b"", BASE, update(1)[:-1], update(1) + b"\x00"):
+        worker.blobs[address("update of hospital-4 in 1")] = garbage
+
+        assert not worker.attempt()
+        assert worker.signed == []
+
+
+def test_a_stuck_round_does_not_hold_up_other_tasks() -> None:
+    """Members of one task who withhold an accepted blob cannot stop the others' rounds."""
+    chain = aggregating()
+    other = replace(TERMS, model="other")
+    chain.applied([model(id="other"), opening("second", model="other")])
+    chain.applied([proof(n, task="second", blob=address(f"second {n}")) for n in (1, 2, 3, 4)])
+    chain.applied(
+        [
+            verdict(
+                chain,
+                judge,
+                n,
+                task="second",
+                update=chain.get(Update, "second", 1, organisation(n)).transaction,
+            )
+            for n in (1, 2, 3, 4)
+            for judge in (1, 2, 3, 4)
+            if judge != n
+        ]
+    )
+    assert chain.get(Task, "second").terms == other
+    worker = Worker(chain)
+    del worker.blobs[address("update of hospital-1 in 1")]
+    worker.blobs |= {address(f"second {n}"): update(n) for n in (1, 2, 3, 4)}
+
+    assert not worker.attempt()
+
+    assert [body.task for body in worker.signed] == ["second"]
+
+
+def test_the_result_does_not_depend_on_the_order_of_updates() -> None:
+    """Two machines that list the accepted updates otherwise write the same bytes."""
+    worker = Worker(aggregating())
+    (job,) = worker.aggregator()._jobs()
+    blobs = [update(n) for n in (1, 2, 3, 4)]
+
+    results = {
+        combine(
+            replace(job, updates=tuple(job.updates[place] for place in order)),
+            BASE,
+            [blobs[place] for place in order],
+        )
+        for order in ((0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1))
+    }
+
+    assert len(results) == 1
+
+
+def test_it_wakes_for_a_block_and_sleeps_between() -> None:
+    """A round that is settled by a later block is worked off when that block is executed."""
+
+    async def scenario() -> list[int]:
+        chain = submitted(opened())
+        worker = Worker(chain)
+        aggregator = worker.aggregator()
+        task = asyncio.create_task(aggregator.run())
+        await asyncio.sleep(0)
+        counts = [len(worker.signed)]
+        settled(chain)
+        aggregator.wake()
+        await worker.submitted.wait()
+        counts.append(len(worker.signed))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return counts
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 30)) == [0, 1]

@@ -1,0 +1,376 @@
+"""Who may read and bring which blob, through the phases of a round, and when blobs must go."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fl.body import OpenTask, ProofOfLearning, RegisterModel
+from fl.spec import logistic_regression
+from fl.weights import update_size
+from node.validator.custody import MODEL_BYTES_MAX, UNNAMED_MAX, Custody
+from node.wire.cid import CHUNK_BYTES
+from tests.node.network import (
+    BLOB_BYTES,
+    COLUMNS,
+    HOSPITALS,
+    HOUR_MS,
+    MODEL,
+    TASK,
+    Network,
+    address,
+    open_network,
+    register_dataset,
+    run_round,
+    terms,
+)
+from vm.learning import Evidence, Round, RoundPhase
+from vm.record import Member, Role, Standing
+from vm.registry import EnrolMember, SetStanding
+from vm.transaction import Transaction
+
+A, B, C, D = HOSPITALS
+BASE = address("a")  # the model's first weights
+BLOB = address("x")  # the update of hospital A
+SPEC = logistic_regression(len(COLUMNS))
+UPDATE_BYTES = update_size(SPEC, 20, 3)
+RETENTION_MS = HOUR_MS
+
+
+class Registry:
+    """A chain with an open task, and custody that follows it."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        network.block(*(register_dataset(network, hospital) for hospital in HOSPITALS))
+        model = RegisterModel(MODEL, SPEC, 20, BASE, BLOB_BYTES)
+        network.block(network.sign(f"{A}.steward", "model.register", model))
+        task = OpenTask(TASK, replace(terms(2), retention_ms=RETENTION_MS))
+        network.block(network.sign(f"{A}.steward", "task.open", task))
+        self.custody = Custody(network.chain)
+
+    def block(self, *transactions: Transaction) -> None:
+        """Execute a block in which everything is applied, and learn from it."""
+        header = self.network.block(*transactions)
+        row = self.network.chain.store.row(header.height)
+        assert row is not None
+        assert {receipt.code for receipt in row.receipts} <= {"applied"}, row.messages
+        self.custody.learn(header.height)
+
+    def submit(self, **blobs: str) -> None:
+        """Trainers of these hospitals (`A=address`) name their updates, in one block."""
+        names = dict(zip("ABCD", HOSPITALS, strict=True))
+        self.block(*(self.proof(names[letter], blob) for letter, blob in blobs.items()))
+
+    def proof(self, hospital: str, blob: str, task: str = TASK) -> Transaction:
+        """A trainer's update in round 1."""
+        body = ProofOfLearning(
+            task=task,
+            round=1,
+            dataset=f"{hospital}.opt",
+            base_version=0,
+            blob=blob,
+            blob_bytes=BLOB_BYTES,
+            norm=1_000,
+            trace=bytes(32),
+            segments=3,
+            evidence=Evidence.COMMITTED,
+        )
+        return self.network.sign(f"{hospital}.trainer", "learning.proof", body)
+
+    def expect(self, phase: RoundPhase, number: int = 1) -> None:
+        """The round must be in this phase, or the test shows nothing."""
+        assert self.network.chain.state().require(Round, TASK, number).phase is phase
+
+    def pass_time(self, ms: int = HOUR_MS) -> None:
+        """An empty block, so much later."""
+        self.network.late_ms += ms
+        self.block()
+
+    def member(self, id: str) -> Member:
+        """A member as it stands."""
+        return self.network.chain.state().require(Member, id)
+
+    def readers(self, blob: str) -> set[str]:
+        """Who may read the blob now, of all who were enrolled by genesis."""
+        ids = [member.id for member in self.network.genesis.members]
+        return {id for id in ids if self.custody.may_read(self.member(id), blob)}
+
+    def due(self) -> list[str]:
+        """What must be deleted at the chain's time."""
+        return self.custody.due(self.network.chain.head.time_ms)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    """A registry whose task waits for submissions."""
+    with open_network(tmp_path) as network:
+        yield Registry(network)
+
+
+EVERYBODY = {f"{h}.{role}" for h in HOSPITALS for role in Role if role is not Role.AUDITOR}
+JUDGES = {f"{hospital}.{role}" for hospital in HOSPITALS for role in ("verifier", "validator")}
+
+
+def test_a_models_weights_are_for_every_enrolled_member(registry: Registry) -> None:
+    """Everybody trains from them, and auditors compare them."""
+    assert registry.readers(BASE) == EVERYBODY
+
+
+def test_an_address_that_nobody_named_is_for_nobody(registry: Registry) -> None:
+    """An uploaded blob cannot be read before its transaction is executed."""
+    assert registry.custody.may_write(registry.member(f"{A}.trainer"), BLOB, UPDATE_BYTES)
+
+    assert registry.readers(BLOB) == set()
+
+
+def test_nobody_reads_an_update_while_others_may_still_submit(registry: Registry) -> None:
+    """A hospital's validator cannot fetch a rival's update for its own trainer to copy."""
+    registry.submit(A=BLOB)
+
+    registry.expect(RoundPhase.SUBMIT)
+    assert registry.readers(BLOB) == set()
+
+
+def test_after_the_deadline_verifiers_and_validators_read_updates(registry: Registry) -> None:
+    """Neither a rival's trainer nor a steward nor an admin ever does."""
+    registry.submit(A=BLOB, B=address("y"))
+    registry.pass_time()
+
+    registry.expect(RoundPhase.VERDICT)
+    assert registry.readers(BLOB) == JUDGES
+
+
+def test_a_verifier_outside_the_task_reads_no_update(registry: Registry) -> None:
+    """The role alone is not enough: the task names its verifiers."""
+    key = (1).to_bytes(32, "big")
+    body = EnrolMember(f"{B}.second-verifier", Role.VERIFIER, key, None)
+    registry.block(registry.network.sign(f"{B}.admin", "member.enrol", body))
+    registry.submit(A=BLOB, B=address("y"), C=address("z"), D=address("w"))
+
+    registry.expect(RoundPhase.VERDICT)
+    outsider = registry.member(f"{B}.second-verifier")
+    assert registry.custody.may_read(registry.member(f"{B}.verifier"), BLOB)
+    assert not registry.custody.may_read(outsider, BLOB)
+    assert registry.custody.may_read(outsider, BASE)
+
+
+@pytest.mark.parametrize("standing", [Standing.SUSPENDED, Standing.REVOKED])
+def test_who_is_not_in_good_standing_reads_and_brings_nothing(
+    registry: Registry, standing: Standing
+) -> None:
+    """A block that suspends a member closes blobs to it, models included."""
+    registry.submit(A=BLOB, B=address("y"), C=address("z"), D=address("w"))
+    for role in ("verifier", "trainer"):
+        body = SetStanding(f"{B}.{role}", standing)
+        registry.block(registry.network.sign(f"{B}.admin", "member.standing", body))
+
+    verifier, trainer = registry.member(f"{B}.verifier"), registry.member(f"{B}.trainer")
+    assert not registry.custody.may_read(verifier, BLOB)
+    assert not registry.custody.may_read(trainer, BASE)
+    assert not registry.custody.may_write(trainer, address("v"), UPDATE_BYTES)
+
+
+# A hostile member names blobs that are not its own
+
+
+def registering(registry: Registry, weights: str, id: str = "bait") -> Transaction:
+    """A steward of hospital B registers a model that is said to have these weights."""
+    body = RegisterModel(id, SPEC, 20, weights, BLOB_BYTES)
+    return registry.network.sign(f"{B}.steward", "model.register", body)
+
+
+def test_an_update_registered_as_a_model_stays_closed(registry: Registry) -> None:
+    """A rival's steward cannot open an update to everybody by calling it a model."""
+    registry.submit(A=BLOB)
+
+    registry.block(registering(registry, BLOB))
+
+    assert registry.readers(BLOB) == set()
+    registry.submit(B=address("y"), C=address("z"), D=address("w"))
+    assert registry.readers(BLOB) == JUDGES
+
+
+def test_an_update_registered_as_a_model_in_its_own_block_stays_closed(
+    registry: Registry,
+) -> None:
+    """Also where a primary puts the bait first."""
+    registry.block(registering(registry, BLOB), registry.proof(A, BLOB))
+
+    assert registry.readers(BLOB) == set()
+
+
+def test_a_model_submitted_as_an_update_stays_open_and_is_kept(registry: Registry) -> None:
+    """A trainer cannot take the base model from the others, nor have it deleted."""
+    registry.submit(A=BLOB, B=BASE, C=address("z"), D=address("w"))
+
+    assert registry.readers(BASE) == EVERYBODY
+    run_out(registry)
+    assert sorted(registry.due()) == sorted([BLOB, address("z"), address("w")])
+    assert registry.readers(BASE) == EVERYBODY
+
+
+def test_an_update_named_again_in_another_task_stays_with_the_first(registry: Registry) -> None:
+    """Hospitals cannot share out another's update among themselves by a task of their own."""
+    registry.submit(A=BLOB, B=address("y"))
+    registry.block(registering(registry, address("b"), "other"))
+    sites = terms(1).sites[1:3]  # B and C
+    body = OpenTask("theft", replace(terms(1), model="other", sites=sites))
+    registry.block(registry.network.sign(f"{B}.steward", "task.open", body))
+
+    registry.block(registry.proof(B, BLOB, "theft"))
+
+    assert registry.readers(BLOB) == set()
+    registry.block(registry.proof(C, address("z"), "theft"))  # its round is in phase verdict now
+    assert registry.readers(BLOB) == set()
+    registry.submit(C=address("v"), D=address("w"))
+    assert registry.readers(BLOB) == JUDGES
+
+
+def test_a_restart_judges_claims_alike(registry: Registry) -> None:
+    """Custody that reads the chain from the store comes to the same as one that followed it."""
+    registry.submit(A=BLOB, C=BASE)
+    registry.block(registering(registry, BLOB, "a-model-listed-first"))
+    registry.block(registering(registry, address("z")))
+    registry.submit(B=address("z"), D=address("w"))
+    blobs = (BASE, BLOB, *map(address, "zw"))
+    followed = [registry.readers(blob) for blob in blobs]
+
+    registry.custody = Custody(registry.network.chain)
+
+    assert [registry.readers(blob) for blob in blobs] == followed
+    assert followed == [EVERYBODY, JUDGES, EVERYBODY, JUDGES]
+
+
+# What may be brought
+
+
+def test_a_trainer_brings_what_fits_its_task_to_the_byte(registry: Registry) -> None:
+    """Another size is no update of the task's model, and is refused before it is stored."""
+    trainer = registry.member(f"{A}.trainer")
+
+    for wrong in (0, 1, UPDATE_BYTES - 1, UPDATE_BYTES + 1, 4 * 1024**3):
+        assert not registry.custody.may_write(trainer, BLOB, wrong)
+    assert registry.custody.may_write(trainer, BLOB, UPDATE_BYTES)
+
+
+def test_a_steward_brings_models_up_to_their_bound(registry: Registry) -> None:
+    """The largest model fits; a byte more does not."""
+    steward = registry.member(f"{A}.steward")
+
+    assert not registry.custody.may_write(steward, BLOB, MODEL_BYTES_MAX + 1)
+    assert registry.custody.may_write(steward, BLOB, MODEL_BYTES_MAX)
+
+
+@pytest.mark.parametrize("role", ["verifier", "validator", "admin"])
+def test_others_bring_nothing(registry: Registry, role: str) -> None:
+    """Who makes neither models nor updates cannot fill a validator's disk."""
+    member = registry.member(f"{A}.{role}")
+
+    assert not registry.custody.may_write(member, BLOB, UPDATE_BYTES)
+    assert not registry.custody.may_write(member, BASE, BLOB_BYTES)
+
+
+def test_a_trainer_of_no_open_task_brings_nothing(registry: Registry) -> None:
+    """Enrolling trainers gives an admin no space."""
+    key = (1).to_bytes(32, "big")
+    body = EnrolMember(f"{B}.second-trainer", Role.TRAINER, key, None)
+    registry.block(registry.network.sign(f"{B}.admin", "member.enrol", body))
+
+    outsider = registry.member(f"{B}.second-trainer")
+    assert not registry.custody.may_write(outsider, BLOB, UPDATE_BYTES)
+
+
+def test_chunks_are_taken_of_a_blob_whose_size_was_right(registry: Registry) -> None:
+    """An update of more than one chunk is brought in pieces, before and after it is named."""
+    trainer, rival = registry.member(f"{A}.trainer"), registry.member(f"{B}.trainer")
+
+    assert not registry.custody.may_write(trainer, BLOB, CHUNK_BYTES)
+    assert registry.custody.may_write(trainer, BLOB, UPDATE_BYTES)
+    assert registry.custody.may_write(trainer, BLOB, CHUNK_BYTES)
+    assert registry.custody.may_write(trainer, BLOB, 1)
+    assert not registry.custody.may_write(rival, BLOB, CHUNK_BYTES)
+
+    registry.submit(A=BLOB)
+    assert registry.custody.may_write(trainer, BLOB, CHUNK_BYTES)
+    assert not registry.custody.may_write(trainer, BLOB, CHUNK_BYTES + 1)
+
+
+def test_blobs_that_nobody_names_are_bounded_for_each_member(registry: Registry) -> None:
+    """A trainer who never submits holds a few blobs; the oldest make room, others' do not."""
+    trainer, rival = registry.member(f"{A}.trainer"), registry.member(f"{B}.trainer")
+    blobs = [address(letter) for letter in "bcdefghijk"]
+    assert len(blobs) == UNNAMED_MAX + 2
+    assert registry.custody.may_write(rival, address("z"), UPDATE_BYTES)
+
+    for blob in blobs[:UNNAMED_MAX]:
+        assert registry.custody.may_write(trainer, blob, UPDATE_BYTES)
+    assert registry.due() == []
+    for blob in blobs[UNNAMED_MAX:]:
+        assert registry.custody.may_write(trainer, blob, UPDATE_BYTES)
+
+    assert registry.due() == blobs[:2]
+    assert registry.due() == []
+
+
+def test_a_dropped_blob_that_is_named_or_brought_again_stays(registry: Registry) -> None:
+    """What was about to be deleted is kept when it is wanted after all."""
+    trainer = registry.member(f"{A}.trainer")
+    blobs = [address(letter) for letter in "bcdefghijk"]
+    for blob in blobs:
+        assert registry.custody.may_write(trainer, blob, UPDATE_BYTES)
+
+    registry.submit(A=blobs[0])
+    assert registry.custody.may_write(trainer, blobs[1], UPDATE_BYTES)
+
+    assert registry.due() == [blobs[2]]
+
+
+# When updates go
+
+
+def run_out(registry: Registry) -> None:
+    """Nobody judges and the task's retention passes."""
+    registry.pass_time()  # verdicts end undecided: the round fails
+    registry.expect(RoundPhase.FAILED)
+    registry.pass_time(RETENTION_MS)
+
+
+def test_updates_go_when_retention_is_over_and_not_before(registry: Registry) -> None:
+    """They stay through the round and the task's retention; models stay for ever."""
+    registry.submit(A=BLOB, B=address("y"), C=address("z"), D=address("w"))
+    registry.pass_time()
+
+    registry.expect(RoundPhase.FAILED)
+    assert registry.due() == []
+    assert registry.readers(BLOB) == JUDGES
+    registry.pass_time(RETENTION_MS)
+
+    assert sorted(registry.due()) == sorted([BLOB, *map(address, "yzw")])
+    assert registry.readers(BLOB) == set()
+    assert registry.due() == []
+    assert registry.readers(BASE) == EVERYBODY
+
+
+def test_an_update_whose_round_goes_on_stays_however_late_it_is(registry: Registry) -> None:
+    """Retention counts from the round's end."""
+    registry.submit(A=BLOB)
+
+    assert registry.custody.due(registry.network.chain.head.time_ms + 100 * HOUR_MS) == []
+
+
+def test_an_aggregate_is_open_to_all_whoever_named_it_before(registry: Registry) -> None:
+    """A quorum of validators computed it: no trainer who guessed its address can close it."""
+    result = address("b")  # what `run_round` has the validators attest
+    registry.block(registering(registry, address("c"), "other"))
+    body = OpenTask("guess", replace(terms(1), model="other", sites=terms(1).sites[1:3]))
+    registry.block(registry.network.sign(f"{B}.steward", "task.open", body))
+    registry.block(registry.proof(B, result, "guess"))
+    height = registry.network.chain.head.height
+
+    run_round(registry.network, 1)
+
+    for later in range(height + 1, registry.network.chain.head.height + 1):
+        registry.custody.learn(later)
+    assert registry.readers(result) == EVERYBODY

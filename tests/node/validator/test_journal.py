@@ -1,0 +1,264 @@
+"""The journal's files: one owner, torn tails cut off, damage refused, replaced whole or not."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from consensus.journal import Entry, Held, frame
+from node.validator import journal as module
+from node.validator.journal import FRESH, SEGMENT, Journal
+from vm.refusal import Refused
+
+
+def entry(number: int, size: int = 40) -> Entry:
+    """One of many entries."""
+    return Held(number, bytes((number,)) * size)
+
+
+def written(folder: Path, count: int) -> list[Entry]:
+    """Have a replica write so many entries and stop."""
+    entries = [entry(number) for number in range(count)]
+    with Journal(folder) as journal:
+        for item in entries:
+            journal.append(item)
+        journal.sync()
+    return entries
+
+
+def read(folder: Path) -> list[Entry]:
+    """What a restart finds."""
+    with Journal(folder) as journal:
+        return list(journal.entries)
+
+
+def code_of(folder: Path) -> str:
+    """The code with which a journal is refused."""
+    with pytest.raises(Refused) as refused:
+        Journal(folder)
+    return refused.value.code
+
+
+def test_a_new_journal_is_empty(tmp_path: Path) -> None:
+    """The folder is made with it."""
+    assert read(tmp_path / "a" / "b") == []
+
+
+def test_entries_come_back_in_order(tmp_path: Path) -> None:
+    """Over several runs, oldest first."""
+    first = written(tmp_path, 3)
+    second = written(tmp_path, 2)
+
+    assert read(tmp_path) == first + second
+
+
+def test_it_is_dirty_until_it_is_synced(tmp_path: Path) -> None:
+    """The runtime lets no message out while it is."""
+    with Journal(tmp_path) as journal:
+        before = journal.dirty
+        journal.append(entry(1))
+        appended = journal.dirty
+        journal.sync()
+
+        assert (before, appended, journal.dirty) == (False, True, False)
+        assert journal.bytes == len(frame(entry(1)))
+
+
+def test_sync_reaches_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks the system to, and a system that cannot is not taken for one that did."""
+    with Journal(tmp_path) as journal:
+        journal.append(entry(1))
+
+        def fail(file: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(os, "fdatasync", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            journal.sync()
+
+        assert journal.dirty
+
+
+def test_one_process_owns_it(tmp_path: Path) -> None:
+    """Two replicas with one key would vote twice: neither this process nor another opens it."""
+    program = (
+        "import sys, pathlib\nfrom node.validator.journal import Journal\nfrom vm.refusal import Refused\n"
+        "try:\n    Journal(pathlib.Path(sys.argv[1]))\n"
+        "except Refused as refused:\n    print(refused.code)\n"
+    )
+
+    with Journal(tmp_path):
+        other = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert code_of(tmp_path) == "journal.locked"
+
+    assert other.stdout.strip() == "journal.locked", other.stderr
+    assert read(tmp_path) == []
+
+
+def test_a_torn_tail_is_cut_off_and_written_over(tmp_path: Path) -> None:
+    """Whatever part of the last frame a crash leaves, the earlier entries stay and new ones fit."""
+    for cut in range(1, len(frame(entry(2)))):
+        folder = tmp_path / str(cut)
+        entries = written(folder, 3)
+        segment = folder / SEGMENT
+        segment.write_bytes(segment.read_bytes()[:-cut])
+
+        with Journal(folder) as journal:
+            assert journal.entries == entries[:2]
+            journal.append(entry(9))
+            journal.sync()
+
+        assert read(folder) == [*entries[:2], entry(9)]
+
+
+def test_a_tail_of_zeros_is_cut_off(tmp_path: Path) -> None:
+    """A file system may give room to a file before it has the bytes."""
+    entries = written(tmp_path, 2)
+    with (tmp_path / SEGMENT).open("ab") as file:
+        file.write(frame(entry(2))[:20] + bytes(5_000))
+
+    assert read(tmp_path) == entries
+    assert (tmp_path / SEGMENT).stat().st_size == sum(len(frame(item)) for item in entries)
+
+
+def test_damage_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    """A lost promise may be broken: the node stops, and the file is kept for a person to see.
+
+    The journal can be tried again in the same process, for it is not held on to.
+    """
+    entries = written(tmp_path, 3)
+    segment = tmp_path / SEGMENT
+    sound = segment.read_bytes()
+
+    for place in (0, 5, 9, 30, len(sound) // 2):
+        damaged = bytearray(sound)
+        damaged[place] ^= 1
+        segment.write_bytes(damaged)
+        assert code_of(tmp_path) == "journal.damaged", place
+        assert segment.read_bytes() == damaged
+
+    segment.write_bytes(sound)
+    assert read(tmp_path) == entries
+
+
+def test_replacing_leaves_the_new_entries_alone(tmp_path: Path) -> None:
+    """What need not be remembered is gone, and appending goes on behind the rest."""
+    entries = written(tmp_path, 5)
+
+    with Journal(tmp_path) as journal:
+        journal.replace(entries[3:])
+        assert journal.bytes == sum(len(frame(item)) for item in entries[3:])
+        journal.append(entry(9))
+        journal.sync()
+
+    assert read(tmp_path) == [*entries[3:], entry(9)]
+    assert not (tmp_path / FRESH).exists()
+
+
+class Crash(BaseException):
+    """The power goes out."""
+
+
+STEPS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "before the first byte": lambda patch: patch.setattr(module, "_write_all", crash),
+    "in the middle of the bytes": lambda patch: patch.setattr(module, "_write_all", write_half),
+    "before they are synced": lambda patch: patch.setattr(os, "fsync", crash),
+    "before the rename": lambda patch: patch.setattr(Path, "rename", crash),
+    "before the folder is synced": lambda patch: patch.setattr(module, "sync_folder", crash),
+}
+
+
+def crash(*arguments: object) -> None:
+    """Stop here."""
+    raise Crash
+
+
+def write_half(file: int, data: bytes) -> None:
+    """Write half and stop."""
+    os.write(file, data[: len(data) // 2])
+    raise Crash
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_while_replacing_leaves_the_old_entries_or_the_new(
+    tmp_path: Path, step: str
+) -> None:
+    """Never a part of them; and the next replacement is not hindered by what lies about."""
+    old, new = written(tmp_path, 5), [entry(7), entry(8)]
+    patch = pytest.MonkeyPatch()
+    journal = Journal(tmp_path)
+    with patch.context() as context:
+        STEPS[step](context)
+        with pytest.raises(Crash):
+            journal.replace(new)
+    journal.close()
+
+    found = read(tmp_path)
+
+    assert found == (new if step == "before the folder is synced" else old)
+    with Journal(tmp_path) as journal:
+        journal.replace([entry(1)])
+    assert read(tmp_path) == [entry(1)]
+
+
+@pytest.mark.parametrize("written_bytes", [0, 10])
+def test_a_full_disk_stops_appending_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written_bytes: int
+) -> None:
+    """The system's error comes through, whether a part of the frame was written or nothing."""
+    entries = written(tmp_path, 2)
+    write = os.write
+
+    def fill(file: int, data: bytes) -> int:
+        if len(data) <= len(frame(entry(2))) - written_bytes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, bytes(data)[:written_bytes])
+
+    journal = Journal(tmp_path)
+    monkeypatch.setattr(os, "write", fill)
+    with pytest.raises(OSError, match="No space left"):
+        journal.append(entry(2))
+    monkeypatch.undo()
+    journal.close()
+
+    assert read(tmp_path) == entries
+
+
+def test_a_full_disk_while_replacing_leaves_the_old_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old journal is there until the new one is whole on disk."""
+    entries = written(tmp_path, 2)
+
+    def full(file: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Journal(tmp_path) as journal:
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            journal.replace([entry(9)])
+        monkeypatch.undo()
+
+    assert read(tmp_path) == entries
+
+
+def test_a_system_that_writes_little_at_a_time_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short write is no error and no end."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, bytes(data)[:7]))
+
+    entries = written(tmp_path, 3)
+
+    monkeypatch.undo()
+    assert read(tmp_path) == entries

@@ -1,0 +1,206 @@
+"""The mempool: every bound filled and exceeded, and what is drawn, released and forgotten."""
+
+import pytest
+
+from node.validator.mempool import (
+    POOL_BYTES_MAX,
+    POOL_TRANSACTIONS_MAX,
+    SENDER_TRANSACTIONS_MAX,
+    Mempool,
+)
+from vm.block import PAYLOAD_BYTES_MAX, TRANSACTIONS_MAX, Payload
+from vm.refusal import Refused
+from vm.shape import HEIGHT_MAX, pack
+from vm.transaction import BODY_BYTES_MAX, TX_LIFETIME_BLOCKS_MAX, Intent, Transaction
+
+HEIGHT = 10  # of the next block
+
+
+def transaction(
+    number: int, sender: str = "ada", until: int = HEIGHT, body_bytes: int = 1
+) -> Transaction:
+    """One of many; its signature was verified elsewhere, so here it need not be one."""
+    nonce = number.to_bytes(8, "big")
+    intent = Intent(bytes(32), "k", sender, bytes(32), bytes(body_bytes), until, nonce)
+    return Transaction(intent, bytes(64))
+
+
+def admit(pool: Mempool, item: Transaction, height: int = HEIGHT) -> str:
+    """The code with which the pool answers; "" for one that waits there already."""
+    try:
+        return "admitted" if pool.admit(item, pack(item), height) else ""
+    except Refused as refused:
+        return refused.code
+
+
+def filled(count: int, sender: str = "ada") -> Mempool:
+    """A pool in which so many transactions wait."""
+    pool = Mempool()
+    for number in range(count):
+        assert admit(pool, transaction(number, sender)) == "admitted"
+    return pool
+
+
+def test_first_come_first_drawn() -> None:
+    """Transactions are drawn in order of arrival, each once."""
+    pool = filled(3)
+
+    drawn = pool.draw(HEIGHT)
+
+    assert drawn == tuple(pack(transaction(number)) for number in range(3))
+    assert pool.draw(HEIGHT) == ()
+    assert (len(pool), pool.waiting) == (3, 0)
+
+
+def test_a_repeat_is_taken_once() -> None:
+    """Equal ids are one transaction, whatever signature the second carries."""
+    pool = filled(1)
+    other = Transaction(transaction(0).intent, b"\x01" * 64)
+
+    assert admit(pool, transaction(0)) == ""
+    assert admit(pool, other) == ""
+    assert pool.draw(HEIGHT) == (pack(transaction(0)),)
+    assert transaction(0).id in pool
+
+
+@pytest.mark.parametrize(
+    ("until", "code"),
+    [
+        (HEIGHT - 1, "transaction.expired"),
+        (HEIGHT, "admitted"),
+        (HEIGHT + TX_LIFETIME_BLOCKS_MAX - 1, "admitted"),
+        (HEIGHT + TX_LIFETIME_BLOCKS_MAX, "transaction.lifetime"),
+    ],
+)
+def test_only_what_may_stand_in_the_next_block_is_admitted(until: int, code: str) -> None:
+    """Both ends of a transaction's life are checked."""
+    assert admit(Mempool(), transaction(0, until=until)) == code
+
+
+def test_a_busy_sender_cannot_crowd_out_the_others() -> None:
+    """At its quota a sender is refused, others are not, and room comes back as blocks come."""
+    pool = filled(SENDER_TRANSACTIONS_MAX, "mallory")
+    late = transaction(SENDER_TRANSACTIONS_MAX, "mallory")
+
+    assert admit(pool, late) == "mempool.sender_quota"
+    assert admit(pool, transaction(0, "ada")) == "admitted"
+    pool.remove([transaction(0, "mallory").id])
+    assert admit(pool, late) == "admitted"
+    assert admit(pool, transaction(SENDER_TRANSACTIONS_MAX + 1, "mallory")) == (
+        "mempool.sender_quota"
+    )
+
+
+def test_the_pool_holds_its_number_of_transactions() -> None:
+    """With the pool full even a sender with room of its own is refused."""
+    pool = Mempool()
+    senders = POOL_TRANSACTIONS_MAX // SENDER_TRANSACTIONS_MAX
+    for sender in range(senders):
+        for number in range(SENDER_TRANSACTIONS_MAX):
+            assert admit(pool, transaction(number, f"m{sender}")) == "admitted"
+
+    assert len(pool) == POOL_TRANSACTIONS_MAX
+    assert admit(pool, transaction(0, "ada")) == "mempool.full"
+    pool.remove([transaction(0, "m0").id])
+    assert admit(pool, transaction(0, "ada")) == "admitted"
+
+
+def test_the_pool_holds_its_number_of_bytes() -> None:
+    """Large transactions fill the pool to the byte, long before their number does."""
+    pool = Mempool()
+    size = len(pack(transaction(0, body_bytes=BODY_BYTES_MAX)))
+    count, rest = divmod(POOL_BYTES_MAX, size)
+    for number in range(count):
+        assert admit(pool, transaction(number, body_bytes=BODY_BYTES_MAX)) == "admitted"
+    body = rest - len(pack(transaction(0, body_bytes=rest))) + rest
+    exact, over = (transaction(count, body_bytes=body + more) for more in (0, 1))
+    assert len(pack(exact)) == rest
+
+    assert admit(pool, over) == "mempool.full"
+    assert admit(pool, exact) == "admitted"
+    assert admit(pool, transaction(count + 1)) == "mempool.full"
+    pool.remove([exact.id])
+    assert admit(pool, transaction(count + 1)) == "admitted"
+
+
+def test_a_draw_fits_one_block() -> None:
+    """At most `TRANSACTIONS_MAX` are drawn; the next draw goes on behind them."""
+    pool = filled(TRANSACTIONS_MAX + 1)
+
+    assert len(pool.draw(HEIGHT)) == TRANSACTIONS_MAX
+    assert pool.draw(HEIGHT) == (pack(transaction(TRANSACTIONS_MAX)),)
+
+
+@pytest.mark.parametrize("body_bytes", [BODY_BYTES_MAX, 65_000, 255, 256, 2_200])
+def test_a_draw_fits_one_payload(body_bytes: int) -> None:
+    """Whatever their size, what is drawn packs into a payload, and wastes little of it."""
+    pool = Mempool()
+    count = PAYLOAD_BYTES_MAX // body_bytes + 1
+    for number in range(min(count, SENDER_TRANSACTIONS_MAX)):
+        assert admit(pool, transaction(number, body_bytes=body_bytes)) == "admitted"
+
+    drawn = pool.draw(HEIGHT)
+
+    packed = pack(Payload(HEIGHT_MAX, drawn))
+    assert len(packed) <= PAYLOAD_BYTES_MAX
+    room = PAYLOAD_BYTES_MAX - len(packed)
+    assert len(drawn) == TRANSACTIONS_MAX or room < len(drawn[0]) + 5 * len(drawn)
+
+
+def test_what_expires_before_the_block_is_not_drawn_into_it() -> None:
+    """One dead transaction would spoil the whole proposal, and the primary would be blamed.
+
+    The attack: short-lived transactions, while blocks in flight put the next proposal above them.
+    """
+    pool = Mempool()
+    for number, until in enumerate((HEIGHT, HEIGHT + 1, HEIGHT + 2)):
+        assert admit(pool, transaction(number, until=until)) == "admitted"
+
+    assert pool.draw(HEIGHT + 2) == (pack(transaction(2, until=HEIGHT + 2)),)
+    assert pool.draw(HEIGHT + 1) == (pack(transaction(1, until=HEIGHT + 1)),)
+
+
+def test_a_view_change_releases_what_was_drawn() -> None:
+    """A void proposal's transactions are drawn again, in their old order."""
+    pool = filled(3)
+    first = pool.draw(HEIGHT)
+
+    pool.release()
+
+    assert pool.waiting == 3
+    assert pool.draw(HEIGHT) == first
+
+
+def test_executed_transactions_are_forgotten() -> None:
+    """Drawn or not, and also those that another validator brought and that never waited here."""
+    pool = filled(3)
+    pool.draw(HEIGHT)
+
+    pool.remove([transaction(1).id, transaction(99).id])
+
+    assert (len(pool), pool.waiting) == (2, 0)
+    assert transaction(1).id not in pool
+    pool.remove([transaction(0).id, transaction(2).id])
+    assert (len(pool), pool.by_bytes) == (0, {})
+    assert admit(pool, transaction(1)) == "admitted"
+    assert pool.waiting == 1
+
+
+def test_expired_transactions_are_forgotten() -> None:
+    """What may stand in the next block stays."""
+    pool = Mempool()
+    for number, until in enumerate((HEIGHT, HEIGHT + 1)):
+        assert admit(pool, transaction(number, until=until)) == "admitted"
+
+    pool.expire(HEIGHT + 1)
+
+    assert pool.oldest(9) == (pack(transaction(1, until=HEIGHT + 1)),)
+
+
+def test_the_oldest_are_given_whether_drawn_or_not() -> None:
+    """What is sent to the others again is bounded by the caller."""
+    pool = filled(3)
+    pool.draw(HEIGHT)
+
+    assert pool.oldest(2) == tuple(pack(transaction(number)) for number in range(2))
+    assert len(pool.oldest(9)) == 3

@@ -1,0 +1,142 @@
+"""Four runtimes with real journals and stores agree, survive crashes and lose nothing."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import node.validator.runtime
+from node.validator.runtime import wall_clock_ms
+from tests.node.committee import Committee, Seat
+from vm.record import Member, Role
+from vm.registry import EnrolMember
+
+
+def members(seat: Seat) -> list[str]:
+    """The ids of extra members that the newest certified state of a validator has."""
+    view = seat.chain.view()
+    assert view is not None
+    return [member.id for member in view.list(Member, (), 1) if "extra" in member.id]
+
+
+def enrol(number: int) -> EnrolMember:
+    """A transaction body that enrols one more auditor."""
+    return EnrolMember(f"hospital-1.extra-{number}", Role.AUDITOR, number.to_bytes(32, "big"), None)
+
+
+def test_validators_certify_equal_headers(tmp_path: Path) -> None:
+    """A submitted transaction is executed and certified alike by all four validators."""
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        for id in committee.ids:
+            committee.start(id)
+
+        await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(1)))
+        await committee.certified(1)
+
+        rows = [seat.chain.store.row(1) for seat in committee.seats.values()]
+        assert len({row.header for row in rows if row is not None}) == 1
+        for seat in committee.seats.values():
+            assert members(seat) == ["hospital-1.extra-1"]
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_the_network_outlives_its_primary_and_takes_it_back(tmp_path: Path) -> None:
+    """With the primary down a new view goes on, and the old primary catches up when it returns."""
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        for id in committee.ids:
+            committee.start(id)
+        await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(1)))
+        await committee.certified(1)
+        primary = committee.seats[committee.ids[0]].runtime.replica.primary
+
+        await committee.stop(primary)
+        await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(2)))
+        await committee.certified(2)
+        returned = committee.start(primary)
+        await committee.certified(2)
+
+        assert members(returned) == ["hospital-1.extra-1", "hospital-1.extra-2"]
+        assert returned.runtime.replica.view > 0
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_a_restart_of_all_loses_nothing(tmp_path: Path) -> None:
+    """What was certified is there when every validator has been stopped and started again."""
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        for id in committee.ids:
+            committee.start(id)
+        await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(1)))
+        await committee.certified(1)
+
+        for id in committee.ids:
+            await committee.stop(id)
+        for id in committee.ids:
+            committee.start(id)
+        await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(2)))
+        await committee.certified(2)
+
+        for seat in committee.seats.values():
+            assert members(seat) == ["hospital-1.extra-1", "hospital-1.extra-2"]
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_a_journal_made_anew_remembers_all_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A validator that replaces its journal after every block restarts without losing a block."""
+    monkeypatch.setattr(node.validator.runtime, "SEGMENT_BYTES_MAX", 0)
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        for id in committee.ids:
+            committee.start(id)
+        for number in range(1, 6):
+            await committee.submit(
+                committee.sign("hospital-1.admin", "member.enrol", enrol(number))
+            )
+            await committee.certified(number)
+
+        for id in committee.ids:
+            await committee.stop(id)
+        for id in committee.ids:
+            committee.start(id)
+        await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(6)))
+        await committee.certified(6)
+
+        for seat in committee.seats.values():
+            assert len(members(seat)) == 6
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_a_due_deadline_wakes_an_idle_chain(tmp_path: Path) -> None:
+    """Without any transaction a block is made when a deadline in the state has come."""
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        due = [wall_clock_ms() + 100]
+        committee.next_deadline = lambda state: due[0] if due else None
+        for id in committee.ids:
+            committee.start(id)
+
+        await committee.certified(1)
+        due.clear()
+
+        rows = [seat.chain.store.row(1) for seat in committee.seats.values()]
+        assert {row.receipts for row in rows if row is not None} == {()}
+        await committee.stop_all()
+
+    asyncio.run(scenario())

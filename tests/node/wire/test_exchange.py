@@ -1,0 +1,188 @@
+"""A member's blobs over real sockets: f + 1 copies, enrolled validators only, bounded downloads."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from node.home.config import Identity, Tls, ValidatorAddress
+from node.wire.blobs import BlobStore
+from node.wire.cid import CHUNK_BYTES, summarise
+from node.wire.exchange import Exchange
+from node.wire.gate import build_peer_app
+from node.wire.listen import listening
+from node.wire.tls import server_context
+from node.wire.transfer import BlobService
+from tests.harness import genesis_of
+from tests.node.parties import HOST, Consortium, Party
+from vm.record import Role
+from vm.refusal import Refused
+
+BLOB = b"an update"
+ADDRESS, _ = summarise([BLOB])
+LONG = bytes(CHUNK_BYTES) + b"more"
+LONG_ADDRESS, _ = summarise([LONG[:CHUNK_BYTES], LONG[CHUNK_BYTES:]])
+
+
+class Members:
+    """A trainer, and four validators of which only some are up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.consortium = Consortium(folder / "consortium")
+        self.trainer = self.consortium.enrol("trainer", Role.TRAINER)
+        self.validators = [self.consortium.enrol(f"validator-{n}") for n in range(4)]
+        self.stores = [BlobStore(folder / f"store-{n}", 1024**3) for n in range(4)]
+        self.allowed = [True] * 4
+
+    def exchange(self, *order: int) -> Exchange:
+        """The trainer's exchange with these validators, in this order."""
+        files = self.trainer.files
+        identity = Identity(
+            id="trainer",
+            key=self.folder / "none",
+            tls_key=files.key,
+            tls_certificate=files.certificate,
+        )
+        genesis = genesis_of(4)
+        seats = [m for m in genesis.members if m.role is Role.VALIDATOR]
+        enrolled = tuple(
+            replace(seat, transport=party.spki)
+            for seat, party in zip(seats, self.validators, strict=True)
+        )
+        return Exchange(
+            replace(genesis, members=enrolled),
+            identity,
+            Tls(authority=files.authority),
+            [self._address(self.validators[number]) for number in order],
+            self.folder / "fetched",
+        )
+
+    def _address(self, party: Party) -> ValidatorAddress:
+        return ValidatorAddress.model_validate(
+            {
+                "id": party.id,
+                "http": f"http://{HOST}:{party.port}",
+                "peer": f"{HOST}:{party.port}",
+            }
+        )
+
+    async def serve(self, stack: AsyncExitStack, *numbers: int) -> None:
+        """Have these validators up."""
+        for number in numbers:
+            await self.serve_as(stack, number, self.validators[number])
+
+    async def serve_as(self, stack: AsyncExitStack, number: int, party: Party) -> None:
+        """Serve a validator's store at its port, with `party`'s certificate."""
+        service = BlobService(
+            self.stores[number],
+            lambda member, address: True,
+            lambda member, address, size: self.allowed[number],
+        )
+        app = build_peer_app(self.consortium.gate(), service.routes())
+        port = self.validators[number].port
+        await stack.enter_async_context(listening(app, HOST, port, server_context(party.files)))
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Members:
+    """Nobody is up yet."""
+    return Members(tmp_path)
+
+
+def test_a_blob_is_brought_to_one_more_than_may_be_faulty(members: Members) -> None:
+    """Of four validators two get it, so one of them is honest; the others need not."""
+
+    async def scenario() -> str:
+        async with AsyncExitStack() as stack:
+            await members.serve(stack, 0, 1, 2, 3)
+            async with members.exchange(0, 1, 2, 3) as exchange:
+                return await exchange.bring(BLOB)
+
+    assert asyncio.run(scenario()) == ADDRESS
+    assert [store.has(ADDRESS) for store in members.stores] == [True, True, False, False]
+
+
+def test_validators_that_are_down_or_refuse_are_passed_over(members: Members) -> None:
+    """As long as enough others take it."""
+    members.allowed[1] = False
+
+    async def scenario() -> str:
+        async with AsyncExitStack() as stack:
+            await members.serve(stack, 1, 2, 3)
+            async with members.exchange(0, 1, 2, 3) as exchange:
+                return await exchange.bring(BLOB)
+
+    assert asyncio.run(scenario()) == ADDRESS
+    assert [store.has(ADDRESS) for store in members.stores] == [False, False, True, True]
+
+
+def test_too_few_copies_are_refused_with_each_answer(members: Members) -> None:
+    """One copy may lie with the one faulty validator: nothing is submitted for it."""
+
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            await members.serve(stack, 2)
+            async with members.exchange(0, 2) as exchange:
+                await exchange.bring(BLOB)
+
+    with pytest.raises(Refused, match=r"expected 2 validators to take the blob, found 1") as it:
+        asyncio.run(scenario())
+    assert it.value.code == "blob.too_few_copies"
+    assert "blob.unreachable" in it.value.message
+
+
+def test_an_impostor_gets_nothing(members: Members) -> None:
+    """A server at a validator's address with a certificate of another member is not sent a byte."""
+    impostor = members.consortium.enrol("mallory", Role.AUDITOR)
+
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            await members.serve_as(stack, 0, impostor)
+            await members.serve(stack, 1)
+            async with members.exchange(0, 1) as exchange:
+                await exchange.bring(BLOB)
+
+    with pytest.raises(Refused, match=r"blob\.too_few_copies"):
+        asyncio.run(scenario())
+    assert not members.stores[0].has(ADDRESS)
+
+
+def test_a_blob_is_fetched_once_until_it_is_forgotten(members: Members) -> None:
+    """From the first validator that has it; then from our own folder."""
+    members.stores[2].add(BLOB)
+
+    async def scenario() -> list[object]:
+        found: list[object] = []
+        async with members.exchange(0, 1, 2) as exchange:
+            async with AsyncExitStack() as stack:
+                await members.serve(stack, 1, 2)
+                found.append(await exchange.fetch(ADDRESS, len(BLOB)))
+            found.append(await exchange.fetch(ADDRESS, len(BLOB)))
+            await exchange.forget(ADDRESS)
+            with pytest.raises(Refused, match=r"blob\.unavailable"):
+                await exchange.fetch(ADDRESS, len(BLOB))
+        return found
+
+    assert asyncio.run(scenario()) == [BLOB, BLOB]
+
+
+@pytest.mark.parametrize(("content", "address"), [(BLOB, ADDRESS), (LONG, LONG_ADDRESS)])
+def test_a_blob_larger_than_its_record_says_is_not_kept(
+    members: Members, content: bytes, address: str
+) -> None:
+    """A trainer and a validator together cannot fill a verifier's disk under a small claim."""
+    members.stores[0].add(content)
+
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            await members.serve(stack, 0)
+            async with members.exchange(0) as exchange:
+                await exchange.fetch(address, len(content) - 1)
+
+    with pytest.raises(Refused, match=r"blob\.unavailable.*blob\.too_large"):
+        asyncio.run(scenario())
+    kept = [path for path in (members.folder / "fetched").rglob("*") if path.is_file()]
+    assert kept == []

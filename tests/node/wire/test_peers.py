@@ -1,0 +1,599 @@
+"""The mesh of validators over real sockets and mutual TLS, attacked and cut."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import structlog
+from aiohttp import WSMsgType, web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.wire import peers
+from node.wire.gate import build_peer_app
+from node.wire.listen import listening
+from node.wire.peers import (
+    BACKOFF_MAX_S,
+    BACKOFF_MIN_S,
+    FRAME_COST_BYTES,
+    QUEUE_BYTES_MAX,
+    Mesh,
+    backoff_s,
+)
+from node.wire.tls import client_context, server_context
+from tests.node.parties import HOST, LONG_AGO, Consortium, Party, plain_session
+from vm.encoding import MESSAGE_BYTES_MAX
+from vm.record import Role, Standing
+
+CONSENSUS = 1
+
+
+class Node:
+    """A mesh with its port, and what it heard."""
+
+    def __init__(
+        self,
+        consortium: Consortium,
+        party: Party,
+        others: Mapping[str, Party],
+        heartbeat_s: float = peers.HEARTBEAT_S,
+    ) -> None:
+        self.party = party
+        self.messages: asyncio.Queue[tuple[str, int, bytes]] = asyncio.Queue()
+        self.events: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self.dialled_in_vain = asyncio.Event()
+        gate = consortium.gate()
+        self.mesh = Mesh(
+            me=party.id,
+            addresses={name: f"{HOST}:{other.port}" for name, other in others.items()},
+            context=client_context(party.files),
+            gate=gate,
+            on_message=self.hear,
+            on_connected=self.connected,
+            on_disconnected=lambda peer: self.events.put_nowait(("down", peer)),
+            chance=self.chance,
+            heartbeat_s=heartbeat_s,
+        )
+        self.app = build_peer_app(gate, self.mesh.routes())
+
+    async def hear(self, sender: str, channel: int, data: bytes) -> None:
+        """Keep a message."""
+        await self.messages.put((sender, channel, data))
+
+    async def connected(self, peer: str) -> None:
+        """Keep the event."""
+        await self.events.put(("up", peer))
+
+    def chance(self) -> float:
+        """The mesh asks for a chance before it dials again."""
+        self.dialled_in_vain.set()
+        return 0.0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Node"]:
+        """Serve and dial while the block runs."""
+        context = server_context(self.party.files)
+        async with listening(self.app, HOST, self.party.port, context):
+            task = asyncio.create_task(self.mesh.run())
+            try:
+                yield self
+            finally:
+                task.cancel()
+                await asyncio.wait({task})
+
+
+def validators(consortium: Consortium, *names: str) -> dict[str, Party]:
+    """Enrol validators."""
+    return {name: consortium.enrol(name) for name in names}
+
+
+async def raw_peer(session: aiohttp.ClientSession, server: Party) -> Any:
+    """Upgrade to a WebSocket as an attacker would: no limits, no manners."""
+    return await session.ws_connect(server.url + "/peer", max_msg_size=0)
+
+
+def test_two_validators_exchange_messages_both_ways(tmp_path: Path) -> None:
+    """Each knows the other as the sender, and channels and contents arrive as they were sent."""
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b")
+
+    async def scenario() -> None:
+        a, b = (Node(consortium, party, all_of_them) for party in all_of_them.values())
+        async with a.running(), b.running():
+            assert await a.events.get() == ("up", "b")
+            assert await b.events.get() == ("up", "a")
+            a.mesh.send("b", CONSENSUS, b"from a")
+            b.mesh.send("a", 255, b"")
+            assert await b.messages.get() == ("a", CONSENSUS, b"from a")
+            assert await a.messages.get() == ("b", 255, b"")
+
+    asyncio.run(scenario())
+
+
+def test_a_broadcast_reaches_every_other_validator(tmp_path: Path) -> None:
+    """Four validators find each other, and one says something to all."""
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b", "c", "d")
+
+    async def scenario() -> None:
+        a, b, c, d = (Node(consortium, party, all_of_them) for party in all_of_them.values())
+        async with a.running(), b.running(), c.running(), d.running():
+            for node in (a, b, c, d):
+                others = {(await node.events.get())[1] for _ in range(3)}
+                assert others == {"a", "b", "c", "d"} - {node.party.id}
+            for node in (a, b, c, d):
+                node.mesh.broadcast(CONSENSUS, node.party.id.encode())
+            for node in (a, b, c, d):
+                heard = [await node.messages.get() for _ in range(3)]
+                assert sorted(heard) == [
+                    (name, CONSENSUS, name.encode()) for name in "abcd" if name != node.party.id
+                ]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("stopped", ["a", "b"])
+def test_a_validator_that_comes_back_is_connected_again(tmp_path: Path, stopped: str) -> None:
+    """Whether the dialling or the dialled one of a pair was away."""
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b")
+    (stayed,) = set(all_of_them) - {stopped}
+
+    async def scenario() -> None:
+        node = Node(consortium, all_of_them[stayed], all_of_them)
+        async with node.running():
+            for _ in range(2):
+                async with Node(consortium, all_of_them[stopped], all_of_them).running() as other:
+                    assert await node.events.get() == ("up", stopped)
+                    assert await other.events.get() == ("up", stayed)
+                    node.mesh.send(stopped, CONSENSUS, b"welcome")
+                    assert await other.messages.get() == (stayed, CONSENSUS, b"welcome")
+                assert await node.events.get() == ("down", stopped)
+                assert node.mesh.status()[0].connected is False
+
+    asyncio.run(scenario())
+
+
+def test_messages_arrive_in_order_and_one_at_a_time(tmp_path: Path) -> None:
+    """Receiving waits for the handler: that is what slows a fast sender down."""
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b")
+    inside, most = 0, 0
+
+    async def scenario() -> None:
+        a, b = (Node(consortium, party, all_of_them) for party in all_of_them.values())
+
+        async def slow(sender: str, channel: int, data: bytes) -> None:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0)  # lets another delivery in, if there were one
+            inside -= 1
+            await b.messages.put((sender, channel, data))
+
+        b.mesh._on_message = slow
+        async with a.running(), b.running():
+            await a.events.get()
+            for number in range(100):
+                a.mesh.send("b", CONSENSUS, b"%d" % number)
+            heard = [(await b.messages.get())[2] for _ in range(100)]
+        assert heard == [b"%d" % number for number in range(100)]
+        assert most == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "standing", "status", "code"),
+    [
+        ("a", Role.VALIDATOR, Standing.REVOKED, 403, "peer.standing"),
+        ("a", Role.VALIDATOR, Standing.SUSPENDED, 403, "peer.standing"),
+        ("a", Role.VALIDATOR, None, 403, "peer.unknown_key"),
+        ("a", Role.TRAINER, Standing.ENROLLED, 403, "peer.role"),
+        ("z", Role.VALIDATOR, Standing.ENROLLED, 409, "peer.direction"),
+        ("b", Role.VALIDATOR, Standing.ENROLLED, 409, "peer.direction"),
+    ],
+)
+def test_who_may_not_join_is_refused_at_the_upgrade(
+    tmp_path: Path, name: str, role: Role, standing: Standing | None, status: int, code: str
+) -> None:
+    """The answer to the upgrade says why, and no connection comes about."""
+    consortium = Consortium(tmp_path / "c")
+    b = consortium.enrol("b")
+    if standing is None:
+        intruder = consortium.certify(name)
+    else:
+        intruder = consortium.enrol(name, role)
+        consortium.set_standing(intruder, standing)
+
+    async def scenario() -> None:
+        async with (
+            Node(consortium, b, {}).running() as node,
+            plain_session(intruder) as session,
+        ):
+            async with session.get(b.url + "/peer") as response:
+                assert response.status == status
+                assert (await response.json())["code"] == code
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await raw_peer(session, b)
+            assert node.events.empty()
+
+    asyncio.run(scenario())
+
+
+def test_a_validator_of_a_foreign_authority_is_not_heard(tmp_path: Path) -> None:
+    """Enrolled by fraud, trusting our authority, it still fails in the handshake."""
+    consortium, foreign = Consortium(tmp_path / "c"), Consortium(tmp_path / "f")
+    b, stranger = consortium.enrol("b"), foreign.enrol("a")
+    consortium.members.update(foreign.members)
+    stranger.files.authority.write_bytes(b.files.authority.read_bytes())
+
+    async def scenario() -> None:
+        node = Node(consortium, b, {})
+        intruder = Node(consortium, stranger, {"b": b})
+        async with node.running(), intruder.running():
+            await intruder.dialled_in_vain.wait()
+            assert intruder.mesh.status()[0].failure is not None
+            assert node.events.empty()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_of_a_foreign_authority_is_not_spoken_to(tmp_path: Path) -> None:
+    """Who takes over an address has no certificate of ours."""
+    consortium, foreign = Consortium(tmp_path / "c"), Consortium(tmp_path / "f")
+    a, b = consortium.enrol("a"), foreign.enrol("b")
+    consortium.members.update(foreign.members)
+    b.files.authority.write_bytes(a.files.authority.read_bytes())
+
+    async def scenario() -> None:
+        node, impostor = Node(consortium, a, {"b": b}), Node(consortium, b, {})
+        async with impostor.running(), node.running():
+            await node.dialled_in_vain.wait()
+            failure = node.mesh.status()[0].failure
+            assert failure is not None
+            assert "Certificate" in failure
+            assert impostor.events.empty()
+
+    asyncio.run(scenario())
+
+
+def test_a_validator_that_answers_for_another_is_refused(tmp_path: Path) -> None:
+    """An enrolled validator at the address of another gets no message meant for that one."""
+    consortium = Consortium(tmp_path / "c")
+    a, _, c = validators(consortium, "a", "b", "c").values()
+
+    async def scenario() -> None:
+        node, impostor = Node(consortium, a, {"b": c}), Node(consortium, c, {})
+        async with impostor.running(), node.running():
+            await node.dialled_in_vain.wait()
+            node.mesh.send("b", CONSENSUS, b"secret")
+            (status,) = node.mesh.status()
+            assert not status.connected
+            assert status.failure is not None
+            assert status.failure.startswith("peer.impersonation")
+            assert node.events.empty()
+        assert impostor.messages.empty()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_is_revoked_is_not_spoken_to(tmp_path: Path) -> None:
+    """The dialling side asks the chain too."""
+    consortium = Consortium(tmp_path / "c")
+    a, b = validators(consortium, "a", "b").values()
+    consortium.set_standing(b, Standing.REVOKED)
+
+    async def scenario() -> None:
+        async with (
+            Node(consortium, b, {}).running(),
+            Node(consortium, a, {"b": b}).running() as node,
+        ):
+            await node.dialled_in_vain.wait()
+            failure = node.mesh.status()[0].failure
+            assert failure is not None
+            assert failure.startswith("peer.standing")
+            assert node.events.empty()
+
+    asyncio.run(scenario())
+
+
+def test_a_member_that_is_no_validator_is_not_spoken_to(tmp_path: Path) -> None:
+    """An id that was enrolled anew in another role takes no part."""
+    consortium = Consortium(tmp_path / "c")
+    a, b = consortium.enrol("a"), consortium.enrol("b", Role.TRAINER)
+
+    async def scenario() -> None:
+        async def welcome(request: web.Request) -> web.WebSocketResponse:
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            await socket.receive()
+            return socket
+
+        app = web.Application()
+        app.add_routes([web.get("/peer", welcome)])
+        async with (
+            listening(app, HOST, b.port, server_context(b.files)),
+            Node(consortium, a, {"b": b}).running() as node,
+        ):
+            await node.dialled_in_vain.wait()
+            failure = node.mesh.status()[0].failure
+            assert failure is not None
+            assert failure.startswith("peer.role")
+            assert node.events.empty()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("expelling", ["a", "b"])
+def test_a_member_revoked_since_is_expelled(tmp_path: Path, expelling: str) -> None:
+    """Rechecking closes its connection, tells it why, and lets it in no more."""
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b")
+    (expelled,) = set(all_of_them) - {expelling}
+
+    async def scenario() -> None:
+        nodes = {name: Node(consortium, party, all_of_them) for name, party in all_of_them.items()}
+        async with nodes["a"].running(), nodes["b"].running():
+            for node in nodes.values():
+                await node.events.get()
+            nodes[expelling].mesh.recheck()  # nothing has changed yet
+            consortium.set_standing(all_of_them[expelled], Standing.REVOKED)
+            nodes[expelling].mesh.recheck()
+            for name, node in nodes.items():
+                (other,) = set(nodes) - {name}
+                assert await node.events.get() == ("down", other)
+            nodes["a"].dialled_in_vain.clear()
+            await nodes["a"].dialled_in_vain.wait()
+            assert not nodes[expelling].mesh.status()[0].connected
+            assert nodes[expelling].events.empty()
+
+    with structlog.testing.capture_logs() as lines:
+        asyncio.run(scenario())
+
+    assert {"event": "peer.expelled", "code": "peer.standing", "peer": expelled} in [
+        {key: line.get(key) for key in ("event", "code", "peer")} for line in lines
+    ]
+    assert any("peer.standing" in str(line.get("reason")) for line in lines)
+
+
+def test_a_second_connection_of_a_member_replaces_the_first(tmp_path: Path) -> None:
+    """A validator that restarted is not locked out by what is left of its old connection."""
+    consortium = Consortium(tmp_path / "c")
+    a, b = validators(consortium, "a", "b").values()
+
+    async def scenario() -> None:
+        async with (
+            Node(consortium, b, {}).running() as node,
+            plain_session(a) as session,
+        ):
+            first = await raw_peer(session, b)
+            assert await node.events.get() == ("up", "a")
+            second = await raw_peer(session, b)
+            closed = await first.receive()
+            assert (closed.type, closed.extra) == (WSMsgType.CLOSE, "peer.replaced")
+            assert await node.events.get() == ("down", "a")
+            assert await node.events.get() == ("up", "a")
+            await second.send_bytes(b"\x01still here")
+            assert await node.messages.get() == ("a", 1, b"still here")
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_that_ends_before_it_began_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member expelled in the very moment of joining is closed and forgotten like any other."""
+    consortium = Consortium(tmp_path / "c")
+    a, b = validators(consortium, "a", "b").values()
+
+    def stillborn(group: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        task.cancel()
+        return task
+
+    async def scenario() -> None:
+        async with (
+            Node(consortium, b, {}).running() as node,
+            plain_session(a) as session,
+        ):
+            monkeypatch.setattr(asyncio.TaskGroup, "create_task", stillborn)
+            socket = await raw_peer(session, b)
+            assert (await socket.receive()).type == WSMsgType.CLOSE
+            assert node.mesh.status() == ()
+            assert node.events.empty()
+
+    asyncio.run(scenario())
+
+
+def test_the_largest_message_arrives(tmp_path: Path) -> None:
+    """The bound of a message does not count the byte of the channel."""
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b")
+
+    async def scenario() -> None:
+        a, b = (Node(consortium, party, all_of_them) for party in all_of_them.values())
+        async with a.running(), b.running():
+            await a.events.get()
+            a.mesh.send("b", CONSENSUS, bytes(MESSAGE_BYTES_MAX))
+            assert await b.messages.get() == ("a", CONSENSUS, bytes(MESSAGE_BYTES_MAX))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (bytes(MESSAGE_BYTES_MAX + 2), aiohttp.WSCloseCode.MESSAGE_TOO_BIG),
+        (b"", aiohttp.WSCloseCode.GOING_AWAY),
+        ("text", aiohttp.WSCloseCode.GOING_AWAY),
+    ],
+)
+def test_a_frame_that_breaks_the_rules_closes_the_connection(
+    tmp_path: Path, frame: bytes | str, code: aiohttp.WSCloseCode
+) -> None:
+    """An oversized one is not even read to its end; nothing of it reaches the handler."""
+    consortium = Consortium(tmp_path / "c")
+    a, b = validators(consortium, "a", "b").values()
+
+    async def scenario() -> None:
+        async with (
+            Node(consortium, b, {}).running() as node,
+            plain_session(a) as session,
+        ):
+            attacker = await raw_peer(session, b)
+            assert await node.events.get() == ("up", "a")
+            if isinstance(frame, str):
+                await attacker.send_str(frame)
+            else:
+                await attacker.send_bytes(frame)
+            closed = await attacker.receive()
+            assert (closed.type, closed.data) == (WSMsgType.CLOSE, code)
+            assert await node.events.get() == ("down", "a")
+            assert node.messages.empty()
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_drops_the_newest_and_counts(tmp_path: Path) -> None:
+    """Sending never waits; what was queued before arrives without a gap."""
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b")
+    fit = QUEUE_BYTES_MAX // (MESSAGE_BYTES_MAX + 1 + FRAME_COST_BYTES)
+
+    async def scenario() -> None:
+        a, b = (Node(consortium, party, all_of_them) for party in all_of_them.values())
+        async with a.running(), b.running():
+            await a.events.get()
+            for number in range(fit + 3):
+                a.mesh.send("b", number, bytes(MESSAGE_BYTES_MAX))
+            (status,) = a.mesh.status()
+            assert status.dropped == 3
+            assert status.queued_bytes <= QUEUE_BYTES_MAX
+            heard = [(await b.messages.get())[1] for _ in range(fit)]
+            assert heard == list(range(fit))
+            for number in (98, 99):  # what has left makes room again
+                a.mesh.send("b", number, bytes(MESSAGE_BYTES_MAX))
+                assert (await b.messages.get())[1] == number
+            assert b.messages.empty()
+
+    asyncio.run(scenario())
+
+
+def test_many_small_messages_fill_the_queue_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a queued frame costs beside its message counts, so empty ones are bounded."""
+    monkeypatch.setattr(peers, "QUEUE_BYTES_MAX", 10 * (FRAME_COST_BYTES + 1))
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b")
+
+    async def scenario() -> None:
+        a, b = (Node(consortium, party, all_of_them) for party in all_of_them.values())
+        async with a.running(), b.running():
+            await a.events.get()
+            for _ in range(11):
+                a.mesh.broadcast(CONSENSUS, b"")
+            assert a.mesh.status()[0].dropped == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_message_for_one_who_is_not_there_is_lost(tmp_path: Path) -> None:
+    """Nothing is kept for later: consensus resends after the exchange of Status."""
+    consortium = Consortium(tmp_path / "c")
+    a, b = validators(consortium, "a", "b").values()
+
+    async def scenario() -> None:
+        async with Node(consortium, a, {"b": b}).running() as node:
+            await node.dialled_in_vain.wait()
+            node.mesh.send("b", CONSENSUS, b"early")
+            async with Node(consortium, b, {}).running() as other:
+                assert await node.events.get() == ("up", "b")
+                node.mesh.send("b", CONSENSUS, b"late")
+                assert (await other.messages.get())[2] == b"late"
+
+    asyncio.run(scenario())
+
+
+def test_a_peer_that_fell_silent_is_noticed(tmp_path: Path) -> None:
+    """One whose machine hangs keeps its connection open but answers no ping."""
+    consortium = Consortium(tmp_path / "c")
+    a, b = validators(consortium, "a", "b").values()
+
+    async def scenario() -> None:
+        ended = asyncio.Event()
+
+        async def hang(request: web.Request) -> web.WebSocketResponse:
+            socket = web.WebSocketResponse(autoping=False)
+            await socket.prepare(request)
+            await ended.wait()
+            return socket
+
+        app = web.Application()
+        app.add_routes([web.get("/peer", hang)])
+        async with (
+            listening(app, HOST, b.port, server_context(b.files)),
+            Node(consortium, a, {"b": b}, heartbeat_s=0.1).running() as node,
+        ):
+            assert await node.events.get() == ("up", "b")
+            assert await node.events.get() == ("down", "b")
+            ended.set()
+
+    asyncio.run(scenario())
+
+
+def test_an_expired_certificate_connects_with_a_warning_at_both_ends(tmp_path: Path) -> None:
+    """No date on a certificate can halt the consortium."""
+    consortium = Consortium(tmp_path / "c", issued=LONG_AGO)
+    all_of_them = validators(consortium, "a", "b")
+
+    async def scenario() -> None:
+        a, b = (Node(consortium, party, all_of_them) for party in all_of_them.values())
+        async with a.running(), b.running():
+            assert await a.events.get() == ("up", "b")
+            assert await b.events.get() == ("up", "a")
+
+    with structlog.testing.capture_logs() as lines:
+        asyncio.run(scenario())
+
+    warned = {line["peer"] for line in lines if line["event"] == "peer.certificate"}
+    assert warned == {"a", "b"}
+
+
+@pytest.mark.parametrize("failing", ["a", "b"])
+def test_a_failing_handler_ends_the_mesh_loudly(tmp_path: Path, failing: str) -> None:
+    """Our own bug must stop the node, not vanish in a connection's task."""
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b")
+    (other,) = set(all_of_them) - {failing}
+
+    async def broken(peer: str) -> None:
+        raise AssertionError("a bug of ours")
+
+    async def scenario() -> None:
+        node = Node(consortium, all_of_them[failing], all_of_them)
+        node.mesh._on_connected = broken
+        context = server_context(node.party.files)
+        async with (
+            Node(consortium, all_of_them[other], all_of_them).running(),
+            listening(node.app, HOST, node.party.port, context),
+        ):
+            with pytest.raises(ExceptionGroup) as group:
+                await node.mesh.run()
+            assert group.group_contains(AssertionError, match="a bug of ours")
+
+    asyncio.run(scenario())
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
+def test_the_pause_between_dials_is_bounded(failures: int, chance: float) -> None:
+    """Never busy, never longer than the cap, and never shorter after one more failure."""
+    pause = backoff_s(failures, chance)
+
+    assert BACKOFF_MIN_S / 2 <= pause <= BACKOFF_MAX_S
+    assert pause <= backoff_s(failures + 1, chance)
