@@ -86,6 +86,7 @@ class Validator:
         self._journal = self._resources.enter_context(Journal(folder / "journal"))
         store = Store(folder / "chain")
         self._resources.callback(store.close)
+        store.bind_journal(self._journal.identity)
         self._chain = Chain(store, genesis, program(), self._mempool.by_bytes)
         self._blobs = BlobStore(folder / "blobs", BLOBS_BYTES_MAX)
         self._directory = Directory(self._chain)

@@ -6,6 +6,7 @@ holds the journal at a time, by a lock that the operating system drops with the 
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -15,10 +16,12 @@ from consensus.journal import Entry, frame, read_frames
 from node.wire.disk import sync_folder
 from vm.refusal import Refused
 
-SEGMENT_BYTES_MAX = 16 * 1024 * 1024  # past it the journal is made anew; a restart reads it whole
+SEGMENT_BYTES_MAX = 16 * 1024 * 1024  # before the journal is made anew; a restart reads it whole
 LOCK = "lock"
 SEGMENT = "journal"
 FRESH = "journal.new"
+IDENTITY = "identity"
+IDENTITY_BYTES = 16  # drawn at random: no two journals have the same
 
 
 class Journal:
@@ -27,6 +30,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         """Open and lock; raises `Refused("journal.locked" | "journal.damaged")`."""
         folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
         self._folder = folder
         self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -40,12 +44,23 @@ class Journal:
         path = folder / SEGMENT
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
+            self.identity = _identity(folder)
             sync_folder(folder)
             self.entries, self.bytes = self._load(path)
         except BaseException:
             self.close()
             raise
+        self._kept = 0  # bytes after the last replacement
         self._dirty = False
+
+    @property
+    def oversized(self) -> bool:
+        """Whether it has grown enough to be made anew.
+
+        What must be remembered may itself be large, so twice of it is not oversized: else every
+        turn would write it again.
+        """
+        return self.bytes > max(SEGMENT_BYTES_MAX, 2 * self._kept)
 
     def append(self, entry: Entry) -> None:
         """Write an entry; it counts only after `sync`."""
@@ -75,7 +90,7 @@ class Journal:
         sync_folder(self._folder)
         os.close(self._file)
         self._file = file
-        self.bytes = len(data)
+        self.bytes = self._kept = len(data)
         self._dirty = False
 
     def close(self) -> None:
@@ -101,6 +116,19 @@ class Journal:
             os.truncate(self._file, good)
             os.fsync(self._file)
         return list(entries), good
+
+
+def _identity(folder: Path) -> bytes:
+    """What tells this journal from any other: drawn when the folder is new."""
+    path = folder / IDENTITY
+    if not path.exists():
+        fresh = folder / f"{IDENTITY}.new"
+        with fresh.open("wb") as file:
+            file.write(secrets.token_bytes(IDENTITY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+    return path.read_bytes()
 
 
 def _write_all(file: int, data: bytes) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -43,7 +44,7 @@ from consensus.message import (
 from consensus.replica import Replica
 from node.validator.chain import Chain
 from node.validator.halted import Halted
-from node.validator.journal import SEGMENT_BYTES_MAX, Journal
+from node.validator.journal import Journal
 from node.validator.mempool import Mempool
 from vm.block import Payload
 from vm.certificate import CheckpointCertificate
@@ -55,6 +56,7 @@ from vm.state import State
 EVENTS_MAX = 4_096  # waiting for the loop; a full queue stops reading from peers
 BATCH_EVENTS_MAX = 256  # between two syncs, so that messages do not wait for ever
 PIPELINE_TRANSACTIONS_MIN = 200  # waiting before a block is proposed beside one in flight
+IN_FLIGHT_MAX = 4  # own proposals not executed yet: full ones are 16 MiB on every link
 
 log = structlog.get_logger()
 
@@ -101,7 +103,6 @@ class Runtime:
         self._timers: dict[TimerName, asyncio.TimerHandle] = {}
         self._deadline: asyncio.TimerHandle | None = None
         self._deadline_ms: int | None = None
-        self._proposed = chain.head.height
         self._view = 0
         self._waiting = False
 
@@ -159,9 +160,9 @@ class Runtime:
         if self._journal.dirty:
             await _to_the_end(self._journal.sync)
         self._flush()
-        if self._journal.bytes > SEGMENT_BYTES_MAX:
+        if self._journal.oversized:
             await _to_the_end(self._chain.store.sync)
-            self._journal.replace(self.replica.entries())
+            await _to_the_end(partial(self._journal.replace, self.replica.entries()))
 
     def _step(self, event: Event) -> None:
         self._follow_up.append(event)
@@ -173,7 +174,6 @@ class Runtime:
             self._perform(self.replica.step(self._follow_up.popleft()))
         if self.replica.view != self._view:
             self._view = self.replica.view
-            self._proposed = self._chain.head.height
             self._mempool.release()
 
     def _perform(self, effects: Sequence[Effect]) -> None:
@@ -218,13 +218,14 @@ class Runtime:
 
     def _propose(self) -> None:
         while self.replica.may_propose:
-            in_flight = self._proposed > self._chain.head.height
+            in_flight = self.replica.next_sequence - 1 - self._chain.head.height
             if in_flight and self._mempool.waiting < PIPELINE_TRANSACTIONS_MIN:
+                return
+            if in_flight >= IN_FLIGHT_MAX:
                 return
             drawn = self._mempool.draw(self.replica.next_sequence)
             if not drawn and (in_flight or not self._due()):
                 return
-            self._proposed = max(self._proposed, self._chain.head.height) + 1
             self._step(Propose(pack(Payload(self._clock_ms(), drawn))))
 
     def _tell_pending(self) -> None:

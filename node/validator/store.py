@@ -6,6 +6,7 @@ are in order of height.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
@@ -13,7 +14,7 @@ from typing import Annotated, ClassVar, TypeVar
 import plyvel
 
 from consensus.message import Block
-from node.wire.disk import is_full, say
+from node.wire.disk import is_full, say, sync_file, sync_folder
 from vm import sparse, tree
 from vm.block import TRANSACTIONS_MAX, Header, Receipt
 from vm.certificate import CheckpointCertificate
@@ -33,6 +34,8 @@ STALE = b"s"  # height since which a node is unreachable, node key -> nothing
 HISTORY = b"y"  # level, index -> digest of a complete history node
 KEY = b"k"  # state key -> height that last wrote it; lists records by kind
 HEAD = b"m"  # -> Head
+SYNCED = b"ms"  # -> nothing; written to sync what came before
+JOURNAL = b"mj"  # -> identity of the journal that goes with this store
 
 WRITES_MAX = 100_000  # state keys that one block writes
 CACHE_BYTES = 64 * 1024 * 1024  # LevelDB's block cache; the rest is the page cache's
@@ -95,6 +98,8 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+        self._folder = folder
         try:
             self._db = plyvel.DB(
                 str(folder),
@@ -237,10 +242,36 @@ class Store:
         """Keep a checkpoint certificate."""
         self._db.put(CERTIFICATE + _height(certificate.height), pack(certificate))
 
+    def bind_journal(self, identity: bytes) -> None:
+        """Tie this store to the journal of `identity`; raises `Refused("journal.lost")`.
+
+        A validator whose journal is gone no longer knows what it has promised, and would vote twice
+        (besu-eth/besu#8307, tendermint/tendermint#3418).
+        """
+        known = self._get(JOURNAL)
+        if known is None:
+            with self._db.write_batch(sync=True) as batch:
+                batch.put(JOURNAL, identity)
+        elif known != identity:
+            raise Refused(
+                "journal.lost",
+                "expected the journal that this store was made with, found another or a new one: "
+                "this key must not vote again. Put the journal back, or have the consortium "
+                "enrol a new key for this validator",
+            )
+
     def sync(self) -> None:
-        """On return everything written so far is on disk."""
+        """On return everything written so far is on disk.
+
+        LevelDB syncs the log that it writes now; one that it has just left, and whose content is
+        not in a table yet, it does not.
+        """
         with self._db.write_batch(sync=True) as batch:
-            batch.put(HEAD + b"s", b"")
+            batch.put(SYNCED, b"")
+        for log in self._folder.glob("*.log"):
+            with suppress(FileNotFoundError):  # its content has reached a table meanwhile
+                sync_file(log)
+        sync_folder(self._folder)
 
 
 def state_key_prefix(kind: str, prefix: tuple[str | int, ...], arity: int) -> bytes:

@@ -29,6 +29,15 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def sync_file(path: Path) -> None:
+    """On return what was written to the file, by whomever, is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_at(file: int, data: bytes, offset: int) -> None:
     """Write all of `data` at `offset`: the system may take less than it is offered."""
     view = memoryview(data)

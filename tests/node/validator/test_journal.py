@@ -86,7 +86,8 @@ def test_sync_reaches_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_one_process_owns_it(tmp_path: Path) -> None:
     """Two replicas with one key would vote twice: neither this process nor another opens it."""
     program = (
-        "import sys, pathlib\nfrom node.validator.journal import Journal\nfrom vm.refusal import Refused\n"
+        "import sys, pathlib\nfrom node.validator.journal import Journal\n"
+        "from vm.refusal import Refused\n"
         "try:\n    Journal(pathlib.Path(sys.argv[1]))\n"
         "except Refused as refused:\n    print(refused.code)\n"
     )
@@ -262,3 +263,36 @@ def test_a_system_that_writes_little_at_a_time_is_asked_again(
 
     monkeypatch.undo()
     assert read(tmp_path) == entries
+
+
+def test_what_must_be_kept_does_not_make_it_oversized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal that is large because of what it must remember is not written anew at every turn.
+
+    It was: five undecided payloads kept a validator rewriting until it missed its own deadlines.
+    """
+    monkeypatch.setattr(module, "SEGMENT_BYTES_MAX", 1_000)
+    with Journal(tmp_path) as journal:
+        for number in range(10):
+            journal.append(entry(number, 200))
+        before = journal.oversized
+
+        journal.replace([entry(number, 200) for number in range(8)])
+        after = journal.oversized
+        for number in range(12):
+            journal.append(entry(number, 200))
+
+        assert (before, after, journal.oversized) == (True, False, True)
+
+
+def test_a_journal_keeps_its_identity_and_no_two_have_the_same(tmp_path: Path) -> None:
+    """By it a store knows that it is opened with its own journal."""
+    with Journal(tmp_path / "a") as journal:
+        first = journal.identity
+    with Journal(tmp_path / "a") as journal:
+        again = journal.identity
+    with Journal(tmp_path / "b") as journal:
+        other = journal.identity
+
+    assert first == again != other

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import node.validator.runtime
+from node.validator.journal import Journal
 from node.validator.runtime import wall_clock_ms
 from tests.node.committee import Committee, Seat
 from vm.record import Member, Role
@@ -96,7 +96,7 @@ def test_a_journal_made_anew_remembers_all_that_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A validator that replaces its journal after every block restarts without losing a block."""
-    monkeypatch.setattr(node.validator.runtime, "SEGMENT_BYTES_MAX", 0)
+    monkeypatch.setattr(Journal, "oversized", property(lambda journal: journal.bytes > 0))
 
     async def scenario() -> None:
         committee = Committee(tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 import plyvel
 import pytest
 
+from node.validator import store as module
 from node.validator.store import Store
 from tests.harness import genesis_of
 from tests.node.network import HOSPITALS, Network, open_network, register_dataset
@@ -224,7 +225,8 @@ def test_a_store_in_use_is_refused(tmp_path: Path) -> None:
     """Neither this process nor another one opens it twice."""
     store = Store(tmp_path)
     program = (
-        "import sys, pathlib\nfrom node.validator.store import Store\nfrom vm.refusal import Refused\n"
+        "import sys, pathlib\nfrom node.validator.store import Store\n"
+        "from vm.refusal import Refused\n"
         "try:\n    Store(pathlib.Path(sys.argv[1]))\n"
         "except Refused as refused:\n    print(refused.code)\n"
     )
@@ -252,3 +254,35 @@ def test_the_store_of_another_chain_is_refused(tmp_path: Path) -> None:
     assert row is not None
     assert pack(row.header) == pack(header)
     store.close()
+
+
+def test_a_store_is_refused_without_its_own_journal(tmp_path: Path) -> None:
+    """A validator whose journal is gone no longer knows what it promised, and would vote twice."""
+    store = Store(tmp_path)
+    store.bind_journal(b"one")
+    store.bind_journal(b"one")
+    store.close()
+
+    again = Store(tmp_path)
+    with pytest.raises(Refused) as refused:
+        again.bind_journal(b"two")
+    again.close()
+
+    assert refused.value.code == "journal.lost"
+
+
+def test_syncing_reaches_the_log_that_leveldb_has_just_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its content may be in no table yet, and the journal that could bring it back goes next."""
+    synced: set[str] = set()
+    monkeypatch.setattr(module, "sync_file", lambda path: synced.add(path.name))
+    store = Store(tmp_path)
+    (tmp_path / "000001.log").write_bytes(b"")  # one that LevelDB does not write any more
+
+    store.sync()
+    logs = {path.name for path in tmp_path.glob("*.log")}
+    store.close()
+
+    assert synced == logs
+    assert len(logs) == 2
