@@ -195,6 +195,7 @@ class Runtime:
                 case CancelTimer(name):
                     self._cancel_timer(name)
                 case Fault(evidence):
+                    self._chain.store.write_evidence(evidence)
                     sender = evidence.first.sender
                     log.error("peer.equivocation", peer=sender, slot=evidence.first.body.TAG)
                 case Rejected(peer, code, message):

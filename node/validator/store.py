@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, TypeVar
 
 import plyvel
 
-from consensus.message import Block
+from consensus.message import Block, Evidence
 from node.wire.disk import is_full, say, sync_file, sync_folder
 from vm import sparse, tree
 from vm.block import TRANSACTIONS_MAX, Header, Receipt
@@ -34,6 +34,7 @@ STALE = b"s"  # height since which a node is unreachable, node key -> nothing
 HISTORY = b"y"  # level, index -> digest of a complete history node
 KEY = b"k"  # state key -> height that last wrote it; lists records by kind
 HEAD = b"m"  # -> Head
+EVIDENCE = b"e"  # validator -> Evidence of two messages that it signed for one slot
 SYNCED = b"ms"  # -> nothing; written to sync what came before
 JOURNAL = b"mj"  # -> identity of the journal that goes with this store
 
@@ -206,6 +207,11 @@ class Store:
             for row in rows:
                 yield bytes(row[1:])
 
+    def evidence(self) -> list[Evidence]:
+        """Proofs of faulty validators, one for each at most."""
+        with self._db.iterator(prefix=EVIDENCE, include_key=False) as rows:
+            return [unpack(Evidence, data) for data in rows]
+
     # What is written
 
     def write_block(
@@ -241,6 +247,12 @@ class Store:
     def write_certificate(self, certificate: CheckpointCertificate) -> None:
         """Keep a checkpoint certificate."""
         self._db.put(CERTIFICATE + _height(certificate.height), pack(certificate))
+
+    def write_evidence(self, evidence: Evidence) -> None:
+        """Keep the proof that a validator is faulty, the first one of each."""
+        key = EVIDENCE + evidence.first.sender.encode()
+        if self._get(key) is None:
+            self._db.put(key, pack(evidence))
 
     def bind_journal(self, identity: bytes) -> None:
         """Tie this store to the journal of `identity`; raises `Refused("journal.lost")`.

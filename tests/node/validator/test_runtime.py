@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from consensus.message import Envelope, Prepare, encode_envelope, signing_digest, slot_of
 from node.validator.journal import Journal
 from node.validator.runtime import wall_clock_ms
+from tests.harness import key_of
 from tests.node.committee import Committee, Seat
+from vm.keys import verify
 from vm.record import Member, Role
 from vm.registry import EnrolMember
 
@@ -137,6 +140,33 @@ def test_a_due_deadline_wakes_an_idle_chain(tmp_path: Path) -> None:
 
         rows = [seat.chain.store.row(1) for seat in committee.seats.values()]
         assert {row.receipts for row in rows if row is not None} == {()}
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_two_messages_for_one_slot_are_kept_as_evidence(tmp_path: Path) -> None:
+    """Anybody can check later, with the liar's key alone, that it signed both."""
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        seat = committee.start("hospital-1.validator")
+        liar = "hospital-2.validator"
+
+        for digest in (b"a" * 32, b"b" * 32):
+            body = Prepare(0, 1, digest)
+            message = signing_digest(committee.genesis.chain, body)
+            envelope = Envelope(liar, body, key_of(liar).sign(message), None)
+            await seat.runtime.receive(encode_envelope(envelope))
+        while not seat.chain.store.evidence():  # noqa: ASYNC110 - the runtime has no event for it
+            await asyncio.sleep(0)
+
+        (evidence,) = seat.chain.store.evidence()
+        for envelope in (evidence.first, evidence.second):
+            message = signing_digest(committee.genesis.chain, envelope.body)
+            assert verify(key_of(liar).public, message, envelope.signature)
+        assert slot_of(evidence.first.body) == slot_of(evidence.second.body)
+        assert evidence.first.body != evidence.second.body
         await committee.stop_all()
 
     asyncio.run(scenario())
