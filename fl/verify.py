@@ -22,9 +22,11 @@ from vm.digest import WEIGHTS
 from vm.learning import MICRO, Decision, Policy, Terms, Update
 from vm.record import ModelSpec
 from vm.refusal import Refused
+from vm.shape import NOTE_BYTES_MAX
 
 SCORING_ROWS_MIN = 10  # below, a standard error means nothing, and the score tells of single rows
 SCORE_MAX_BP = 1_000_000
+LOSS_MAX = 100.0  # nat of one row, as SCORE_MAX_BP: beyond, squares of losses could overflow
 STANDARD_ERRORS = 2  # of the mean paired rise in loss
 BP = 10_000  # basis points of a nat
 
@@ -70,9 +72,9 @@ def judge(case: Case, update: Update, blob: bytes) -> Judgement:
     try:
         delta = _check_form(case, update, blob)
     except Broken as broken:
-        return Judgement(Decision.FAIL, broken.code, broken.message, broken.segment)
+        return Judgement(Decision.FAIL, broken.code, _note(broken.message), broken.segment)
     except Refused as refused:
-        return Judgement(Decision.FAIL, refused.code, refused.message)
+        return Judgement(Decision.FAIL, refused.code, _note(refused.message))
     # 6. on the verifier's own rows the model gets no worse than chance explains
     if len(case.rows) < SCORING_ROWS_MIN:
         return Judgement(
@@ -80,9 +82,14 @@ def judge(case: Case, update: Update, blob: bytes) -> Judgement:
             "verdict.no_scoring_rows",
             f"expected at least {SCORING_ROWS_MIN} scoring rows, found {len(case.rows)}",
         )
-    return _judge_losses(
-        case.terms.policy, row_losses(case, case.base), row_losses(case, case.base + delta)
-    )
+    before = row_losses(case, case.base)
+    if not np.isfinite(before).all():
+        return Judgement(
+            Decision.ABSTAIN,
+            "verdict.base_loss",
+            "expected finite log-losses of the round's base, found others: nothing to compare with",
+        )
+    return _judge_losses(case.terms.policy, before, row_losses(case, case.base + delta))
 
 
 def _check_form(case: Case, update: Update, blob: bytes) -> Ints:
@@ -144,8 +151,13 @@ def _judge_losses(policy: Policy, before: Numbers, after: Numbers) -> Judgement:
 
     Fails only beyond margin + 2 standard errors, so that few rows excuse rather than accuse.
     Numbers are told in hundredths of a nat, and a score only with a pass: finer or more of them
-    would let a trainer ask about single rows.
+    would let a trainer ask about single rows. Each loss counts up to LOSS_MAX.
     """
+    if not np.isfinite(after).all():
+        return Judgement(
+            Decision.FAIL, "update.loss", "expected finite log-losses, found one that is not"
+        )
+    before, after = np.minimum(before, LOSS_MAX), np.minimum(after, LOSS_MAX)
     rise = after - before
     mean = float(rise.mean())
     error = float(rise.std(ddof=1)) / sqrt(len(rise))
@@ -162,3 +174,8 @@ def _judge_losses(policy: Policy, before: Numbers, after: Numbers) -> Judgement:
     return Judgement(
         Decision.PASS, "verdict.pass", f"log-loss {score_bp / BP:.2f} nat", score_bp=score_bp
     )
+
+
+def _note(message: str) -> str:
+    """As much of a message as fits a verdict."""
+    return message.encode()[:NOTE_BYTES_MAX].decode(errors="ignore")

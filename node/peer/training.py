@@ -229,9 +229,25 @@ class Verifier:
         verdicts = await asyncio.to_thread(
             _judge_all, stage, base, rows.take(parts.scoring), updates, mine, blobs
         )
-        await asyncio.gather(*(self._submitter.submit("learning.verdict", v) for v in verdicts))
+        await self._submit(verdicts)
         for update in updates:
             await self._exchange.forget(update.blob)
+
+    async def _submit(self, verdicts: list[SubmitVerdict]) -> None:
+        """Submit all, each to its end; then raise the first refusal, so that it is tried again."""
+        refusals: list[Refused] = []
+
+        async def submit(verdict: SubmitVerdict) -> None:
+            try:
+                await self._submitter.submit("learning.verdict", verdict)
+            except Refused as refused:
+                refusals.append(refused)
+
+        async with asyncio.TaskGroup() as group:
+            for verdict in verdicts:
+                group.create_task(submit(verdict))
+        if refusals:
+            raise refusals[0]
 
     async def _fetch(self, stage: Stage, updates: list[Update]) -> dict[str, bytes]:
         """The blobs by organisation; those that nobody gives are left out once time runs short."""
@@ -304,7 +320,10 @@ def _verdict(case: Case, update: Update, blob: bytes | None) -> SubmitVerdict:
 async def attend(
     work: Callable[[str], Awaitable[None]], tasks: tuple[str, ...], watch: Watch
 ) -> None:
-    """Call `work` for each task whenever something may have changed, until cancelled."""
+    """Call `work` for each task whenever something may have changed, until cancelled.
+
+    What others chose for one task may break our work on it, but not on the next one.
+    """
     while True:
         seen = watch.count
         for task in tasks:
@@ -312,5 +331,9 @@ async def attend(
                 await work(task)
             except Refused as refused:
                 log.warning("peer.refused", task=task, code=refused.code, reason=refused.message)
+                await asyncio.sleep(RETRY_S)
+            except Exception as error:  # noqa: BLE001 - one task's, and logged
+                # The type alone: a message may quote a patient's cell.
+                log.error("peer.broken", task=task, type=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
         await watch.wait(seen)

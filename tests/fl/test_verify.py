@@ -4,19 +4,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from fl.attack import sign_flip
+from fl.body import SubmitVerdict
 from fl.experiment import POISON_SCALE
 from fl.fixed import INT32_MAX, Ints, norm
 from fl.model import Rows
-from fl.trace import Origin, root
+from fl.spec import check_spec, parameter_count
+from fl.trace import Origin, Segment, root
 from fl.train import Result, train
 from fl.trial import terms
 from fl.verify import SCORING_ROWS_MIN, Case, Judgement, judge, norm_bound, update_norm
-from fl.weights import pack_update
+from fl.weights import digest_ints, pack_update
 from tests.fl.learning import SPECS, TRAINING, base_of, job_of, rows_of
+from vm.digest import WEIGHTS
 from vm.learning import MICRO, Decision, Evidence, Policy, Update, UpdateStatus
-from vm.shape import NOTE_BYTES_MAX
+from vm.record import Linear, ModelSpec, Output
+from vm.shape import NOTE_BYTES_MAX, pack
 
 SPEC = SPECS["logistic"]
 BASE = base_of(SPEC)
@@ -156,6 +161,84 @@ def test_an_update_without_its_training_fails() -> None:
     judgement = judged(replace(HONEST, delta=HONEST.delta + 1, norm=norm(HONEST.delta + 1)))
 
     assert (judgement.code, judgement.segment) == ("trace.final", 3)
+
+
+def deep(weight: int, depth: int) -> tuple[Case, Result]:
+    """A model that check_spec takes, whose logits grow with every layer, and an update of it."""
+    layers = (Linear(2, 64), *(Linear(64, 64) for _ in range(depth)), Linear(64, 1))
+    spec = ModelSpec((2,), layers, Output.BINARY)
+    check_spec(spec)
+    base = np.full(parameter_count(spec), weight, np.int64)
+    delta = np.zeros_like(base)
+    delta[:128] = 2**18
+    final = digest_ints(WEIGHTS, base + delta)
+    segments = (Segment(final, bytes(32), bytes(32), norm(delta)),)
+    training = replace(TRAINING, steps=1, snapshot_steps=1)
+    rows = Rows(
+        torch.ones(20, 2, dtype=torch.float64), torch.tensor([0, 1] * 10), (bytes(32),) * 20
+    )
+    case = Case(spec, 20, replace(TERMS, training=training), base, [norm(delta)] * 3, rows)
+    return case, Result(delta, norm(delta), segments, HONEST.losses)
+
+
+def judged_in(case: Case, result: Result) -> Judgement:
+    """The verdict on an update of another model than this file's."""
+    blob = pack_update(case.spec, case.grid_bits, result.delta, result.segments)
+    judgement = judge(case, record_of(result, blob), blob)
+    verdict = SubmitVerdict(
+        "preterm",
+        1,
+        "hospital-1",
+        bytes(32),
+        judgement.decision,
+        judgement.code,
+        judgement.reason,
+        judgement.segment,
+        judgement.score_bp,
+    )
+    pack(verdict)  # raises where the verdict is no transaction's body
+    return judgement
+
+
+def test_a_base_whose_losses_are_not_numbers_is_abstained_from() -> None:
+    """A steward's model that overflows must not end the verifier; nobody's update is to blame."""
+    judgement = judged_in(*deep(2**31 - 2**20, depth=61))
+
+    assert (judgement.decision, judgement.code) == (Decision.ABSTAIN, "verdict.base_loss")
+    assert judgement.score_bp is None
+
+
+def test_an_update_whose_losses_are_not_numbers_fails() -> None:
+    """A trainer cannot stop the others' verifiers by weights that overflow."""
+    case, _ = deep(0, depth=61)
+    final = np.full_like(case.base, 2**31 - 2**20)
+    segments = (Segment(digest_ints(WEIGHTS, final), bytes(32), bytes(32), norm(final)),)
+    case = replace(case, norms=[norm(final)] * 3)
+
+    judgement = judged_in(case, Result(final, norm(final), segments, HONEST.losses))
+
+    assert (judgement.decision, judgement.code) == (Decision.FAIL, "update.loss")
+
+
+def test_losses_of_hundreds_of_digits_make_a_verdict_that_fits() -> None:
+    """Finite losses whose squares overflow are held to a bound; the reason stays a note."""
+    judgement = judged_in(*deep(2**31 - 2**20, depth=48))
+
+    assert judgement.decision in (Decision.PASS, Decision.FAIL)
+    assert len(judgement.reason.encode()) <= NOTE_BYTES_MAX
+
+
+def test_a_rise_whose_error_overflows_still_fails() -> None:
+    """Without a bound on each loss the standard error is infinite and excuses any rise."""
+    case, _ = deep(0, depth=48)
+    final = np.full_like(case.base, 2**31 - 2**20)
+    segments = (Segment(digest_ints(WEIGHTS, final), bytes(32), bytes(32), norm(final)),)
+    case = replace(case, norms=[norm(final)] * 3)
+    case = replace(case, rows=replace(case.rows, labels=torch.tensor([0] * 20)))
+
+    judgement = judged_in(case, Result(final, norm(final), segments, HONEST.losses))
+
+    assert (judgement.decision, judgement.code) == (Decision.FAIL, "update.loss")
 
 
 def test_a_zero_update_fails() -> None:

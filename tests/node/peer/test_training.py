@@ -221,6 +221,30 @@ def test_an_update_is_judged_once(tmp_path: Path) -> None:
     assert len(verdicts(town, 1)) == 3
 
 
+def test_a_refused_verdict_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+    """Each is submitted and waited for; the next look submits again only what was refused."""
+    town = submitted(tmp_path)
+    verifier = town.verifier(1)
+    send = verifier._submitter.submit
+
+    async def refuse_one(kind: str, body: Any) -> Any:
+        if body.organisation == "hospital-2":
+            raise Refused("client.no_validator", "expected an answer, found none")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return await send(kind, body)
+
+    verifier._submitter.submit = refuse_one  # type: ignore[method-assign]
+    assert code_of(verifier.work(TASK)) == "client.no_validator"
+    assert set(verdicts(town, 1)) == {"hospital-3", "hospital-4"}
+    town.submitted.clear()
+
+    run(town.verifier(1).work(TASK))
+
+    assert len(town.submitted) == 1
+    assert set(verdicts(town, 1)) == {"hospital-2", "hospital-3", "hospital-4"}
+
+
 def test_a_poisoned_update_is_failed_by_its_norm(tmp_path: Path) -> None:
     """A sign flip, scaled up, is named for what it is by every verifier."""
     town = opened(tmp_path)
@@ -352,9 +376,6 @@ def test_a_site_takes_part_in_the_tasks_of_its_configuration_alone(
     monkeypatch.setattr(training, "RETRY_S", 0)
     looked: list[str] = []
 
-    class Enough(Exception):  # noqa: N818 - the end of the test
-        pass
-
     async def work(task: str) -> None:
         looked.append(task)
         if len(looked) == 4:
@@ -370,6 +391,35 @@ def test_a_site_takes_part_in_the_tasks_of_its_configuration_alone(
         asyncio.run(attend(work, ("first", "second"), watch))
 
     assert looked == ["first", "second"] * 2
+
+
+class Enough(BaseException):
+    """The end of a test: nothing that a task can raise."""
+
+
+def test_a_task_that_breaks_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A steward's or trainer's numbers may break one task's work; the log tells what, no data."""
+    monkeypatch.setattr(training, "RETRY_S", 0)
+    monkeypatch.setattr(Watch, "wait", _at_once)
+    looked: list[str] = []
+
+    async def work(task: str) -> None:
+        looked.append(task)
+        if len(looked) == 4:
+            raise Enough
+        if task == "first":
+            raise ValueError(PATIENT)
+
+    with structlog.testing.capture_logs() as logs, pytest.raises(Enough):
+        asyncio.run(attend(work, ("first", "second"), Town(tmp_path).watch()))
+
+    assert looked == ["first", "second"] * 2
+    assert [(line["event"], line["task"], line["type"]) for line in logs] == [
+        ("peer.broken", "first", "ValueError")
+    ] * 2
+    assert PATIENT not in str(logs)
 
 
 async def _at_once(watch: object, seen: int) -> None:
