@@ -32,12 +32,13 @@ from node.validator.intake import Intake
 from node.validator.journal import Journal
 from node.validator.mempool import Mempool
 from node.validator.runtime import Runtime, wall_clock_ms
-from node.validator.store import Store
+from node.validator.store import DAMAGE, Store
 from node.wire.blobs import BlobStore
 from node.wire.disk import is_full, say
 from node.wire.gate import Gate, build_peer_app
 from node.wire.listen import listening
 from node.wire.peers import Mesh
+from node.wire.sources import Sources
 from node.wire.tls import client_context, server_context
 from node.wire.transfer import BlobService, download, open_session
 from vm.certificate import CheckpointCertificate
@@ -73,6 +74,9 @@ class Validator:
         except OSError as error:
             self._resources.close()
             raise _refuse_disk(error) from error
+        except DAMAGE as error:
+            self._resources.close()
+            raise _refuse_damage(error) from error
         except BaseException:
             self._resources.close()
             raise
@@ -97,6 +101,8 @@ class Validator:
         self._executed = Feed(self._chain.head.height)
         self._gate = Gate(self._directory.identify, lambda: datetime.now(UTC))
         self._mesh = self._build_mesh()
+        peers = config.peer.validators.items()
+        self._sources = Sources([f"https://{at}" for id, at in peers if id != self._id])
         self._runtime = self._build_runtime(genesis)
         self._intake = Intake(self._chain, self._mempool, folder, self._runtime.wake)
         self._gossip = Gossip(
@@ -163,6 +169,10 @@ class Validator:
             clock_ms=wall_clock_ms,
         )
 
+    def close(self) -> None:
+        """Give files and locks back; `run` does it by itself."""
+        self._resources.close()
+
     # What happens
 
     async def run(self) -> None:
@@ -183,7 +193,7 @@ class Validator:
         except BaseExceptionGroup as failures:
             raise _cause(failures) from failures
         finally:
-            self._resources.close()
+            self.close()
 
     async def _serve(self, stack: AsyncExitStack) -> None:
         config = self._config
@@ -269,12 +279,7 @@ class Validator:
     async def _fetch(self, address: str, size: int) -> bytes:
         """A blob of `size` bytes, from here or from another validator."""
         if not self._blobs.has(address):
-            sources = [
-                f"https://{endpoint}"
-                for id, endpoint in self._config.peer.validators.items()
-                if id != self._id
-            ]
-            await download(self._session, sources, address, self._blobs, size)
+            await download(self._session, self._sources, address, self._blobs, size)
         return await asyncio.to_thread(self._blobs.load, address, size)
 
     # What the API tells of us
@@ -314,11 +319,21 @@ class Validator:
 
 
 def _cause(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure that stopped a node; a full disk as a refusal that says what to do."""
+    """The failure that stopped a node; trouble with the disk as a refusal that says what to do."""
     first: BaseException = failures
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
+    if isinstance(first, DAMAGE):
+        return _refuse_damage(first)
     return _refuse_disk(first) if isinstance(first, OSError) and is_full(first) else first
+
+
+def _refuse_damage(error: Exception) -> Refused:
+    return Refused(
+        "store.corrupt",
+        f"expected what was written to the store, found: {error}. Move its folder `chain` away: "
+        "the node fetches the chain from its peers again",
+    )
 
 
 def _refuse_disk(error: OSError) -> Refused:

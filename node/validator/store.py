@@ -38,6 +38,8 @@ EVIDENCE = b"e"  # validator -> Evidence of two messages that it signed for one 
 SYNCED = b"ms"  # -> nothing; written to sync what came before
 JOURNAL = b"mj"  # -> identity of the journal that goes with this store
 
+DAMAGE = (plyvel.CorruptionError, sparse.DamagedNode)  # the disk gave back something else
+
 WRITES_MAX = 100_000  # state keys that one block writes
 CACHE_BYTES = 64 * 1024 * 1024  # LevelDB's block cache; the rest is the page cache's
 KEY_BYTES_MAX = sparse.KEY_BYTES_MAX
