@@ -11,6 +11,7 @@ from vm.shape import Bytes, Code, Digest, Height, Many, TimeMs, pack, unpack
 from vm.transaction import TRANSACTION_BYTES_MAX, Transaction, check_lifetime, read
 
 TRANSACTIONS_MAX = 2_000  # of one block
+PAYLOAD_ITEMS_MAX = TRANSACTIONS_MAX + 8  # around them are two arrays, a version and a time
 PAYLOAD_BYTES_MAX = 4 * 1024 * 1024  # of one block; consensus has the same bound on its messages
 
 
@@ -84,7 +85,7 @@ def check_payload(
     that a signature is verified once. Checked: encoding, bounds, chain, signature, expiry,
     duplicates inside the payload. All else is decided in execution.
     """
-    payload = unpack(Payload, data, PAYLOAD_BYTES_MAX)
+    payload = unpack(Payload, data, PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX)
     transactions = tuple(known.get(item) or read(item, chain) for item in payload.transactions)
     seen: set[bytes] = set()
     for transaction in transactions:

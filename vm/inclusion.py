@@ -26,6 +26,7 @@ from vm.transaction import TRANSACTION_BYTES_MAX, Transaction, read
 
 LINEAGE_RECORDS_MAX = 32_768  # 400 rounds of 8 hospitals
 LINEAGE_BYTES_MAX = 32 * 1024 * 1024
+LINEAGE_ITEMS_MAX = LINEAGE_BYTES_MAX // 16  # digests of paths mostly: one item in 34 bytes
 
 R = TypeVar("R", bound=Record)
 

@@ -24,7 +24,7 @@ from typing import (
     get_type_hints,
 )
 
-from vm.encoding import MESSAGE_BYTES_MAX, Value, decode, encode
+from vm.encoding import ITEMS_MAX, MESSAGE_BYTES_MAX, Value, decode, encode
 from vm.refusal import Refused
 
 T = TypeVar("T")
@@ -87,9 +87,11 @@ def pack(item: object) -> bytes:
     return encode(to_value(item))
 
 
-def unpack(cls: type[T], data: bytes, bytes_max: int = MESSAGE_BYTES_MAX) -> T:
+def unpack(
+    cls: type[T], data: bytes, bytes_max: int = MESSAGE_BYTES_MAX, items_max: int = ITEMS_MAX
+) -> T:
     """Read canonical bytes of a `cls`; raises `Refused("encoding.*" | "shape.*")`."""
-    return from_value(cls, decode(data, bytes_max))
+    return from_value(cls, decode(data, bytes_max, items_max))
 
 
 def to_value(item: object) -> Value:

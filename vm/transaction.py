@@ -11,6 +11,7 @@ from vm.shape import Bytes, Code, Digest, Height, Name, PublicKey, Signature, pa
 
 BODY_BYTES_MAX = 64 * 1024  # a task with 256 columns takes about 20 KiB
 TRANSACTION_BYTES_MAX = BODY_BYTES_MAX + 512  # the rest is fixed or named fields
+TRANSACTION_ITEMS_MAX = 16  # it has 12, its body being one; a hundred come in one message
 TX_LIFETIME_BLOCKS_MAX = 1_024  # ids of that many last blocks are remembered against replay
 NONCE_BYTES = 8
 
@@ -70,7 +71,9 @@ def read(data: bytes, chain: Digest) -> Transaction:
 
     Codes: `encoding.*`, `shape.*`, `transaction.chain`, `transaction.signature`.
     """
-    return check(unpack(Transaction, data, TRANSACTION_BYTES_MAX), chain, verify)
+    return check(
+        unpack(Transaction, data, TRANSACTION_BYTES_MAX, TRANSACTION_ITEMS_MAX), chain, verify
+    )
 
 
 def check(

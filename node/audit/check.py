@@ -19,6 +19,7 @@ from vm.encoding import decode
 from vm.genesis import Genesis, check_genesis
 from vm.inclusion import (
     LINEAGE_BYTES_MAX,
+    LINEAGE_ITEMS_MAX,
     CertifiedHeader,
     LineageProof,
     RecordProof,
@@ -84,11 +85,15 @@ async def audit_model(client: Client, id: str, version: int | None = None) -> Mo
         return client.verified(reply, lambda: _audit(body))
 
     def _audit(body: ProofBody) -> ModelAudit:
-        proof = unpack(LineageProof, read_base64(body.proof), LINEAGE_BYTES_MAX)
+        proof = _unpack_lineage(read_base64(body.proof))
         return audit_lineage(client.genesis, proof, id, wanted)
 
     path = LINEAGE_PATH.format(id=id, version=version)
     return await client.ask(path, read, bytes_max=FILE_BYTES_MAX)
+
+
+def _unpack_lineage(data: bytes) -> LineageProof:
+    return unpack(LineageProof, data, LINEAGE_BYTES_MAX, LINEAGE_ITEMS_MAX)
 
 
 def audit_lineage(genesis: Genesis, proof: LineageProof, id: str, version: int) -> ModelAudit:
@@ -161,7 +166,7 @@ def verify_file(genesis: Genesis, text: str | bytes) -> Audit:
     data = read_base64(proof)
     match kind:
         case "lineage":
-            return _audit_lineage_file(genesis, unpack(LineageProof, data, LINEAGE_BYTES_MAX))
+            return _audit_lineage_file(genesis, _unpack_lineage(data))
         case "record":
             return _audit_record(genesis, unpack(RecordProof, data))
         case "transaction":

@@ -19,7 +19,18 @@ from node.api.problem import PROBLEMS
 from node.api.resource import LINEAGE_PATH, RESOURCES
 from node.wire.cid import Manifest
 from tests.vectors import BUILDERS
-from vm import block, digest, genesis, inclusion, learning, quorum, record, shape, transaction
+from vm import (
+    block,
+    digest,
+    encoding,
+    genesis,
+    inclusion,
+    learning,
+    quorum,
+    record,
+    shape,
+    transaction,
+)
 from vm.access import ACCESS
 from vm.certificate import CheckpointCertificate, Vote
 from vm.shape import Bytes, Int, Many, Text
@@ -216,6 +227,8 @@ LIMITS: tuple[tuple[ModuleType, str], ...] = (
     (learning, "WEIGHT_MAX"),
     (inclusion, "LINEAGE_RECORDS_MAX"),
     (inclusion, "LINEAGE_BYTES_MAX"),
+    (inclusion, "LINEAGE_ITEMS_MAX"),
+    (encoding, "ITEMS_MAX"),
 )
 
 

@@ -1,11 +1,22 @@
 """Canonical msgpack: one value, one encoding, and no hostile bytes that do harm."""
 
+import tracemalloc
+
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vm.encoding import DEPTH_MAX, INT_MAX, INT_MIN, MESSAGE_BYTES_MAX, Value, decode, encode
+from vm.encoding import (
+    DEPTH_MAX,
+    INT_MAX,
+    INT_MIN,
+    ITEMS_MAX,
+    MESSAGE_BYTES_MAX,
+    Value,
+    decode,
+    encode,
+)
 from vm.refusal import Refused
 
 scalars = st.one_of(
@@ -18,13 +29,18 @@ scalars = st.one_of(
 items = st.recursive(scalars, lambda inner: st.lists(inner, max_size=20).map(tuple), max_leaves=30)
 
 
-def refusal_of(data: bytes, bytes_max: int = MESSAGE_BYTES_MAX) -> str:
+def refusal_of(data: bytes, bytes_max: int = MESSAGE_BYTES_MAX, items_max: int = ITEMS_MAX) -> str:
     """The code with which `data` is refused, or "" if it is read."""
     try:
-        decode(data, bytes_max)
+        decode(data, bytes_max, items_max)
     except Refused as refused:
         return refused.code
     return ""
+
+
+def count_items(value: Value) -> int:
+    """The items of `value`: itself, and what stands in it."""
+    return 1 + sum(map(count_items, value)) if isinstance(value, tuple) else 1
 
 
 @given(value=items)
@@ -219,3 +235,45 @@ def test_a_refusal_says_the_same_everywhere() -> None:
         decode(b"\xc1")
 
     assert refused.value.message == "expected one msgpack value, found 1 bytes that are not"
+
+
+def test_items_are_counted_before_any_is_built() -> None:
+    """A byte is an item at least: eight million of them, however nested, are refused by count."""
+    many = MESSAGE_BYTES_MAX // 2 - 8
+    flat = b"\xdd" + many.to_bytes(4, "big") + b"\xc0" * many
+    pairs = b"\xdd" + many.to_bytes(4, "big") + b"\x91\x01" * many
+    # each array would take room for its items before the first is read
+    nested = (b"\xdd" + (many // 500).to_bytes(4, "big")) * 500 + b"\xc0" * many
+    maps = b"\xdf" + many.to_bytes(4, "big") + b"\x80" * 2 * many
+
+    tracemalloc.start()
+    try:
+        codes = [refusal_of(data) for data in (flat, pairs, nested, maps)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert codes == ["encoding.too_many"] * 4
+    assert peak < 1024 * 1024
+
+
+@given(value=items)
+def test_every_item_counts_arrays_among_them(value: Value) -> None:
+    """Exactly as many items as `items_max` are read; with one fewer allowed, none is."""
+    data = encode(value)
+    count = count_items(value)
+
+    assert decode(data, items_max=count) == value
+    with pytest.raises(Refused, match="items") as refused:
+        decode(data, items_max=count - 1)
+    assert refused.value.code == "encoding.too_many"
+
+
+@pytest.mark.parametrize(("head", "more"), [("c4", 1), ("c5", 2), ("c6", 4), ("da", 2), ("db", 4)])
+def test_what_stands_inside_a_string_is_no_item(head: str, more: int) -> None:
+    """Bytes of text or of a byte string that look like arrays are not counted."""
+    body = b"\x91" * 40
+    text = bytes.fromhex(head) + len(body).to_bytes(more, "big") + body
+
+    assert refusal_of(b"\x92" + text + b"\x90", items_max=3) != "encoding.too_many"
+    assert refusal_of(b"\x92" + text + b"\x90", items_max=2) == "encoding.too_many"

@@ -16,8 +16,11 @@ from tests.harness import genesis_of, key_of
 from vm import sparse, tree
 from vm.block import Header, Receipt, Result, receipts_root, transactions_root
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
+from vm.encoding import Value, encode
 from vm.genesis import check_genesis, genesis_writes
 from vm.inclusion import (
+    LINEAGE_BYTES_MAX,
+    LINEAGE_ITEMS_MAX,
     LINEAGE_RECORDS_MAX,
     CertifiedHeader,
     Later,
@@ -33,7 +36,7 @@ from vm.inclusion import (
 )
 from vm.record import Member
 from vm.refusal import Refused
-from vm.shape import pack, unpack
+from vm.shape import pack, to_value, unpack
 from vm.state import state_key
 from vm.transaction import Transaction, sign
 
@@ -415,3 +418,19 @@ def test_a_lineage_is_bounded() -> None:
         lambda: unpack(LineageProof, data[:head] + longer + data[head + 2 :] + pack(record))
     )
     assert code == "shape.length"
+
+
+@pytest.mark.parametrize("siblings", [0, 15, 24, sparse.DEPTH_MAX])
+def test_a_lineage_within_its_bytes_is_within_its_items(siblings: int) -> None:
+    """What a prover bounds by bytes and records, a reader that counts items takes."""
+    key = state_key("update", ("t", 1, "hospital-1"))
+    path = sparse.StatePath((bytes(32),) * siblings, None)
+    record = to_value(ProvenRecord(key, bytes(40), path))
+
+    records = min(LINEAGE_RECORDS_MAX, LINEAGE_BYTES_MAX // len(encode(record)))
+
+    assert records * _count(record) < LINEAGE_ITEMS_MAX
+
+
+def _count(value: Value) -> int:
+    return 1 + sum(map(_count, value)) if isinstance(value, tuple) else 1
