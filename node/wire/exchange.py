@@ -13,6 +13,7 @@ import structlog
 from node.home.config import Identity, Tls, ValidatorAddress
 from node.wire.blobs import BlobStore
 from node.wire.gate import Gate
+from node.wire.sources import Sources
 from node.wire.tls import client_context
 from node.wire.transfer import download, open_session, upload
 from vm.genesis import Genesis
@@ -37,7 +38,7 @@ class Exchange:
         folder: Path,
     ) -> None:
         """`folder` holds what was fetched; raises `Refused` for keys and folders."""
-        self._urls = [f"https://{validator.peer}" for validator in validators]
+        self._sources = Sources([f"https://{validator.peer}" for validator in validators])
         self._copies = faults(sum(member.role is Role.VALIDATOR for member in genesis.members)) + 1
         known = {
             member.transport: member
@@ -67,30 +68,28 @@ class Exchange:
 
         Raises `Refused("blob.too_few_copies")` with what each validator answered.
         """
-        assert self._session is not None, "used as a context manager"
-        held, failures, address = 0, [], ""
-        for url in self._urls:
-            try:
-                address = await upload(self._session, url, content)
-            except Refused as refused:
-                failures.append(f"{url}: {refused}")
-                continue
-            held += 1
-            if held == self._copies:
-                return address
+        session = self._opened()
+        addresses, failures = await self._sources.ask(
+            self._copies, lambda url: upload(session, url, content)
+        )
+        if len(addresses) == self._copies:
+            return addresses[0]
         raise Refused(
             "blob.too_few_copies",
-            f"expected {self._copies} validators to take the blob, found {held}: "
+            f"expected {self._copies} validators to take the blob, found {len(addresses)}: "
             f"{'; '.join(failures)}",
         )
 
     async def fetch(self, address: str, size: int) -> bytes:
         """A blob of `size` bytes; raises `Refused("blob.*")`."""
-        assert self._session is not None, "used as a context manager"
         if not self._store.has(address):
-            await download(self._session, self._urls, address, self._store, size)
+            await download(self._opened(), self._sources, address, self._store, size)
         return await asyncio.to_thread(self._store.load, address, size)
 
     async def forget(self, address: str) -> None:
         """Delete what was fetched: others' updates are kept no longer than they are needed."""
         await asyncio.to_thread(self._store.delete, address)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        assert self._session is not None, "used as a context manager"
+        return self._session

@@ -12,7 +12,7 @@ be cut off anywhere, and repeating the same call goes on with what is missing.
 import asyncio
 import json
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,14 @@ from node.api.problem import read_body, read_problem
 from node.wire.blobs import OURS, BlobStore, FileChunks
 from node.wire.cid import CHUNK_BYTES, Manifest, check_root, parse, split, summarise
 from node.wire.gate import MEMBER, WrongServer, guard
+from node.wire.sources import UNREACHABLE, Sources
 from vm.record import BLOB_BYTES_MAX, Member
 from vm.refusal import Refused
 from vm.shape import pack
 
-TIMEOUT_S = 60.0  # for one chunk: 1 MiB over 140 kbit/s
+CONNECT_TIMEOUT_S = 3.0  # TCP and TLS: a validator that is up answers within one
+SILENCE_TIMEOUT_S = 5.0  # between two parts of an answer, the first after a chunk is on disk
+CHUNK_TIMEOUT_S = 60.0  # for one chunk: 1 MiB over 140 kbit/s, or somebody who trickles
 ANSWER_BYTES_MAX = 64 * 1024  # the numbers of 4,096 missing chunks take about 24 KiB
 OUR_TROUBLE = frozenset({"blob.disk_full", "blob.store_full"})  # no other source can help
 
@@ -115,7 +118,9 @@ def open_session(
     guard(context, admit)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=context),
-        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+        timeout=aiohttp.ClientTimeout(
+            total=CHUNK_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S
+        ),
     )
 
 
@@ -146,7 +151,7 @@ async def upload(session: aiohttp.ClientSession, base_url: str, content: bytes |
 
 async def download(
     session: aiohttp.ClientSession,
-    sources: Sequence[str],
+    sources: Sources,
     address: str,
     into: BlobStore,
     bytes_max: int = BLOB_BYTES_MAX,
@@ -155,23 +160,20 @@ async def download(
 
     Nothing is kept of one larger than `bytes_max`: an address alone does not say how large its
     content is, and a record may claim less.
-    A source that fails or lies is left for the next one, which goes on where that one ended.
+    A source that fails or lies is left for the next one, which goes on where that one ended; a
+    slow one gets a second one beside it.
     Raises `Refused` with code `blob.unavailable`, saying what each source answered, or with
     `blob.address`, `blob.disk_full` or `blob.store_full`.
     """
     parse(address)
-    failures = []
-    for source in sources:
-        if into.has(address):
-            return
-        try:
-            await _fetch(session, f"{source}/blobs/{address}", address, into, bytes_max)
-            return
-        except Refused as refused:
-            if refused.code in OUR_TROUBLE:
-                raise
-            failures.append(f"{source}: {refused}")
-    if not into.has(address):
+    if into.has(address):
+        return
+
+    async def fetch(source: str) -> None:
+        await _fetch(session, f"{source}/blobs/{address}", address, into, bytes_max)
+
+    found, failures = await sources.ask(1, fetch, final=OUR_TROUBLE)
+    if not found:
         raise Refused(
             "blob.unavailable",
             f"expected one of {len(sources)} validators to give {address}, "
@@ -197,7 +199,8 @@ async def _get(session: aiohttp.ClientSession, url: str) -> bytes:
     try:
         return await _request(session, "GET", url, None, CHUNK_BYTES)
     except Refused as refused:  # a source's word must not pass for trouble of our own
-        raise Refused("blob.source", str(refused)) from refused
+        code = UNREACHABLE if refused.code == UNREACHABLE else "blob.source"
+        raise Refused(code, str(refused)) from refused
 
 
 async def _put(session: aiohttp.ClientSession, url: str, body: bytes) -> dict[str, Any]:
@@ -223,10 +226,10 @@ async def _request(
         cause = error.certificate_error
         if isinstance(cause, WrongServer):
             raise cause.refused from error
-        raise Refused("blob.unreachable", f"{url}: expected our authority: {cause}") from error
+        raise Refused(UNREACHABLE, f"{url}: expected our authority: {cause}") from error
     except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError
         raise Refused(
-            "blob.unreachable", f"{url}: expected an answer, found {type(error).__name__}: {error}"
+            UNREACHABLE, f"{url}: expected an answer, found {type(error).__name__}: {error}"
         ) from error
 
 

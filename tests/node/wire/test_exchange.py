@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from node.home.config import Identity, Tls, ValidatorAddress
+from node.wire import sources, transfer
 from node.wire.blobs import BlobStore
 from node.wire.cid import CHUNK_BYTES, summarise
 from node.wire.exchange import Exchange
@@ -186,3 +188,62 @@ def test_a_blob_larger_than_its_record_says_is_not_kept(
         asyncio.run(scenario())
     kept = [path for path in (members.folder / "fetched").rglob("*") if path.is_file()]
     assert kept == []
+
+
+def test_a_validator_that_went_silent_holds_up_no_blob(
+    members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process takes connections and says nothing: it is left at once, then asked last."""
+    monkeypatch.setattr(transfer, "CONNECT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(sources, "SPARE_S", 60)
+    connected = 0
+
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected
+        connected += 1
+        await reader.read()
+        writer.close()
+
+    async def scenario() -> bytes:
+        async with AsyncExitStack() as stack:
+            await members.serve(stack, 1, 2)
+            port = members.validators[0].port
+            await stack.enter_async_context(await asyncio.start_server(never, HOST, port))
+            async with members.exchange(0, 1, 2) as exchange, asyncio.timeout(20):
+                await exchange.bring(BLOB)
+                await exchange.bring(LONG)
+                await exchange.forget(ADDRESS)
+                return await exchange.fetch(ADDRESS, len(BLOB))
+
+    assert asyncio.run(scenario()) == BLOB
+    assert connected == 1
+    assert members.stores[2].has(LONG_ADDRESS)
+
+
+def test_a_validator_that_stops_within_an_answer_is_left(
+    members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence between two parts of an answer counts, not only the first answer."""
+    monkeypatch.setattr(transfer, "SILENCE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(sources, "SPARE_S", 60)
+    members.stores[1].add(BLOB)
+
+    async def half(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(len(BLOB))})
+        await response.prepare(request)
+        await response.write(BLOB[:1])
+        await asyncio.Event().wait()
+        return response
+
+    async def scenario() -> bytes:
+        async with AsyncExitStack() as stack:
+            await members.serve(stack, 1)
+            routes = [web.get("/blobs/{address}", half)]
+            app = build_peer_app(members.consortium.gate(), routes)
+            party = members.validators[0]
+            tls = server_context(party.files)
+            await stack.enter_async_context(listening(app, HOST, party.port, tls))
+            async with members.exchange(0, 1) as exchange, asyncio.timeout(20):
+                return await exchange.fetch(ADDRESS, len(BLOB))
+
+    assert asyncio.run(scenario()) == BLOB

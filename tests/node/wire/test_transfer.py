@@ -17,6 +17,7 @@ from node.wire.blobs import BlobStore
 from node.wire.cid import CHUNK_BYTES, address, split, summarise
 from node.wire.gate import build_peer_app
 from node.wire.listen import listening
+from node.wire.sources import Sources
 from node.wire.tls import client_context, server_context
 from node.wire.transfer import BlobService, MayRead, MayWrite, download, open_session, upload
 from tests.node.parties import HOST, Consortium, Party, plain_session
@@ -110,7 +111,7 @@ def test_a_blob_goes_up_and_comes_down_unchanged(
             async with stage.session(stage.trainer) as session:
                 sent = await upload(session, stage.one.url, path if as_file else content)
             async with stage.session(stage.two) as session:
-                await download(session, [stage.one.url], sent, stage.other)
+                await download(session, Sources([stage.one.url]), sent, stage.other)
         return sent
 
     sent = asyncio.run(scenario())
@@ -174,7 +175,7 @@ def test_a_download_goes_on_at_the_next_source_with_what_is_missing(
             stage.serving(stage.two, stage.other),
             stage.session(stage.trainer) as session,
         ):
-            sources = [stage.one.url, stage.two.url]
+            sources = Sources([stage.one.url, stage.two.url])
             await download(session, sources, address(LONG), stage.own)
 
     asyncio.run(scenario())
@@ -189,7 +190,7 @@ def test_a_blob_that_is_held_is_not_fetched(stage: Stage) -> None:
 
     async def scenario() -> None:
         async with stage.session(stage.trainer) as session:
-            await download(session, [stage.one.url], address(SHORT), stage.own)
+            await download(session, Sources([stage.one.url]), address(SHORT), stage.own)
 
     asyncio.run(scenario())
 
@@ -202,7 +203,7 @@ def test_sources_that_have_nothing_are_named(stage: Stage) -> None:
             stage.serving(stage.two, stage.other),
             stage.session(stage.trainer) as session,
         ):
-            sources = [stage.one.url, stage.two.url]
+            sources = Sources([stage.one.url, stage.two.url])
             await download(session, sources, address(SHORT), stage.own)
 
     with pytest.raises(Refused) as refused:
@@ -268,10 +269,10 @@ def test_a_source_that_lies_is_left_for_an_honest_one(
             stage.session(stage.trainer) as session,
         ):
             with pytest.raises(Refused) as refused:
-                await download(session, [stage.one.url], address(content), stage.own)
+                await download(session, Sources([stage.one.url]), address(content), stage.own)
             assert refused.value.code == "blob.unavailable"
             assert not stage.own.has(address(content))
-            sources = [stage.one.url, stage.two.url]
+            sources = Sources([stage.one.url, stage.two.url])
             await download(session, sources, address(content), stage.own)
 
     asyncio.run(scenario())
@@ -438,7 +439,7 @@ def test_our_own_full_disk_stops_a_download(stage: Stage) -> None:
         ):
             resource.setrlimit(resource.RLIMIT_FSIZE, (CHUNK_BYTES + 1, hard))
             try:
-                sources = [stage.one.url, stage.two.url]
+                sources = Sources([stage.one.url, stage.two.url])
                 await download(session, sources, address(LONG), stage.own)
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
