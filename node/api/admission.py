@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 ADMITTED = "admitted"
 SUBMIT_MAX = 100  # transactions of one request
+SUBMIT_ITEMS_MAX = SUBMIT_MAX + 1  # of its encoding: the transactions, and the array around them
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,13 @@ def build_api(context: ApiContext) -> web.Application:
         middlewares=[answer_refusals], client_max_size=transactions.SUBMIT_BYTES_MAX
     )
     reader, streams = Reader(), events.Streams()
+    submissions = transactions.Submissions(context)
     for read in (*blocks.READS, *records.READS, *transactions.READS):
         app.router.add_get(read.path, _read_handler(context, reader, read))
 
     async def submit(request: web.Request) -> web.StreamResponse:
         parse_query(request, NoQuery)
-        return respond(request, await transactions.submit(context, request))
+        return respond(request, await submissions.take(request))
 
     async def stream(request: web.Request) -> web.StreamResponse:
         return await streams.serve(context, reader, request)

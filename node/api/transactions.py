@@ -1,5 +1,6 @@
 """Transactions: submit, look up one with its receipt, list what was executed."""
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
-from node.api.admission import ADMITTED, SUBMIT_MAX, Admission
+from node.api.admission import ADMITTED, SUBMIT_ITEMS_MAX, SUBMIT_MAX, Admission
 from node.api.answer import Answer, Path, Read, problem
 from node.api.blocks import rows_down, summaries
 from node.api.context import ApiContext
@@ -43,18 +44,40 @@ JSON = "application/json"
 HEIGHT_BYTES = 8
 INDEX_BYTES = 4
 SUBMIT_BYTES_MAX = MESSAGE_BYTES_MAX + MESSAGE_BYTES_MAX // 2  # base64 makes a third more
+SUBMISSIONS_MAX = 16  # at one time; a body and what it decodes to take 24 MiB at most
+BODY_TIMEOUT_S = 30.0  # for a body to arrive: a client that dawdles does not keep its place
 
 
-async def submit(context: ApiContext, request: web.Request) -> Answer:
-    """Hand transactions to the node; 202 if it admitted at least one of them."""
-    body = await request.read()
-    match request.content_type:
-        case "application/msgpack":
-            packed = _from_msgpack(body)
-        case "application/json":
-            packed = _from_json(body)
-        case other:
-            raise Refused("body.media_type", f"expected {MSGPACK} or {JSON}, found {other[:80]}")
+class Submissions:
+    """Takes transactions for the node; only so many requests at one time."""
+
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+        self._open = 0
+
+    async def take(self, request: web.Request) -> Answer:
+        """Hand transactions to the node; 202 if it admitted at least one of them.
+
+        Raises `Refused` with `api.busy`, `body.*` or `encoding.*`.
+        """
+        if self._open >= SUBMISSIONS_MAX:
+            raise Refused(
+                "api.busy", f"expected at most {SUBMISSIONS_MAX} submissions, found one more"
+            )
+        self._open += 1
+        try:
+            return await _submit(self._context, request)
+        finally:
+            self._open -= 1
+
+
+async def _submit(context: ApiContext, request: web.Request) -> Answer:
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            body = await request.read()
+    except TimeoutError:
+        raise Refused("body.slow", f"expected the body in {BODY_TIMEOUT_S} s") from None
+    packed = await asyncio.to_thread(_read_body, request.content_type, body)
     admissions = await context.submit(packed)
     answer = SubmitAnswer(transactions=[_admission_view(item) for item in admissions])
     if any(item.code == ADMITTED for item in admissions):
@@ -63,8 +86,17 @@ async def submit(context: ApiContext, request: web.Request) -> Answer:
     return problem("submission.refused", f"{first.code}: {first.message}", **answer.model_dump())
 
 
+def _read_body(media_type: str, body: bytes) -> Sequence[bytes]:
+    match media_type:
+        case "application/msgpack":
+            return _from_msgpack(body)
+        case "application/json":
+            return _from_json(body)
+    raise Refused("body.media_type", f"expected {MSGPACK} or {JSON}, found {media_type[:80]}")
+
+
 def _from_msgpack(body: bytes) -> Sequence[bytes]:
-    value = decode(body)
+    value = decode(body, MESSAGE_BYTES_MAX, SUBMIT_ITEMS_MAX)
     if not isinstance(value, tuple) or not 1 <= len(value) <= SUBMIT_MAX:
         raise Refused("body.invalid", f"expected an array of 1 to {SUBMIT_MAX} transactions")
     packed = [item for item in value if isinstance(item, bytes) and item]

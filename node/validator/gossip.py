@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from node.api.admission import SUBMIT_MAX
+from node.api.admission import SUBMIT_ITEMS_MAX, SUBMIT_MAX
 from node.validator.intake import Intake
 from node.validator.mempool import Mempool
 from vm.encoding import MESSAGE_BYTES_MAX, decode, encode
@@ -47,7 +47,7 @@ class Gossip:
     async def receive(self, sender: str, data: bytes) -> None:
         """Take in another validator's transactions; each is judged as a client's is."""
         try:
-            items = decode(data)
+            items = decode(data, MESSAGE_BYTES_MAX, SUBMIT_ITEMS_MAX)
             if not isinstance(items, tuple) or not 1 <= len(items) <= SUBMIT_MAX:
                 raise Refused("gossip.batch", f"expected 1 to {SUBMIT_MAX} transactions")
             packed = [item for item in items if isinstance(item, bytes)]

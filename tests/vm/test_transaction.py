@@ -176,6 +176,6 @@ def test_a_transaction_lives_for_as_many_blocks_as_ids_are_remembered(
 
 def test_a_transaction_of_many_small_items_is_refused_by_count() -> None:
     """An attacker's sixty-six thousand items in the bytes of a transaction are never built."""
-    bomb = encode((1, (None,) * (TRANSACTION_BYTES_MAX - 16), bytes(8)))
+    bomb = encode((1, (None,) * (TRANSACTION_BYTES_MAX - 32), bytes(8)))
 
     assert code_of(bomb) == "encoding.too_many"

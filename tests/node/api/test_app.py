@@ -3,7 +3,8 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -543,7 +544,8 @@ def test_a_request_of_which_nothing_is_admitted_is_refused(network: Network) -> 
     [
         ("application/msgpack", b"", 400, "encoding.malformed"),
         ("application/msgpack", encode(()), 400, "body.invalid"),
-        ("application/msgpack", encode((b"x",) * 101), 400, "body.invalid"),
+        ("application/msgpack", encode((b"x",) * 101), 400, "encoding.too_many"),
+        ("application/msgpack", encode((((0,) * 9,) * 9,) * 9), 400, "encoding.too_many"),
         ("application/msgpack", encode(("x",)), 400, "body.invalid"),
         ("application/msgpack", encode(b"x"), 400, "body.invalid"),
         ("application/json", b"{", 400, "body.invalid"),
@@ -579,6 +581,77 @@ def test_a_body_above_the_bound_is_refused(
         assert_problem(got, 413, "body.too_large")
 
     run(network, check)
+
+
+def test_bodies_beyond_the_bound_are_turned_away(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes megabytes while it arrives, so only so many may; the next has its turn later."""
+    monkeypatch.setattr(transactions, "SUBMISSIONS_MAX", 1)
+
+    async def check(url: str, node: Node) -> None:
+        item = pack(register_dataset(network, HOSPITALS[0]))
+        arrived, answer = asyncio.Event(), asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            data = encode((item,))
+            yield data[:1]
+            arrived.set()
+            await answer.wait()
+            yield data[1:]
+
+        headers = {"Content-Type": "application/msgpack"}
+        held = call("POST", f"{url}/v1/transactions", data=body(), headers=headers)
+        first = asyncio.create_task(held)
+        await arrived.wait()
+        while (await post(url, [b"x"])).status == 422:  # until the first's head has arrived
+            pass
+        assert_problem(await post(url, [item]), 503, "api.busy")
+        answer.set()
+        assert (await first).status == 202
+        assert (await post(url, [item])).status == 202
+
+    run(network, check)
+
+
+def test_a_body_that_never_ends_loses_its_place(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attacker who sends bodies byte by byte does not shut the others out."""
+    monkeypatch.setattr(transactions, "BODY_TIMEOUT_S", 0.05)
+
+    async def check(url: str, _: Node) -> None:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"\x91"
+            await asyncio.Event().wait()
+
+        headers = {"Content-Type": "application/msgpack"}
+        got = await call("POST", f"{url}/v1/transactions", data=body(), headers=headers)
+        assert_problem(got, 408, "body.slow")
+
+    run(network, check)
+
+
+def test_a_large_body_is_decoded_off_the_event_loop(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Consensus runs on the loop; what a stranger sends is read in a thread."""
+    threads: list[threading.Thread] = []
+    read_body = transactions._read_body
+
+    def noted(media_type: str, body: bytes) -> Sequence[bytes]:
+        threads.append(threading.current_thread())
+        return read_body(media_type, body)
+
+    monkeypatch.setattr(transactions, "_read_body", noted)
+
+    async def check(url: str, _: Node) -> None:
+        await post(url, [b"x"])
+
+    run(network, check)
+
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 # Errors
