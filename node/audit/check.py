@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from node.api.resource import BY_KIND, LINEAGE_PATH
 from node.api.views import base64_text
 from node.audit.lineage import Lineage, check_lineage, trace
-from node.client.client import Client, ProofBody, Reply, read_base64
+from node.client.client import Client
+from node.client.reply import ProofBody, Reply, read_base64
 from node.home.document import dump
 from vm.block import Header
 from vm.encoding import decode

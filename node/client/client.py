@@ -6,8 +6,6 @@ peers and the auditor; it needs neither LevelDB nor numpy nor torch.
 """
 
 import asyncio
-import base64
-import binascii
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -17,12 +15,12 @@ from typing import Self, TypeVar
 
 import aiohttp
 import structlog
-from pydantic import BaseModel, Field, ValidationError
 
 from node.api.admission import ADMITTED, Admission
-from node.api.problem import PROBLEM_BYTES_MAX, parse_problem, read_body, read_problem
+from node.api.problem import PROBLEM_BYTES_MAX, read_body, read_problem
 from node.api.resource import BY_RECORD, Key
-from node.api.views import LIMIT_MAX, EventView, StatusView, SubmitAnswer
+from node.api.views import LIMIT_MAX, EventView, StatusView
+from node.client.reply import LookupBody, PageBody, ProofBody, Reply, read_admissions, read_base64
 from node.client.sse import EventReader
 from vm.block import Header, Receipt, Result
 from vm.encoding import encode
@@ -38,7 +36,7 @@ from vm.inclusion import (
     verify_transaction,
 )
 from vm.refusal import Refused
-from vm.shape import NOTE_BYTES_MAX, pack, unpack
+from vm.shape import pack, unpack
 from vm.sparse import VALUE_BYTES_MAX
 from vm.state import Record, state_key
 from vm.transaction import Transaction
@@ -47,10 +45,11 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
-B = TypeVar("B", bound=BaseModel)
 
 CONNECT_TIMEOUT_S = 3  # a validator that is up answers within one
-ANSWER_TIMEOUT_S = 20  # silence between two parts of an answer
+SILENCE_TIMEOUT_S = 5  # between two parts of an answer, the first after it was computed
+ANSWER_TIMEOUT_S = 60  # for a whole answer: 8 MiB over 1.2 Mbit/s, or somebody who trickles
+EVENTS_TIMEOUT_S = 20  # silence of an event stream, which has a heartbeat every 15
 ANSWER_BYTES_MAX = 8 * 1024 * 1024  # of JSON: a page of 100 large records
 POLL_S = 0.1  # a block takes about that long
 RESEND_S = 2.0  # a validator that has not certified by then may have lost its primary
@@ -63,51 +62,6 @@ PASSING = (
     "node.",
     "http.",
 )  # refusals that another try may end
-
-
-class ProofBody(BaseModel):
-    """The part of an answer that matters to somebody who trusts nobody."""
-
-    proof: str
-
-
-class PageBody(BaseModel):
-    """A page of a list."""
-
-    items: list[ProofBody] = Field(max_length=LIMIT_MAX)
-    next: str | None
-
-
-class LookupBody(BaseModel):
-    """A transaction's answer; `proof` is there once it is certified."""
-
-    status: str
-    proof: str | None = None
-    message: str | None = Field(default=None, max_length=NOTE_BYTES_MAX)
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An HTTP answer of one node."""
-
-    url: str
-    status: int
-    body: bytes
-
-    def read(self, model: type[B]) -> B:
-        """The body as `model`; raises the refusal that it is, or `Refused("http.answer")`."""
-        if self.status >= 400:
-            raise parse_problem(self.body, self.url, self.status)
-        return self.parse(model)
-
-    def parse(self, model: type[B]) -> B:
-        """The body as `model`, whatever the status; raises `Refused("http.answer")`."""
-        try:
-            return model.model_validate_json(self.body)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise Refused("http.answer", f"{self.url}: {where}: {first['msg']}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +99,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=ANSWER_TIMEOUT_S
+            total=ANSWER_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S
         )
         self._session = aiohttp.ClientSession(timeout=timeout)
         return self
@@ -212,12 +166,18 @@ class Client:
                 bound = PROBLEM_BYTES_MAX if response.status >= 400 else bytes_max
                 return Reply(url, response.status, await read_body(response, bound))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._ask_last(url)
             raise Refused("client.unreachable", f"{url}: {_reason(error)}") from error
 
     def _prefer(self, url: str) -> None:
         """A node that served is asked first from now on: it knows what it told us."""
         self.urls.remove(url)
         self.urls.insert(0, url)
+
+    def _ask_last(self, url: str) -> None:
+        """A node that did not answer costs one call its timeouts, and not every call."""
+        self.urls.remove(url)
+        self.urls.append(url)
 
     def _worst(self, refusals: Sequence[Refused]) -> Refused:
         for refused in refusals:
@@ -342,7 +302,7 @@ class Client:
     async def submit(self, transactions: Sequence[Transaction]) -> list[Admission]:
         """Hand transactions to the first node that answers; admission promises nothing."""
         packed = [pack(transaction) for transaction in transactions]
-        return await self.ask("/v1/transactions", _read_admissions, transactions=packed)
+        return await self.ask("/v1/transactions", read_admissions, transactions=packed)
 
     async def submit_and_wait(self, transaction: Transaction) -> Receipt:
         """Send to one node after the other until the transaction is certified; give its receipt.
@@ -353,9 +313,12 @@ class Client:
         f + 1 of them asked, one at least is honest.
         """
         while True:
-            refusals = []
+            refusals: list[Refused | None] = []
             for url in tuple(self.urls):
                 refused = await self._offer(url, transaction)
+                if refused is not None and refused.code == "client.unreachable":
+                    refusals.append(refused)
+                    continue
                 outcome = await self._await_receipt(url, transaction.id, patient=refused is None)
                 if outcome is not None:
                     self._prefer(url)
@@ -374,7 +337,7 @@ class Client:
             reply = await self._fetch(
                 url, "/v1/transactions", ANSWER_BYTES_MAX, [pack(transaction)]
             )
-            admissions = _read_admissions(reply)
+            admissions = read_admissions(reply)
         except Refused as refused:
             return refused
         if len(admissions) != 1:
@@ -432,12 +395,18 @@ class Client:
                         yield event
                 except (aiohttp.ClientError, TimeoutError, OSError, Refused) as error:
                     log.info("events.interrupted", url=url, reason=str(error)[:120])
+                    self._ask_last(url)
             await asyncio.sleep(RETRY_S)
 
     async def _stream(self, url: str, since: int | None) -> AsyncIterator[EventView]:
         assert self._session is not None, "the client is used as a context manager"
         query = "" if since is None else f"?since={since}"
-        async with self._session.get(url + "/v1/events" + query, allow_redirects=False) as response:
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=EVENTS_TIMEOUT_S
+        )
+        async with self._session.get(
+            url + "/v1/events" + query, allow_redirects=False, timeout=timeout
+        ) as response:
             if response.status != 200:
                 raise await read_problem(response)
             reader = EventReader()
@@ -456,28 +425,8 @@ def _reason(error: Exception) -> str:
     return os.strerror(number) if number else (str(error) or type(error).__name__)[:120]
 
 
-def _read_admissions(reply: Reply) -> list[Admission]:
-    """Also where none was admitted, which is a problem document with the same member."""
-    answer = reply.parse(SubmitAnswer) if reply.status == 422 else reply.read(SubmitAnswer)
-    try:
-        return [
-            Admission(bytes.fromhex(item.id or ""), item.code, item.message)
-            for item in answer.transactions
-        ]
-    except ValueError:
-        raise Refused("http.answer", f"{reply.url}: expected ids in hexadecimal") from None
-
-
 def _lookup_path(id: bytes) -> str:
     return f"/v1/transactions/{id.hex()}"
-
-
-def read_base64(text: str) -> bytes:
-    """The bytes of a proof; raises `Refused("audit.base64")`."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise Refused("audit.base64", "expected a proof in standard base64") from None
 
 
 def _passes(refused: Refused) -> bool:

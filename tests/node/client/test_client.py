@@ -12,7 +12,8 @@ from aiohttp import web
 
 from node.audit.prove import newest, prove_key, prove_transaction
 from node.client import client as client_module
-from node.client.client import Client, ProofBody
+from node.client.client import Client
+from node.client.reply import ProofBody
 from tests.node.network import HOSPITALS, Network, certificate, open_network, register_dataset
 from tests.node.serving import Node, serve, serve_app
 from vm.record import Dataset, Member, Standing
@@ -134,6 +135,39 @@ def test_a_dead_validator_is_passed_over(network: Network) -> None:
         assert client.urls[-1] == DEAD
 
     run(network, check, DEAD)
+
+
+def test_a_node_that_went_silent_is_asked_last_from_then_on(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process takes connections and says nothing: one call waits for it, not each."""
+    monkeypatch.setattr(client_module, "SILENCE_TIMEOUT_S", 0.2)
+    asked: list[str] = []
+    transaction = register_dataset(network, HOSPITALS[1])
+
+    async def never(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        await asyncio.Event().wait()
+        return web.Response()
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{any:.*}", never)
+        async with (
+            serve_app(app) as silent,
+            serve(network) as (url, node),
+            asyncio.timeout(20),
+            Client(network.genesis, [silent, url]) as client,
+            Client(network.genesis, [silent, url]) as submitting,
+        ):
+            node.prompt = True
+            for _ in range(3):
+                assert await client.record(Member, "hospital-1.trainer") is not None
+            assert asked == ["/v1/members/hospital-1.trainer"]
+            assert (await submitting.submit_and_wait(transaction)).height == 2
+            assert asked[1:] == ["/v1/transactions"]
+
+    asyncio.run(main())
 
 
 def test_without_an_answer_every_node_tried_is_named(network: Network) -> None:
