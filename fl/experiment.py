@@ -172,8 +172,8 @@ class Experiment:
 
     def _settle(self, site: Site, number: int, result: Result, cases: dict[str, Case]) -> Outcome:
         """All other hospitals' verdicts on one update, settled."""
-        blob = pack_update(self.spec, self.grid_bits, result.delta, result.segments)
         origin = Origin(self.task, number, site.trainer, site.dataset)
+        blob = pack_update(self.spec, self.grid_bits, origin, result.delta, result.segments)
         update = Update(
             task=self.task,
             round=number,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vm import tree
-from vm.digest import SEGMENT, digest
+from vm.digest import ORIGIN, SEGMENT, digest
 from vm.encoding import encode
 from vm.learning import Training, Update
 from vm.refusal import Refused
@@ -49,6 +49,11 @@ class Origin:
 def origin(update: Update) -> Origin:
     """The origin of the trace that an update's record commits to."""
     return Origin(update.task, update.round, update.trainer, update.dataset)
+
+
+def origin_digest(origin: Origin) -> Digest:
+    """What an update's file names its origin by, in as many bytes whatever the names."""
+    return digest(ORIGIN, encode((origin.task, origin.round, origin.trainer, origin.dataset)))
 
 
 def segment_count(training: Training) -> int:

@@ -59,10 +59,10 @@ class Case:
     rows: Rows
 
 
-def update_norm(spec: ModelSpec, grid_bits: int, segments: int, blob: bytes) -> int | None:
+def update_norm(spec: ModelSpec, grid_bits: int, update: Update, blob: bytes) -> int | None:
     """The norm of a well-formed update in grid units; None of one that is not."""
     try:
-        return norm(unpack_update(spec, grid_bits, segments, blob)[0])
+        return norm(unpack_update(spec, grid_bits, origin(update), update.segments, blob)[0])
     except Refused:
         return None
 
@@ -95,7 +95,9 @@ def judge(case: Case, update: Update, blob: bytes) -> Judgement:
 def _check_form(case: Case, update: Update, blob: bytes) -> Ints:
     """The delta, [parameters]; raises `Refused` for what the verifier's rows need not show."""
     # 1. the file has the form that the model's spec gives
-    delta, segments = unpack_update(case.spec, case.grid_bits, update.segments, blob)
+    delta, segments = unpack_update(
+        case.spec, case.grid_bits, origin(update), update.segments, blob
+    )
     found = norm(delta)
     # 2. the norm is the claimed one
     if found != update.norm:

@@ -156,7 +156,8 @@ class Trainer:
             first_loss=round(result.losses[0], 4),
             last_loss=round(result.losses[-1], 4),
         )
-        blob = pack_update(spec, bits, result.delta, result.segments)
+        origin = Origin(task_id, stage.round.number, site.trainer, site.dataset)
+        blob = pack_update(spec, bits, origin, result.delta, result.segments)
         address = await self._exchange.bring(blob)
         await self._submitter.submit(
             "learning.proof",
@@ -168,10 +169,7 @@ class Trainer:
                 blob=address,
                 blob_bytes=len(blob),
                 norm=result.norm,
-                trace=root(
-                    Origin(task_id, stage.round.number, site.trainer, site.dataset),
-                    result.segments,
-                ),
+                trace=root(origin, result.segments),
                 segments=len(result.segments),
                 evidence=stage.task.terms.evidence,
             ),
@@ -275,7 +273,7 @@ def _judge_all(
 ) -> list[SubmitVerdict]:
     spec, bits = stage.base.spec, stage.base.grid_bits
     found = [
-        update_norm(spec, bits, update.segments, blobs[update.organisation])
+        update_norm(spec, bits, update, blobs[update.organisation])
         for update in updates
         if update.organisation in blobs
     ]

@@ -15,6 +15,7 @@ from fl import weights
 from fl.aggregate import aggregate
 from fl.body import Aggregate
 from fl.rounds import accepted_updates, open_tasks
+from fl.trace import origin
 from vm.learning import Round, RoundPhase, Task, Update
 from vm.record import Model
 from vm.refusal import Refused
@@ -120,7 +121,7 @@ def combine(job: Job, base: bytes, blobs: list[bytes]) -> bytes:
     """The weights file that the accepted updates come to; equal on every machine."""
     spec, bits = job.base.spec, job.base.grid_bits
     deltas = [
-        weights.unpack_update(spec, bits, update.segments, blob)[0]
+        weights.unpack_update(spec, bits, origin(update), update.segments, blob)[0]
         for (update, _), blob in zip(job.updates, blobs, strict=True)
     ]
     delta = aggregate(

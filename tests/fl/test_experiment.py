@@ -9,6 +9,7 @@ from fl.aggregate import aggregate
 from fl.experiment import Comparison, Experiment, Federation, Plan, beacons, mean_and_error
 from fl.fixed import Ints
 from fl.model import initial
+from fl.trace import Origin
 from fl.train import Job, train
 from fl.trial import GRID_BITS, SPEC
 from fl.verify import Case, Judgement, judge
@@ -67,13 +68,18 @@ def test_the_weights_are_those_of_files_passed_between_processes(
         files = {}
         for hospital in experiment.hospitals:
             job = Job(SPEC, GRID_BITS, terms.training, plan.beacon, hospital.site.dataset)
+            site = hospital.site
+            origin = Origin(experiment.task, number, site.trainer, site.dataset)
             result = train(job, unpack_weights(SPEC, GRID_BITS, base), hospital.train)
             if (number, hospital.site.organisation) != (4, "hospital-3"):
-                blob = pack_update(SPEC, GRID_BITS, result.delta, result.segments)
-                files[hospital.site] = (blob, len(result.segments))
+                blob = pack_update(SPEC, GRID_BITS, origin, result.delta, result.segments)
+                files[hospital.site] = (blob, origin, len(result.segments))
         delta = aggregate(
             terms.aggregation,
-            [unpack_update(SPEC, GRID_BITS, count, blob)[0] for blob, count in files.values()],
+            [
+                unpack_update(SPEC, GRID_BITS, origin, count, blob)[0]
+                for blob, origin, count in files.values()
+            ],
             [site.weight for site in files],
             [site.organisation for site in files],
         )

@@ -29,12 +29,13 @@ SCORING = rows_of(SPEC, 80, seed=9)
 POLICY = Policy(norm_factor=3 * MICRO, margin=50_000)
 TERMS = replace(terms("risk", ()), training=TRAINING, policy=POLICY)
 HONEST = train(job_of(SPEC), BASE, rows_of(SPEC))
+ORIGIN = Origin("preterm", 1, "hospital-1.trainer", "made-up")
 OTHERS = [HONEST.norm * 9 // 10, HONEST.norm * 11 // 10]
 
 
 def packed(result: Result) -> bytes:
     """The update's file."""
-    return pack_update(SPEC, 24, result.delta, result.segments)
+    return pack_update(SPEC, 24, ORIGIN, result.delta, result.segments)
 
 
 def record_of(result: Result, blob: bytes) -> Update:
@@ -49,7 +50,7 @@ def record_of(result: Result, blob: bytes) -> Update:
         blob="",
         blob_bytes=len(blob),
         norm=result.norm,
-        trace=root(Origin("preterm", 1, "hospital-1.trainer", "made-up"), result.segments),
+        trace=root(ORIGIN, result.segments),
         segments=len(result.segments),
         evidence=Evidence.COMMITTED,
         transaction=b"",
@@ -183,7 +184,7 @@ def deep(weight: int, depth: int) -> tuple[Case, Result]:
 
 def judged_in(case: Case, result: Result) -> Judgement:
     """The verdict on an update of another model than this file's."""
-    blob = pack_update(case.spec, case.grid_bits, result.delta, result.segments)
+    blob = pack_update(case.spec, case.grid_bits, ORIGIN, result.delta, result.segments)
     judgement = judge(case, record_of(result, blob), blob)
     verdict = SubmitVerdict(
         "preterm",
@@ -260,18 +261,19 @@ def test_a_segment_that_moves_further_than_any_update_may_fails() -> None:
 
 def test_a_copied_trace_fails() -> None:
     """Another trainer's update under one's own record is not what one's record commits to."""
-    judgement = judged(HONEST, trainer="hospital-2.trainer")
-
-    assert judgement.code == "trace.root"
+    assert judged(HONEST, trainer="hospital-2.trainer").code == "update.origin"
+    foreign = replace(ORIGIN, trainer="hospital-2.trainer")
+    assert judged(HONEST, trace=root(foreign, HONEST.segments)).code == "trace.root"
 
 
 @pytest.mark.parametrize("cut", [0, 1, 40])
 def test_a_malformed_update_has_no_norm(cut: int) -> None:
     """So it cannot move the median that honest updates are held to."""
     blob = packed(HONEST)
+    update = record_of(HONEST, blob)
 
-    assert update_norm(SPEC, 24, 4, blob) == HONEST.norm
-    assert update_norm(SPEC, 24, 4, blob[:cut]) is None
+    assert update_norm(SPEC, 24, update, blob) == HONEST.norm
+    assert update_norm(SPEC, 24, update, blob[:cut]) is None
 
 
 def test_a_claim_cannot_shift_the_median() -> None:

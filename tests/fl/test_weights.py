@@ -1,6 +1,7 @@
 """Weights and updates as bytes: one file for one content, and no other file is read."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from safetensors.numpy import load, save
 
 from fl.fixed import INT32_MAX, INT32_MIN, Ints
 from fl.spec import logistic_regression, mlp, parameter_count, parameters
-from fl.trace import Segment
+from fl.trace import Origin, Segment, origin_digest
 from fl.weights import (
+    HEAD_BYTES,
     apply,
     pack_update,
     pack_weights,
+    read_origin,
     unpack_update,
     unpack_weights,
     update_size,
@@ -26,7 +29,8 @@ SPEC = mlp(3, (4, 4, 4, 4, 4), 2)  # eleven layers: "10.weight" sorts before "2.
 COUNT = parameter_count(SPEC)
 WEIGHTS = np.arange(COUNT, dtype=np.int64) - 7
 SEGMENTS = tuple(Segment(bytes([i]) * 32, bytes([i + 50]) * 32, bytes(32), i + 1) for i in range(3))
-UPDATE = pack_update(SPEC, 24, WEIGHTS, SEGMENTS)
+ORIGIN = Origin("preterm", 1, "hospital-1.trainer", "opt-1")
+UPDATE = pack_update(SPEC, 24, ORIGIN, WEIGHTS, SEGMENTS)
 
 ints = st.lists(st.integers(INT32_MIN, INT32_MAX), min_size=3, max_size=3)
 
@@ -53,7 +57,7 @@ def test_weights_survive_their_file(values: list[int]) -> None:
 
 def test_an_update_survives_its_file() -> None:
     """The delta and every field of every segment come back."""
-    delta, segments = unpack_update(SPEC, 24, 3, UPDATE)
+    delta, segments = unpack_update(SPEC, 24, ORIGIN, 3, UPDATE)
 
     assert delta.tolist() == WEIGHTS.tolist()
     assert segments == SEGMENTS
@@ -63,8 +67,8 @@ def test_an_update_survives_its_file() -> None:
 def test_the_files_are_those_of_the_safetensors_library() -> None:
     """The library reads our files and writes the same bytes: anyone can open a model."""
     data = pack_weights(SPEC, 24, WEIGHTS)
-    for file in (data, UPDATE):
-        assert save(load(file), {"grid_bits": "24"}) == file
+    assert save(load(data), {"grid_bits": "24"}) == data
+    assert save(load(UPDATE), {"update": f"24 {origin_digest(ORIGIN).hex()}"}) == UPDATE
 
     start = 0
     for parameter in parameters(SPEC):
@@ -113,29 +117,51 @@ def test_reordered_tensors_are_refused() -> None:
         unpack_weights(logistic_regression(1), 24, reordered)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(ORIGIN, task="theft"),
+        replace(ORIGIN, round=2),
+        replace(ORIGIN, trainer="hospital-2.trainer"),
+        replace(ORIGIN, dataset="opt-2"),
+    ],
+)
+def test_an_update_of_another_origin_is_refused(other: Origin) -> None:
+    """Whose update a file is stands in it, so nobody can pass it off as their own."""
+    with pytest.raises(Refused, match=r"update\.origin"):
+        unpack_update(SPEC, 24, other, 3, UPDATE)
+
+
+def test_the_origin_is_read_from_the_first_bytes() -> None:
+    """Of updates alone: weights have none, and what is no file of ours says nothing."""
+    assert read_origin(UPDATE[:HEAD_BYTES]) == origin_digest(ORIGIN)
+    for other in (pack_weights(SPEC, 24, WEIGHTS), UPDATE[1:], UPDATE[: HEAD_BYTES - 1], b""):
+        assert read_origin(other[:HEAD_BYTES]) is None
+
+
 @pytest.mark.parametrize("cut", [b"", UPDATE[:7], UPDATE[:-1], UPDATE + b"\0", b"\xff" * 8])
 def test_another_size_is_refused(cut: bytes) -> None:
     """A truncated, longer or absurd file is refused before anything is read."""
     with pytest.raises(Refused, match=r"update\.size"):
-        unpack_update(SPEC, 24, 3, cut)
+        unpack_update(SPEC, 24, ORIGIN, 3, cut)
 
 
 def test_an_update_of_another_model_or_trace_is_refused() -> None:
     """The size follows from the spec and the number of segments in the record."""
     with pytest.raises(Refused, match=r"update\.size"):
-        unpack_update(logistic_regression(2), 24, 3, UPDATE)
+        unpack_update(logistic_regression(2), 24, ORIGIN, 3, UPDATE)
     with pytest.raises(Refused, match=r"update\.size"):
-        unpack_update(SPEC, 24, 2, UPDATE)
+        unpack_update(SPEC, 24, ORIGIN, 2, UPDATE)
 
 
 def test_a_move_that_is_no_count_is_refused() -> None:
     """A negative move would make sums of moves meaningless."""
     delta = np.array([1, 1], np.int64)
     segment = Segment(bytes(32), bytes(32), bytes(32), -1)
-    data = pack_update(logistic_regression(1), 24, delta, [segment])
+    data = pack_update(logistic_regression(1), 24, ORIGIN, delta, [segment])
 
     with pytest.raises(Refused, match=r"update\.move"):
-        unpack_update(logistic_regression(1), 24, 1, data)
+        unpack_update(logistic_regression(1), 24, ORIGIN, 1, data)
 
 
 def test_apply_adds_exactly() -> None:

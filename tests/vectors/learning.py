@@ -183,7 +183,7 @@ def _files() -> dict[str, Any]:
         "flat": flat.tolist(),
         "weights_digest": digest_ints(WEIGHTS, flat).hex(),
         "weights_file": pack_weights(spec, BITS, flat).hex(),
-        "update_file": pack_update(spec, BITS, flat, tuple(_segments())).hex(),
+        "update_file": pack_update(spec, BITS, ORIGIN, flat, tuple(_segments())).hex(),
     }
 
 

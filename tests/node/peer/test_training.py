@@ -12,6 +12,7 @@ import structlog.testing
 from fl.body import SubmitVerdict
 from fl.fixed import norm
 from fl.spec import logistic_regression
+from fl.trace import origin
 from fl.train import train
 from fl.weights import unpack_update
 from node.client.watch import Watch
@@ -80,7 +81,8 @@ def test_a_trainer_submits_its_update(tmp_path: Path) -> None:
 
     update = town.chain.get(Update, TASK, 1, "hospital-2")
     blob = town.blobs[update.blob]
-    delta, segments = unpack_update(logistic_regression(2), 24, update.segments, blob)
+    found = unpack_update(logistic_regression(2), 24, origin(update), update.segments, blob)
+    delta, segments = found
     assert (update.status, update.blob_bytes) == (UpdateStatus.SUBMITTED, len(blob))
     assert (len(segments), update.dataset) == (4, "opt-2")
     assert any(delta.tolist())

@@ -7,7 +7,7 @@ import numpy as np
 
 from fl.body import Aggregate
 from fl.spec import logistic_regression
-from fl.trace import Segment
+from fl.trace import Origin, Segment
 from fl.weights import pack_update, pack_weights, unpack_weights
 from node.validator.aggregator import Aggregator, combine
 from node.wire.cid import summarise
@@ -34,10 +34,11 @@ BASE = pack_weights(SPEC, BITS, np.array([100, 200, 300], np.int64))
 VALIDATOR = "hospital-1.validator"
 
 
-def update(number: int) -> bytes:
+def update(number: int, task: str = TASK) -> bytes:
     """The update of organisation `number`: `number` on each coordinate."""
     segments = [Segment(bytes(32), bytes(32), bytes(32), 1)] * 4
-    return pack_update(SPEC, BITS, np.full(3, number, np.int64), segments)
+    origin = Origin(task, 1, f"{organisation(number)}.trainer", f"opt-{number}")
+    return pack_update(SPEC, BITS, origin, np.full(3, number, np.int64), segments)
 
 
 BLOBS = {
@@ -194,7 +195,7 @@ def test_a_stuck_round_does_not_hold_up_other_tasks() -> None:
     assert chain.get(Task, "second").terms == other
     worker = Worker(chain)
     del worker.blobs[address("update of hospital-1 in 1")]
-    worker.blobs |= {address(f"second {n}"): update(n) for n in (1, 2, 3, 4)}
+    worker.blobs |= {address(f"second {n}"): update(n, "second") for n in (1, 2, 3, 4)}
 
     assert not worker.attempt()
 
