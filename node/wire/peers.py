@@ -3,8 +3,9 @@
 Of two validators the one with the lower id dials, so there is never a second connection to choose
 between, and both ends are connected at the same moment. A frame is one byte of channel and the
 message. Sending never waits: what finds its queue full, or no connection, is lost, and consensus
-resends it after the next exchange of Status. Receiving waits for the handler, so a peer that sends
-faster than we work is slowed down by TCP.
+resends it after the next exchange of Status. Urgent channels have a queue of their own, which
+leaves first: a vote waits neither behind gossip nor for room that gossip has taken. Receiving waits
+for the handler, so a peer that sends faster than we work is slowed down by TCP.
 """
 
 import asyncio
@@ -24,9 +25,11 @@ from vm.refusal import Refused
 
 PATH = "/peer"
 CHANNELS = 256
+BULK_CHANNEL = 2  # from here on a channel is bulk; those below, consensus, are urgent
 # aiohttp refuses a frame that reaches its limit: one byte of channel, one to stay below.
 FRAME_LIMIT_BYTES = MESSAGE_BYTES_MAX + 2
-QUEUE_BYTES_MAX = 64 * 1024 * 1024  # per peer: eight of the largest messages
+URGENT_BYTES_MAX = 64 * 1024 * 1024  # waiting for one peer: eight of the largest messages
+BULK_BYTES_MAX = 16 * 1024 * 1024  # the same of other channels: gossip is sent again every second
 FRAME_COST_BYTES = 128  # what a queued frame takes beside its message, so that many are bounded too
 HEARTBEAT_S = 10.0  # silence before a ping; without an answer in half of it the peer is gone
 DIAL_TIMEOUT_S = 5.0
@@ -52,17 +55,46 @@ class PeerStatus:
 
 
 @dataclass(eq=False, slots=True)
+class _Queue:
+    """Frames that wait to leave, in order, and what they cost."""
+
+    bytes_max: int
+    frames: deque[bytes] = field(default_factory=deque)
+    held_bytes: int = 0
+
+    def add(self, frame: bytes) -> bool:
+        """False if there is no room: what waits stays without a gap, and is what comes next."""
+        cost = len(frame) + FRAME_COST_BYTES
+        if self.held_bytes + cost > self.bytes_max:
+            return False
+        self.frames.append(frame)
+        self.held_bytes += cost
+        return True
+
+    def take(self) -> bytes:
+        """The frame that waited longest."""
+        frame = self.frames.popleft()
+        self.held_bytes -= len(frame) + FRAME_COST_BYTES
+        return frame
+
+
+@dataclass(eq=False, slots=True)
 class _Link:
     """A live connection, and what waits to leave by it."""
 
     peer: str
     spki: bytes
     socket: Socket
+    urgent: _Queue
+    bulk: _Queue
     task: asyncio.Task[None] | None = None
-    frames: deque[bytes] = field(default_factory=deque)
-    queued_bytes: int = 0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     failure: str = "closed"
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits in both queues."""
+        return self.urgent.held_bytes + self.bulk.held_bytes
 
     def end(self, failure: str) -> None:
         """Close from any place; the reason is told to the peer."""
@@ -171,16 +203,15 @@ class Mesh:
         )
 
     def _queue(self, link: _Link, frame: bytes) -> None:
-        cost = len(frame) + FRAME_COST_BYTES
-        if link.queued_bytes + cost > QUEUE_BYTES_MAX:
-            # The newest is lost: what waits stays without a gap, and it is what comes next.
-            self._dropped[link.peer] += 1
-            if self._gate.reminders.due(link.peer, "queue"):
-                log.warning("peer.queue_full", peer=link.peer, queued_bytes=link.queued_bytes)
+        queue = link.urgent if frame[0] < BULK_CHANNEL else link.bulk
+        if queue.add(frame):
+            link.wake.set()
             return
-        link.frames.append(frame)
-        link.queued_bytes += cost
-        link.wake.set()
+        self._dropped[link.peer] += 1
+        if self._gate.reminders.due(link.peer, "queue"):
+            log.warning(
+                "peer.queue_full", peer=link.peer, channel=frame[0], queued_bytes=queue.held_bytes
+            )
 
     # How connections come about
 
@@ -259,7 +290,8 @@ class Mesh:
             await _close(socket, "peer.stopping")
             return
         assert member.transport is not None, "it was found by its key"
-        link = _Link(member.id, member.transport, socket)
+        queues = _Queue(URGENT_BYTES_MAX), _Queue(BULK_BYTES_MAX)
+        link = _Link(member.id, member.transport, socket, *queues)
         earlier = self._links.get(member.id)
         self._links[member.id] = link
         link.task = self._group.create_task(self._carry(link, earlier))
@@ -320,13 +352,16 @@ async def _write(link: _Link) -> None:
     while True:
         await link.wake.wait()
         link.wake.clear()
-        while link.frames:
-            frame = link.frames.popleft()
+        while link.urgent.frames or link.bulk.frames:
+            frame = (link.urgent if link.urgent.frames else link.bulk).take()
             try:
                 await link.socket.send_bytes(frame)
             except ConnectionError:
                 return  # reading ends too, and says why
-            link.queued_bytes -= len(frame) + FRAME_COST_BYTES
+            except Exception as error:  # of whatever kind: a link that only listens is no link
+                log.exception("peer.write_failed", peer=link.peer)
+                link.end(f"peer.broken: {type(error).__name__}")
+                return
 
 
 async def _close(socket: Socket, reason: str) -> None:

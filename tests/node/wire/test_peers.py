@@ -19,8 +19,9 @@ from node.wire.listen import listening
 from node.wire.peers import (
     BACKOFF_MAX_S,
     BACKOFF_MIN_S,
+    BULK_BYTES_MAX,
     FRAME_COST_BYTES,
-    QUEUE_BYTES_MAX,
+    URGENT_BYTES_MAX,
     Mesh,
     backoff_s,
 )
@@ -30,6 +31,7 @@ from vm.encoding import MESSAGE_BYTES_MAX
 from vm.record import Role, Standing
 
 CONSENSUS = 1
+GOSSIP = 2
 
 
 class Node:
@@ -459,36 +461,69 @@ def test_a_frame_that_breaks_the_rules_closes_the_connection(
     asyncio.run(scenario())
 
 
-def test_a_full_queue_drops_the_newest_and_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("channel", "bytes_max"), [(CONSENSUS, URGENT_BYTES_MAX), (GOSSIP, BULK_BYTES_MAX)]
+)
+def test_a_full_queue_drops_the_newest_and_counts(
+    tmp_path: Path, channel: int, bytes_max: int
+) -> None:
     """Sending never waits; what was queued before arrives without a gap."""
     consortium = Consortium(tmp_path / "c")
     all_of_them = validators(consortium, "a", "b")
-    fit = QUEUE_BYTES_MAX // (MESSAGE_BYTES_MAX + 1 + FRAME_COST_BYTES)
+    fit = bytes_max // (MESSAGE_BYTES_MAX + 1 + FRAME_COST_BYTES)
+
+    def message(number: int) -> bytes:
+        return bytes([number]) + bytes(MESSAGE_BYTES_MAX - 1)
 
     async def scenario() -> None:
         a, b = (Node(consortium, party, all_of_them) for party in all_of_them.values())
         async with a.running(), b.running():
             await a.events.get()
             for number in range(fit + 3):
-                a.mesh.send("b", number, bytes(MESSAGE_BYTES_MAX))
+                a.mesh.send("b", channel, message(number))
             (status,) = a.mesh.status()
             assert status.dropped == 3
-            assert status.queued_bytes <= QUEUE_BYTES_MAX
-            heard = [(await b.messages.get())[1] for _ in range(fit)]
+            assert status.queued_bytes <= bytes_max
+            heard = [(await b.messages.get())[2][0] for _ in range(fit)]
             assert heard == list(range(fit))
             for number in (98, 99):  # what has left makes room again
-                a.mesh.send("b", number, bytes(MESSAGE_BYTES_MAX))
-                assert (await b.messages.get())[1] == number
+                a.mesh.send("b", channel, message(number))
+                assert (await b.messages.get())[2][0] == number
             assert b.messages.empty()
 
     asyncio.run(scenario())
 
 
+def test_a_vote_waits_behind_no_gossip(tmp_path: Path) -> None:
+    """Gossip that fills its queue neither takes the room of a vote nor leaves before it."""
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b")
+    fit = BULK_BYTES_MAX // (MESSAGE_BYTES_MAX + 1 + FRAME_COST_BYTES)
+
+    async def scenario() -> None:
+        a, b = (Node(consortium, party, all_of_them) for party in all_of_them.values())
+        async with a.running(), b.running():
+            await a.events.get()
+            for _ in range(fit + 2):
+                a.mesh.send("b", GOSSIP, bytes(MESSAGE_BYTES_MAX))
+            for vote in (b"prepare", b"commit"):
+                a.mesh.send("b", CONSENSUS, vote)
+            assert a.mesh.status()[0].dropped == 2
+            heard = [(await b.messages.get())[1:] for _ in range(fit + 2)]
+            assert heard[:2] == [(CONSENSUS, b"prepare"), (CONSENSUS, b"commit")]
+            assert heard[2:] == [(GOSSIP, bytes(MESSAGE_BYTES_MAX))] * fit
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("channel", "bound"), [(CONSENSUS, "URGENT_BYTES_MAX"), (GOSSIP, "BULK_BYTES_MAX")]
+)
 def test_many_small_messages_fill_the_queue_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channel: int, bound: str
 ) -> None:
     """What a queued frame costs beside its message counts, so empty ones are bounded."""
-    monkeypatch.setattr(peers, "QUEUE_BYTES_MAX", 10 * (FRAME_COST_BYTES + 1))
+    monkeypatch.setattr(peers, bound, 10 * (FRAME_COST_BYTES + 1))
     consortium = Consortium(tmp_path / "c")
     all_of_them = validators(consortium, "a", "b")
 
@@ -497,8 +532,32 @@ def test_many_small_messages_fill_the_queue_too(
         async with a.running(), b.running():
             await a.events.get()
             for _ in range(11):
-                a.mesh.broadcast(CONSENSUS, b"")
+                a.mesh.broadcast(channel, b"")
             assert a.mesh.status()[0].dropped == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_writer_that_fails_ends_the_link(tmp_path: Path) -> None:
+    """A link that hears but no longer speaks would keep a better one from coming about."""
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b")
+
+    async def broken(data: bytes, compress: int | None = None) -> None:
+        raise RuntimeError("a bug of the library's")
+
+    async def scenario() -> None:
+        a, b = (Node(consortium, party, all_of_them) for party in all_of_them.values())
+        async with a.running(), b.running():
+            await a.events.get()
+            await b.events.get()
+            a.mesh._links["b"].socket.send_bytes = broken  # type: ignore[method-assign]
+            a.mesh.send("b", CONSENSUS, b"lost")
+            assert await a.events.get() == ("down", "b")
+            assert await b.events.get() == ("down", "a")
+            assert await a.events.get() == ("up", "b")
+            a.mesh.send("b", CONSENSUS, b"heard")
+            assert (await b.messages.get())[2] == b"heard"
 
     asyncio.run(scenario())
 
