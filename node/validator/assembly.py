@@ -16,6 +16,7 @@ from consensus.event import Limits
 from consensus.replica import Replica, Start
 from fl.kinds import program
 from fl.rounds import next_deadline
+from fl.weights import HEAD_BYTES, read_origin
 from node.api.admission import ADMITTED, Admission
 from node.api.app import build_api
 from node.api.context import ApiContext, NodeStatus
@@ -44,7 +45,7 @@ from node.wire.transfer import BlobService, download, open_session
 from vm.certificate import CheckpointCertificate
 from vm.genesis import Genesis
 from vm.refusal import Refused
-from vm.shape import pack
+from vm.shape import Digest, pack
 from vm.transaction import NONCE_BYTES, sign
 
 BLOBS_BYTES_MAX = 64 * 1024**3  # blobs on one validator's disk
@@ -94,7 +95,7 @@ class Validator:
         self._chain = Chain(store, genesis, program(), self._mempool.by_bytes)
         self._blobs = BlobStore(folder / "blobs", BLOBS_BYTES_MAX)
         self._directory = Directory(self._chain)
-        self._custody = Custody(self._chain)
+        self._custody = Custody(self._chain, self._origin_of)
         self._check_seat()
         view = self._chain.view()
         self._certified = Feed(0 if view is None else view.height)
@@ -117,6 +118,10 @@ class Validator:
             keep=lambda content: asyncio.to_thread(self._blobs.add, content),
             submit=self._submit_own,
         )
+
+    def _origin_of(self, address: str) -> Digest | None:
+        head = self._blobs.head(address, HEAD_BYTES)
+        return None if head is None else read_origin(head)
 
     def _check_seat(self) -> None:
         seat = self._chain.validators.get(self._id)

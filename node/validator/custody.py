@@ -4,36 +4,38 @@ An update goes only to the task's verifiers and to validators, after submissions
 that no trainer can copy another's; it is deleted once the task's retention is over. A model's
 weights are for every enrolled member.
 
-Whoever may send a transaction may name any address in it. So a blob is what it was named first: a
-steward who registers a rival's update as a model does not open it, a trainer who submits the base
-model as an update does not close or delete it, and neither does one who submits another's update
-in a task of its own. An aggregate needs no precedence: a quorum of validators computed it.
+Whoever may send a transaction may name any address in it, and addresses are known early. So a
+blob is what its own header says: an update file names its origin (`fl.weights`), and a record that
+names the file of another origin gives no rights to it, closes, opens and deletes nothing. A steward
+who registers a rival's update as a model does not open it; a trainer who submits the base model or
+another's update does not close or delete it. A blob that is not here gives no rights here.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fl.rounds import open_tasks
 from fl.spec import PARAMETERS_MAX
 from fl.weights import update_size
 from node.validator.chain import Chain
+from node.validator.store import BlockRow
 from node.wire.cid import CHUNK_BYTES
 from vm.encoding import decode
 from vm.learning import Round, RoundPhase, Task, Update
 from vm.record import Member, Model, Role, Standing
-from vm.shape import unpack
+from vm.shape import Digest, unpack
 from vm.sparse import VALUE_BYTES_MAX
 
 UPDATES_MAX = 100_000  # update blobs under custody at one time; the oldest is dropped past that
-UNNAMED_MAX = 8  # blobs of one member that no record names yet; the oldest is dropped past that
+BROUGHT_MAX = 8  # newest blobs of one member; past that the oldest goes unless a record keeps it
 MODEL_BYTES_MAX = 4 * PARAMETERS_MAX + 64 * 1024  # int32 weights and a header
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class _Held:
-    """An update's blob: since which height it is named, and whose round decides who reads it."""
+    """The round that decides who reads an update's blob."""
 
-    height: int
     task: str
     round: int
 
@@ -41,21 +43,26 @@ class _Held:
 class Custody:
     """Follows the executed chain; asks the state again for every decision."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, origin_of: Callable[[str], Digest | None]) -> None:
+        """`origin_of` gives what `fl.weights.read_origin` finds in a blob that is held here."""
         self._chain = chain
-        self._models: dict[str, int] = {}  # height since which each is named; 0 of aggregates
-        self._updates: OrderedDict[str, _Held] = OrderedDict()
-        self._unnamed: dict[str, OrderedDict[str, None]] = {}
+        self._origin_of = origin_of
+        self._models: set[str] = set()  # addresses that models' records name
+        self._updates: OrderedDict[tuple[str, Digest], _Held] = OrderedDict()  # by blob and origin
+        self._brought: dict[str, OrderedDict[str, None]] = {}
         self._dropped: list[str] = []
-        for kind in (Model.KIND, Update.KIND):
-            arity = 2 if kind == Model.KIND else 3
-            for key in chain.store.keys(kind, (), arity):
-                self._note(key)
+        for key in chain.store.keys(Model.KIND, (), 2):
+            self._note(key)
+        self._recall(has)
 
     def learn(self, height: int) -> None:
         """Take in what the block at `height` wrote."""
         row = self._chain.store.row(height)
         assert row is not None, "only executed blocks are learned from"
+        self.follow(row)
+
+    def follow(self, row: BlockRow) -> None:
+        """Take in what an executed block wrote."""
         for key in row.writes:
             self._note(key)
 
@@ -65,7 +72,7 @@ class Custody:
             return False
         if self._is_model(address):
             return True
-        held = self._updates.get(address)
+        held = self._held(address)
         if held is None:
             return False
         state = self._chain.state()
@@ -82,21 +89,20 @@ class Custody:
         if member.standing is not Standing.ENROLLED:
             return False
         named = self.names(address)
-        if address in self._unnamed.get(member.id, ()):
-            return True
         if not self._fits(member, size):
-            return named and member.role is Role.TRAINER and size <= CHUNK_BYTES
+            begun = address in self._brought.get(member.id, ())
+            return size <= CHUNK_BYTES and (begun or (named and member.role is Role.TRAINER))
         if named:
             return True
-        unnamed = self._unnamed.setdefault(member.id, OrderedDict())
-        unnamed[address] = None
-        if len(unnamed) > UNNAMED_MAX:
-            self._dropped.append(unnamed.popitem(last=False)[0])
+        brought = self._brought.setdefault(member.id, OrderedDict())
+        brought[address] = None
+        if len(brought) > BROUGHT_MAX:
+            self._dropped.append(brought.popitem(last=False)[0])
         return True
 
     def names(self, address: str) -> bool:
-        """Whether a record names the blob and its time is not over."""
-        return address in self._models or address in self._updates
+        """Whether a record of the blob's own origin names it and its time is not over."""
+        return self._is_model(address) or self._held(address) is not None
 
     def _fits(self, member: Member, size: int) -> bool:
         """A steward brings models, a trainer brings updates of the size that its task asks."""
@@ -117,50 +123,96 @@ class Custody:
 
     def due(self, time_ms: int) -> list[str]:
         """Blobs to delete at `time_ms`: updates whose retention is over, and what nobody named."""
-        state = self._chain.state()
         gone: list[str] = []
-        for address, held in self._updates.items():
-            if self._is_model(address):
-                continue
-            rnd = state.require(Round, held.task, held.round)
-            ended = rnd.phase in (RoundPhase.CLOSED, RoundPhase.FAILED)
-            keep_ms = state.require(Task, held.task).terms.retention_ms
-            if ended and time_ms >= rnd.deadline_ms + keep_ms:
-                gone.append(address)
-        for address in gone:
-            del self._updates[address]
+        while self._ended and self._ended[0][0] <= time_ms:
+            _, ended = heapq.heappop(self._ended)
+            for address in list(self._of_round.get(ended, ())):
+                is_model = self._is_model(address)
+                self._forget(address)
+                if not is_model:
+                    gone.append(address)
         dropped, self._dropped = self._dropped, []
         return gone + [address for address in dropped if not self._wanted(address)]
 
     def _wanted(self, address: str) -> bool:
         """Whether the blob is named, or was brought again since it was dropped."""
-        return self.names(address) or any(address in items for items in self._unnamed.values())
+        return self.names(address) or any(address in items for items in self._brought.values())
 
     def _is_model(self, address: str) -> bool:
-        """Whether the blob is a model's weights: named so before any update named it."""
-        since = self._models.get(address)
-        held = self._updates.get(address)
-        return since is not None and (held is None or since < held.height)
+        """Whether a model's record names the blob, and it is no update by its own header."""
+        return address in self._models and self._origin_of(address) is None
+
+    def _held(self, address: str) -> _Held | None:
+        """The round of the update whose file this is, if its record names the blob."""
+        found = self._origin_of(address)
+        return None if found is None else self._updates.get((address, found))
+
+    def _recall(self, has: Callable[[str], bool]) -> None:
+        """Take in the updates of the past, oldest first; not what went long ago."""
+        found: list[tuple[_Held, str]] = []
+        now_ms = self._chain.head.time_ms
+        due_ms: dict[_RoundKey, int | None] = {}
+        for key in self._chain.store.keys(Update.KIND, (), 3):
+            update = unpack(Update, self._read(key), VALUE_BYTES_MAX)
+            held = _Held(update.height, update.task, update.round)
+            if held.key not in due_ms:
+                due_ms[held.key] = self._due_ms(*held.key)
+            due = due_ms[held.key]
+            if due is None or due > now_ms or has(update.blob):
+                found.append((held, update.blob))
+        for held, address in sorted(found):
+            self._hold(address, held)
+        self._ended = [(due, key) for key, due in due_ms.items() if due is not None]
+        heapq.heapify(self._ended)
+
+    def _due_ms(self, task: str, number: int) -> int | None:
+        """When the retention of a round's updates is over; None while the round goes on."""
+        state = self._chain.state()
+        rnd = state.require(Round, task, number)
+        if rnd.phase not in (RoundPhase.CLOSED, RoundPhase.FAILED):
+            return None
+        return rnd.deadline_ms + state.require(Task, task).terms.retention_ms
 
     def _note(self, key: bytes) -> None:
-        parts = decode(key)
-        assert isinstance(parts, tuple)
-        if parts[0] not in (Model.KIND, Update.KIND):
-            return
+        match decode(key):
+            case (Model.KIND, *_):
+                model = unpack(Model, self._read(key), VALUE_BYTES_MAX)
+                since = 0 if model.task is not None else model.created_height
+                self._models[model.weights] = min(since, self._models.get(model.weights, since))
+                self._named(model.weights)
+            case (Update.KIND, *_):
+                update = unpack(Update, self._read(key), VALUE_BYTES_MAX)
+                self._hold(update.blob, _Held(update.height, update.task, update.round))
+            case (Round.KIND, str(task), int(number)):
+                due_ms = self._due_ms(task, number)
+                if due_ms is not None:
+                    heapq.heappush(self._ended, (due_ms, (task, number)))
+
+    def _read(self, key: bytes) -> bytes:
         data = self._chain.store.read(self._chain.head.root, key)
         assert data is not None, "a key that a block wrote has a value"
-        if parts[0] == Model.KIND:
-            model = unpack(Model, data, VALUE_BYTES_MAX)
-            since = 0 if model.task is not None else model.created_height
-            self._models[model.weights] = min(since, self._models.get(model.weights, since))
-            self._named(model.weights)
-            return
-        update = unpack(Update, data, VALUE_BYTES_MAX)
-        held = _Held(update.height, update.task, update.round)
-        self._updates[update.blob] = min(held, self._updates.get(update.blob, held))
-        self._named(update.blob)
+        return data
+
+    def _hold(self, address: str, held: _Held) -> None:
+        before = self._updates.get(address)
+        if before is None or held < before:
+            if before is not None:
+                self._of_round[before.key].pop(address)
+            self._updates[address] = held
+            self._of_round.setdefault(held.key, {})[address] = None
+        self._named(address)
         if len(self._updates) > UPDATES_MAX:
-            self._dropped.append(self._updates.popitem(last=False)[0])
+            oldest = next(iter(self._updates))
+            self._forget(oldest)
+            self._dropped.append(oldest)
+
+    def _forget(self, address: str) -> None:
+        """The update is no longer under custody."""
+        held = self._updates.pop(address)
+        others = self._of_round[held.key]
+        del others[address]
+        if not others:
+            del self._of_round[held.key]
 
     def _named(self, address: str) -> None:
         for unnamed in self._unnamed.values():

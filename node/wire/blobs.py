@@ -168,6 +168,19 @@ class BlobStore:
             return root
         return self._read_chunk(address, manifest, index)
 
+    def head(self, address: str, size: int) -> bytes | None:
+        """The first `size` bytes of content, as they were verified on arrival; None if absent."""
+        if address not in self._whole:
+            return None
+        path = self._path(WHOLE, address)
+        for name in (CONTENT, ROOT):  # of a short blob the root is the content
+            try:
+                with _opened(path / name, os.O_RDONLY) as file:
+                    return os.pread(file, size, 0)
+            except FileNotFoundError:
+                continue
+        return None
+
     def read(self, address: str) -> Iterator[bytes]:
         """The content in chunks, each verified before it is given; raises as `root` does."""
         root, manifest = self._root(address)

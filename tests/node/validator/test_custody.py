@@ -8,8 +8,9 @@ import pytest
 
 from fl.body import OpenTask, ProofOfLearning, RegisterModel
 from fl.spec import logistic_regression
+from fl.trace import Origin, origin_digest
 from fl.weights import update_size
-from node.validator.custody import MODEL_BYTES_MAX, UNNAMED_MAX, Custody
+from node.validator.custody import BROUGHT_MAX, MODEL_BYTES_MAX, Custody
 from node.wire.cid import CHUNK_BYTES
 from tests.node.network import (
     BLOB_BYTES,
@@ -28,6 +29,7 @@ from tests.node.network import (
 from vm.learning import Evidence, Round, RoundPhase
 from vm.record import Member, Role, Standing
 from vm.registry import EnrolMember, SetStanding
+from vm.shape import Digest
 from vm.transaction import Transaction
 
 A, B, C, D = HOSPITALS
@@ -48,7 +50,14 @@ class Registry:
         network.block(network.sign(f"{A}.steward", "model.register", model))
         task = OpenTask(TASK, replace(terms(2), retention_ms=RETENTION_MS))
         network.block(network.sign(f"{A}.steward", "task.open", task))
-        self.custody = Custody(network.chain)
+        self.origins: dict[str, Digest] = {}  # what the headers of blobs held here say
+        self.custody = Custody(network.chain, self.origins.get)
+
+    def bring(self, hospital: str, blob: str) -> None:
+        """A validator holds the file of hospital's update, which says whose it is."""
+        self.origins[blob] = origin_digest(
+            Origin(TASK, 1, f"{hospital}.trainer", f"{hospital}.opt")
+        )
 
     def block(self, *transactions: Transaction) -> None:
         """Execute a block in which everything is applied, and learn from it."""
@@ -59,8 +68,14 @@ class Registry:
         self.custody.learn(header.height)
 
     def submit(self, **blobs: str) -> None:
-        """Trainers of these hospitals (`A=address`) name their updates, in one block."""
+        """Trainers of these hospitals (`A=address`) bring and name their updates, in one block.
+
+        The base model is no update, whoever says so.
+        """
         names = dict(zip("ABCD", HOSPITALS, strict=True))
+        for letter, blob in blobs.items():
+            if blob != BASE:
+                self.bring(names[letter], blob)
         self.block(*(self.proof(names[letter], blob) for letter, blob in blobs.items()))
 
     def proof(self, hospital: str, blob: str, task: str = TASK) -> Transaction:
@@ -196,6 +211,7 @@ def test_an_update_registered_as_a_model_in_its_own_block_stays_closed(
     registry: Registry,
 ) -> None:
     """Also where a primary puts the bait first."""
+    registry.bring(A, BLOB)
     registry.block(registering(registry, BLOB), registry.proof(A, BLOB))
 
     assert registry.readers(BLOB) == set()
@@ -237,10 +253,70 @@ def test_a_restart_judges_claims_alike(registry: Registry) -> None:
     blobs = (BASE, BLOB, *map(address, "zw"))
     followed = [registry.readers(blob) for blob in blobs]
 
-    registry.custody = Custody(registry.network.chain)
+    registry.custody = Custody(registry.network.chain, registry.origins.get)
 
     assert [registry.readers(blob) for blob in blobs] == followed
-    assert followed == [EVERYBODY, JUDGES, EVERYBODY, JUDGES]
+    assert followed == [EVERYBODY, JUDGES, JUDGES, JUDGES]
+
+
+def test_an_update_registered_as_a_model_a_block_before_it_is_named_stays_closed(
+    registry: Registry,
+) -> None:
+    """An address is known from the upload on, or to a primary that holds the proof back."""
+    registry.bring(A, BLOB)
+    registry.block(registering(registry, BLOB))
+    assert registry.readers(BLOB) == set()
+
+    registry.submit(A=BLOB)
+
+    assert registry.readers(BLOB) == set()
+    registry.submit(B=address("y"), C=address("z"), D=address("w"))
+    assert registry.readers(BLOB) == JUDGES
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_an_update_named_earlier_by_an_attacker_stays_its_trainers(
+    registry: Registry, at_once: bool
+) -> None:
+    """B and C open a task whose id sorts first, name A's update there first, and end its round.
+
+    In a block before A's, or in the same one: neither opens the update while others may still
+    submit, nor closes it to its own verifiers, nor deletes it with the short task's retention.
+    """
+    registry.block(registering(registry, address("b"), "other"))
+    short = replace(
+        terms(1), model="other", sites=terms(1).sites[1:3], submit_ms=10_000, retention_ms=0
+    )
+    registry.block(registry.network.sign(f"{B}.steward", "task.open", OpenTask("aaa", short)))
+    theft = registry.proof(B, BLOB, "aaa")
+    registry.bring(A, BLOB)
+
+    if at_once:
+        registry.block(theft, registry.proof(A, BLOB))
+    else:
+        registry.block(theft)
+        registry.submit(A=BLOB)
+    registry.block(registry.proof(C, address("v"), "aaa"))
+    stolen = registry.network.chain.state().require(Round, "aaa", 1)
+    assert stolen.phase is RoundPhase.VERDICT
+
+    registry.expect(RoundPhase.SUBMIT)
+    assert registry.readers(BLOB) == set()
+    registry.submit(B=address("y"), C=address("z"), D=address("w"))
+    assert registry.readers(BLOB) == JUDGES
+    registry.pass_time(stolen.deadline_ms - registry.network.chain.head.time_ms)
+    assert BLOB not in registry.due()
+
+
+def test_what_is_not_held_here_gives_no_rights_here(registry: Registry) -> None:
+    """Rights follow from the file's own header; they come with the file."""
+    registry.submit(A=BLOB, B=address("y"), C=address("z"), D=address("w"))
+    del registry.origins[BLOB]
+    assert registry.readers(BLOB) == set()
+
+    registry.bring(A, BLOB)
+
+    assert registry.readers(BLOB) == JUDGES
 
 
 # What may be brought
@@ -301,13 +377,13 @@ def test_blobs_that_nobody_names_are_bounded_for_each_member(registry: Registry)
     """A trainer who never submits holds a few blobs; the oldest make room, others' do not."""
     trainer, rival = registry.member(f"{A}.trainer"), registry.member(f"{B}.trainer")
     blobs = [address(letter) for letter in "bcdefghijk"]
-    assert len(blobs) == UNNAMED_MAX + 2
+    assert len(blobs) == BROUGHT_MAX + 2
     assert registry.custody.may_write(rival, address("z"), UPDATE_BYTES)
 
-    for blob in blobs[:UNNAMED_MAX]:
+    for blob in blobs[:BROUGHT_MAX]:
         assert registry.custody.may_write(trainer, blob, UPDATE_BYTES)
     assert registry.due() == []
-    for blob in blobs[UNNAMED_MAX:]:
+    for blob in blobs[BROUGHT_MAX:]:
         assert registry.custody.may_write(trainer, blob, UPDATE_BYTES)
 
     assert registry.due() == blobs[:2]

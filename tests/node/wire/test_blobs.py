@@ -88,6 +88,19 @@ def test_a_file_is_stored_under_the_address_of_its_content(
     assert store.load(address(content), len(content)) == content
 
 
+@pytest.mark.parametrize("size", [5, 3 * CHUNK_BYTES])
+def test_a_blobs_head_is_read_alone(tmp_path: Path, size: int) -> None:
+    """The first bytes of a short blob or a long one; nothing of one that is not whole here."""
+    store = BlobStore(tmp_path, 8 * CHUNK_BYTES)
+    content = bytes(range(1, 6)) * (size // 5)
+
+    address = store.add(content)
+
+    assert store.head(address, 4) == content[:4]
+    store.delete(address)
+    assert store.head(address, 4) is None
+
+
 def test_a_store_opened_again_has_its_blobs(store: BlobStore, tmp_path: Path) -> None:
     """Blobs outlive the process, and still count towards the bound."""
     stored = [store.add(content) for content in (b"short", LONG)]
