@@ -28,7 +28,7 @@ class Limits:
     view_timeout_ms_max: int = 60_000  # where doubling stops: an hour helps nobody (besu#7642)
     status_ms: int = 500  # between statuses while something is unfinished
     status_idle_ms: int = 5_000  # between statuses at rest, to find what a peer missed
-    payload_bytes_max: int = 256 * 1024 * 1024  # unordered payloads held; a full window of 4 MiB
+    payload_bytes_max: int = 256 * 1024 * 1024  # proposed in one view: 64 of 4 MiB, the full window
 
     def __post_init__(self) -> None:
         assert 1 <= self.window <= WINDOW_MAX, f"expected a window of 1 to {WINDOW_MAX}"

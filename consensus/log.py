@@ -25,7 +25,7 @@ class Instance:
     """
 
     proposal: Ballot | None = None  # the primary's, accepted in the current view
-    holders: tuple[str, ...] = ()  # who voted for the payload of a re-proposal in earlier views
+    holders: tuple[str, ...] = ()  # of the payload of a re-proposal: its primary, earlier voters
     prepares: dict[str, Ballot] = field(default_factory=dict)  # by sender
     commits: dict[str, Ballot] = field(default_factory=dict)  # by sender
     prepared: PreparedCertificate | None = None  # of the newest view in which we prepared

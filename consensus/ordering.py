@@ -108,7 +108,7 @@ class Ordering:
         payload = envelope.payload
         assert payload is not None, "a checked proposal carries its payload"
         if instance.proposal is None:
-            if self.payloads.bytes_held + len(payload) > self._limits.payload_bytes_max:
+            if self._proposed_bytes() + len(payload) > self._limits.payload_bytes_max:
                 raise Refused("consensus.payloads_full", "expected room for another payload")
             self._check(body.sequence, payload)
         elif instance.proposal.digest != body.digest:
@@ -137,7 +137,7 @@ class Ordering:
             self._decide(instance, body)
 
     def on_payload_request(self, sender: str, body: PayloadRequest) -> None:
-        """Give a payload that we voted for."""
+        """Give a payload that we hold."""
         payload = self.payloads.get(body.digest)
         if payload is not None:
             self._outbox.send(sender, PayloadReply(body.digest), payload=payload)
@@ -150,7 +150,36 @@ class Ordering:
         _check_payload(envelope.payload, body.digest)
         assert envelope.payload is not None
         self._hold(envelope.payload, sequence)
-        self._advance(sequence)
+        if sequence in self._instances:
+            self._advance(sequence)
+
+    def obtain(self, certificate: PreparedCertificate, sender: str) -> bool:
+        """Whether a view may order this for what we have; else its sender is asked for the payload.
+
+        A replica without fault holds what it has prepared until that is stable, so it can give it.
+        """
+        sequence, digest = certificate.sequence, certificate.digest
+        instance = self._instances.get(sequence)
+        decided = instance is not None and instance.committed is not None
+        if sequence <= self.low or decided or self.payloads.get(digest) is not None:
+            return True
+        voters = tuple(vote.validator for vote in certificate.votes)
+        self._fetch(digest, sequence, (sender, *voters))
+        return False
+
+    def release(self) -> None:
+        """Drop payloads that were proposed in earlier views and never prepared here.
+
+        Others may still hold a certificate for one, in which our vote is. If they are without
+        fault they hold the payload too. If not, it may be gone, and the next primary without fault
+        starts its view without the view change of whoever keeps it back (`ViewChanges.lead`).
+        """
+        named: set[bytes] = set()
+        for instance in self._instances.values():
+            for item in (instance.proposal, instance.prepared, instance.committed):
+                if item is not None:
+                    named.add(item.digest)
+        self.payloads.keep(named)
 
     def leave(self, view: int) -> None:
         """Stop taking part in earlier views; what was in flight is cancelled, proofs are kept."""
@@ -167,6 +196,7 @@ class Ordering:
         holders: dict[int, tuple[str, ...]],
     ) -> None:
         """Start the view with the proposals of its NewView; `resume` then votes for them."""
+        self.payloads.cancel()
         self.active, self.base, self.top = True, base, base
         self._next = base + 1
         for proposal in proposals:
@@ -176,7 +206,7 @@ class Ordering:
                 continue
             self._accept(body, Ballot(body.view, body.digest, proposal.signature))
             instance = self._instances[body.sequence]
-            instance.holders = holders.get(body.sequence, ())
+            instance.holders = (self.primary, *holders.get(body.sequence, ()))
             if instance.committed is not None and instance.committed.digest != body.digest:
                 raise Diverged(f"view {body.view} orders other bytes at height {body.sequence}")
 
@@ -309,6 +339,11 @@ class Ordering:
     def _hold(self, payload: bytes, sequence: int) -> None:
         if self.payloads.hold(payload, sequence):
             self._outbox.persist(Held(sequence, payload))
+
+    def _proposed_bytes(self) -> int:
+        """Bytes held for the proposals of this view alone: those of others leave it its room."""
+        payloads = (self._proposed_payload(sequence) for sequence in self._instances)
+        return sum(len(payload) for payload in payloads if payload is not None)
 
     def _fetch(self, digest: Digest, sequence: int, holders: tuple[str, ...]) -> None:
         others = tuple(holder for holder in holders if holder != self._outbox.me)

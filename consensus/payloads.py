@@ -8,8 +8,9 @@ from consensus.message import NULL_DIGEST, payload_digest
 class Payloads:
     """Payloads named by proposals above the low watermark.
 
-    A replica keeps each payload that it voted for until the checkpoint of its height is stable: a
-    new view may order it by its certificate alone, and then the voters are asked for it.
+    Kept until the checkpoint of its height is stable is each payload that we have prepared, or know
+    to be decided: a new view may order it by its certificate alone. What is only proposed is kept
+    while its view lasts. So faulty primaries, one view after another, fill no more than one view.
     """
 
     def __init__(self) -> None:
@@ -55,6 +56,11 @@ class Payloads:
         """Ask for nothing any more: the view whose proposals named it is over."""
         self._wanted.clear()
 
+    def keep(self, named: set[bytes]) -> None:
+        """Drop every payload but those with these digests."""
+        for digest in self._held.keys() - named - {NULL_DIGEST}:
+            self._drop(digest)
+
     def missing(self) -> Iterator[tuple[bytes, tuple[str, ...]]]:
         """Every missing digest with those who voted for it."""
         for digest, (_, holders) in self._wanted.items():
@@ -68,6 +74,9 @@ class Payloads:
         """Drop payloads that only proposals up to the low watermark name."""
         for digest in [d for d, (sequence, _) in self._held.items() if sequence <= stable]:
             if digest != NULL_DIGEST:
-                self.bytes_held -= len(self._held.pop(digest)[1])
+                self._drop(digest)
         for digest in [d for d, (sequence, _) in self._wanted.items() if sequence <= stable]:
             del self._wanted[digest]
+
+    def _drop(self, digest: bytes) -> None:
+        self.bytes_held -= len(self._held.pop(digest)[1])

@@ -261,7 +261,9 @@ class Replica:
     # Blocks and checkpoints (4.3)
 
     def _settle(self) -> None:
-        """Deliver what is decided, in order; then set the timers to what the state calls for."""
+        """Lead a view or deliver what is now due; then set the timers as the state calls for."""
+        if self._views.lead():
+            self._entered()
         while (block := self._next_block()) is not None:
             payload, certificate = block.payload, block.certificate
             if self._ordering.payloads.get(certificate.digest) is None:
@@ -340,17 +342,15 @@ class Replica:
         self._on_views()
 
     def _on_views(self) -> None:
-        """Join a view change early, or lead one; returns after the first that applies."""
+        """Join a view change early."""
         view = self._views.early()
         if view is not None:
             self._start_view_change(view)
-            return
-        if self._views.lead():
-            self._entered()
 
     def _entered(self) -> None:
         self._timers.cancel(TimerName.VIEW)
         self._outbox.forget(self.view, self._checkpoints.low)
+        self._ordering.release()
         self._ordering.resume()
 
     # Status and catching up
@@ -422,6 +422,7 @@ class Replica:
                     decided[entry.sequence] = entry
                     self._ordering.recall_certificate(entry)
         self._forget()
+        self._ordering.release()
         blocks: list[Block] = []
         while (proof := decided.get(self.delivered + len(blocks) + 1)) is not None:
             decided_payload = payloads.get(proof.digest)

@@ -155,12 +155,18 @@ class ViewChanges:
         return count >= self._verifier.validators.quorum
 
     def lead(self) -> bool:
-        """As primary of the view we asked for, start it once a quorum has asked; whether we did."""
+        """As primary of the view we asked for, start it once a quorum has asked; whether we did.
+
+        A view change counts once we have the payloads that it claims as prepared. A faulty replica
+        may hold a certificate for bytes that nobody else kept; a view with it would stand still.
+        """
         view = self._ordering.view
         if self._ordering.active or self._ordering.primary != self._outbox.me:
             return False
         supporting = tuple(
-            item for _, item in sorted(self._heard.items()) if item.message.view == view
+            item
+            for _, item in sorted(self._heard.items())
+            if item.message.view == view and self._obtain(item)
         )
         if len(supporting) < self._verifier.validators.quorum:
             return False
@@ -194,6 +200,11 @@ class ViewChanges:
     def recall_new_view(self, envelope: Envelope, body: NewView) -> None:
         """Enter again the view of a journaled NewView."""
         self._enter(envelope, body, plan(body.view, body.view_changes))
+
+    def _obtain(self, item: SignedViewChange) -> bool:
+        """Whether we have every payload of its certificates; what is missing is asked for."""
+        here = [self._ordering.obtain(proof, item.sender) for proof in item.message.prepared]
+        return all(here)
 
     def _enter(self, envelope: Envelope, body: NewView, chosen: Plan) -> None:
         if body.view > self._ordering.view:

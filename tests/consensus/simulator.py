@@ -34,6 +34,7 @@ LIMITS = Limits(
     view_timeout_ms_max=5_000,
     status_ms=100,
     status_idle_ms=1_000,
+    payload_bytes_max=227,  # so small that a greedy traitor reaches it
 )
 STEPS = 2_500  # events until everything heals
 HEALED_MS_MAX = 60_000  # a dozen of the longest view timeouts
@@ -97,10 +98,15 @@ class Member:
 
 
 class Simulation:
-    """One run. `traitors` None draws up to f of them."""
+    """One run. `traitors` None draws up to f of them, `mood` "" draws theirs."""
 
     def __init__(
-        self, seed: int, n: int = 4, steps: int = STEPS, traitors: int | None = None
+        self,
+        seed: int,
+        n: int = 4,
+        steps: int = STEPS,
+        traitors: int | None = None,
+        mood: str = "",
     ) -> None:
         self.rng = random.Random(seed)
         self.seed = seed
@@ -118,7 +124,7 @@ class Simulation:
         names = [seat.id for seat in validators.validators]
         count = self.rng.randint(0, validators.f) if traitors is None else traitors
         liars = sorted(self.rng.sample(names, count))
-        self.plot = Plot(validators, liars, self.rng)
+        self.plot = Plot(validators, liars, self.rng, mood)
         self.judge = Judge(validators, liars)
         self.members = {name: self._member(i, name) for i, name in enumerate(names)}
         self.honest = [m for name, m in self.members.items() if name not in self.plot.traitors]

@@ -4,6 +4,7 @@ import pytest
 
 from consensus.certificate import REMEMBERED_MAX, Verifier
 from consensus.event import Limits
+from consensus.journal import Held
 from consensus.message import (
     Commit,
     Prepare,
@@ -76,6 +77,47 @@ def test_payloads_beyond_their_bytes_are_refused_until_a_checkpoint() -> None:
 
     assert cluster[1].replica._ordering.payloads.bytes_held == 8
     assert [rejected.code for rejected in cluster[1].rejected] == ["consensus.payloads_full"]
+
+
+def test_payloads_that_never_prepare_leave_room_for_the_next_views_primaries() -> None:
+    """Proposals of a view that is over do not count: one faulty primary stops nobody for good."""
+    payload_bytes = 64
+    cluster = Cluster(limits=Limits(window=8, payload_bytes_max=8 * payload_bytes))
+    cluster.kill(0)
+    for receiver in (1, 2, 3):
+        for sequence in range(1, 9):  # to each another one, so that no quorum agrees
+            payload = bytes([receiver, sequence]) * (payload_bytes // 2)
+            proposal = PrePrepare(0, sequence, payload_digest(payload))
+            cluster.inject(0, receiver, proposal, payload)
+    cluster.run()
+
+    cluster.wait_for(requests=True)
+    cluster.pass_time(3_000)
+    cluster.propose(b"honest")
+
+    for node in cluster.nodes[1:]:
+        assert node.payloads == [b"honest"]
+        assert node.replica.view == 1
+        assert node.rejected == []
+    assert not [entry for entry in cluster[1].replica.entries() if isinstance(entry, Held)]
+
+
+def test_payloads_that_never_prepared_are_dropped_again_after_a_restart() -> None:
+    """The journal may still hold those of an earlier view; memory and the next journal do not."""
+    cluster = Cluster()
+    cluster.lost = lambda _s, _r, envelope: isinstance(envelope.body, Prepare)
+    cluster.propose(b"never prepared")
+    cluster.kill(0)
+    cluster.wait_for(requests=True)
+    cluster.pass_time(3_000)
+    cluster[2].sync()
+
+    cluster.kill(2)
+    cluster.restart(2)
+
+    assert cluster[2].replica.view == 1
+    assert Held(1, b"never prepared") in cluster[2].entries()
+    assert cluster[2].replica._ordering.payloads.bytes_held == 0
 
 
 def test_verified_statements_are_remembered_up_to_a_bound() -> None:

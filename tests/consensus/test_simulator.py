@@ -22,6 +22,20 @@ def test_larger_sets_keep_every_promise(n: int) -> None:
     assert report.height > 0
 
 
+def test_a_greedy_primary_stops_nobody() -> None:
+    """A traitor that fills every window with proposals that never prepare costs its views only."""
+    refused: set[str] = set()
+    for seed in range(1, 6):
+        simulation = Simulation(seed, traitors=1, mood="greedy")
+
+        report = simulation.run()
+
+        assert report.height > 0
+        for member in simulation.honest:
+            refused.update(rejected.code for rejected in member.node.rejected)
+    assert "consensus.payloads_full" in refused
+
+
 def test_two_traitors_of_four_are_caught_forking() -> None:
     """Beyond f the checks fail: the simulator can see a fork."""
     violations = []

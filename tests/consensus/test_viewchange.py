@@ -197,24 +197,57 @@ def test_two_new_views_for_one_view_are_evidence() -> None:
     assert cluster[3].replica.active
 
 
-def test_a_payload_named_by_a_certificate_only_is_fetched_from_its_signers() -> None:
+def test_a_payload_named_by_a_certificate_only_is_fetched_from_primary_and_signers() -> None:
     """A17 (besu#6613): no vote before the payload is here; then the view goes on."""
     cluster = Cluster()
     cluster.lost = lambda _s, _r, _e: True
     cluster.inject(1, 3, new_view(1, CLAIMS, RIGHT))
     assert cluster.sent_by(3, Prepare) == []
     assert [(r, e.body) for s, r, e in cluster.sent if isinstance(e.body, PayloadRequest)] == [
-        ("v00", PayloadRequest(ONE))
+        ("v01", PayloadRequest(ONE))
     ]
 
-    cluster.pass_time(1_000)  # the first signer stays silent, so the others are asked in turn
+    cluster.pass_time(1_000)  # the primary stays silent, so the signers are asked in turn
     asked = [r for s, r, e in cluster.sent if isinstance(e.body, PayloadRequest)]
     cluster.inject(1, 3, PayloadReply(ONE), b"two")
     cluster.inject(1, 3, PayloadReply(ONE), b"one")
 
-    assert asked == ["v00", "v00", "v01"]
+    assert asked == ["v01", "v01", "v00"]
     assert cluster[3].rejected[-1].code == "consensus.payload_mismatch"
     assert {envelope.body for envelope in cluster.sent_by(3, Prepare)} == {Prepare(1, 1, ONE)}
+
+
+def test_a_view_change_counts_at_the_new_primary_once_its_payloads_are_there() -> None:
+    """It asks the sender of the view change, who prepared them, before it starts the view."""
+    cluster = Cluster()
+    cluster.lost = lambda _s, _r, _e: True
+    for sender in (0, 2):
+        message = ViewChange(1, None, (prepared(0, 1, b"one", (0, 2, 3)),))
+        cluster.inject(sender, 1, message)
+    asked = [(r, e.body) for _, r, e in cluster.sent if isinstance(e.body, PayloadRequest)]
+    before = cluster.sent_by(1, NewView)
+
+    cluster.inject(0, 1, PayloadReply(ONE), b"one")
+
+    assert asked == [("v00", PayloadRequest(ONE))]
+    assert before == []
+    assert cluster[1].replica.active
+    assert {e.body.view for e in cluster.sent_by(1, NewView) if isinstance(e.body, NewView)} == {1}
+
+
+def test_a_certificate_whose_payload_nobody_gives_does_not_hold_up_the_view() -> None:
+    """Its holder alone knows the bytes and keeps them; the view starts without its view change."""
+    cluster = Cluster()
+    cluster.kill(3)
+    kept = prepared(0, 1, b"kept secret", (0, 1, 3))  # honest voters dropped what never prepared
+    cluster.inject(3, 1, ViewChange(1, None, (kept,)))
+    cluster.wait_for(requests=True)
+
+    cluster.pass_time(3_000)
+    cluster.propose(b"one")
+
+    assert [node.replica.view for node in cluster.nodes[:3]] == [1, 1, 1]
+    assert [node.payloads for node in cluster.nodes[:3]] == [[b"one"]] * 3
 
 
 def test_a_commit_in_a_new_view_needs_a_quorum_of_that_view() -> None:
@@ -254,6 +287,7 @@ def test_the_new_primary_goes_on_above_the_proposals_of_its_new_view() -> None:
     for sender in (0, 2):
         certificate = prepared(0, 2, b"two", (0, 2, 3))
         cluster.inject(sender, 1, ViewChange(1, None, (certificate,)))
+    cluster.inject(0, 1, PayloadReply(TWO), b"two")
 
     cluster.event(1, Propose(b"three"))
 

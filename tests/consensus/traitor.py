@@ -22,7 +22,9 @@ from consensus.message import (
 from tests.consensus.node import CHAIN, KEYS
 from vm.quorum import ValidatorSet
 
-MOODS = ("two-faced", "silent", "dead", "forgetful", "restless", "mad")
+MOODS = ("two-faced", "silent", "dead", "forgetful", "restless", "greedy", "mad")
+GREEDY_PROPOSALS = 8  # a full window
+GREED_BYTES = (120, 60, 30, 16)  # together one less than the simulator has room for
 
 
 class Plot:
@@ -30,16 +32,19 @@ class Plot:
 
     two-faced: proposals, votes and new views differ for each half of the honest. silent: sends
     nothing to one half. dead: sends nothing. forgetful: view changes deny what was prepared.
-    restless: asks for the next view all the time. mad: now one, now another, and also votes for
-    headers that nobody executed.
+    restless: asks for the next view all the time. greedy: fills the window with long proposals,
+    other ones for each replica, so that they take room and never prepare. mad: now one, now
+    another, and also votes for headers that nobody executed.
     """
 
-    def __init__(self, validators: ValidatorSet, traitors: list[str], rng: random.Random) -> None:
+    def __init__(
+        self, validators: ValidatorSet, traitors: list[str], rng: random.Random, mood: str = ""
+    ) -> None:
         self.traitors = traitors
         self._rng = rng
         honest = [seat.id for seat in validators.validators if seat.id not in traitors]
         self._other_half = set(rng.sample(honest, len(honest) // 2))
-        self._mood = rng.choice(MOODS) if traitors else ""
+        self._mood = mood or rng.choice(MOODS)
         self._keys = {seat.id: KEYS[i] for i, seat in enumerate(validators.validators)}
         self._variants: dict[tuple[int, int], bytes] = {}  # other digest by view and sequence
 
@@ -53,6 +58,9 @@ class Plot:
         if mood == "dead" or (mood == "silent" and there):
             return
         match envelope.body:
+            case PrePrepare(view, sequence) if mood == "greedy" and envelope.payload is not None:
+                for n in range(sequence, sequence + GREEDY_PROPOSALS):
+                    yield self._filling(sender, receiver, PrePrepare(view, n, b""))
             case ViewChange() as body if mood == "forgetful" or there:
                 yield self._sign(sender, replace(body, prepared=()))
             case NewView() as body if there and body.pre_prepares:
@@ -83,6 +91,12 @@ class Plot:
         return replace(
             body, pre_prepares=(*body.pre_prepares[:-1], SignedPrePrepare(bent, signature))
         )
+
+    def _filling(self, sender: str, receiver: str, body: PrePrepare) -> Envelope:
+        commas = int(receiver[1:]) + 1
+        payload = b"!" * (GREED_BYTES[body.sequence % 4] - commas) + b"," * commas
+        filled = replace(body, digest=payload_digest(payload))
+        return replace(self._sign(sender, filled), payload=payload)
 
     def _sign(self, sender: str, body: Body) -> Envelope:
         signature = self._keys[sender].sign(signing_digest(CHAIN, body))
