@@ -40,6 +40,11 @@ class Checkpoints:
         return 0 if self.stable is None else self.stable.height
 
     @property
+    def header(self) -> Digest:
+        """Our header at the executed height."""
+        return self._headers[self.executed]
+
+    @property
     def known(self) -> int:
         """Height of the newest certificate that we have verified."""
         return self.low if self._ahead is None else max(self.low, self._ahead.height)

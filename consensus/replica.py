@@ -101,6 +101,7 @@ class Replica:
         self._limits = limits
         self._waiting = False
         self._unexecuted: dict[int, Block] = {}
+        self._certified = 0 if start.stable is None else start.stable.height  # newest reported
         self._resting = False  # whether the status timer runs at its idle period
         self._attempt = 0  # status periods, to turn among the holders of a payload
         self._outbox = Outbox(chain, me, sign)
@@ -159,6 +160,7 @@ class Replica:
         try:
             for block in self._recall_all(entries):
                 self._deliver(block)
+            self._complete_store()
             self._ordering.resume()
             self._broadcast_status()
             self._settle()
@@ -293,11 +295,16 @@ class Replica:
         low = self._checkpoints.low
         wanted = self._checkpoints.execute(height, header)
         del self._unexecuted[height]
-        if wanted and self._outbox.said(Checkpoint.TAG, 0, height) is None:
-            said = self._outbox.say(Checkpoint(height, header))
-            self._checkpoints.vote(self.me, height, header, said.signature)
+        if wanted:
+            self._say_checkpoint(height, header)
         self._checkpoints.settle(height)
         self._stabilise(low)
+        self._certify()
+
+    def _say_checkpoint(self, height: int, header: Digest) -> None:
+        if self._outbox.said(Checkpoint.TAG, 0, height) is None:
+            said = self._outbox.say(Checkpoint(height, header))
+            self._checkpoints.vote(self.me, height, header, said.signature)
 
     def _on_checkpoint(self, envelope: Envelope, body: Checkpoint) -> None:
         low = self._checkpoints.low
@@ -323,9 +330,16 @@ class Replica:
         stable = self.stable
         if stable is not None and stable.height > before:
             self._outbox.persist(Stable(stable))
-            self._outbox.put(Certified(stable))
+            self._certify()
             self._forget()
             self._ordering.resume()
+
+    def _certify(self) -> None:
+        """Report the stable checkpoint once our execution is there; again if the store lost it."""
+        stable = self.stable
+        if stable is not None and self._certified < stable.height <= self.executed:
+            self._certified = stable.height
+            self._outbox.put(Certified(stable))
 
     def _forget(self) -> None:
         low = self._checkpoints.low
@@ -430,6 +444,12 @@ class Replica:
                 break  # it was decided, but its payload had yet to come
             blocks.append(Block(decided_payload, proof))
         return blocks
+
+    def _complete_store(self) -> None:
+        """Do what a crash between store and journal left undone, either being ahead."""
+        self._certify()
+        if self.executed > self._checkpoints.known:
+            self._say_checkpoint(self.executed, self._checkpoints.header)
 
     def _recall(self, envelope: Envelope) -> None:
         """Take back one message: what we said binds us still."""

@@ -2,9 +2,11 @@
 
 import pytest
 
-from consensus.event import Executed, Propose
-from consensus.message import Commit, Prepare, PrePrepare
+from consensus.event import Certified, Deliver, Executed, Propose
+from consensus.journal import Entry, Said, frame
+from consensus.message import Checkpoint, Commit, Prepare, PrePrepare
 from tests.consensus.cluster import Cluster
+from tests.consensus.node import GENESIS_HEADER, execute
 
 
 @pytest.mark.parametrize("n", range(4, 17))
@@ -96,6 +98,77 @@ def test_executing_a_height_differently_after_a_restart_halts_the_replica() -> N
 
     assert cluster[1].halted == "execution of height 1 gave another header than before"
     assert cluster[1].step(Propose(b"two")) == []
+
+
+def test_a_checkpoint_never_said_before_a_crash_is_said_after_it() -> None:
+    """The store may be ahead of the journal: a block is there, the vote for its header is not."""
+    cluster = Cluster()
+    cluster.lost = lambda _s, _r, envelope: isinstance(envelope.body, Checkpoint)
+    cluster.propose(b"one")
+    for i in (0, 1):  # without their votes there is no quorum of four
+        cluster[i].flush()
+        cluster[i].disk.journal = bytearray(
+            b"".join(frame(entry) for entry in cluster[i].entries() if not _is_checkpoint(entry))
+        )
+        cluster.kill(i)
+
+    cluster.lost = lambda _s, _r, _e: False
+    for i in (0, 1):
+        cluster.restart(i)
+    cluster.pass_time(10_000)
+
+    for node in cluster.nodes:
+        assert node.payloads == [b"one"]
+        assert node.replica.stable is not None
+
+
+def test_a_certificate_that_the_store_lost_is_reported_again_after_a_restart() -> None:
+    """Its write was never synced, but the journal knows the stable checkpoint."""
+    cluster = Cluster()
+    cluster.propose(b"one")
+    for i in range(4):
+        cluster[i].sync()
+        cluster.kill(i)
+        assert cluster[i].disk.stable is None
+    certified = []
+    for i in range(4):
+        cluster.restart(i)
+        certified.append(cluster[i].disk.stable)
+
+    assert [None if c is None else c.height for c in certified] == [1, 1, 1, 1]
+
+
+def test_a_restored_certificate_is_reported_once_the_store_is_at_its_height() -> None:
+    """Not before: a client is shown the certificate of a block that is there."""
+    cluster = Cluster()
+    cluster.propose(b"one")
+    cluster[1].sync()
+    cluster[1].crash()
+    first = cluster[1].recover()
+    deliveries = [effect for effect in first if isinstance(effect, Deliver)]
+
+    effects = cluster[1].step(Executed(1, execute(GENESIS_HEADER, 1, b"one")))
+
+    assert len(deliveries) == 1
+    assert not [effect for effect in first if isinstance(effect, Certified)]
+    assert [e.certificate.height for e in effects if isinstance(e, Certified)] == [1]
+
+
+def test_a_certificate_that_the_store_kept_is_not_reported_again() -> None:
+    """A restart without loss has nothing to tell."""
+    cluster = Cluster()
+    cluster.propose(b"one")
+    cluster[1].flush()
+    cluster[1].sync()
+    cluster[1].crash()
+
+    effects = cluster[1].recover()
+
+    assert not [effect for effect in effects if isinstance(effect, Certified)]
+
+
+def _is_checkpoint(entry: Entry) -> bool:
+    return isinstance(entry, Said) and isinstance(entry.envelope.body, Checkpoint)
 
 
 def test_a_payload_proposed_again_survives_a_restart_between_two_stores() -> None:
