@@ -11,12 +11,15 @@ who registers a rival's update as a model does not open it; a trainer who submit
 another's update does not close or delete it. A blob that is not here gives no rights here.
 """
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from fl.rounds import open_tasks
 from fl.spec import PARAMETERS_MAX
+from fl.trace import origin, origin_digest
 from fl.weights import update_size
 from node.validator.chain import Chain
 from node.validator.store import BlockRow
@@ -31,8 +34,10 @@ UPDATES_MAX = 100_000  # update blobs under custody at one time; the oldest is d
 BROUGHT_MAX = 8  # newest blobs of one member; past that the oldest goes unless a record keeps it
 MODEL_BYTES_MAX = 4 * PARAMETERS_MAX + 64 * 1024  # int32 weights and a header
 
+_UpdateKey: TypeAlias = tuple[str, Digest]  # blob and origin
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, order=True)
 class _Held:
     """The round that decides who reads an update's blob."""
 
@@ -48,12 +53,14 @@ class Custody:
         self._chain = chain
         self._origin_of = origin_of
         self._models: set[str] = set()  # addresses that models' records name
-        self._updates: OrderedDict[tuple[str, Digest], _Held] = OrderedDict()  # by blob and origin
+        self._updates: OrderedDict[_UpdateKey, _Held] = OrderedDict()
+        self._of_round: dict[_Held, dict[_UpdateKey, None]] = {}
+        self._ended: list[tuple[int, _Held]] = []  # heap: when a round's retention is over, in ms
         self._brought: dict[str, OrderedDict[str, None]] = {}
         self._dropped: list[str] = []
         for key in chain.store.keys(Model.KIND, (), 2):
             self._note(key)
-        self._recall(has)
+        self._recall()
 
     def learn(self, height: int) -> None:
         """Take in what the block at `height` wrote."""
@@ -126,10 +133,10 @@ class Custody:
         gone: list[str] = []
         while self._ended and self._ended[0][0] <= time_ms:
             _, ended = heapq.heappop(self._ended)
-            for address in list(self._of_round.get(ended, ())):
-                is_model = self._is_model(address)
-                self._forget(address)
-                if not is_model:
+            for key in list(self._of_round.get(ended, ())):
+                address, found = key
+                self._forget(key)
+                if self._origin_of(address) == found:  # else the file is another's
                     gone.append(address)
         dropped, self._dropped = self._dropped, []
         return gone + [address for address in dropped if not self._wanted(address)]
@@ -147,73 +154,66 @@ class Custody:
         found = self._origin_of(address)
         return None if found is None else self._updates.get((address, found))
 
-    def _recall(self, has: Callable[[str], bool]) -> None:
-        """Take in the updates of the past, oldest first; not what went long ago."""
-        found: list[tuple[_Held, str]] = []
+    def _recall(self) -> None:
+        """Take in the updates of the past, oldest first; not what is gone already."""
         now_ms = self._chain.head.time_ms
-        due_ms: dict[_RoundKey, int | None] = {}
-        for key in self._chain.store.keys(Update.KIND, (), 3):
-            update = unpack(Update, self._read(key), VALUE_BYTES_MAX)
-            held = _Held(update.height, update.task, update.round)
-            if held.key not in due_ms:
-                due_ms[held.key] = self._due_ms(*held.key)
-            due = due_ms[held.key]
-            if due is None or due > now_ms or has(update.blob):
-                found.append((held, update.blob))
-        for held, address in sorted(found):
-            self._hold(address, held)
-        self._ended = [(due, key) for key, due in due_ms.items() if due is not None]
+        due_ms: dict[_Held, int | None] = {}
+        found: list[tuple[int, _UpdateKey, _Held]] = []
+        for name in self._chain.store.keys(Update.KIND, (), 3):
+            update = unpack(Update, self._read(name), VALUE_BYTES_MAX)
+            key, held = _claim(update)
+            if held not in due_ms:
+                due_ms[held] = self._due_ms(held)
+            due = due_ms[held]
+            if due is None or due > now_ms or self._origin_of(update.blob) == key[1]:
+                found.append((update.height, key, held))
+        self._ended = [(due, held) for held, due in due_ms.items() if due is not None]
         heapq.heapify(self._ended)
+        for _, key, held in sorted(found):
+            self._hold(key, held)
 
-    def _due_ms(self, task: str, number: int) -> int | None:
+    def _due_ms(self, held: _Held) -> int | None:
         """When the retention of a round's updates is over; None while the round goes on."""
         state = self._chain.state()
-        rnd = state.require(Round, task, number)
+        rnd = state.require(Round, held.task, held.round)
         if rnd.phase not in (RoundPhase.CLOSED, RoundPhase.FAILED):
             return None
-        return rnd.deadline_ms + state.require(Task, task).terms.retention_ms
+        return rnd.deadline_ms + state.require(Task, held.task).terms.retention_ms
 
     def _note(self, key: bytes) -> None:
         match decode(key):
             case (Model.KIND, *_):
-                model = unpack(Model, self._read(key), VALUE_BYTES_MAX)
-                since = 0 if model.task is not None else model.created_height
-                self._models[model.weights] = min(since, self._models.get(model.weights, since))
-                self._named(model.weights)
+                self._models.add(unpack(Model, self._read(key), VALUE_BYTES_MAX).weights)
             case (Update.KIND, *_):
-                update = unpack(Update, self._read(key), VALUE_BYTES_MAX)
-                self._hold(update.blob, _Held(update.height, update.task, update.round))
+                self._hold(*_claim(unpack(Update, self._read(key), VALUE_BYTES_MAX)))
             case (Round.KIND, str(task), int(number)):
-                due_ms = self._due_ms(task, number)
+                held = _Held(task, number)
+                due_ms = self._due_ms(held)
                 if due_ms is not None:
-                    heapq.heappush(self._ended, (due_ms, (task, number)))
+                    heapq.heappush(self._ended, (due_ms, held))
 
     def _read(self, key: bytes) -> bytes:
         data = self._chain.store.read(self._chain.head.root, key)
         assert data is not None, "a key that a block wrote has a value"
         return data
 
-    def _hold(self, address: str, held: _Held) -> None:
-        before = self._updates.get(address)
-        if before is None or held < before:
-            if before is not None:
-                self._of_round[before.key].pop(address)
-            self._updates[address] = held
-            self._of_round.setdefault(held.key, {})[address] = None
-        self._named(address)
+    def _hold(self, key: _UpdateKey, held: _Held) -> None:
+        self._updates[key] = held
+        self._of_round.setdefault(held, {})[key] = None
         if len(self._updates) > UPDATES_MAX:
             oldest = next(iter(self._updates))
             self._forget(oldest)
-            self._dropped.append(oldest)
+            self._dropped.append(oldest[0])
 
-    def _forget(self, address: str) -> None:
+    def _forget(self, key: _UpdateKey) -> None:
         """The update is no longer under custody."""
-        held = self._updates.pop(address)
-        others = self._of_round[held.key]
-        del others[address]
+        held = self._updates.pop(key)
+        others = self._of_round[held]
+        del others[key]
         if not others:
-            del self._of_round[held.key]
+            del self._of_round[held]
 
-    def _named(self, address: str) -> None:
-        for unnamed in self._unnamed.values():
-            unnamed.pop(address, None)
+
+def _claim(update: Update) -> tuple[_UpdateKey, _Held]:
+    """The blob and origin that a record names, and the round that it stands in."""
+    return (update.blob, origin_digest(origin(update))), _Held(update.task, update.round)

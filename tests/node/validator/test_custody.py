@@ -450,3 +450,55 @@ def test_an_aggregate_is_open_to_all_whoever_named_it_before(registry: Registry)
     for later in range(height + 1, registry.network.chain.head.height + 1):
         registry.custody.learn(later)
     assert registry.readers(result) == EVERYBODY
+
+
+def test_looking_for_what_is_due_costs_nothing_until_something_is(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs on the event loop every few seconds, whatever number of updates is held."""
+    registry.submit(A=BLOB, B=address("y"), C=address("z"), D=address("w"))
+    registry.pass_time()
+    registry.expect(RoundPhase.FAILED)
+
+    def never() -> None:
+        raise AssertionError("the state was read")
+
+    monkeypatch.setattr(registry.network.chain, "state", never)
+
+    assert registry.due() == []
+
+
+def test_a_restart_forgets_what_went_and_remembers_what_must_still_go(registry: Registry) -> None:
+    """Of updates whose retention is over, only those still on the disk are under custody."""
+    registry.submit(A=BLOB, B=address("y"), C=address("z"), D=address("w"))
+    run_out(registry)
+    for blob in "yzw":
+        del registry.origins[address(blob)]
+
+    registry.custody = Custody(registry.network.chain, registry.origins.get)
+
+    assert len(registry.custody._updates) == 1
+    assert registry.due() == [BLOB]
+    assert not registry.custody._updates
+    assert not registry.custody._of_round
+    assert not registry.custody._ended
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_past_the_bound_the_oldest_update_goes(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    """Not the alphabetically first, which a restart that reads the store in its order would drop."""
+    monkeypatch.setattr("node.validator.custody.UPDATES_MAX", 3)
+    registry.submit(D=BLOB)
+    registry.submit(C=address("y"))
+    registry.submit(B=address("z"))
+
+    if restarted:
+        monkeypatch.setattr("node.validator.custody.UPDATES_MAX", 2)
+        registry.custody = Custody(registry.network.chain, registry.origins.get)
+    else:
+        registry.submit(A=address("w"))
+
+    assert registry.due() == [BLOB]
+    assert len(registry.custody._updates) == (2 if restarted else 3)
