@@ -339,6 +339,30 @@ def test_a_steward_brings_models_up_to_their_bound(registry: Registry) -> None:
     assert registry.custody.may_write(steward, BLOB, MODEL_BYTES_MAX)
 
 
+def test_a_tasks_verifier_brings_the_very_update_that_it_passes(registry: Registry) -> None:
+    """A trainer's own validator may keep it from the others; a verifier then brings it to them.
+
+    Only what a record of the round names, of the size that it says, after submissions; and in
+    pieces of a chunk once that size was right.
+    """
+    may_write = registry.custody.may_write
+    verifier, stranger = registry.member(f"{B}.verifier"), registry.member(f"{B}.admin")
+    registry.submit(A=BLOB, B=address("y"), C=address("z"))
+    del registry.origins[BLOB]  # this validator was never given it
+    registry.expect(RoundPhase.SUBMIT)
+    assert not may_write(verifier, BLOB, BLOB_BYTES)
+
+    registry.submit(D=address("w"))
+
+    assert not may_write(verifier, BLOB, CHUNK_BYTES)
+    assert not may_write(verifier, BLOB, BLOB_BYTES + 1)
+    assert not may_write(verifier, address("v"), BLOB_BYTES)
+    assert not may_write(stranger, BLOB, BLOB_BYTES)
+    assert may_write(verifier, BLOB, BLOB_BYTES)
+    assert may_write(verifier, BLOB, CHUNK_BYTES)
+    assert not may_write(verifier, BLOB, CHUNK_BYTES + 1)
+
+
 @pytest.mark.parametrize("role", ["verifier", "validator", "admin"])
 def test_others_bring_nothing(registry: Registry, role: str) -> None:
     """Who makes neither models nor updates cannot fill a validator's disk."""
@@ -488,7 +512,7 @@ def test_a_restart_forgets_what_went_and_remembers_what_must_still_go(registry: 
 def test_past_the_bound_the_oldest_update_goes(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, restarted: bool
 ) -> None:
-    """Not the alphabetically first, which a restart that reads the store in its order would drop."""
+    """Not the alphabetically first, as a restart reads them from the store."""
     monkeypatch.setattr("node.validator.custody.UPDATES_MAX", 3)
     registry.submit(D=BLOB)
     registry.submit(C=address("y"))
