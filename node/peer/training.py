@@ -227,16 +227,21 @@ class Verifier:
         verdicts = await asyncio.to_thread(
             _judge_all, stage, base, rows.take(parts.scoring), updates, mine, blobs
         )
-        await self._submit(verdicts)
+        await self._submit(verdicts, blobs)
         for update in updates:
             await self._exchange.forget(update.blob)
 
-    async def _submit(self, verdicts: list[SubmitVerdict]) -> None:
-        """Submit all, each to its end; then raise the first refusal, so that it is tried again."""
+    async def _submit(self, verdicts: list[SubmitVerdict], blobs: dict[str, bytes]) -> None:
+        """Submit all, each to its end; then raise the first refusal, so that it is tried again.
+
+        Before an update is passed, f + 1 validators hold it: what is accepted can be aggregated.
+        """
         refusals: list[Refused] = []
 
         async def submit(verdict: SubmitVerdict) -> None:
             try:
+                if verdict.decision is Decision.PASS:
+                    await self._exchange.bring(blobs[verdict.organisation])
                 await self._submitter.submit("learning.verdict", verdict)
             except Refused as refused:
                 refusals.append(refused)

@@ -55,6 +55,8 @@ class Town:
     blobs: dict[str, bytes] = field(default_factory=lambda: {BASE_ADDRESS: BASE})
     time_ms: int = 0
     loads: int = 0
+    brought: list[str] = field(default_factory=list)
+    refusing: set[str] = field(default_factory=set)  # addresses that too few validators take
     forgotten: list[str] = field(default_factory=list)
     submitted: list[object] = field(default_factory=list)
 
@@ -150,6 +152,9 @@ class _Shelf:
 
     async def bring(self, content: bytes) -> str:
         address, _ = summarise([content])
+        if address in self.town.refusing:
+            raise Refused("blob.too_few_copies", "expected 2 validators to take it, found 1")
+        self.town.brought.append(address)
         self.town.blobs[address] = content
         return address
 

@@ -247,6 +247,39 @@ def test_a_refused_verdict_does_not_take_the_others_with_it(tmp_path: Path) -> N
     assert set(verdicts(town, 1)) == {"hospital-2", "hospital-3", "hospital-4"}
 
 
+def test_an_update_passes_only_once_enough_validators_hold_it(tmp_path: Path) -> None:
+    """A trainer's own validator may refuse all others, and each round would end without quorum.
+
+    So who passes an update has it where an honest validator can get it, or does not pass it.
+    """
+    town = submitted(tmp_path)
+    blobs = {n: town.chain.get(Update, TASK, 1, organisation(n)).blob for n in (2, 3, 4)}
+    town.brought.clear()
+    town.refusing = {blobs[3]}
+
+    assert code_of(town.verifier(1).work(TASK)) == "blob.too_few_copies"
+    assert set(verdicts(town, 1)) == {"hospital-2", "hospital-4"}
+    assert sorted(town.brought) == sorted([blobs[2], blobs[4]])
+    town.refusing.clear()
+    run(town.verifier(1).work(TASK))
+
+    assert blobs[3] in town.brought
+    assert verdicts(town, 1)["hospital-3"].decision is Decision.PASS
+
+
+def test_an_update_that_fails_is_brought_nowhere(tmp_path: Path) -> None:
+    """Nobody needs its bytes: it is not aggregated."""
+    town = submitted(tmp_path)
+    blob = town.chain.get(Update, TASK, 1, "hospital-3").blob
+    town.blobs[blob] = bytes(len(town.blobs[blob]))
+    town.brought.clear()
+
+    run(town.verifier(1).work(TASK))
+
+    assert len(town.brought) == 2
+    assert blob not in town.brought
+
+
 def test_a_poisoned_update_is_failed_by_its_norm(tmp_path: Path) -> None:
     """A sign flip, scaled up, is named for what it is by every verifier."""
     town = opened(tmp_path)
