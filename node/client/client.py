@@ -6,11 +6,8 @@ peers and the auditor; it needs neither LevelDB nor numpy nor torch.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Self, TypeVar
 
 import aiohttp
@@ -20,9 +17,19 @@ from node.api.admission import ADMITTED, Admission
 from node.api.problem import PROBLEM_BYTES_MAX, read_body, read_problem
 from node.api.resource import BY_RECORD, Key
 from node.api.views import LIMIT_MAX, EventView, StatusView
-from node.client.reply import LookupBody, PageBody, ProofBody, Reply, read_admissions, read_base64
+from node.client.reply import (
+    LookupBody,
+    Outcome,
+    PageBody,
+    ProofBody,
+    Reply,
+    passes,
+    read_admissions,
+    read_base64,
+    reason,
+)
 from node.client.sse import EventReader
-from vm.block import Header, Receipt, Result
+from vm.block import Header, Receipt
 from vm.encoding import encode
 from vm.genesis import Genesis, check_genesis
 from vm.inclusion import (
@@ -46,42 +53,26 @@ log = structlog.get_logger()
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 
+NEWEST_PATH = "/v1/checkpoints?limit=1"
 CONNECT_TIMEOUT_S = 3  # a validator that is up answers within one
 SILENCE_TIMEOUT_S = 5  # between two parts of an answer, the first after it was computed
 ANSWER_TIMEOUT_S = 60  # for a whole answer: 8 MiB over 1.2 Mbit/s, or somebody who trickles
 EVENTS_TIMEOUT_S = 20  # silence of an event stream, which has a heartbeat every 15
 ANSWER_BYTES_MAX = 8 * 1024 * 1024  # of JSON: a page of 100 large records
+LEARN_S = 2.0  # to hear how high the chain is: a silent node does not hold up the first read
+LEARN_AGAIN_S = 30.0  # a node that was cut off since shows no more than it had
+CATCH_UP_TRIES = 20  # for nodes that are behind, POLL_S apart
 POLL_S = 0.1  # a block takes about that long
 RESEND_S = 2.0  # a validator that has not certified by then may have lost its primary
 RETRY_S = 0.5  # between two rounds over all validators when none answered
-PASSING = (
-    "client.",
-    "mempool.",
-    "disk.",
-    "api.",
-    "node.",
-    "http.",
-)  # refusals that another try may end
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """A proven receipt, and the node's unproven word for it."""
-
-    receipt: Receipt
-    message: str
-
-    def require_applied(self) -> Receipt:
-        """The receipt; raises `Refused` with its code if the transaction failed."""
-        if self.receipt.result is not Result.APPLIED:
-            raise Refused(self.receipt.code, self.message)
-        return self.receipt
 
 
 class Client:
     """Speaks to the validators at `urls`, the one that answered last first.
 
-    Use it as an asynchronous context manager. `distrusted` maps the URL of each node that sent
+    Use it as an asynchronous context manager. What changes is never read below the highest
+    certified height that was proven by anybody; to know one, f + 1 nodes are asked at the first
+    read and from time to time. `distrusted` maps the URL of each node that sent
     something false to the refusal that says what.
     """
 
@@ -92,6 +83,8 @@ class Client:
         self.validators = check_genesis(genesis)
         self.urls = [url.rstrip("/") for url in dict.fromkeys(urls)]
         self.distrusted: dict[str, Refused] = {}
+        self._proven_height = 0
+        self._learned_s: float | None = None  # by the event loop's clock
         if not self.urls or not all(url.startswith(("http://", "https://")) for url in self.urls):
             found = ", ".join(self.urls) or "none"
             raise Refused("client.urls", f"expected http:// or https:// URLs, found {found}")
@@ -104,12 +97,7 @@ class Client:
         self._session = aiohttp.ClientSession(timeout=timeout)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._session is not None, "entered before"
         await self._session.close()
 
@@ -139,6 +127,69 @@ class Client:
                 return accepted
         raise self._worst(refusals)
 
+    async def newest(
+        self,
+        path: str,
+        read: Callable[[Reply], tuple[T, Header]],
+        *,
+        bytes_max: int = ANSWER_BYTES_MAX,
+    ) -> tuple[T, Header]:
+        """Ask for what changes; `read` gives it with the header under which it was proven.
+
+        Raises as `ask` does, and `Refused("client.stale")` if in `CATCH_UP_TRIES` no node shows the
+        height that was proven to us before: whoever is cut off cannot hide what came since.
+        """
+        await self._learn()
+        lowest = self._proven_height
+
+        def read_fresh(reply: Reply) -> tuple[T, Header]:
+            found, header = read(reply)
+            if header.height < lowest:
+                raise Refused(
+                    "client.stale",
+                    f"{reply.url}: expected height {lowest} or later, found {header.height}",
+                )
+            return found, header
+
+        for _ in range(CATCH_UP_TRIES):
+            try:
+                return await self.ask(path, read_fresh, bytes_max=bytes_max)
+            except Refused as refused:
+                if refused.code != "client.stale":
+                    raise
+                stale = refused
+            await asyncio.sleep(POLL_S)
+        raise stale
+
+    async def _learn(self) -> None:
+        """Hear from f + 1 nodes, one of them honest, how high the chain is."""
+        now = asyncio.get_running_loop().time()
+        if self._learned_s is not None and now - self._learned_s < LEARN_AGAIN_S:
+            return
+        self._learned_s = now
+        asked = [asyncio.create_task(self._hear(url)) for url in self.urls]
+        heard = 0
+        try:
+            async with asyncio.timeout(LEARN_S):
+                for answer in asyncio.as_completed(asked):
+                    heard += await answer
+                    if heard > self.validators.f:
+                        return
+        except TimeoutError:
+            return
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _hear(self, url: str) -> bool:
+        """Whether this node showed a certified header, or says that it has none yet."""
+        try:
+            self._read_header(await self._fetch(url, NEWEST_PATH, ANSWER_BYTES_MAX))
+        except Refused as refused:
+            return refused.code == "node.not_ready"
+        return True
+
     def verified(self, reply: Reply, check: Callable[[], T]) -> T:
         """What `check` makes of a reply; if it refuses, the node is noted as not to be trusted."""
         try:
@@ -167,7 +218,7 @@ class Client:
                 return Reply(url, response.status, await read_body(response, bound))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._ask_last(url)
-            raise Refused("client.unreachable", f"{url}: {_reason(error)}") from error
+            raise Refused("client.unreachable", f"{url}: {reason(error)}") from error
 
     def _prefer(self, url: str) -> None:
         """A node that served is asked first from now on: it knows what it told us."""
@@ -180,7 +231,7 @@ class Client:
         self.urls.append(url)
 
     def _worst(self, refusals: Sequence[Refused]) -> Refused:
-        for refused in refusals:
+        for refused in sorted(refusals, key=lambda refused: refused.code != "client.stale"):
             if refused.code != "client.unreachable":
                 return refused
         tried = "; ".join(refused.message for refused in refusals)
@@ -194,7 +245,8 @@ class Client:
 
     async def header(self) -> Header:
         """The newest certified header that the first node to answer has."""
-        return await self.ask("/v1/checkpoints?limit=1", self._read_header)
+        header, _ = await self.newest(NEWEST_PATH, self._read_header)
+        return header
 
     async def header_at(self, height: int) -> Header:
         """The certified header of a height, proven."""
@@ -202,8 +254,13 @@ class Client:
 
     async def record(self, cls: type[R], *key: str | int) -> R | None:
         """The record under `key` at the node's newest certified height, proven; None if absent."""
+        record, _ = await self.record_at(cls, *key)
+        return record
+
+    async def record_at(self, cls: type[R], *key: str | int) -> tuple[R | None, Header]:
+        """As `record`, with the header under which it was proven."""
         path = BY_RECORD[cls].item(key)
-        return await self.ask(path, lambda reply: self._read_record(reply, cls, key))
+        return await self.newest(path, lambda reply: self._read_record(reply, cls, key))
 
     async def records(self, cls: type[R], *prefix: str | int) -> AsyncIterator[R]:
         """Records whose key starts with `prefix`, all but its last part.
@@ -222,18 +279,27 @@ class Client:
 
     async def receipt(self, id: bytes) -> Receipt | None:
         """The certified receipt of a transaction, proven; None while it is pending or unknown."""
-        found = await self.ask(_lookup_path(id), lambda reply: self._read_receipt(reply, id))
+        found = await self.ask(
+            f"/v1/transactions/{id.hex()}", lambda reply: self._read_receipt(reply, id)
+        )
         return None if found is None else found.receipt
 
-    def _read_header(self, reply: Reply) -> Header:
+    def see(self, certified: CertifiedHeader) -> Header:
+        """The header of what was verified; its height is proven to us from now on."""
+        newest = certified.later or certified
+        self._proven_height = max(self._proven_height, newest.header.height)
+        return certified.header
+
+    def _read_header(self, reply: Reply) -> tuple[Header, Header]:
         page = reply.read(PageBody)
         if not page.items:
             raise Refused("node.not_ready", f"{reply.url}: expected a certified block, found none")
 
-        def check() -> Header:
+        def check() -> tuple[Header, Header]:
             certified = unpack(CertifiedHeader, read_base64(page.items[0].proof))
             verify_header(certified, self.chain, self.validators)
-            return certified.header
+            header = self.see(certified)
+            return header, header
 
         return self.verified(reply, check)
 
@@ -247,17 +313,18 @@ class Client:
                 raise Refused(
                     "audit.height", f"expected height {height}, found {certified.header.height}"
                 )
-            return certified.header
+            return self.see(certified)
 
         return self.verified(reply, check)
 
-    def _read_record(self, reply: Reply, cls: type[R], key: Key) -> R | None:
+    def _read_record(self, reply: Reply, cls: type[R], key: Key) -> tuple[R | None, Header]:
         absent = reply.status == 404  # which is proven too
         body = reply.parse(ProofBody) if absent else reply.read(ProofBody)
 
-        def check() -> R | None:
+        def check() -> tuple[R | None, Header]:
             proof = unpack(RecordProof, read_base64(body.proof))
-            return read_record(proof, cls, key, self.chain, self.validators)
+            record = read_record(proof, cls, key, self.chain, self.validators)
+            return record, self.see(proof.certified)
 
         return self.verified(reply, check)
 
@@ -278,11 +345,12 @@ class Client:
                     raise Refused("audit.key", "expected records in order of key, found a repeat")
                 records.append(record)
                 last = proof.key
+                self.see(proof.certified)
             return records, page.next if records else None, last
 
         return self.verified(reply, check)
 
-    def _read_receipt(self, reply: Reply, id: bytes) -> _Outcome | None:
+    def _read_receipt(self, reply: Reply, id: bytes) -> Outcome | None:
         if reply.status == 404:
             return None
         body = reply.read(LookupBody)
@@ -290,10 +358,11 @@ class Client:
         if text is None:
             return None
 
-        def check() -> _Outcome:
+        def check() -> Outcome:
             proof = unpack(TransactionProof, read_base64(text))
             expect_key(verify_transaction(proof, self.chain, self.validators).id, id)
-            return _Outcome(proof.receipt, body.message or "")
+            self.see(proof.certified)
+            return Outcome(proof.receipt, body.message or "")
 
         return self.verified(reply, check)
 
@@ -324,7 +393,7 @@ class Client:
                     self._prefer(url)
                     return outcome.require_applied()
                 refusals.append(refused)
-            answered = [item for item in refusals if item is None or not _passes(item)]
+            answered = [item for item in refusals if item is None or not passes(item)]
             final = next((item for item in answered if item is not None), None)
             if final is not None and None not in answered:
                 raise final
@@ -347,11 +416,11 @@ class Client:
             return None
         return Refused(admission.code, f"{url}: {admission.message}")
 
-    async def _await_receipt(self, url: str, id: bytes, *, patient: bool) -> _Outcome | None:
+    async def _await_receipt(self, url: str, id: bytes, *, patient: bool) -> Outcome | None:
         """Ask one node for the receipt, again and again for RESEND_S if `patient`."""
         for _ in range(round(RESEND_S / POLL_S) if patient else 1):
             try:
-                reply = await self._fetch(url, _lookup_path(id), ANSWER_BYTES_MAX)
+                reply = await self._fetch(url, f"/v1/transactions/{id.hex()}", ANSWER_BYTES_MAX)
                 outcome = self._read_receipt(reply, id)
             except Refused:
                 return None
@@ -385,18 +454,29 @@ class Client:
         """Certified blocks as they come, from the one after `since`; ends only when closed.
 
         It goes on at another node after an interruption. Events are a node's word: they tell when
-        to ask, and what is asked is proven.
+        to ask, and what is asked is proven. A node that claims a height beyond the chain's is not
+        believed at the next one, so heights may come again.
         """
         while True:
             for url in tuple(self.urls):
+                last = since
                 try:
                     async for event in self._stream(url, since):
-                        since = event.height
+                        last = event.height
                         yield event
                 except (aiohttp.ClientError, TimeoutError, OSError, Refused) as error:
                     log.info("events.interrupted", url=url, reason=str(error)[:120])
                     self._ask_last(url)
+                if last is not None and await self._reaches(last):
+                    since = last
             await asyncio.sleep(RETRY_S)
+
+    async def _reaches(self, height: int) -> bool:
+        """Whether the chain is proven to be as high as that."""
+        try:
+            return height <= self._proven_height or height <= (await self.header()).height
+        except Refused:
+            return False
 
     async def _stream(self, url: str, since: int | None) -> AsyncIterator[EventView]:
         assert self._session is not None, "the client is used as a context manager"
@@ -417,17 +497,3 @@ class Client:
                         raise Refused("http.answer", f"{url}: expected heights that only rise")
                     since = event.height
                     yield event
-
-
-def _reason(error: Exception) -> str:
-    """Why nobody answered: the system's words where there are any."""
-    number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number) if number else (str(error) or type(error).__name__)[:120]
-
-
-def _lookup_path(id: bytes) -> str:
-    return f"/v1/transactions/{id.hex()}"
-
-
-def _passes(refused: Refused) -> bool:
-    return refused.code.startswith(PASSING)

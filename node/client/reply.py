@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import os
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,10 +11,19 @@ from pydantic import BaseModel, Field, ValidationError
 from node.api.admission import Admission
 from node.api.problem import parse_problem
 from node.api.views import LIMIT_MAX, SubmitAnswer
+from vm.block import Receipt, Result
 from vm.refusal import Refused
 from vm.shape import NOTE_BYTES_MAX
 
 B = TypeVar("B", bound=BaseModel)
+PASSING = (
+    "client.",
+    "mempool.",
+    "disk.",
+    "api.",
+    "node.",
+    "http.",
+)  # refusals that another try may end
 
 
 class ProofBody(BaseModel):
@@ -61,6 +71,20 @@ class Reply:
             raise Refused("http.answer", f"{self.url}: {where}: {first['msg']}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A proven receipt, and the node's unproven word for it."""
+
+    receipt: Receipt
+    message: str
+
+    def require_applied(self) -> Receipt:
+        """The receipt; raises `Refused` with its code if the transaction failed."""
+        if self.receipt.result is not Result.APPLIED:
+            raise Refused(self.receipt.code, self.message)
+        return self.receipt
+
+
 def read_admissions(reply: Reply) -> list[Admission]:
     """Also where none was admitted, which is a problem document with the same member."""
     answer = reply.parse(SubmitAnswer) if reply.status == 422 else reply.read(SubmitAnswer)
@@ -79,3 +103,14 @@ def read_base64(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise Refused("audit.base64", "expected a proof in standard base64") from None
+
+
+def reason(error: Exception) -> str:
+    """Why nobody answered: the system's words where there are any."""
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number else (str(error) or type(error).__name__)[:120]
+
+
+def passes(refused: Refused) -> bool:
+    """Whether another try may end it."""
+    return refused.code.startswith(PASSING)

@@ -22,6 +22,7 @@ from vm.registry import SetStanding
 from vm.shape import pack
 from vm.state import state_key
 
+NEWEST = "/v1/checkpoints"
 DEAD = "http://127.0.0.1:1"  # nothing listens there
 FIRST_EVENT = (
     b'id: 1\ndata: {"height": 1, "digest": "", "time_ms": 0, "transactions": [], "records": [], '
@@ -163,9 +164,9 @@ def test_a_node_that_went_silent_is_asked_last_from_then_on(
             node.prompt = True
             for _ in range(3):
                 assert await client.record(Member, "hospital-1.trainer") is not None
-            assert asked == ["/v1/members/hospital-1.trainer"]
+            assert asked == [NEWEST]
             assert (await submitting.submit_and_wait(transaction)).height == 2
-            assert asked[1:] == ["/v1/transactions"]
+            assert asked == [NEWEST, "/v1/transactions"]
 
     asyncio.run(main())
 
@@ -504,3 +505,104 @@ def test_events_go_on_at_another_node(network: Network) -> None:
             assert event.records[0].key == ["hospital-2.opt"]
 
     asyncio.run(main())
+
+
+def test_an_event_beyond_the_chain_does_not_silence_the_next_stream(network: Network) -> None:
+    """A node that claims height 2^53 would otherwise have us wait at the others for ever."""
+
+    async def boast(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(FIRST_EVENT.replace(b'"height": 1', b'"height": %d' % 2**53))
+        return response
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_get("/v1/events", boast)
+        async with (
+            serve_app(app) as bad,
+            serve(network) as (url, _),
+            asyncio.timeout(20),
+            Client(network.genesis, [bad, url]) as client,
+        ):
+            found = []
+            async for event in client.events(0):
+                found.append(event.height)
+                if len(found) == 2:
+                    break
+            assert found == [2**53, 1]
+
+    asyncio.run(main())
+
+
+# Being shown the past
+
+
+def test_a_node_that_was_cut_off_hides_nothing(network: Network, tmp_path: Path) -> None:
+    """Its proofs hold, but of an old height: listed first, it would prove a new record absent."""
+    with open_network(tmp_path / "cut") as cut:
+        cut.block(register_dataset(cut, HOSPITALS[0]))
+        for hospital in HOSPITALS[1:]:
+            network.block(register_dataset(network, hospital))
+
+        async def main() -> None:
+            async with (
+                serve(cut) as (stale, _),
+                serve(network) as (url, _),
+                Client(network.genesis, [stale, url]) as client,
+            ):
+                assert await client.record(Dataset, "hospital-2.opt") is not None
+                client.urls = [stale, url]
+                assert (await client.header()).height == 4
+                assert client.distrusted == {}
+
+        asyncio.run(main())
+
+
+def test_reads_never_go_back(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a client saw proven, from whomever and whatever it was, it does not unsee."""
+    monkeypatch.setattr(client_module, "CATCH_UP_TRIES", 2)
+    block = network.block(register_dataset(network, HOSPITALS[1]))
+
+    async def main(cut: Network) -> None:
+        async with (
+            serve(cut) as (stale, _),
+            serve(network) as (url, _),
+            Client(network.genesis, [url]) as client,
+        ):
+            assert await client.header_at(block.height) == block
+            client.urls = [stale]
+            assert await refusal(client.header()) == "client.stale"
+            assert await refusal(client.record(Dataset, "hospital-2.opt")) == "client.stale"
+
+    with open_network(tmp_path / "cut") as cut:
+        cut.block(register_dataset(cut, HOSPITALS[0]))
+        asyncio.run(main(cut))
+
+
+def test_a_node_that_catches_up_is_waited_for(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next certificate is a moment away: behind is no reason to give up."""
+    monkeypatch.setattr(client_module, "CATCH_UP_TRIES", 5_000)
+    network.block(register_dataset(network, HOSPITALS[1]))
+
+    async def main(late: Network) -> None:
+        async with (
+            serve(late) as (url, node),
+            serve(network) as (ahead, _),
+            Client(network.genesis, [ahead]) as client,
+        ):
+            assert (await client.header()).height == 2
+            client.urls = [url]
+            reading = asyncio.create_task(client.record(Dataset, "hospital-2.opt"))
+            await asyncio.sleep(0)
+            node.waiting[b""] = register_dataset(late, HOSPITALS[1])
+            node.execute()
+            assert await reading is not None
+
+    with open_network(tmp_path / "late") as late:
+        late.block(register_dataset(late, HOSPITALS[0]))
+        asyncio.run(main(late))
