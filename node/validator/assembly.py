@@ -41,7 +41,7 @@ from node.wire.listen import listening
 from node.wire.peers import Mesh
 from node.wire.sources import Sources
 from node.wire.tls import client_context, server_context
-from node.wire.transfer import BlobService, download, open_session
+from node.wire.transfer import BlobService, obtain, open_session
 from vm.certificate import CheckpointCertificate
 from vm.genesis import Genesis
 from vm.refusal import Refused
@@ -283,9 +283,7 @@ class Validator:
 
     async def _fetch(self, address: str, size: int) -> bytes:
         """A blob of `size` bytes, from here or from another validator."""
-        if not self._blobs.has(address):
-            await download(self._session, self._sources, address, self._blobs, size)
-        return await asyncio.to_thread(self._blobs.load, address, size)
+        return await obtain(self._session, self._sources, address, self._blobs, size)
 
     # What the API tells of us
 

@@ -15,7 +15,7 @@ from node.wire.blobs import BlobStore
 from node.wire.gate import Gate
 from node.wire.sources import Sources
 from node.wire.tls import client_context
-from node.wire.transfer import download, open_session, upload
+from node.wire.transfer import obtain, open_session, upload
 from vm.genesis import Genesis
 from vm.quorum import faults
 from vm.record import Role
@@ -82,9 +82,7 @@ class Exchange:
 
     async def fetch(self, address: str, size: int) -> bytes:
         """A blob of `size` bytes; raises `Refused("blob.*")`."""
-        if not self._store.has(address):
-            await download(self._opened(), self._sources, address, self._store, size)
-        return await asyncio.to_thread(self._store.load, address, size)
+        return await obtain(self._opened(), self._sources, address, self._store, size)
 
     async def forget(self, address: str) -> None:
         """Delete what was fetched: others' updates are kept no longer than they are needed."""

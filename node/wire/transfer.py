@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import structlog
 from aiohttp import web
 
 from node.api.problem import read_body, read_problem
@@ -27,6 +28,8 @@ from node.wire.sources import UNREACHABLE, Sources
 from vm.record import BLOB_BYTES_MAX, Member
 from vm.refusal import Refused
 from vm.shape import pack
+
+log = structlog.get_logger()
 
 CONNECT_TIMEOUT_S = 3.0  # TCP and TLS: a validator that is up answers within one
 SILENCE_TIMEOUT_S = 5.0  # between two parts of an answer, the first after a chunk is on disk
@@ -179,6 +182,29 @@ async def download(
             f"expected one of {len(sources)} validators to give {address}, "
             f"found: {'; '.join(failures)}",
         )
+
+
+async def obtain(
+    session: aiohttp.ClientSession,
+    sources: Sources,
+    address: str,
+    store: BlobStore,
+    bytes_max: int,
+) -> bytes:
+    """A blob's content from `store`, downloaded if it is not there or the disk has damaged it.
+
+    Raises `Refused` as `download` and `BlobStore.load` do.
+    """
+    await download(session, sources, address, store, bytes_max)
+    try:
+        return await asyncio.to_thread(store.load, address, bytes_max)
+    except Refused as refused:
+        if refused.code != "blob.corrupt":
+            raise
+        log.warning("blob.corrupt", address=address, reason=refused.message)
+    await asyncio.to_thread(store.delete, address)
+    await download(session, sources, address, store, bytes_max)
+    return await asyncio.to_thread(store.load, address, bytes_max)
 
 
 async def _fetch(

@@ -247,3 +247,20 @@ def test_a_validator_that_stops_within_an_answer_is_left(
                 return await exchange.fetch(ADDRESS, len(BLOB))
 
     assert asyncio.run(scenario()) == BLOB
+
+
+@pytest.mark.parametrize(("content", "address"), [(BLOB, ADDRESS), (LONG, LONG_ADDRESS)])
+def test_a_damaged_copy_is_replaced(members: Members, content: bytes, address: str) -> None:
+    """A bad sector in the folder of what was fetched is not the end of it."""
+    members.stores[0].add(content)
+
+    async def scenario() -> bytes:
+        async with AsyncExitStack() as stack:
+            await members.serve(stack, 0)
+            async with members.exchange(0) as exchange:
+                await exchange.fetch(address, len(content))
+                for file in (members.folder / "fetched" / "whole" / address).iterdir():
+                    file.write_bytes(bytes(len(file.read_bytes())))
+                return await exchange.fetch(address, len(content))
+
+    assert asyncio.run(scenario()) == content
