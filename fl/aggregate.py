@@ -5,13 +5,17 @@ of p. Rules work on CHUNK coordinates at a time, so that memory beyond the updat
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fl.fixed import INT32_MAX, INT32_MIN, Ints, check_range, divide
 from vm.learning import WEIGHT_MAX, Aggregation, Rule
 from vm.record import PARTICIPANTS_MAX
 from vm.refusal import Refused
+
+Deltas: TypeAlias = NDArray[np.int32] | Ints  # of one update; int32 as it travels
 
 CHUNK = 65_536  # coordinates at a time: 32 MiB for PARTICIPANTS_MAX updates in int64
 
@@ -22,7 +26,7 @@ assert SUM_MAX < 2**57, "sums of weighted updates fit int64"
 
 def aggregate(
     aggregation: Aggregation,
-    updates: Sequence[Ints],
+    updates: Sequence[Deltas],
     weights: Sequence[int],
     ids: Sequence[str],
 ) -> Ints:
@@ -45,7 +49,7 @@ def aggregate(
             return trimmed_mean(rows, aggregation.f)
 
 
-def weighted_mean(updates: Sequence[Ints], weights: Sequence[int]) -> Ints:
+def weighted_mean(updates: Sequence[Deltas], weights: Sequence[int]) -> Ints:
     """sum(w u) / sum(w) by coordinate, rounded half to even (McMahan et al. 2017, FedAvg).
 
     |w u| <= 2^31 WEIGHT_MAX and at most PARTICIPANTS_MAX terms: the sum stays within SUM_MAX.
@@ -57,7 +61,7 @@ def weighted_mean(updates: Sequence[Ints], weights: Sequence[int]) -> Ints:
     return _by_chunk(updates, lambda rows: divide((rows * scale).sum(axis=0), total))
 
 
-def trimmed_mean(updates: Sequence[Ints], f: int) -> Ints:
+def trimmed_mean(updates: Sequence[Deltas], f: int) -> Ints:
     """The mean by coordinate without the f lowest and f highest values (Yin et al. 2018).
 
     Unweighted: a Byzantine site could otherwise claim its way past the trimming. Of equal values
@@ -72,7 +76,7 @@ def trimmed_mean(updates: Sequence[Ints], f: int) -> Ints:
     )
 
 
-def _by_chunk(updates: Sequence[Ints], rule: Callable[[Ints], Ints]) -> Ints:
+def _by_chunk(updates: Sequence[Deltas], rule: Callable[[Ints], Ints]) -> Ints:
     """Apply `rule` ([n, c] -> [c]) to every chunk of c coordinates."""
     result = np.empty(len(updates[0]), np.int64)
     for part, rows in _chunks(updates):
@@ -84,7 +88,7 @@ def _by_chunk(updates: Sequence[Ints], rule: Callable[[Ints], Ints]) -> Ints:
     return result
 
 
-def _chunks(updates: Sequence[Ints]) -> Iterator[tuple[slice, Ints]]:
+def _chunks(updates: Sequence[Deltas]) -> Iterator[tuple[slice, Ints]]:
     """Slices of the coordinates and the updates there, [n, c]; refuses what int32 cannot hold."""
     assert 1 <= len(updates) <= PARTICIPANTS_MAX, f"{len(updates)} updates"
     assert len({update.shape for update in updates}) == 1, "updates of one model"

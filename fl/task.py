@@ -6,7 +6,7 @@ from fl.body import OpenTask, RegisterModel
 from fl.dataset import weight
 from fl.preprocess import BLANKS, MISSING
 from fl.rounds import open_tasks, start_round
-from fl.spec import check_blob_bytes, check_spec
+from fl.spec import check_blob_bytes, check_spec, parameter_count
 from fl.trace import segment_count
 from vm.execute import Context
 from vm.learning import (
@@ -43,6 +43,10 @@ from vm.state import State
 # rules it out. What else the conditions ask (a project, a place, a date) the site itself decides.
 TRAINABLE = frozenset({"DUO:0000004", "DUO:0000006", "DUO:0000007", "DUO:0000042"})
 GENETIC_STUDIES_ONLY = "DUO:0000016"
+
+# Sites times parameters of one task: a validator that aggregates holds every update as int32, 1 GiB
+# at the bound. Eight sites may train the largest model, sixty-four one of 4 million parameters.
+AGGREGATE_COORDINATES_MAX = 2**28
 
 
 def register_model(state: State, context: Context, body: RegisterModel) -> None:
@@ -96,7 +100,9 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
     _check_segments(terms.training)
     # 6. the rule can stand what it claims with the fewest updates that it may get
     _check_aggregation(terms.aggregation, len(terms.sites))
-    # 7. one site per organisation, each with people and data of its own
+    # 7. every validator can hold all updates at once
+    _check_size(model.spec, len(terms.sites))
+    # 8. one site per organisation, each with people and data of its own
     names = [site.organisation for site in terms.sites]
     if len(set(names)) != len(names):
         raise Refused("task.organisation_twice", "expected one site per organisation, found more")
@@ -183,6 +189,16 @@ def _check_aggregation(aggregation: Aggregation, sites: int) -> None:
             "task.aggregation",
             f"expected {aggregation.rule.value} to stand f = {aggregation.f} with "
             f"{aggregation.updates_min} updates of {sites} sites, found that it cannot",
+        )
+
+
+def _check_size(spec: ModelSpec, sites: int) -> None:
+    coordinates = sites * parameter_count(spec)
+    if coordinates > AGGREGATE_COORDINATES_MAX:
+        raise Refused(
+            "task.too_large",
+            f"expected at most {AGGREGATE_COORDINATES_MAX} coordinates in the updates of all "
+            f"sites, found {coordinates}",
         )
 
 

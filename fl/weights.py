@@ -103,6 +103,29 @@ def unpack_update(
     spec: ModelSpec, grid_bits: int, origin: Origin, segments: int, data: bytes
 ) -> tuple[Ints, tuple[Segment, ...]]:
     """The delta, [parameters], and the segments; raises `Refused("update.*")`."""
+    arrays = _read_update(spec, grid_bits, origin, segments, data)
+    moves = arrays["moves"].tolist()
+    digests = (
+        arrays[name].reshape(segments, DIGEST_BYTES) for name in ("weights", "optimizer", "batches")
+    )
+    found = tuple(
+        Segment(weights.tobytes(), optimizer.tobytes(), batches.tobytes(), move)
+        for weights, optimizer, batches, move in zip(*digests, moves, strict=True)
+    )
+    return arrays["delta"].astype(np.int64), found
+
+
+def unpack_delta(
+    spec: ModelSpec, grid_bits: int, origin: Origin, segments: int, data: bytes
+) -> NDArray[np.int32]:
+    """The delta alone, read in place; raises as `unpack_update`."""
+    return _read_update(spec, grid_bits, origin, segments, data)["delta"]
+
+
+def _read_update(
+    spec: ModelSpec, grid_bits: int, origin: Origin, segments: int, data: bytes
+) -> dict[str, NDArray[Any]]:
+    """The arrays of an update's file, checked."""
     expected = origin_digest(origin)
     if read_origin(data) not in (None, expected):
         raise Refused(
@@ -112,17 +135,9 @@ def unpack_update(
         )
     metadata = _update_metadata(grid_bits, expected)
     arrays = _unpack(_update_layout(spec, segments), metadata, data, "update")
-    moves = arrays["moves"].tolist()
-    if not all(0 <= move <= HEIGHT_MAX for move in moves):
+    if not all(0 <= move <= HEIGHT_MAX for move in arrays["moves"].tolist()):
         raise Refused("update.move", f"expected moves from 0 to {HEIGHT_MAX}, found another")
-    digests = (
-        arrays[name].reshape(segments, DIGEST_BYTES) for name in ("weights", "optimizer", "batches")
-    )
-    found = tuple(
-        Segment(weights.tobytes(), optimizer.tobytes(), batches.tobytes(), move)
-        for weights, optimizer, batches, move in zip(*digests, moves, strict=True)
-    )
-    return arrays["delta"].astype(np.int64), found
+    return arrays
 
 
 def read_origin(head: bytes) -> Digest | None:

@@ -8,6 +8,7 @@ validator that cannot aggregate is merely one attestation short.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import structlog
 
@@ -23,6 +24,9 @@ from vm.shape import Digest
 from vm.state import State
 
 RETRY_MS = 1_000  # between tries for a blob that nobody has handed out yet
+TURNS_MAX = 64  # of RETRY_MS between two tries of one round, doubled from 1: about a minute
+
+_JobKey: TypeAlias = tuple[str, int]  # task and number of the round
 
 log = structlog.get_logger()
 
@@ -36,6 +40,23 @@ class Job:
     base: Model
     accepted: Digest
     updates: tuple[tuple[Update, int], ...]  # with their weights
+
+    @property
+    def key(self) -> _JobKey:
+        """The round's."""
+        return self.task.id, self.number
+
+
+@dataclass(slots=True)
+class _Pause:
+    """Of a round that was refused: turns from one try to the next, and those still to pass."""
+
+    turns: int = 1
+    left: int = 0
+
+    def grow(self) -> None:
+        """It was refused again."""
+        self.left, self.turns = self.turns - 1, min(2 * self.turns, TURNS_MAX)
 
 
 class Aggregator:
@@ -60,6 +81,8 @@ class Aggregator:
         self._keep = keep
         self._submit = submit
         self._news = asyncio.Event()
+        self._pauses: dict[_JobKey, _Pause] = {}
+        self._impossible: set[_JobKey] = set()
 
     def wake(self) -> None:
         """A block was executed."""
@@ -75,24 +98,20 @@ class Aggregator:
                 await asyncio.sleep(RETRY_MS / 1_000)
 
     async def attempt(self) -> bool:
-        """Try each round that waits for us; False if one of them must be tried again.
+        """Try each round that waits for us and whose turn it is; False if one must be tried again.
 
         A round whose blobs are missing does not hold up those of other tasks.
         """
-        done = True
-        for job in list(self._jobs()):
-            try:
-                await self._work(job)
-            except Refused as refused:
-                done = False
-                log.warning(
-                    "aggregate.waiting",
-                    task=job.task.id,
-                    round=job.number,
-                    code=refused.code,
-                    reason=refused.message,
-                )
-        return done
+        jobs = {job.key: job for job in self._jobs()}
+        self._pauses = {key: pause for key, pause in self._pauses.items() if key in jobs}
+        self._impossible.intersection_update(jobs)
+        for key, job in jobs.items():
+            pause = self._pauses.get(key)
+            if pause is not None and pause.left:
+                pause.left -= 1
+            elif key not in self._impossible:
+                await self._try(job)
+        return not self._pauses
 
     def _jobs(self) -> Iterator[Job]:
         state = self._state()
@@ -107,21 +126,41 @@ class Aggregator:
             base = state.require(Model, task.terms.model, rnd.base_version)
             yield Job(task, rnd.number, base, rnd.accepted, accepted_updates(state, task, rnd))
 
+    async def _try(self, job: Job) -> None:
+        try:
+            await self._work(job)
+        except Refused as refused:
+            self._pauses.setdefault(job.key, _Pause()).grow()
+            _warn("aggregate.waiting", job, refused)
+        else:
+            self._pauses.pop(job.key, None)
+
     async def _work(self, job: Job) -> None:
         base = await self._fetch(job.base.weights, job.base.weights_bytes)
         blobs = [await self._fetch(item.blob, item.blob_bytes) for item, _ in job.updates]
-        result = await asyncio.to_thread(combine, job, base, blobs)
+        try:
+            result = await asyncio.to_thread(combine, job, base, blobs)
+        except Refused as refused:  # for good: what an address names does not change
+            self._impossible.add(job.key)
+            _warn("aggregate.impossible", job, refused)
+            return
         address = await self._keep(result)
         body = Aggregate(job.task.id, job.number, job.accepted, address, len(result))
         await self._submit("learning.aggregate", body)
         log.info("aggregate.signed", task=job.task.id, round=job.number, result=address)
 
 
+def _warn(event: str, job: Job, refused: Refused) -> None:
+    log.warning(
+        event, task=job.task.id, round=job.number, code=refused.code, reason=refused.message
+    )
+
+
 def combine(job: Job, base: bytes, blobs: list[bytes]) -> bytes:
     """The weights file that the accepted updates come to; equal on every machine."""
     spec, bits = job.base.spec, job.base.grid_bits
     deltas = [
-        weights.unpack_update(spec, bits, origin(update), update.segments, blob)[0]
+        weights.unpack_delta(spec, bits, origin(update), update.segments, blob)
         for (update, _), blob in zip(job.updates, blobs, strict=True)
     ]
     delta = aggregate(

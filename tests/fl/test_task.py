@@ -7,7 +7,7 @@ import pytest
 
 from fl.dataset import weight as weight_of
 from fl.kinds import program
-from fl.spec import mlp
+from fl.spec import mlp, parameter_count
 from tests.fl.dialogue import (
     AGE,
     MODEL,
@@ -213,6 +213,22 @@ def test_replay_needs_every_hospitals_permission() -> None:
     chain.applied([dataset(1, opening=False), *(dataset(n) for n in (2, 3, 4)), model()])
 
     assert chain.refused(opening(evidence=Evidence.REPLAYED)) == "task.opening"
+
+
+@pytest.mark.parametrize(("room", "code"), [(0, ""), (-1, "task.too_large")])
+def test_task_fits_the_memory_of_who_aggregates(
+    monkeypatch: pytest.MonkeyPatch, room: int, code: str
+) -> None:
+    """Sites times parameters are bounded: validators hold the updates of all at once."""
+    chain = registered()
+    parameters = parameter_count(chain.get(Model, MODEL, 0).spec)
+    bound = len(TERMS.sites) * parameters + room
+    monkeypatch.setattr("fl.task.AGGREGATE_COORDINATES_MAX", bound)
+
+    if code:
+        assert chain.refused(opening()) == code
+    else:
+        chain.applied([opening()])
 
 
 def test_task_needs_members_in_good_standing() -> None:

@@ -14,6 +14,7 @@ from types import ModuleType, NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from consensus import message
+from fl import task
 from fl.kinds import program
 from node.api.problem import PROBLEMS
 from node.api.resource import LINEAGE_PATH, RESOURCES
@@ -229,6 +230,7 @@ LIMITS: tuple[tuple[ModuleType, str], ...] = (
     (inclusion, "LINEAGE_BYTES_MAX"),
     (inclusion, "LINEAGE_ITEMS_MAX"),
     (encoding, "ITEMS_MAX"),
+    (task, "AGGREGATE_COORDINATES_MAX"),
 )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from fl.body import Aggregate
 from fl.spec import logistic_regression
 from fl.trace import Origin, Segment
 from fl.weights import pack_update, pack_weights, unpack_weights
-from node.validator.aggregator import Aggregator, combine
+from node.validator.aggregator import TURNS_MAX, Aggregator, combine
 from node.wire.cid import summarise
 from tests.fl.dialogue import (
     TASK,
@@ -54,6 +55,7 @@ class Worker:
     chain: Chain
     validator: str = VALIDATOR
     blobs: dict[str, bytes] = field(default_factory=lambda: dict(BLOBS))
+    fetched: int = 0
     kept: list[bytes] = field(default_factory=list)
     signed: list[Aggregate] = field(default_factory=list)
     submitted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -73,6 +75,7 @@ class Worker:
         return asyncio.run(self.aggregator().attempt())
 
     async def _fetch(self, address: str, size: int) -> bytes:
+        self.fetched += 1
         if address not in self.blobs:
             raise Refused("blob.unavailable", f"expected {address}, found nothing")
         return self.blobs[address]
@@ -164,12 +167,58 @@ def test_missing_blobs_are_waited_for() -> None:
 
 def test_a_blob_that_is_no_update_is_never_aggregated() -> None:
     """Verifiers who pass garbage cannot have it added to the model."""
-    worker = Worker(aggregating())
     for garbage in (b"", BASE, update(1)[:-1], update(1) + b"\x00"):
+        worker = Worker(aggregating())
         worker.blobs[address("update of hospital-4 in 1")] = garbage
 
-        assert not worker.attempt()
+        worker.attempt()
+
         assert worker.signed == []
+
+
+def test_updates_that_cannot_be_combined_are_not_loaded_twice() -> None:
+    """A sum beyond int32 stays beyond it: a gigabyte is not computed anew every second."""
+    worker = Worker(aggregating())
+    top = pack_weights(SPEC, BITS, np.full(3, 2**31 - 1, np.int64))
+    worker.blobs[address("initial")] = top
+    aggregator = worker.aggregator()
+
+    attempts = [asyncio.run(aggregator.attempt()) for _ in range(3)]
+
+    assert attempts == [True] * 3
+    assert worker.fetched == 5
+    assert worker.signed == []
+
+
+def test_the_pause_between_tries_of_a_round_grows_to_a_bound() -> None:
+    """Other blobs are loaded each time one is missing, so the tries become rarer."""
+    worker = Worker(aggregating())
+    del worker.blobs[address("update of hospital-4 in 1")]
+    aggregator = worker.aggregator()
+    tries: list[int] = []
+
+    for turn in range(4 * TURNS_MAX):
+        before = worker.fetched
+        assert not asyncio.run(aggregator.attempt())
+        if worker.fetched > before:
+            tries.append(turn)
+
+    pauses = [later - earlier for earlier, later in pairwise(tries)]
+    assert pauses[:7] == [1, 2, 4, 8, 16, 32, 64]
+    assert set(pauses[7:]) == {TURNS_MAX}
+
+
+def test_a_round_that_is_over_is_no_longer_paused() -> None:
+    """What is remembered of a round goes with it."""
+    worker = Worker(aggregating())
+    del worker.blobs[address("update of hospital-4 in 1")]
+    aggregator = worker.aggregator()
+    assert not asyncio.run(aggregator.attempt())
+
+    worker.chain.applied([aggregate(worker.chain, number) for number in (2, 3, 4)])
+
+    assert asyncio.run(aggregator.attempt())
+    assert not aggregator._pauses
 
 
 def test_a_stuck_round_does_not_hold_up_other_tasks() -> None:
