@@ -110,13 +110,22 @@ class Node:
         del self.disk.journal[good:]
         return self.replica.recover(entries)
 
-    def crash(self, kept: int = 0, tail: bytes = b"") -> None:
-        """Lose what was not synced, but for `kept` bytes of the journal and a torn `tail`."""
+    def crash(
+        self, kept: int = 0, tail: bytes = b"", blocks: int = 0, *, certificate: bool = False
+    ) -> None:
+        """Lose what was not synced, but for what the system happened to write.
+
+        That is `kept` bytes of the journal and a torn `tail`, the next `blocks` of the store and
+        perhaps its certificate: journal and store are two files, and either may be ahead.
+        """
         disk = self.disk
         disk.journal += disk.unsynced[:kept] + tail
         disk.unsynced.clear()
-        del disk.store[disk.durable :]
-        disk.stable = disk.stable_durable
+        del disk.store[disk.durable + blocks :]
+        stable = disk.stable
+        if not certificate or stable is None or stable.height > len(disk.store):
+            disk.stable = disk.stable_durable
+        self.flush()  # what a restart finds stays
 
     def flush(self) -> None:
         """Make the store durable."""

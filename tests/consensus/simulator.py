@@ -2,8 +2,9 @@
 
 A run has two parts. At first messages are lost, delayed, repeated and overtaken, links break one
 way or both, nodes crash between any two effects and lose what they had not synced, and up to f of
-them lie. Then everything heals but the liars, and all that waits must be done within a bound of
-simulated time. One seed gives one run, whatever the machine.
+them lie. Then everything heals but the liars, in some runs right after a power cut and without new
+requests, and all that waits must be done within a bound of simulated time. One seed gives one run,
+whatever the machine.
 """
 
 import heapq
@@ -42,6 +43,7 @@ REQUESTS_PER_PAYLOAD = 3
 EXECUTION_MS_MAX = 20
 REQUEST_EVERY_MS = 60
 LONG_MS = 400  # a message overtaken by many others
+QUIET_SHARE = 0.8  # of the steps, after which a quiet run has no new requests
 CODEC_SHARE = 0.1  # of messages that go through their bytes
 
 
@@ -118,6 +120,7 @@ class Simulation:
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
         self._healed = False
+        self._quiet = self.rng.random() < 0.5  # the run ends with a power cut, without requests
         self._cut: set[tuple[str, str]] = set()
         self._requests = 0
         validators = validator_set(n)
@@ -208,7 +211,8 @@ class Simulation:
         for member in self.members.values():
             member.pool.add(self._requests)
             self._shell(member)
-        if not self._healed:
+        quiet = self._quiet and self.events > QUIET_SHARE * self.steps
+        if not (self._healed or quiet):
             self._at(self.rng.randint(1, 2 * REQUEST_EVERY_MS), self._new_request)
 
     def _shell(self, member: Member) -> None:
@@ -277,10 +281,16 @@ class Simulation:
         return member.node.replica.executed == len(member.node.disk.store)
 
     def _crash(self, member: Member) -> None:
+        if not member.up:
+            return
         self.crashes += 1
-        unsynced = len(member.node.disk.unsynced)
-        zeros = bytes(self.rng.choice((0, 0, 7, 4_096)))
-        member.node.crash(self.rng.randint(0, unsynced), zeros)
+        disk = member.node.disk
+        member.node.crash(
+            kept=self.rng.randint(0, len(disk.unsynced)),
+            tail=bytes(self.rng.choice((0, 0, 7, 4_096))),
+            blocks=self.rng.choice((0, len(disk.store) - disk.durable)),
+            certificate=self.rng.random() < 0.5,
+        )
         member.up, member.life = False, member.life + 1
         if not self._healed:
             self._at(self.rng.randint(1, 3_000), lambda: self._restart(member))
@@ -297,20 +307,27 @@ class Simulation:
 
     def _heal(self) -> None:
         self._healed, self.weather, self._cut = True, CALM, set()
+        for member in self.honest if self._quiet else ():
+            self._crash(member)  # a power cut: what is left undone now, no new request will mend
         for member in self.members.values():
             self._restart(member)
-        self._new_request()
+        if not self._quiet:
+            self._new_request()
 
     # The end
 
     def _done(self) -> bool:
         height = max(len(member.node.disk.store) for member in self.honest)
         return height >= self.judge.certified and all(
-            not member.pool
-            and len(member.node.disk.store) == height
-            and member.node.replica.stable is not None
-            and member.node.replica.stable.height == height
-            for member in self.honest
+            not member.pool and self._certified_up_to(member, height) for member in self.honest
+        )
+
+    def _certified_up_to(self, member: Member, height: int) -> bool:
+        """Whether a member has every block, and both replica and store the certificate of all."""
+        disk = member.node.disk
+        return len(disk.store) == height and all(
+            (0 if certificate is None else certificate.height) == height
+            for certificate in (member.node.replica.stable, disk.stable)
         )
 
     def _describe(self) -> str:
