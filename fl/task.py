@@ -10,9 +10,12 @@ from fl.spec import check_blob_bytes, check_spec, parameter_count
 from fl.trace import segment_count
 from vm.execute import Context
 from vm.learning import (
+    BATCH_ROWS_MIN,
     MICRO,
+    ROWS_DRAWN_MIN,
     SEGMENTS_MAX,
     TASKS_OPEN_MAX,
+    TASKS_OPEN_OF_ORGANISATION_MAX,
     Aggregation,
     Column,
     Evidence,
@@ -87,16 +90,31 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
     others = open_tasks(state).tasks
     if len(others) >= TASKS_OPEN_MAX:
         raise Refused("task.too_many", f"expected fewer than {TASKS_OPEN_MAX} open, found as many")
-    # 3. no other task extends the model
+    organisation = context.sender.organisation
+    own = sum(state.require(Task, id).organisation == organisation for id in others)
+    if own >= TASKS_OPEN_OF_ORGANISATION_MAX:
+        raise Refused(
+            "task.too_many_of_organisation",
+            f"expected fewer than {TASKS_OPEN_OF_ORGANISATION_MAX} open of {organisation}, "
+            "found as many",
+        )
+    # 3. the model is the steward's organisation's, and no other task extends it
     head = state.require(ModelHead, terms.model)
+    model = state.require(Model, head.id, head.version)
+    if model.organisation != organisation:
+        raise Refused(
+            "task.model_owner",
+            f"expected a steward of {model.organisation}, whose model {head.id} is, "
+            f"found one of {organisation}",
+        )
     if head.task is not None:
         raise Refused("task.model_busy", f"expected {head.id} free, found task {head.task} on it")
     # 4. the columns make the model's inputs, and the outcome its classes
-    model = state.require(Model, head.id, head.version)
     (logits,) = check_spec(model.spec)
     classes = 2 if model.spec.output is Output.BINARY else logits
     _check_columns(model.spec, classes, terms.preprocessing)
-    # 5. the steps fall into a bounded number of whole segments
+    # 5. no update tells of single rows; the steps fall into a bounded number of whole segments
+    _check_rows(terms.training)
     _check_segments(terms.training)
     # 6. the rule can stand what it claims with the fewest updates that it may get
     _check_aggregation(terms.aggregation, len(terms.sites))
@@ -111,7 +129,7 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
     task = Task(
         id=body.id,
         steward=context.sender.id,
-        organisation=context.sender.organisation,
+        organisation=organisation,
         terms=terms,
         base_version=head.version,
         phase=TaskPhase.OPEN,
@@ -161,6 +179,20 @@ def _check_column(column: Column) -> None:
     if not all(column.low <= value <= column.high for value in values):
         raise Refused(
             "task.bounds", f"expected impute and levels of {column.name} within low and high"
+        )
+
+
+def _check_rows(training: Training) -> None:
+    if training.batch_rows < BATCH_ROWS_MIN:
+        raise Refused(
+            "task.batch_rows",
+            f"expected at least {BATCH_ROWS_MIN} rows in a batch, found {training.batch_rows}",
+        )
+    drawn = training.steps * training.batch_rows
+    if drawn < ROWS_DRAWN_MIN:
+        raise Refused(
+            "task.rows_drawn",
+            f"expected steps that draw at least {ROWS_DRAWN_MIN} rows, found {drawn}",
         )
 
 

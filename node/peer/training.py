@@ -40,6 +40,7 @@ from vm.record import Dataset, Model
 from vm.refusal import Refused
 
 RETRY_S = 1.0  # after a refusal that time may cure: a blob not there yet, a validator away
+TRAINING_ROWS_MIN = 20  # an update of fewer rows tells of single ones, whatever the task's terms
 BLOB_WAIT_PERCENT = 50  # of the verdict phase; then a verifier abstains from what it cannot fetch
 
 Train = Callable[[Job, Ints, Rows, OnStep | None], Result]
@@ -139,6 +140,11 @@ class Trainer:
         if await self._client.record(Update, task_id, stage.round.number, site.organisation):
             return
         rows, parts = await self._rowkeeper.rows(self._client, stage, site)
+        if len(parts.train) < TRAINING_ROWS_MIN:
+            raise Refused(
+                "peer.too_few_rows",
+                f"expected at least {TRAINING_ROWS_MIN} rows to train on, found {len(parts.train)}",
+            )
         base = await self._exchange.fetch(stage.base.weights, stage.base.weights_bytes)
         spec, bits = stage.base.spec, stage.base.grid_bits
         job = Job(spec, bits, stage.task.terms.training, stage.round.beacon, site.dataset)

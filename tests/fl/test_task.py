@@ -24,12 +24,14 @@ from tests.fl.dialogue import (
     registered,
     site,
 )
-from tests.harness import Chain
+from tests.harness import Chain, Item, organisation
 from vm.digest import BEACON, digest
 from vm.encoding import encode
 from vm.learning import (
+    BATCH_ROWS_MIN,
     MICRO,
     TASKS_OPEN_MAX,
+    TASKS_OPEN_OF_ORGANISATION_MAX,
     WEIGHT_MAX,
     Aggregation,
     Evidence,
@@ -146,6 +148,9 @@ def test_task_opens_its_first_round() -> None:
         ({"preprocessing": outcome(levels=(), high=2 * MICRO)}, "task.outcome"),
         ({"training": training(20, 6)}, "task.segments"),
         ({"training": training(1_025, 1)}, "task.segments"),
+        ({"training": replace(training(1, 1), batch_rows=1)}, "task.batch_rows"),
+        ({"training": replace(TERMS.training, batch_rows=BATCH_ROWS_MIN - 1)}, "task.batch_rows"),
+        ({"training": replace(training(7, 1), batch_rows=8)}, "task.rows_drawn"),
         ({"aggregation": Aggregation(Rule.WEIGHTED_MEAN, 1, 3)}, "task.aggregation"),
         ({"aggregation": Aggregation(Rule.WEIGHTED_MEAN, 0, 5)}, "task.aggregation"),
         ({"aggregation": Aggregation(Rule.TRIMMED_MEAN, 2, 4)}, "task.aggregation"),
@@ -264,14 +269,44 @@ def test_one_task_at_a_time_extends_a_model() -> None:
 def test_open_tasks_are_bounded() -> None:
     """One task more than the bound fails; as many as the bound open."""
     chain = registered()
-    names = [f"risk-{number}" for number in range(TASKS_OPEN_MAX + 1)]
-    chain.applied([model(id=name) for name in names])
-    chain.applied([opening(f"task-{name}", model=name) for name in names[:-1]])
+    hospitals = TASKS_OPEN_MAX // TASKS_OPEN_OF_ORGANISATION_MAX
+    for number in range(1, hospitals + 1):
+        chain.applied(opened_by(number, TASKS_OPEN_OF_ORGANISATION_MAX))
 
-    code = chain.refused(opening("one-more", model=names[-1]))
+    code = chain.refused(opening("one-more"))
 
     assert code == "task.too_many"
     assert len(chain.get(OpenTasks).tasks) == TASKS_OPEN_MAX
+
+
+def test_one_steward_cannot_take_all_open_tasks() -> None:
+    """A hospital's steward fills its own share; the others can still open theirs."""
+    chain = registered()
+    chain.applied(opened_by(4, TASKS_OPEN_OF_ORGANISATION_MAX))
+    one_more = opened_by(4, TASKS_OPEN_OF_ORGANISATION_MAX + 1)[-2:]
+    chain.applied(one_more[:1])
+
+    assert chain.refused(one_more[1]) == "task.too_many_of_organisation"
+    chain.applied([opening()])
+
+
+def test_only_the_models_organisation_opens_tasks_on_it() -> None:
+    """A rival's steward cannot bend a hospital's model by a task of bad terms, or keep it busy."""
+    chain = registered()
+    _, kind, body = opening()
+
+    assert chain.refused(("hospital-2.steward", kind, body)) == "task.model_owner"
+    assert chain.get(ModelHead, MODEL).task is None
+
+
+def opened_by(number: int, count: int) -> list[Item]:
+    """Organisation `number`'s steward registers and opens so many models and tasks, in turn."""
+    items = []
+    for place in range(count):
+        name = f"risk-{number}-{place}"
+        for _, kind, body in (model(id=name), opening(f"task-{name}", model=name)):
+            items.append((f"{organisation(number)}.steward", kind, body))
+    return items
 
 
 @pytest.mark.parametrize(

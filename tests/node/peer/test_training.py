@@ -20,6 +20,7 @@ from node.peer import training
 from node.peer.training import BLOB_WAIT_PERCENT, attend, find_stage
 from tests.fl.dialogue import MODEL, TASK, VERDICT_MS, aggregate, site
 from tests.harness import organisation
+from tests.node import hospital
 from tests.node.hospital import BASE, BASE_ADDRESS, PATIENT, Town
 from vm.learning import Decision, Evidence, Round, RoundPhase, Update, UpdateStatus, Verdict
 from vm.record import Dataset
@@ -163,6 +164,17 @@ def test_a_trainer_refuses_rows_that_are_not_the_registered_ones(tmp_path: Path)
 
     assert (town.submitted, town.blobs) == ([], blobs)
     assert code_of(town.trainer(1).work(TASK)) == "peer.dataset_root"
+
+
+def test_a_trainer_with_a_handful_of_rows_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its update would tell of single patients, whatever the steward's terms."""
+    monkeypatch.setattr(hospital, "ROWS", 24)
+    town = opened(tmp_path)
+
+    assert code_of(town.trainer(1).work(TASK)) == "peer.too_few_rows"
+    assert town.submitted == []
 
 
 def test_a_trainer_without_its_file_says_so(tmp_path: Path) -> None:
