@@ -320,7 +320,11 @@ class Mesh:
 
     async def _read(self, link: _Link) -> None:
         while True:
-            message = await link.socket.receive()
+            try:
+                message = await link.socket.receive()
+            except ConnectionError as error:  # it answers pings itself, and the peer may be gone
+                link.failure = f"peer.broken: {error}"
+                return
             match message.type:
                 case WSMsgType.BINARY if message.data:
                     await self._on_message(link.peer, message.data[0], message.data[1:])

@@ -562,6 +562,34 @@ def test_a_writer_that_fails_ends_the_link(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_ping_that_can_no_longer_be_answered_ends_the_link_and_not_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A validator that was stopped for a while finds pings of peers that have long hung up."""
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b")
+    receive = aiohttp.ClientWebSocketResponse.receive
+    gone = [True]
+
+    async def answer_nobody(socket: Any, *rest: Any) -> Any:
+        if gone:
+            gone.pop()
+            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+        return await receive(socket, *rest)
+
+    monkeypatch.setattr(aiohttp.ClientWebSocketResponse, "receive", answer_nobody)
+
+    async def scenario() -> None:
+        a, b = (Node(consortium, party, all_of_them) for party in all_of_them.values())
+        async with asyncio.timeout(20), a.running(), b.running():
+            for node, other in ((a, "b"), (b, "a")):
+                assert await node.events.get() == ("up", other)
+                assert await node.events.get() == ("down", other)
+                assert await node.events.get() == ("up", other)
+
+    asyncio.run(scenario())
+
+
 def test_a_message_for_one_who_is_not_there_is_lost(tmp_path: Path) -> None:
     """Nothing is kept for later: consensus resends after the exchange of Status."""
     consortium = Consortium(tmp_path / "c")
