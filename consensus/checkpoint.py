@@ -12,8 +12,9 @@ VIEW_NONE = 0  # a checkpoint belongs to no view
 class Checkpoints:
     """Headers that we executed and votes for headers, above the stable checkpoint.
 
-    A certificate becomes stable once our own execution gave the same header. One for a height that
-    we have yet to execute is kept (the newest), and judged when we get there.
+    A certificate becomes stable once our own execution gave the same header. Of those for heights
+    that we have yet to execute two are kept: the next to be judged, until we get there, and the
+    newest, which is next then. A replica that follows some blocks behind so has stable checkpoints.
     """
 
     def __init__(
@@ -30,7 +31,8 @@ class Checkpoints:
         self._window = window
         self._headers: dict[int, Digest] = {executed: header}
         self._votes: dict[int, dict[str, Ballot]] = {}
-        self._ahead: CheckpointCertificate | None = None  # of a height above `executed`
+        self._ahead: CheckpointCertificate | None = None  # the next that execution reaches
+        self._newest: CheckpointCertificate | None = None  # of a height above that
         if stable is not None:
             self._compare(stable)
 
@@ -47,7 +49,8 @@ class Checkpoints:
     @property
     def known(self) -> int:
         """Height of the newest certificate that we have verified."""
-        return self.low if self._ahead is None else max(self.low, self._ahead.height)
+        heights = [c.height for c in (self._ahead, self._newest) if c is not None]
+        return max(heights, default=self.low)
 
     def vote(self, sender: str, height: int, header: Digest, signature: Signature) -> Ballot | None:
         """Count a vote; the sender's earlier one if the two contradict each other."""
@@ -60,7 +63,7 @@ class Checkpoints:
         """Take a verified certificate from a peer; raises `Diverged` if our header is another."""
         if certificate.height > self.executed:
             if certificate.height > self.known:
-                self._ahead = certificate
+                self._await(certificate)
         elif certificate.height > self.low and certificate.height in self._headers:
             self._adopt(certificate)
 
@@ -73,8 +76,11 @@ class Checkpoints:
     def execute(self, height: int, header: Digest) -> bool:
         """Record our header at the next height; whether our vote for it is still of use."""
         assert height == self.executed + 1, f"executed {height} after {self.executed}"
-        if height >= self.known or height in self._headers:
-            self.recall(height, header)
+        self.recall(height, header)
+        if self.executed > self.low + self._window:
+            del self._headers[
+                self.executed
+            ]  # no vote for it is kept, so nothing to compare it with
         self.executed = height
         for certificate in (self.stable, self._ahead):
             if certificate is not None and certificate.height == height:
@@ -88,7 +94,7 @@ class Checkpoints:
 
     def settle(self, height: int) -> None:
         """Make `height` stable if a quorum and we agree on its header; else raise `Diverged`."""
-        if self.low < height <= self.executed:
+        if self.low < height <= self.executed and height in self._headers:
             certificate = self._certificate(height)
             if certificate is not None:
                 self._adopt(certificate)
@@ -108,12 +114,18 @@ class Checkpoints:
                 return CheckpointCertificate(height, header, votes)
         return None
 
+    def _await(self, certificate: CheckpointCertificate) -> None:
+        if self._ahead is None:
+            self._ahead = certificate
+        else:
+            self._newest = certificate
+
     def _adopt(self, certificate: CheckpointCertificate) -> None:
         self._compare(certificate)
         if certificate.height > self.low:
             self.stable = certificate
         if self._ahead is not None and self._ahead.height <= self.low:
-            self._ahead = None
+            self._ahead, self._newest = self._newest, None
 
     def _compare(self, certificate: CheckpointCertificate) -> None:
         ours = self._headers.get(certificate.height)

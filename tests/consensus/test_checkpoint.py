@@ -1,13 +1,17 @@
 """Checkpoints: stable only with our own header, loud when a quorum has another."""
 
-from consensus.event import Certified, Received
+import pytest
+
+from consensus.checkpoint import Checkpoints
+from consensus.event import Certified, Diverged, Received
 from consensus.message import BlockReply, Checkpoint, Status
 from tests.consensus.certificates import checkpoint
 from tests.consensus.cluster import Cluster, signed
-from tests.consensus.node import GENESIS_HEADER, execute
+from tests.consensus.node import GENESIS_HEADER, execute, validator_set
 from tests.consensus.test_catchup import block
 
 OTHER = b"\7" * 32
+WINDOW = 8
 
 
 def deaf() -> Cluster:
@@ -99,6 +103,69 @@ def test_a_certificate_ahead_of_execution_becomes_stable_when_we_get_there() -> 
     assert before is None
     assert good[3].replica.stable == checkpoint(1, header)
     assert bad[3].halted is not None
+
+
+def following(length: int) -> tuple[Checkpoints, list[bytes]]:
+    """The checkpoints of a replica at the genesis, and the headers of a chain."""
+    headers = [GENESIS_HEADER]
+    for height in range(1, length):
+        headers.append(execute(headers[-1], height, b"x"))
+    return Checkpoints(validator_set(4), WINDOW, 0, GENESIS_HEADER, None), headers
+
+
+def test_a_replica_that_follows_a_few_blocks_behind_has_stable_checkpoints() -> None:
+    """A newer certificate does not displace the one that execution is about to reach."""
+    checkpoints, headers = following(100)
+
+    for height in range(1, 90):
+        checkpoints.observe(checkpoint(height + 3, headers[height + 3]))
+        checkpoints.execute(height, headers[height])
+        checkpoints.settle(height)
+        checkpoints.forget()
+        assert height - checkpoints.low <= 3
+        assert len(checkpoints._headers) <= WINDOW + 2
+
+    assert checkpoints.known == 92
+
+
+def test_headers_below_a_certificate_far_ahead_are_bounded() -> None:
+    """While a replica catches up to it, the window's headers are kept and the newest one."""
+    checkpoints, headers = following(300)
+    checkpoints.observe(checkpoint(250, headers[250]))
+
+    for height in range(1, 251):
+        checkpoints.execute(height, headers[height])
+        assert len(checkpoints._headers) <= WINDOW + 2
+
+    assert checkpoints.low == 250
+
+
+def test_a_quorum_with_another_header_is_seen_also_while_we_catch_up() -> None:
+    """Whatever certificates lie ahead, votes are compared with the header that we executed."""
+    checkpoints, headers = following(10)
+    checkpoints.observe(checkpoint(6, headers[6]))
+    for sender in (0, 1, 2):
+        signature = checkpoint(1, OTHER, (sender,)).votes[0].signature
+        checkpoints.vote(f"v{sender:02}", 1, OTHER, signature)
+
+    checkpoints.execute(1, headers[1])
+
+    with pytest.raises(Diverged):
+        checkpoints.settle(1)
+    assert checkpoints.stable is None
+
+
+def test_a_quorum_for_a_height_whose_header_we_do_not_know_is_not_adopted() -> None:
+    """A restarted replica knows its newest header only: it waits for a certificate of that."""
+    header = execute(GENESIS_HEADER, 1, b"x")
+    checkpoints = Checkpoints(validator_set(4), WINDOW, 2, execute(header, 2, b"x"), None)
+    for sender in (0, 1, 2):
+        signature = checkpoint(1, OTHER, (sender,)).votes[0].signature
+        checkpoints.vote(f"v{sender:02}", 1, OTHER, signature)
+
+    checkpoints.settle(1)
+
+    assert checkpoints.stable is None
 
 
 def test_a_stable_checkpoint_is_reported_once() -> None:
