@@ -4,7 +4,7 @@ Given the beacons of a chain's rounds and its split, it ends in the chain's weig
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -25,7 +25,7 @@ from fl.verify import Case, judge
 from fl.weights import pack_update
 from vm.digest import BEACON, digest
 from vm.encoding import encode
-from vm.learning import Outcome, Site, Terms, Update, UpdateStatus, Verdict
+from vm.learning import Outcome, Site, Terms, Training, Update, UpdateStatus, Verdict
 from vm.record import ModelSpec
 from vm.shape import Digest
 
@@ -44,11 +44,15 @@ class Hospital:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One round: its beacon, and the organisations that send a poisoned update or none."""
+    """One round: its beacon, and the organisations that send a poisoned update or none.
+
+    `accepted` are those whose updates a chain has accepted; with None they are settled here.
+    """
 
     beacon: Digest
     poisoned: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
+    accepted: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +114,18 @@ class Experiment:
 
     def alone(self, hospital: Hospital, base: Ints, plans: Sequence[Plan]) -> Ints:
         """Weights after as many rounds of one hospital on its own rows."""
-        return self._train_on(hospital.site.dataset, hospital.train, base, plans)
+        training = self.terms.training
+        return self._train_on(hospital.site.dataset, hospital.train, base, plans, training)
 
     def pooled(self, base: Ints, plans: Sequence[Plan]) -> Ints:
-        """Weights after as many rounds on all hospitals' rows in one place: the upper reference."""
-        return self._train_on("pooled", _join([one.train for one in self.hospitals]), base, plans)
+        """Weights after as many rounds on all hospitals' rows in one place: the upper reference.
+
+        A round has as many steps as those of all hospitals together, so each row is seen as often.
+        """
+        training = self.terms.training
+        together = replace(training, steps=training.steps * len(self.hospitals))
+        rows = _join([one.train for one in self.hospitals])
+        return self._train_on("pooled", rows, base, plans, together)
 
     def compare(self, base: Ints, plans: Sequence[Plan], federated: Ints) -> Comparison:
         """AUC of training alone, of the `federated` weights and of training on pooled rows."""
@@ -152,6 +163,8 @@ class Experiment:
             if (result := results.get(hospital.site.organisation)) is not None:
                 outcomes.append(self._settle(hospital.site, number, result, cases))
         accepted = [one.organisation for one in outcomes if one.status is UpdateStatus.ACCEPTED]
+        if plan.accepted is not None:
+            accepted = [name for name in results if name in plan.accepted]
         rule = self.terms.aggregation
         if len(accepted) < rule.updates_min:
             return None, tuple(outcomes)
@@ -159,13 +172,14 @@ class Experiment:
         delta = aggregate(
             rule,
             [results[name].delta for name in accepted],
-            [aggregation_weight(rule.rule, sites[name]) for name in accepted],
+            [aggregation_weight(self.terms, sites[name]) for name in accepted],
             accepted,
         )
         return delta, tuple(outcomes)
 
     def _update(self, hospital: Hospital, base: Ints, plan: Plan) -> Result:
-        result = train(self._job(hospital.site.dataset, plan.beacon), base, hospital.train)
+        job = self._job(hospital.site.dataset, plan.beacon, self.terms.training)
+        result = train(job, base, hospital.train)
         if hospital.site.organisation in plan.poisoned:
             return sign_flip(base, result, POISON_SCALE)
         return result
@@ -215,12 +229,14 @@ class Experiment:
             height=0,
         )
 
-    def _job(self, dataset: str, beacon: Digest) -> Job:
-        return Job(self.spec, self.grid_bits, self.terms.training, beacon, dataset)
+    def _job(self, dataset: str, beacon: Digest, training: Training) -> Job:
+        return Job(self.spec, self.grid_bits, training, beacon, dataset)
 
-    def _train_on(self, dataset: str, rows: Rows, base: Ints, plans: Sequence[Plan]) -> Ints:
+    def _train_on(
+        self, dataset: str, rows: Rows, base: Ints, plans: Sequence[Plan], training: Training
+    ) -> Ints:
         for plan in plans:
-            base = base + train(self._job(dataset, plan.beacon), base, rows).delta
+            base = base + train(self._job(dataset, plan.beacon, training), base, rows).delta
         return base
 
     def _auc(self, weights: Ints, rows: Rows) -> float | None:

@@ -174,9 +174,11 @@ def accepted_updates(state: State, task: Task, rnd: Round) -> tuple[tuple[Update
     names = sorted(
         outcome.organisation for outcome in rnd.outcomes if outcome.status is UpdateStatus.ACCEPTED
     )
-    rule = task.terms.aggregation.rule
     return tuple(
-        (state.require(Update, task.id, rnd.number, name), aggregation_weight(rule, sites[name]))
+        (
+            state.require(Update, task.id, rnd.number, name),
+            aggregation_weight(task.terms, sites[name]),
+        )
         for name in names
     )
 

@@ -8,6 +8,7 @@ from vm.encoding import encode
 from vm.learning import Decision, Outcome, Rule, Site, Terms, Update, UpdateStatus, Verdict
 from vm.shape import Digest
 
+WEIGHT_MEDIANS_MAX = 2  # times the lower median of the task's weights: rows are self-declared
 SCORE_STEP_BP = 100  # finer scores would be an oracle on the verifier's rows
 
 
@@ -81,11 +82,13 @@ def passing_score(verdicts: Sequence[Verdict]) -> int | None:
     )
 
 
-def aggregation_weight(rule: Rule, site: Site) -> int:
-    """The weight of a site's update under `rule`."""
-    match rule:
+def aggregation_weight(terms: Terms, site: Site) -> int:
+    """The weight of a site's update; rows are what the site says, so their weight is bounded."""
+    match terms.aggregation.rule:
         case Rule.WEIGHTED_MEAN:
-            return site.weight
+            median = lower_median([other.weight for other in terms.sites])
+            assert median is not None, "a task has sites"
+            return min(site.weight, WEIGHT_MEDIANS_MAX * median)
         case Rule.TRIMMED_MEAN:
             return 1
 

@@ -337,7 +337,7 @@ def _check_contributions(lineage: Lineage, _: ValidatorSet) -> str:
                 (
                     (
                         judged.update,
-                        aggregation_weight(item.task.terms.aggregation.rule, judged.site),
+                        aggregation_weight(item.task.terms, judged.site),
                     )
                     for judged in found.sites
                     if judged.update is not None and _accepted(judged)

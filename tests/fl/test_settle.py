@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fl.settle import accepted_digest, aggregation_weight, lower_median, passing_score, settle
 from tests.fl.dialogue import TERMS, address
-from vm.learning import Decision, Evidence, Rule, Update, UpdateStatus, Verdict
+from vm.learning import Aggregation, Decision, Evidence, Rule, Update, UpdateStatus, Verdict
 
 UPDATE = Update(
     task="preterm",
@@ -150,5 +150,17 @@ def test_accepted_digest_binds_round_blob_and_weight() -> None:
 
 def test_weights_follow_the_rule() -> None:
     """The weighted mean takes the site's weight; the trimmed mean knows none."""
-    assert aggregation_weight(Rule.WEIGHTED_MEAN, TERMS.sites[0]) == 200
-    assert aggregation_weight(Rule.TRIMMED_MEAN, TERMS.sites[0]) == 1
+    trimmed = replace(TERMS, aggregation=Aggregation(Rule.TRIMMED_MEAN, 0, 3))
+    assert aggregation_weight(TERMS, TERMS.sites[0]) == 200
+    assert aggregation_weight(trimmed, TERMS.sites[0]) == 1
+
+
+def test_declared_rows_buy_no_more_than_twice_the_median() -> None:
+    """Who registers a million rows that nobody can count does not decide the mean alone."""
+    greedy = replace(TERMS.sites[0], weight=1_000_000)
+    task = replace(TERMS, sites=(greedy, *TERMS.sites[1:]))  # the others have 150, 100 and 50
+
+    weights = [aggregation_weight(task, site) for site in task.sites]
+
+    assert weights == [200, 150, 100, 50]
+    assert 2 * weights[0] < sum(weights)
