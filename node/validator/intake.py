@@ -11,7 +11,7 @@ from node.validator.mempool import Mempool
 from vm.access import ACCESS, check_access
 from vm.record import Member
 from vm.refusal import Refused
-from vm.transaction import Transaction, read
+from vm.transaction import Intent, Transaction, read
 
 DISK_FREE_BYTES_MIN = 64 * 1024 * 1024  # below it nothing is admitted: the journal needs room
 
@@ -49,6 +49,29 @@ class Intake:
             self._wake()
         return answers
 
+    def recheck(self) -> None:
+        """Forget what its sender may no longer send; call it after a block that changed a member.
+
+        It would wait for ever where no block comes, and each backup would time the primary for it.
+        """
+        known: dict[tuple[str, str, bytes], bool] = {}  # of many transactions, few senders
+
+        def allowed(transaction: Transaction) -> bool:
+            intent = transaction.intent
+            who = (intent.kind, intent.sender, intent.public_key)
+            if who not in known:
+                known[who] = self._may_send(intent)
+            return known[who]
+
+        self._mempool.recheck(allowed)
+
+    def _may_send(self, intent: Intent) -> bool:
+        try:
+            self._check_access(intent)
+        except Refused:
+            return False
+        return True
+
     def _verify(self, packed: Sequence[bytes]) -> list[Transaction | Refused]:
         judged: list[Transaction | Refused] = []
         for data in packed:
@@ -67,12 +90,15 @@ class Intake:
                 return None  # executed before; its receipt says how
             if intent.kind not in ACCESS:
                 raise Refused("transaction.kind", f"expected a built-in kind, found {intent.kind}")
-            member = self._chain.state().get(Member, intent.sender)
-            check_access(intent.kind, member, intent.sender, intent.public_key)
+            self._check_access(intent)
             self._mempool.admit(transaction, data, self._chain.head.height + 1)
         except Refused as refused:
             return refused
         return None
+
+    def _check_access(self, intent: Intent) -> None:
+        member = self._chain.state().get(Member, intent.sender)
+        check_access(intent.kind, member, intent.sender, intent.public_key)
 
     def _check_disk(self) -> None:
         free = shutil.disk_usage(self._folder).free

@@ -5,7 +5,7 @@ a sender's quota keeps one busy or hostile member from crowding out the others.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from vm.block import PAYLOAD_BYTES_MAX, TRANSACTIONS_MAX
 from vm.refusal import Refused
@@ -109,6 +109,12 @@ class Mempool:
                 for id, packed in self._by_id.items()
                 if self.by_bytes[packed].intent.valid_until_height < height
             ]
+        )
+
+    def recheck(self, allowed: Callable[[Transaction], bool]) -> None:
+        """Forget what is no longer allowed: once ordered, it could only fail."""
+        self.remove(
+            [id for id, packed in self._by_id.items() if not allowed(self.by_bytes[packed])]
         )
 
     def oldest(self, count: int) -> tuple[bytes, ...]:

@@ -142,7 +142,7 @@ def test_bytes_that_are_no_transaction_are_answered_without_an_id(door: Door, da
 
 @pytest.mark.parametrize("standing", [Standing.SUSPENDED, Standing.REVOKED])
 def test_a_member_in_bad_standing_gets_nothing_in(door: Door, standing: Standing) -> None:
-    """By the newest executed block; what it sent before stays to be judged in execution."""
+    """By the newest executed block."""
     body = SetStanding("hospital-1.steward", standing)
     item = door.network.sign("hospital-1.steward", "model.register", SetStanding("x", standing))
     assert door.codes(pack(item)) == [ADMITTED]
@@ -234,3 +234,24 @@ def test_a_request_fills_its_bound(door: Door) -> None:
     assert door.codes(*items) == [ADMITTED] * SUBMIT_MAX
     with pytest.raises(AssertionError, match="the caller bounds a request"):
         door.submit(*items, pack(door.enrol(SUBMIT_MAX)))
+
+
+def test_what_a_revoked_member_sent_does_not_wait_for_ever(door: Door) -> None:
+    """On an idle chain nothing would expire it, and what waits keeps the view's timer running."""
+    steward = "hospital-1.steward"
+    kept = door.enrol(1)
+    lost = [
+        door.network.sign(steward, "model.register", SetStanding(id, Standing.REVOKED))
+        for id in ("x", "y")
+    ]
+    assert door.codes(pack(kept), *map(pack, lost)) == [ADMITTED] * 3
+    door.pool.draw(1)
+
+    door.intake.recheck()
+    before = len(door.pool)
+    body = SetStanding(steward, Standing.REVOKED)
+    door.network.block(door.network.sign(ADMIN, "member.standing", body))
+    door.intake.recheck()
+
+    assert before == 3
+    assert door.pool.oldest(9) == (pack(kept),)

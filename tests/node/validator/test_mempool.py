@@ -204,3 +204,18 @@ def test_the_oldest_are_given_whether_drawn_or_not() -> None:
 
     assert pool.oldest(2) == tuple(pack(transaction(number)) for number in range(2))
     assert len(pool.oldest(9)) == 3
+
+
+def test_what_may_no_longer_be_sent_is_forgotten_with_its_room() -> None:
+    """Drawn or not; the quota of its sender and the bytes are free again."""
+    pool = filled(2)
+    assert admit(pool, transaction(2, "eve")) == "admitted"
+    pool.draw(HEIGHT)
+
+    pool.recheck(lambda item: item.intent.sender != "ada")
+
+    assert pool.oldest(9) == (pack(transaction(2, "eve")),)
+    assert (len(pool), pool.waiting) == (1, 0)
+    assert set(pool.by_bytes) == {pack(transaction(2, "eve"))}
+    pool.recheck(lambda item: False)
+    assert (len(pool), pool._bytes) == (0, 0)
