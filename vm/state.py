@@ -25,6 +25,7 @@ class Record(Protocol):
 R = TypeVar("R", bound=Record)
 
 DECODED_MAX = 512  # records kept decoded: a task of 256 columns takes 10 ms to read, and is frozen
+DECODED_BYTES_MAX = 64 * 1024  # of a record that is kept: 32 MiB of packed bytes at most
 
 
 def state_key(kind: str, key: tuple[str | int, ...]) -> bytes:
@@ -82,6 +83,12 @@ class State:
                 self.writes[name] = before
 
 
-@lru_cache(maxsize=DECODED_MAX)
 def _decode(cls: type[R], data: bytes) -> R:
+    return _remember(cls, data) if len(data) <= DECODED_BYTES_MAX else _unpack(cls, data)
+
+
+def _unpack(cls: type[R], data: bytes) -> R:
     return unpack(cls, data, VALUE_BYTES_MAX)
+
+
+_remember = lru_cache(maxsize=DECODED_MAX)(_unpack)

@@ -95,3 +95,14 @@ def test_more_records_than_are_remembered_are_all_read() -> None:
 
     for _ in range(2):
         assert [state.get(Organisation, item.id) for item in records] == records
+
+
+def test_large_records_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member that writes records near their bound cannot have hundreds of them kept."""
+    small, large = organisation("x", "small"), organisation("x" * 100, "large")
+    monkeypatch.setattr("vm.state.DECODED_BYTES_MAX", len(pack(small)))
+    state = stored(small, large)
+
+    assert state.get(Organisation, "small") is state.get(Organisation, "small")
+    assert state.get(Organisation, "large") == large
+    assert state.get(Organisation, "large") is not state.get(Organisation, "large")
