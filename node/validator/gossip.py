@@ -6,6 +6,7 @@ A request that only the primary saw would not be missed if the primary dropped i
 
 import asyncio
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import structlog
 
@@ -17,6 +18,7 @@ from vm.refusal import Refused
 
 RESEND_MS = 1_000  # what still waits after so long is sent again: a peer may have been away
 RESEND_MAX = 200  # transactions of one resend, oldest first
+RESEND_BYTES_MAX = 1024 * 1024  # the same in bytes: a validator that is away costs no more a second
 BATCH_BYTES_MAX = MESSAGE_BYTES_MAX // 2  # of one message; a message must carry its framing too
 
 log = structlog.get_logger()
@@ -61,7 +63,11 @@ class Gossip:
     def resend(self) -> None:
         """Send again what waited at the last call too, the oldest transactions only."""
         oldest = self._mempool.oldest(RESEND_MAX)
-        self.forward([packed for packed in oldest if packed in self._waited])
+        again = [packed for packed in oldest if packed in self._waited]
+        sizes = accumulate(map(len, again))
+        self.forward(
+            [packed for packed, size in zip(again, sizes, strict=True) if size <= RESEND_BYTES_MAX]
+        )
         self._waited = set(oldest)
 
     async def run(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from node.api.admission import SUBMIT_MAX
-from node.validator.gossip import BATCH_BYTES_MAX, RESEND_MAX, Gossip
+from node.validator.gossip import BATCH_BYTES_MAX, RESEND_BYTES_MAX, RESEND_MAX, Gossip
 from node.validator.intake import Intake
 from node.validator.mempool import Mempool
 from tests.node.network import Network, open_network
@@ -52,10 +52,12 @@ class Peer:
         return [batch for batch in found if isinstance(batch, tuple)]
 
 
-def waiting(number: int) -> Transaction:
+def waiting(number: int, body_bytes: int = 1) -> Transaction:
     """A transaction that nobody verifies."""
     nonce = number.to_bytes(8, "big")
-    return Transaction(Intent(bytes(32), "k", "s", bytes(32), b"\x00", 9, nonce), bytes(64))
+    return Transaction(
+        Intent(bytes(32), "k", "s", bytes(32), bytes(body_bytes), 9, nonce), bytes(64)
+    )
 
 
 @pytest.fixture
@@ -181,3 +183,17 @@ def test_a_resend_is_bounded(peer: Peer) -> None:
     peer.gossip.resend()
 
     assert [item for batch in peer.batches() for item in batch] == items[:RESEND_MAX]
+
+
+def test_a_resend_is_bounded_in_bytes(peer: Peer) -> None:
+    """Large transactions that wait do not fill the wire every second."""
+    for number in range(RESEND_MAX):
+        item = waiting(number, BODY_BYTES_MAX)
+        assert peer.pool.admit(item, pack(item), 1)
+    peer.gossip.resend()
+
+    peer.gossip.resend()
+
+    again = [len(item) for batch in peer.batches() for item in batch if isinstance(item, bytes)]
+    assert again
+    assert RESEND_BYTES_MAX - again[0] < sum(again) <= RESEND_BYTES_MAX
