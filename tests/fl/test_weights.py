@@ -18,6 +18,7 @@ from fl.weights import (
     pack_update,
     pack_weights,
     read_origin,
+    unpack_delta,
     unpack_update,
     unpack_weights,
     update_size,
@@ -62,6 +63,16 @@ def test_an_update_survives_its_file() -> None:
     assert delta.tolist() == WEIGHTS.tolist()
     assert segments == SEGMENTS
     assert len(UPDATE) == update_size(SPEC, 24, 3)
+
+
+def test_a_delta_is_read_where_it_lies() -> None:
+    """Who aggregates holds each update once, as the int32 in its file."""
+    delta = unpack_delta(SPEC, 24, ORIGIN, 3, UPDATE)
+
+    assert delta.tolist() == WEIGHTS.tolist()
+    assert np.shares_memory(delta, np.frombuffer(UPDATE, np.uint8))
+    with pytest.raises(Refused, match=r"update\.size"):
+        unpack_delta(SPEC, 24, ORIGIN, 3, UPDATE[:-1])
 
 
 def test_the_files_are_those_of_the_safetensors_library() -> None:
