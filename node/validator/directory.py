@@ -1,6 +1,7 @@
 """Members by the TLS key that is enrolled for them: who is at the other end of a connection."""
 
 from node.validator.chain import Chain
+from node.validator.store import BlockRow
 from vm.record import KeyOwner, Member
 from vm.state import state_key
 
@@ -22,5 +23,10 @@ class Directory:
         """Whether the block at `height` wrote a member."""
         row = self._chain.store.row(height)
         assert row is not None, "only executed blocks are asked about"
-        member = state_key(Member.KIND, ("",))[:-1]  # what the key of every member starts with
-        return any(key.startswith(member) for key in row.writes)
+        return wrote_member(row)
+
+
+def wrote_member(row: BlockRow) -> bool:
+    """Whether the block wrote a member."""
+    member = state_key(Member.KIND, ("",))[:-1]  # what the key of every member starts with
+    return any(key.startswith(member) for key in row.writes)
