@@ -138,6 +138,10 @@ class Running:
                 start_new_session=True,
             )
 
+    def send(self, home: Path, number: signal.Signals) -> None:
+        """Send a signal that does not end the process, to stop it or let it go on."""
+        self._processes[home].send_signal(number)
+
     def signal(self, home: Path, number: signal.Signals) -> int:
         """Send a signal and wait for the exit code."""
         process = self._processes[home]
