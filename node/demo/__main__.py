@@ -66,12 +66,7 @@ def demo(
         result = asyncio.run(_run(directory, rounds, serve))
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
-    if not result["chain_reproduced"]:
-        raise Refused(
-            "demo.reproduced",
-            "expected the chain's split, run again in one process, to give the chain's model "
-            "digest, found another",
-        )
+    summary.check(result, min(rounds, job.POISONED_ROUND), job.POISONER)
 
 
 async def _run(directory: Path, rounds: int, serve: bool) -> dict[str, Any]:
@@ -122,7 +117,7 @@ async def _work(
         assert final is not None, "the last round made it"
         transactions = await job.count_transactions(client)
     audit = await job.audit(layout)
-    tell(f"the auditor verified {len(audit['steps'])} steps from the genesis file alone")
+    tell(f"the auditor checked {len(audit['steps'])} steps with the genesis file alone")
     validators = await job.compare_validators(layout, urls)
     chain = splits.Chain(
         task=task,
@@ -140,6 +135,7 @@ async def _work(
         rounds=ended,
         figures=figures,
         audit=audit,
+        verified=audit["subject"] == f"model {job.MODEL} version {task.closed}",
         transactions=transactions,
     )
 

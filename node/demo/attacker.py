@@ -15,25 +15,34 @@ from fl.experiment import POISON_SCALE
 from fl.fixed import Ints
 from fl.model import Rows
 from fl.train import Job, OnStep, Result, train
+from node.client.client import Client
 from node.commands.network import until_signal
 from node.home import config
+from node.home.genesis import read_genesis
 from node.home.logs import configure_logs
 from node.peer.assembly import run_peer
+from vm.learning import Round
+from vm.shape import Digest
 
 
-def poisoning(number: int) -> Callable[[Job, Ints, Rows, OnStep | None], Result]:
-    """Honest training, except the `number`-th distinct round that is trained."""
-    beacons: list[bytes] = []
+def poisoning(
+    is_poisoned: Callable[[Digest], bool],
+) -> Callable[[Job, Ints, Rows, OnStep | None], Result]:
+    """Honest training, except in the round whose beacon `is_poisoned` says so."""
 
     def poisoned(job: Job, base: Ints, rows: Rows, on_step: OnStep | None = None) -> Result:
-        if job.beacon not in beacons:
-            beacons.append(job.beacon)
         result = train(job, base, rows, on_step)
-        if beacons.index(job.beacon) + 1 != number:
-            return result
-        return sign_flip(base, result, POISON_SCALE)
+        return sign_flip(base, result, POISON_SCALE) if is_poisoned(job.beacon) else result
 
     return poisoned
+
+
+async def beacon_of(settings: config.PeerConfig, number: int) -> Digest | None:
+    """The beacon of that round of the peer's task by the chain, which a restart does not change."""
+    urls = [validator.http for validator in settings.training.validators]
+    async with Client(read_genesis(settings.chain.genesis), urls) as client:
+        found = await client.record(Round, settings.training.tasks[0], number)
+    return None if found is None else found.beacon
 
 
 def main() -> None:
@@ -41,7 +50,9 @@ def main() -> None:
     home, number = Path(sys.argv[1]), int(sys.argv[2])
     settings = config.load(config.PeerConfig, home, os.environ)
     configure_logs(settings.log.level, settings.log.format, member=settings.trainer.id)
-    asyncio.run(until_signal(run_peer(settings, train=poisoning(number))))
+    # Training runs in a thread of its own, where a loop may be started.
+    attack = poisoning(lambda beacon: asyncio.run(beacon_of(settings, number)) == beacon)
+    asyncio.run(until_signal(run_peer(settings, train=attack)))
 
 
 if __name__ == "__main__":

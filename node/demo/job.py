@@ -31,6 +31,7 @@ MODEL = "preterm"
 WEIGHTS_FILE = "initial.safetensors"
 POISONED_ROUND = 5  # or the last, if there are fewer
 ATTACKER = 3  # the last hospital, from 0
+POISONER = f"hospital-{ATTACKER + 1}.trainer"
 READY_TIMEOUT_S = 60.0  # four processes start in a few seconds; a slow disk may need more
 POLL_S = 0.2
 OK = 200  # HTTP

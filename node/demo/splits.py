@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 
 import torch
@@ -30,6 +30,7 @@ FURTHER_SPLITS = 10  # beside the chain's own: enough for a standard error
 class Figures:
     """AUC over the splits: each mean with its standard error, and the chain's own split.
 
+    `gains` are the differences federated - alone within each split, with mean and standard error.
     `reproduced` is whether the chain's split, run in one process, gave the chain's weights.
     """
 
@@ -37,6 +38,7 @@ class Figures:
     means: dict[str, float]
     errors: dict[str, float]
     chain: dict[str, float]
+    gains: dict[str, tuple[float, float]]
     reproduced: bool
 
 
@@ -74,8 +76,17 @@ def figures(layout: Layout, chain: Chain, on_split: Callable[[], None]) -> Figur
         means={name: mean for name, (mean, _) in summary.items()},
         errors={name: error for name, (_, error) in summary.items()},
         chain=columns[0],
+        gains={
+            "everywhere": _gain(columns, "federated", "alone"),
+            "own": _gain(columns, "own_federated", "own_alone"),
+        },
         reproduced=found[0][1] == chain.final,
     )
+
+
+def _gain(columns: list[dict[str, float]], of: str, over: str) -> tuple[float, float]:
+    """Splits are hard or easy for both: their difference says more than that of the means."""
+    return mean_and_error([column[of] - column[over] for column in columns])
 
 
 def run_split(layout: Layout, chain: Chain, seed: bytes | None) -> tuple[Comparison, str]:
@@ -85,10 +96,10 @@ def run_split(layout: Layout, chain: Chain, seed: bytes | None) -> tuple[Compari
     the chain's beacons.
     """
     torch.set_num_threads(1)  # the splits themselves share the cores
-    plans = [_plan(found, chain.poisoned.get(found.number)) for found in chain.rounds]
+    plans = plans_of(chain)
     if seed is not None:
         drawn = zip(beacons(seed, len(plans)), plans, strict=True)
-        plans = [Plan(beacon, plan.poisoned, plan.absent) for beacon, plan in drawn]
+        plans = [replace(plan, beacon=beacon, accepted=None) for beacon, plan in drawn]
     spec, bits = chain.base.spec, chain.base.grid_bits
     base = unpack_weights(spec, bits, chain.weights)
     experiment = _experiment(layout, chain, seed)
@@ -108,11 +119,23 @@ def _experiment(layout: Layout, chain: Chain, seed: bytes | None) -> Experiment:
     return Experiment(chain.task.id, chain.base.spec, chain.base.grid_bits, terms, hospitals)
 
 
-def _plan(found: Round, poisoned: str | None) -> Plan:
-    """A round of the chain as a plan: who was absent there is absent here."""
-    absent = {o.organisation for o in found.outcomes if o.status is UpdateStatus.ABSENT}
+def plans_of(chain: Chain) -> list[Plan]:
+    """The chain's rounds as plans: with the absent absent, and what was accepted there accepted.
+
+    A round that failed made no version, and is none here.
+    """
+    return [_plan(found, chain) for found in chain.rounds if found.model_version is not None]
+
+
+def _plan(found: Round, chain: Chain) -> Plan:
+    poisoner = chain.poisoned.get(found.number)
     return Plan(
-        found.beacon,
-        frozenset(() if poisoned is None else (poisoned,)),
-        frozenset(absent),
+        beacon=found.beacon,
+        poisoned=frozenset(() if poisoner is None else (poisoner,)),
+        absent=_with(found, UpdateStatus.ABSENT),
+        accepted=_with(found, UpdateStatus.ACCEPTED),
     )
+
+
+def _with(found: Round, status: UpdateStatus) -> frozenset[str]:
+    return frozenset(o.organisation for o in found.outcomes if o.status is status)

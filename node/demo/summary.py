@@ -7,8 +7,14 @@ from rich.table import Table
 
 from node.demo.splits import Figures
 from vm.learning import Round, UpdateStatus
+from vm.refusal import Refused
 
-MODELS = (("alone", "alone"), ("federated", "federated"), ("pooled", "pooled (reference only)"))
+MODELS = (
+    ("alone", "alone"),
+    ("federated", "federated"),
+    ("pooled", "pooled, as many row visits (reference only)"),
+)
+ERRORS = 2  # standard errors that a difference must exceed to be called one
 
 
 def round_line(found: Round) -> str:
@@ -32,6 +38,7 @@ def document(
     rounds: tuple[Round, ...],
     figures: Figures,
     audit: dict[str, Any],
+    verified: bool,
     transactions: int,
 ) -> dict[str, Any]:
     """The result as JSON values."""
@@ -45,11 +52,36 @@ def document(
         "auc_standard_error": {name: round(figures.errors[name], 4) for name in names},
         "auc_own_standard_error": {name: round(figures.errors[f"own_{name}"], 4) for name in names},
         "auc_chain_split": {name: round(value, 4) for name, value in figures.chain.items()},
+        "gain": {name: [round(x, 4) for x in pair] for name, pair in figures.gains.items()},
         "splits": figures.splits,
         "chain_reproduced": figures.reproduced,
-        "audit": {"verified": True, "checked_steps": audit["steps"]},
+        "audit": {"verified": verified, "checked_steps": audit["steps"]},
         "transactions": transactions,
     }
+
+
+def check(result: dict[str, Any], poisoned_round: int, attacker: str) -> None:
+    """Raise `Refused` with `demo.*` unless the result shows all that the demo is there to show."""
+    rejected = [
+        item["member"]
+        for found in result["rounds"]
+        for item in found["rejected"]
+        if found["round"] == poisoned_round
+    ]
+    if attacker not in rejected:
+        raise Refused(
+            "demo.poisoned",
+            f"expected the update of {attacker} in round {poisoned_round} rejected, found "
+            f"rejected: {', '.join(rejected) or 'none'}",
+        )
+    if not result["audit"]["verified"]:
+        raise Refused("demo.audit", "expected the final model verified, found another report")
+    if not result["chain_reproduced"]:
+        raise Refused(
+            "demo.reproduced",
+            "expected the chain's split, run again in one process, to give the chain's model "
+            "digest, found another",
+        )
 
 
 def _round(found: Round) -> dict[str, Any]:
@@ -110,11 +142,12 @@ def tables(result: dict[str, Any]) -> RenderableType:
 
 def _finding(result: dict[str, Any]) -> str:
     """What the figures say, also when it does not flatter."""
-    gain = result["auc"]["federated"] - result["auc"]["alone"]
-    own = result["auc_own"]["federated"] - result["auc_own"]["alone"]
-    error = max(result["auc_own_standard_error"].values())
-    everywhere = "better" if gain > 0 else "no better"
-    if abs(own) <= 2 * error:
+    (gain, gain_error), (own, own_error) = result["gain"]["everywhere"], result["gain"]["own"]
+    if abs(gain) <= ERRORS * gain_error:
+        everywhere = "not clearly better"
+    else:
+        everywhere = "better" if gain > 0 else "worse"
+    if abs(own) <= ERRORS * own_error:
         at_home = "on its own patients a hospital's own model does about as well as the shared one"
     elif own > 0:
         at_home = "on its own patients too the shared model does better"
@@ -122,7 +155,7 @@ def _finding(result: dict[str, Any]) -> str:
         at_home = "on its own patients a hospital's own model does better than the shared one"
     return (
         f"Over all hospitals the shared model is {everywhere} than one trained alone "
-        f"(AUC {gain:+.3f}); {at_home} ({own:+.3f})."
+        f"(AUC {gain:+.3f} ± {gain_error:.3f}); {at_home} ({own:+.3f} ± {own_error:.3f})."
     )
 
 

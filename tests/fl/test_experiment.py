@@ -145,3 +145,16 @@ def test_verifiers_score_on_scoring_rows_only(
 def test_mean_and_error_are_the_usual_ones() -> None:
     """The standard error is that of the mean: 1, 2, 3 have 2 and 1 / sqrt(3)."""
     assert mean_and_error([1.0, 2.0, 3.0]) == pytest.approx((2.0, 3**-0.5))
+
+
+def test_a_round_that_a_chain_settled_is_not_settled_again(experiment: Experiment) -> None:
+    """An update that missed its verdicts there counts as little here."""
+    plan = Plan(beacons(SEED, 1)[0])
+    names = frozenset(hospital.site.organisation for hospital in experiment.hospitals)
+
+    own = experiment.federate(BASE, [plan]).weights
+    same = experiment.federate(BASE, [replace(plan, accepted=names)]).weights
+    fewer = experiment.federate(BASE, [replace(plan, accepted=names - {"hospital-1"})]).weights
+
+    assert np.array_equal(own, same)
+    assert not np.array_equal(own, fewer)

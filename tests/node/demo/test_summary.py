@@ -4,11 +4,13 @@ from dataclasses import replace
 from io import StringIO
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from node.demo.splits import Figures
-from node.demo.summary import document, round_line, tables
+from node.demo.summary import check, document, round_line, tables
 from vm.learning import Outcome, Round, RoundPhase, UpdateStatus
+from vm.refusal import Refused
 
 NAMES = ("alone", "federated", "pooled", "own_alone", "own_federated", "own_pooled")
 ROUND = Round(
@@ -43,6 +45,10 @@ def figures(**means: float) -> Figures:
         means={name: means.get(name, 0.6) for name in NAMES},
         errors=dict.fromkeys(NAMES, 0.01),
         chain=dict.fromkeys(NAMES, 0.6),
+        gains={
+            "everywhere": (means.get("federated", 0.6) - means.get("alone", 0.6), 0.01),
+            "own": (means.get("own_federated", 0.6) - means.get("own_alone", 0.6), 0.01),
+        },
         reproduced=True,
     )
 
@@ -55,6 +61,7 @@ def result(found: Figures) -> dict[str, Any]:
         rounds=(ROUND,),
         figures=found,
         audit={"steps": ["one", "two"]},
+        verified=True,
         transactions=9,
     )
 
@@ -108,14 +115,29 @@ def test_the_finding_follows_the_figures_also_when_they_do_not_flatter() -> None
     equal = text(figures(federated=0.62, alone=0.53))
     worse = text(figures(federated=0.5, alone=0.53, own_federated=0.5))
 
-    assert "better than one trained alone (AUC +0.090)" in flattering
-    assert "on its own patients too the shared model does better (+0.100)" in flattering
-    assert "about as well as the shared one (+0.000)" in equal
-    assert "no better than one trained alone (AUC -0.030)" in worse
-    assert "own model does better than the shared one (-0.100)" in worse
+    assert "better than one trained alone (AUC +0.090 ± 0.010)" in flattering
+    assert "on its own patients too the shared model does better (+0.100 ± 0.010)" in flattering
+    assert "about as well as the shared one (+0.000 ± 0.010)" in equal
+    assert "worse than one trained alone (AUC -0.030 ± 0.010)" in worse
+    assert "own model does better than the shared one (-0.100 ± 0.010)" in worse
 
 
 def test_a_run_that_was_not_reproduced_cannot_be_overlooked() -> None:
     """The sentence is another one."""
     assert "gave the chain's model digest" in text(figures())
     assert "DID NOT GIVE" in text(replace(figures(), reproduced=False))
+
+
+def test_a_demo_that_shows_too_little_is_refused() -> None:
+    """The poisoned update not rejected, the audit of another model, or other weights: each says."""
+    shown = result(figures())
+    check(shown, 5, "h-2.trainer")
+
+    with pytest.raises(Refused, match=r"demo\.poisoned"):
+        check(shown, 5, "h-1.trainer")
+    with pytest.raises(Refused, match=r"demo\.poisoned"):
+        check(shown, 4, "h-2.trainer")
+    with pytest.raises(Refused, match=r"demo\.audit"):
+        check(shown | {"audit": {"verified": False}}, 5, "h-2.trainer")
+    with pytest.raises(Refused, match=r"demo\.reproduced"):
+        check(shown | {"chain_reproduced": False}, 5, "h-2.trainer")
