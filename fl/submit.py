@@ -129,10 +129,14 @@ def submit_verdict(state: State, context: Context, body: SubmitVerdict) -> None:
             f"expected a segment below {update.segments} in a fail only, "
             f"found {body.segment} in a {body.decision.value}",
         )
-    # 7. the score is coarse
-    if body.score_bp is not None and body.score_bp % SCORE_STEP_BP:
+    # 7. a score comes with a pass only, and is coarse
+    if body.score_bp is not None and (
+        body.decision is not Decision.PASS or body.score_bp % SCORE_STEP_BP
+    ):
         raise Refused(
-            "verdict.score", f"expected a multiple of {SCORE_STEP_BP}, found {body.score_bp}"
+            "verdict.score",
+            f"expected a multiple of {SCORE_STEP_BP} in a pass only, "
+            f"found {body.score_bp} in a {body.decision.value}",
         )
     state.put(
         Verdict(

@@ -152,8 +152,8 @@ def _judge_losses(policy: Policy, before: Numbers, after: Numbers) -> Judgement:
     """Judge by the paired rise of log-loss; `before` and `after` in nat: [rows].
 
     Fails only beyond margin + 2 standard errors, so that few rows excuse rather than accuse.
-    Numbers are told in hundredths of a nat, and a score only with a pass: finer or more of them
-    would let a trainer ask about single rows. Each loss counts up to LOSS_MAX.
+    A fail tells no number of the verifier's rows, and a score, in hundredths of a nat, comes only
+    with a pass: more would let a trainer ask about single rows. Each loss counts up to LOSS_MAX.
     """
     if not np.isfinite(after).all():
         return Judgement(
@@ -169,7 +169,7 @@ def _judge_losses(policy: Policy, before: Numbers, after: Numbers) -> Judgement:
             Decision.FAIL,
             "update.loss",
             f"expected log-loss to rise by at most {margin:.2f} nat and {STANDARD_ERRORS} standard "
-            f"errors of {error:.2f}, found {mean:.2f}",
+            "errors, found a larger rise",
         )
     steps = round(float(np.mean(after)) * BP / SCORE_STEP_BP)
     score_bp = min(steps * SCORE_STEP_BP, SCORE_MAX_BP)

@@ -6,6 +6,7 @@ import pytest
 
 from fl.kinds import program
 from tests.fl.dialogue import (
+    ABSTAINING,
     MODEL,
     TASK,
     address,
@@ -136,6 +137,8 @@ def test_revoked_trainer_is_refused() -> None:
         ({"segment": 0}, "verdict.segment"),  # in a pass
         (failing() | {"segment": 4}, "verdict.segment"),  # of segments 0 to 3
         ({"score_bp": 5_050}, "verdict.score"),
+        (failing() | {"score_bp": 5_000}, "verdict.score"),
+        (ABSTAINING | {"score_bp": 5_000}, "verdict.score"),
     ],
 )
 def test_verdict_is_refused(changes: dict[str, Any], code: str) -> None:

@@ -113,6 +113,18 @@ def test_an_update_within_bounds_that_harms_fails_by_losses() -> None:
     assert judgement.score_bp is None
 
 
+def test_a_fail_by_losses_tells_nothing_finer_than_that() -> None:
+    """Two harmful updates and two sets of rows give one reason: else fails answer questions."""
+    reasons = {
+        judged(sign_flip(BASE, HONEST, 2), rows).reason
+        for rows in (SCORING, rows_of(SPEC, 80, seed=10))
+    }
+
+    assert reasons == {
+        "expected log-loss to rise by at most 0.05 nat and 2 standard errors, found a larger rise"
+    }
+
+
 def test_a_harm_within_margin_and_error_passes() -> None:
     """What chance on these rows may explain blames nobody."""
     slight = HONEST.delta // 50
