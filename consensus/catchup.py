@@ -93,6 +93,8 @@ class CatchUp:
         first = delivered + 1
         while first in self._buffer:
             first += 1
+        if first > self._heights[peer]:
+            return
         self._last, self._waiting, self._more, self._ticks = peer, True, False, 0
         self._outbox.send(peer, BlockRequest(first))
 

@@ -78,9 +78,7 @@ class Checkpoints:
         assert height == self.executed + 1, f"executed {height} after {self.executed}"
         self.recall(height, header)
         if self.executed > self.low + self._window:
-            del self._headers[
-                self.executed
-            ]  # no vote for it is kept, so nothing to compare it with
+            del self._headers[self.executed]  # no vote for it is kept to compare it with
         self.executed = height
         for certificate in (self.stable, self._ahead):
             if certificate is not None and certificate.height == height:

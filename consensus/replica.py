@@ -60,6 +60,7 @@ from vm.quorum import ValidatorSet, quorum
 from vm.refusal import Refused
 from vm.shape import Digest, Signature
 
+UNEXECUTED_MAX = 16  # blocks delivered and not yet executed: 64 MiB of payloads at most
 VOTE_BYTES_MAX = 136  # a name of 64 bytes, a signature and their framing
 
 
@@ -266,11 +267,13 @@ class Replica:
         """Lead a view or deliver what is now due; then set the timers as the state calls for."""
         if self._views.lead():
             self._entered()
-        while (block := self._next_block()) is not None:
-            payload, certificate = block.payload, block.certificate
-            if self._ordering.payloads.get(certificate.digest) is None:
-                self._outbox.persist(Held(certificate.sequence, payload))
-            self._outbox.persist(certificate)
+        while self.delivered - self.executed < UNEXECUTED_MAX:
+            block = self._next_block()
+            if block is None:
+                break
+            if self._ordering.payloads.get(block.certificate.digest) is None:
+                self._outbox.persist(Held(block.certificate.sequence, block.payload))
+            self._outbox.persist(block.certificate)
             self._deliver(block)
         if self.delivered - self.executed < self._limits.window:
             self._catch_up.go_on(self.delivered)

@@ -6,7 +6,7 @@ import pytest
 
 from consensus.catchup import BUFFER_BLOCKS_MAX, BUFFER_BYTES_MAX, CatchUp
 from consensus.certificate import Verifier
-from consensus.event import Connected, Send
+from consensus.event import Connected, Deliver, Executed, Received, Send
 from consensus.message import (
     BLOCKS_MAX,
     PAYLOAD_BYTES_MAX,
@@ -16,9 +16,10 @@ from consensus.message import (
     Status,
 )
 from consensus.outbox import Outbox
+from consensus.replica import UNEXECUTED_MAX
 from tests.consensus.certificates import checkpoint, committed
-from tests.consensus.cluster import Cluster
-from tests.consensus.node import CHAIN, KEYS, validator_set
+from tests.consensus.cluster import Cluster, signed
+from tests.consensus.node import CHAIN, GENESIS_HEADER, KEYS, execute, validator_set
 
 
 def block(height: int, payload: bytes = b"x") -> Block:
@@ -127,6 +128,33 @@ def test_a_request_out_of_range_is_answered_with_nothing(first: int) -> None:
 
     replies = [e.body for _, _, e in cluster.sent if isinstance(e.body, BlockReply)]
     assert replies == [BlockReply(())]
+
+
+def test_one_step_delivers_a_bounded_number_of_blocks() -> None:
+    """The rest follows as the shell executes, so that messages and timers get their turn."""
+    cluster = Cluster()
+    count = 3 * UNEXECUTED_MAX
+    reply = signed(0, BlockReply(tuple(block(height) for height in range(1, count + 1))))
+
+    effects = cluster[3].step(Received(reply))
+    delivered = [effect.sequence for effect in effects if isinstance(effect, Deliver)]
+    first = cluster[3].step(Executed(1, execute(GENESIS_HEADER, 1, b"x")))
+    next_one = [effect.sequence for effect in first if isinstance(effect, Deliver)]
+
+    assert delivered == list(range(1, UNEXECUTED_MAX + 1))
+    assert next_one == [UNEXECUTED_MAX + 1]
+    assert len(cluster[3].replica._unexecuted) == UNEXECUTED_MAX
+
+
+def test_blocks_beyond_one_step_are_all_executed_in_the_end() -> None:
+    """Each executed block makes room for the next."""
+    cluster = Cluster()
+    count = 3 * UNEXECUTED_MAX
+
+    reply = BlockReply(tuple(block(height) for height in range(1, count + 1)))
+    cluster.inject(0, 3, reply)
+
+    assert cluster[3].payloads == [b"x"] * count
 
 
 def test_the_buffer_holds_a_bounded_number_of_blocks_and_bytes() -> None:
