@@ -227,6 +227,17 @@ class Verifier:
         ]
         if not mine:
             return
+        try:
+            await self._judge(stage, site, updates, mine)
+        finally:
+            # Also after a refusal: another hospital's update stays on this disk no longer than work
+            # on it; the next look fetches it again.
+            for update in updates:
+                await self._exchange.forget(update.blob)
+
+    async def _judge(
+        self, stage: Stage, site: Site, updates: list[Update], mine: list[Update]
+    ) -> None:
         blobs = await self._fetch(stage, updates)
         rows, parts = await self._rowkeeper.rows(self._client, stage, site)
         base = await self._exchange.fetch(stage.base.weights, stage.base.weights_bytes)
@@ -234,8 +245,6 @@ class Verifier:
             _judge_all, stage, base, rows.take(parts.scoring), updates, mine, blobs
         )
         await self._submit(verdicts, blobs)
-        for update in updates:
-            await self._exchange.forget(update.blob)
 
     async def _submit(self, verdicts: list[SubmitVerdict], blobs: dict[str, bytes]) -> None:
         """Submit all, each to its end; then raise the first refusal, so that it is tried again.

@@ -323,6 +323,17 @@ def test_others_updates_are_forgotten_once_they_are_judged(tmp_path: Path) -> No
     assert town.forgotten == [town.chain.get(Update, *key).blob for key in keys]
 
 
+def test_others_updates_are_forgotten_also_when_a_verdict_is_refused(tmp_path: Path) -> None:
+    """Nobody may look at the task again for long, and the blobs must not lie on this disk."""
+    town = submitted(tmp_path)
+    blobs = {town.chain.get(Update, TASK, 1, organisation(n)).blob for n in (1, 2, 3, 4)}
+    town.refusing = set(blobs)
+
+    assert code_of(town.verifier(1).work(TASK)) == "blob.too_few_copies"
+
+    assert set(town.forgotten) == blobs
+
+
 def test_a_node_that_hides_updates_does_not_bend_a_verdict(tmp_path: Path) -> None:
     """Lists prove no completeness, so updates are asked for one by one; ours here lists none."""
     town = submitted(tmp_path)
