@@ -6,7 +6,8 @@ under a header that a quorum of the genesis' validators certified, and the rules
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from node.api.resource import BY_KIND, LINEAGE_PATH
@@ -30,6 +31,7 @@ from vm.inclusion import (
     verify_record,
     verify_transaction,
 )
+from vm.learning import Evidence
 from vm.quorum import ValidatorSet
 from vm.record import ModelHead
 from vm.refusal import Refused
@@ -41,6 +43,11 @@ R = TypeVar("R", bound=Record)
 
 FILE_BYTES_MAX = LINEAGE_BYTES_MAX // 3 * 4 + 1024 * 1024  # base64, and JSON around it
 FILE_FORMAT = "concilium.proof.v1"
+EVIDENCE = {
+    Evidence.REPLAYED: "verifiers trained parts of it again",
+    Evidence.COMMITTED: "bound on chain, not replayed",
+    Evidence.SCORED: "judged by its scores alone",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +81,13 @@ async def audit_model(client: Client, id: str, version: int | None = None) -> Mo
     A node whose answer does not hold is passed over for the next; see `client.distrusted`. Raises
     `Refused` with `audit.*`, `lineage.*`, `client.unreachable`, or what a node answered.
     """
+    newest: tuple[str, ...] = ()
     if version is None:
-        head = await client.record(ModelHead, id)
+        head, header = await client.record_at(ModelHead, id)
         if head is None:
             raise Refused("lineage.missing", f"expected model {id}, found none")
         version = head.version
+        newest = (f"version {version} the newest at height {header.height}, {utc(header.time_ms)}",)
     wanted = version
 
     def read(reply: Reply) -> ModelAudit:
@@ -90,7 +99,8 @@ async def audit_model(client: Client, id: str, version: int | None = None) -> Mo
         return audit_lineage(client.genesis, proof, id, wanted)
 
     path = LINEAGE_PATH.format(id=id, version=version)
-    return await client.ask(path, read, bytes_max=FILE_BYTES_MAX)
+    found = await client.ask(path, read, bytes_max=FILE_BYTES_MAX)
+    return replace(found, audit=replace(found.audit, steps=(*found.audit.steps, *newest)))
 
 
 def _unpack_lineage(data: bytes) -> LineageProof:
@@ -109,6 +119,7 @@ def audit_lineage(genesis: Genesis, proof: LineageProof, id: str, version: int) 
         _certificate_step(proof.certified, validators),
         f"{len(proof.records)} state paths to one root, {absent} of them of absent records",
         *check_lineage(lineage, validators),
+        _evidence_step(lineage),
     )
     audit = _report(f"model {id} version {version}", header, steps, summarize(lineage))
     return ModelAudit(audit, lineage, proof)
@@ -116,6 +127,7 @@ def audit_lineage(genesis: Genesis, proof: LineageProof, id: str, version: int) 
 
 def summarize(lineage: Lineage) -> dict[str, Any]:
     """A lineage for people: the version, its datasets with their conditions, its rounds."""
+    evidence = {task.task.id: task.task.terms.evidence for task in lineage.tasks}
     participants = [found for task in lineage.tasks for found in task.participants]
     return {
         "model": dump(lineage.model),
@@ -134,11 +146,24 @@ def summarize(lineage: Lineage) -> dict[str, Any]:
                 "round": found.round.number,
                 "phase": found.round.phase.value,
                 "model_version": found.round.model_version,
+                "evidence": evidence[found.round.task].value,
                 "outcomes": dump(found.round.outcomes),
             }
             for found in lineage.rounds
         ],
     }
+
+
+def _evidence_step(lineage: Lineage) -> str:
+    """What backs the updates: a proof of inclusion proves no training."""
+    classes = sorted({task.task.terms.evidence for task in lineage.tasks})
+    said = "; ".join(f"{evidence}: {EVIDENCE[evidence]}" for evidence in classes)
+    return f"evidence of the updates: {said or 'none, as no task made this version'}"
+
+
+def utc(time_ms: int) -> str:
+    """A block's time for people."""
+    return datetime.fromtimestamp(time_ms / 1_000, UTC).isoformat(timespec="seconds")
 
 
 def write_file(proof: LineageProof | RecordProof | TransactionProof) -> str:

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from node.api.views import StatusView
-from node.audit.check import FILE_BYTES_MAX, Audit, audit_model, verify_file, write_file
+from node.audit.check import FILE_BYTES_MAX, Audit, audit_model, utc, verify_file, write_file
 from node.client.client import Client
 from node.commands.files import check_absent, read_file, write_new
 from node.commands.report import Format, Many, show
@@ -61,7 +61,11 @@ def verify(
     else:
         raise Refused("usage.subject", "expected either --model or a proof file, and not both")
     lines = "\n".join(f"  verified: {step}" for step in audit.steps)
-    show(output, dump(audit), f"{audit.subject} at height {audit.height}\n{lines}")
+    show(
+        output,
+        dump(audit),
+        f"{audit.subject} at height {audit.height}, {utc(audit.time_ms)}\n{lines}",
+    )
 
 
 async def _audit_model(

@@ -23,7 +23,7 @@ from node.demo import job, splits, summary
 from node.demo.processes import Processes, free_ports
 from node.home.genesis import read_genesis
 from node.home.testnet import Layout
-from vm.learning import ROUNDS_MAX, Round
+from vm.learning import ROUNDS_MAX, Round, Task
 from vm.record import Model
 from vm.refusal import Refused
 
@@ -103,10 +103,12 @@ async def _work(
     await job.register_datasets(layout, tell)
     async with Client(read_genesis(layout.genesis), urls) as client:
         await job.open_task(layout, client, rounds)
+        opened = await client.record(Task, job.TASK)
+        assert opened is not None, "its receipt was proven"
         tell(f"task {job.TASK} is open: {rounds} rounds, poisoned in round {poisoned_round}")
 
         def on_round(found: Round) -> None:
-            tell(summary.round_line(found))
+            tell(summary.round_line(found, opened.terms.evidence))
             if found.model_version is not None:
                 advance()
 

@@ -5,8 +5,9 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from node.audit.check import EVIDENCE
 from node.demo.splits import Figures
-from vm.learning import Round, UpdateStatus
+from vm.learning import Evidence, Round, UpdateStatus
 from vm.refusal import Refused
 
 MODELS = (
@@ -17,10 +18,13 @@ MODELS = (
 ERRORS = 2  # standard errors that a difference must exceed to be called one
 
 
-def round_line(found: Round) -> str:
-    """A round in one line."""
+def round_line(found: Round, evidence: Evidence) -> str:
+    """A round in one line, with what backs its updates."""
     accepted = [o.organisation for o in found.outcomes if o.status is UpdateStatus.ACCEPTED]
-    line = f"round {found.number}: accepted {len(accepted)} of {len(found.outcomes)}"
+    line = (
+        f"round {found.number}: accepted {len(accepted)} of {len(found.outcomes)} "
+        f"({evidence}: {EVIDENCE[evidence]})"
+    )
     if found.score_bp is not None:
         line += f", held-out log-loss {found.score_bp / 10_000:.2f} nat"
     for outcome in found.outcomes:

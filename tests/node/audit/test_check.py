@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from node.audit.check import ModelAudit, audit_lineage, audit_model, verify_file, write_file
+from node.audit.check import ModelAudit, audit_lineage, audit_model, utc, verify_file, write_file
 from node.audit.prove import newest, prove_key, prove_lineage, prove_transaction
 from node.client.client import Client
 from tests.harness import genesis_of
@@ -63,7 +63,11 @@ def test_an_auditor_verifies_the_newest_version_over_http(network: Network) -> N
     assert found.audit.subject == f"model {MODEL} version 2"
     assert found.audit.height == network.chain.head.height
     assert "certified by 3 of 4 validators" in found.audit.steps[0]
-    assert len(found.audit.steps) == 8
+    assert found.audit.steps[-2:] == (
+        "evidence of the updates: committed: bound on chain, not replayed",
+        f"version 2 the newest at height {found.audit.height}, {utc(found.audit.time_ms)}",
+    )
+    assert {item["evidence"] for item in found.audit.content["rounds"]} == {"committed"}
     rejected = [
         outcome["organisation"]
         for item in found.audit.content["rounds"]

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from node.demo.splits import Figures
 from node.demo.summary import check, document, round_line, tables
-from vm.learning import Outcome, Round, RoundPhase, UpdateStatus
+from vm.learning import Evidence, Outcome, Round, RoundPhase, UpdateStatus
 from vm.refusal import Refused
 
 NAMES = ("alone", "federated", "pooled", "own_alone", "own_federated", "own_pooled")
@@ -95,8 +95,9 @@ def test_the_document_has_the_promised_keys() -> None:
 
 def test_a_round_in_one_line_says_who_is_out_and_why() -> None:
     """With the held-out loss in nat."""
-    assert round_line(ROUND).splitlines() == [
-        "round 5: accepted 1 of 3, held-out log-loss 0.69 nat",
+    assert round_line(ROUND, Evidence.COMMITTED).splitlines() == [
+        "round 5: accepted 1 of 3 (committed: bound on chain, not replayed), "
+        "held-out log-loss 0.69 nat",
         "  h-2.trainer rejected: update.norm_bound (too long)",
         "  h-3.trainer absent: update.absent (never came)",
     ]
@@ -106,7 +107,7 @@ def test_a_failed_round_says_why() -> None:
     """It made no version."""
     failed = replace(ROUND, model_version=None, score_bp=None, reason="too few")
 
-    assert round_line(failed).endswith("\n  failed: too few")
+    assert round_line(failed, Evidence.COMMITTED).endswith("\n  failed: too few")
 
 
 def test_the_finding_follows_the_figures_also_when_they_do_not_flatter() -> None:
