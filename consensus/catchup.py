@@ -34,7 +34,10 @@ class CatchUp:
         self._heights: dict[str, int] = {}  # by peer: executed height of its newest status
         self._buffer: dict[int, Block] = {}
         self._bytes = 0
+        self._given: dict[str, int] = {}  # by peer: up to which height in this status period
+        self._doubted: set[str] = set()  # peers that claimed more than we have, and gave nothing
         self._last = ""  # the peer asked last
+        self._first = 0  # the height that it was asked for
         self._waiting = False  # for the answer of that peer
         self._more = False  # it has answered, and there was something in it
         self._ticks = 0  # status periods since we asked
@@ -45,11 +48,16 @@ class CatchUp:
         self._heights[peer] = executed
 
     def behind(self, delivered: int) -> bool:
-        """Whether a peer claims more than we have."""
-        return any(height > delivered for height in self._heights.values())
+        """Whether a peer whose word is good claims more than we have."""
+        return any(peer not in self._doubted for peer in self._ahead(delivered))
 
     def on_block_request(self, sender: str, body: BlockRequest, executed: int) -> None:
-        """Give blocks from the store, as many as fit one reply; perhaps none."""
+        """Give blocks from the store, as many as fit one reply; perhaps none.
+
+        The same ones are given once in a status period: requests are small and replies are not.
+        """
+        if body.first <= self._given.get(sender, -1):
+            return
         last = min(body.first + BLOCKS_MAX - 1, executed)
         found: list[Block] = []
         room = PAYLOAD_BYTES_MAX
@@ -58,6 +66,7 @@ class CatchUp:
             if room < 0:
                 break
             found.append(block)
+            self._given[sender] = block.certificate.sequence
         self._outbox.send(sender, BlockReply(tuple(found)))
 
     def on_block_reply(self, sender: str, body: BlockReply, delivered: int) -> None:
@@ -73,6 +82,7 @@ class CatchUp:
             useful += 1
         if sender == self._last and self._waiting:
             self._waiting, self._more = False, useful > 0
+            self._judge(sender, body)
 
     def take(self, sequence: int) -> Block | None:
         """The buffered block whose turn has come."""
@@ -88,15 +98,8 @@ class CatchUp:
 
     def ask(self, peer: str, delivered: int) -> None:
         """Ask a peer for the first blocks that we lack, unless one has yet to answer."""
-        if self._waiting or self._heights.get(peer, 0) <= delivered:
-            return
-        first = delivered + 1
-        while first in self._buffer:
-            first += 1
-        if first > self._heights[peer]:
-            return
-        self._last, self._waiting, self._more, self._ticks = peer, True, False, 0
-        self._outbox.send(peer, BlockRequest(first))
+        if peer not in self._doubted:
+            self._ask(peer, delivered)
 
     def go_on(self, delivered: int) -> None:
         """Ask for more where there was something."""
@@ -105,15 +108,45 @@ class CatchUp:
             self.ask(self._last, delivered)
 
     def tick(self, delivered: int) -> None:
-        """At each status period without progress: ask the next peer that is ahead."""
+        """At each status period without progress: ask the next peer that is ahead.
+
+        Those that gave nothing when asked have their turn only if nobody else is ahead: an honest
+        one's answer may have been lost.
+        """
+        self._given.clear()
         self._ticks += 1
         progress, self._delivered = delivered > self._delivered, delivered
         if progress or (self._waiting and self._ticks < TICKS_MAX):
             return
-        self._waiting = False
-        peers = sorted(peer for peer, height in self._heights.items() if height > delivered)
+        if self._waiting:
+            self._doubted.add(self._last)
+            self._waiting = False
+        ahead = self._ahead(delivered)
+        peers = [peer for peer in ahead if peer not in self._doubted] or ahead
         if peers:
-            self.ask(next((peer for peer in peers if peer > self._last), peers[0]), delivered)
+            self._ask(next((peer for peer in peers if peer > self._last), peers[0]), delivered)
+
+    def _ask(self, peer: str, delivered: int) -> None:
+        if self._waiting or self._heights.get(peer, 0) <= delivered:
+            return
+        first = delivered + 1
+        while first in self._buffer:
+            first += 1
+        if first > self._heights[peer]:
+            return
+        self._last, self._first, self._ticks = peer, first, 0
+        self._waiting, self._more = True, False
+        self._outbox.send(peer, BlockRequest(first))
+
+    def _ahead(self, delivered: int) -> list[str]:
+        return sorted(peer for peer, height in self._heights.items() if height > delivered)
+
+    def _judge(self, sender: str, body: BlockReply) -> None:
+        """Doubt the heights of a peer that did not begin with the block that it was asked for."""
+        if self._more:
+            self._doubted.discard(sender)
+        elif not body.blocks or body.blocks[0].certificate.sequence != self._first:
+            self._doubted.add(sender)
 
     def _verify(self, block: Block) -> None:
         if payload_digest(block.payload) != block.certificate.digest:

@@ -55,6 +55,7 @@ class Ordering:
         self.payloads = Payloads()
         self._next = 1  # the sequence number that we propose next as primary
         self._instances: dict[int, Instance] = {}
+        self._given: set[tuple[str, Digest]] = set()  # payloads by peer, in this status period
         self._validators = validators
         self._outbox = outbox
         self._check = check
@@ -137,9 +138,10 @@ class Ordering:
             self._decide(instance, body)
 
     def on_payload_request(self, sender: str, body: PayloadRequest) -> None:
-        """Give a payload that we hold."""
+        """Give a payload that we hold, to each peer once in a status period."""
         payload = self.payloads.get(body.digest)
-        if payload is not None:
+        if payload is not None and (sender, body.digest) not in self._given:
+            self._given.add((sender, body.digest))
             self._outbox.send(sender, PayloadReply(body.digest), payload=payload)
 
     def on_payload_reply(self, envelope: Envelope, body: PayloadReply) -> None:
@@ -216,7 +218,8 @@ class Ordering:
             self._advance(sequence)
 
     def retry(self, attempt: int) -> None:
-        """Ask the next voter for each payload that is still missing."""
+        """At each status period: ask the next holder for each payload that is still missing."""
+        self._given.clear()
         for digest, holders in self.payloads.missing():
             self._outbox.send(holders[attempt % len(holders)], PayloadRequest(digest))
 

@@ -275,7 +275,7 @@ class Replica:
                 self._outbox.persist(Held(block.certificate.sequence, block.payload))
             self._outbox.persist(block.certificate)
             self._deliver(block)
-        if self.delivered - self.executed < self._limits.window:
+        if self.delivered - self.executed < UNEXECUTED_MAX:
             self._catch_up.go_on(self.delivered)
         self._set_timers()
 
@@ -380,8 +380,8 @@ class Replica:
             self._catch_up.ask(sender, self.delivered)  # it no longer has votes to send again
 
     def _broadcast_status(self) -> None:
-        self._status.broadcast()
         self._set_status_timer()
+        self._status.broadcast(self._status_delay_ms() // self._limits.status_ms)
 
     # Timers
 
@@ -395,9 +395,10 @@ class Replica:
 
     def _set_status_timer(self) -> None:
         self._resting = self._at_rest()
-        limits = self._limits
-        delay_ms = limits.status_idle_ms if self._resting else limits.status_ms
-        self._timers.set(TimerName.STATUS, delay_ms)
+        self._timers.set(TimerName.STATUS, self._status_delay_ms())
+
+    def _status_delay_ms(self) -> int:
+        return self._limits.status_idle_ms if self._resting else self._limits.status_ms
 
     def _needs_view_timer(self) -> bool:
         """A backup times the primary while requests wait; a view change, once a quorum joins."""

@@ -5,6 +5,8 @@ replica tells where it stands, and each receiver sends again what it has itself 
 may lack. That also completes the last checkpoint certificate before a pause.
 """
 
+from collections import Counter
+
 from consensus.checkpoint import Checkpoints
 from consensus.message import (
     PAYLOAD_BYTES_MAX,
@@ -34,19 +36,30 @@ class StatusExchange:
         self._checkpoints = checkpoints
         self._views = views
         self._outbox = outbox
+        self._answered: Counter[tuple[str, bool]] = Counter()  # by peer and kind, in this period
+        self._answers_max = 1
         self._old = 0  # sequence numbers up to here were under way a status period ago
 
     def connected(self, peer: str) -> None:
         """Tell a peer that can be reached again."""
         self._outbox.send(peer, self._status(answer=False))
 
-    def broadcast(self) -> None:
-        """Tell everybody; what is under way now may be sent again from the next period on."""
+    def broadcast(self, answers_max: int) -> None:
+        """Tell everybody; what is under way now may be sent again from the next period on.
+
+        Until then each peer is answered so many times at most, for its own statuses and for its
+        answers to ours: a small message may bring large ones back.
+        """
+        self._answered.clear()
+        self._answers_max = answers_max
         self._outbox.broadcast(self._status(answer=False))
         self._old = max(self._ordering.top, self._checkpoints.executed)
 
     def on_status(self, sender: str, status: Status) -> None:
         """Send the peer what it may lack, and where we stand if that differs."""
+        if self._answered[sender, status.answer] >= self._answers_max:
+            return
+        self._answered[sender, status.answer] += 1
         self._resend_view(sender, status)
         self._resend_votes(sender, status)
         mine = self._status(answer=True)

@@ -13,7 +13,10 @@ from consensus.message import (
     Block,
     BlockReply,
     BlockRequest,
+    PayloadReply,
+    PayloadRequest,
     Status,
+    payload_digest,
 )
 from consensus.outbox import Outbox
 from consensus.replica import UNEXECUTED_MAX
@@ -103,6 +106,93 @@ def test_a_silent_or_empty_handed_peer_is_left_for_the_next_one() -> None:
     cluster.pass_time(2_000)
 
     assert [peer for peer, _ in requests(cluster)][:3] == ["v00", "v01", "v02"]
+
+
+def test_a_peer_that_gave_nothing_is_asked_only_if_nobody_else_is_ahead() -> None:
+    """A false height costs its turn once, whatever it claims after that."""
+    cluster = Cluster()
+    cluster.lost = lambda _s, _r, _e: True
+    lie = Status(0, True, 2**53, None, (), True)
+    cluster.inject(1, 3, lie)
+    cluster.pass_time(500)
+    cluster.inject(1, 3, BlockReply(()))
+    cluster.inject(0, 3, Status(0, True, 1, None, (), True))
+    cluster.pass_time(500)
+    cluster.inject(0, 3, BlockReply((block(1),)))
+    cluster.pass_time(500)
+
+    cluster.inject(0, 3, Status(0, True, 2, None, (), True))
+    cluster.inject(1, 3, lie)
+    cluster.pass_time(500)
+
+    assert requests(cluster) == [("v01", 1), ("v00", 1), ("v00", 2)]
+
+
+def test_a_false_height_does_not_keep_the_statuses_frequent() -> None:
+    """Once its blocks have not come, a claim alone no longer counts as something unfinished."""
+    cluster = Cluster()
+    cluster.propose(b"one")
+    cluster.pass_time(5_000)
+    cluster.kill(2)
+    lie = Status(0, True, 2**53, cluster[0].replica.stable, (), True)
+    for i in (0, 1, 3):
+        cluster.inject(2, i, lie)
+    cluster.pass_time(10_000)
+    before = len(cluster.sent_by(0, Status))
+
+    for _ in range(10):
+        cluster.pass_time(1_000)
+        cluster.inject(2, 0, lie)
+
+    assert len(cluster.sent_by(0, Status)) - before <= 2 * 3 * 3
+
+
+def test_a_peer_that_gave_nothing_is_believed_again_once_it_gives() -> None:
+    """An answer may have been lost: where nobody else is ahead, it is asked at rest."""
+    cluster = behind()
+    cluster.pass_time(20_000)
+    assert {peer for peer, _ in requests(cluster)} == {"v00"}
+
+    cluster.inject(0, 3, BlockReply((block(1),)))
+
+    assert requests(cluster)[-1] == ("v00", 2)
+
+
+def test_the_same_blocks_are_given_once_in_a_status_period() -> None:
+    """A request of a hundred bytes may bring megabytes, so repeating it brings nothing."""
+    cluster = Cluster()
+    cluster.propose(b"one", b"two")
+    cluster.lost = lambda _s, _r, _e: True
+    before = len(cluster.sent)
+
+    for first in (1, 1, 2, 1):
+        cluster.inject(3, 0, BlockRequest(first))
+    once = [r for _, r, e in cluster.sent[before:] if isinstance(e.body, BlockReply)]
+    cluster.inject(2, 0, BlockRequest(1))
+    cluster.pass_time(5_000)
+    cluster.inject(3, 0, BlockRequest(1))
+
+    replies = [r for _, r, e in cluster.sent[before:] if isinstance(e.body, BlockReply)]
+    assert once == ["v03"]
+    assert replies == ["v03", "v02", "v03"]
+
+
+def test_the_same_payload_is_given_once_in_a_status_period() -> None:
+    """The same for a payload by its digest."""
+    cluster = Cluster()
+    cluster.lost = lambda _s, _r, _e: True
+    cluster.propose(b"one")
+    digest = payload_digest(b"one")
+
+    for receiver in (2, 2, 3, 2):
+        cluster.inject(receiver, 0, PayloadRequest(digest))
+    once = [r for _, r, e in cluster.sent if isinstance(e.body, PayloadReply)]
+    cluster.pass_time(500)
+    cluster.inject(2, 0, PayloadRequest(digest))
+
+    replies = [r for _, r, e in cluster.sent if isinstance(e.body, PayloadReply)]
+    assert once == ["v02", "v03"]
+    assert replies == ["v02", "v03", "v02"]
 
 
 def test_a_reply_holds_no_more_payload_than_one_full_block() -> None:

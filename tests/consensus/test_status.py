@@ -78,10 +78,49 @@ def test_a_status_is_answered_at_most_once() -> None:
     assert any(status.answer for status in statuses)
 
 
+def test_a_peer_that_repeats_its_status_is_answered_once_in_a_period() -> None:
+    """A small message that brings large ones back is no way to make a replica send all day."""
+    cluster = Cluster()
+    cluster.lost = lambda _s, _r, envelope: isinstance(envelope.body, PrePrepare)
+    cluster.propose(b"one")
+    cluster.pass_time(600)
+    cluster.lost = lambda _s, _r, _e: True
+    cluster.pass_time(500)
+    before = len(cluster.sent)
+
+    for view in range(10):
+        cluster.inject(2, 0, Status(0, True, 0, None, (view + 3,), False))
+        cluster.inject(2, 0, Status(0, True, 0, None, (view + 3,), True))
+    answers = cluster.sent[before:]
+    cluster.pass_time(500)
+    before = len(cluster.sent)
+    cluster.inject(2, 0, Status(0, True, 0, None, (), False))
+
+    proposals = [e for _, r, e in answers if r == "v02" and isinstance(e.body, PrePrepare)]
+    assert len(proposals) == 2  # one for its status, one for its answer to ours
+    assert len([e for _, _, e in answers if isinstance(e.body, Status)]) == 1
+    assert any(isinstance(e.body, PrePrepare) for _, _, e in cluster.sent[before:])
+
+
+def test_a_replica_at_rest_answers_as_often_as_a_busy_peer_asks() -> None:
+    """Its own period is long then, so it has as many answers as short periods fit into that."""
+    cluster = Cluster()
+    cluster.propose(b"one")
+    cluster.lost = lambda _s, _r, _e: True
+    cluster.pass_time(5_000)
+    before = len(cluster.sent)
+
+    for _ in range(100):
+        cluster.inject(2, 0, Status(0, True, 0, None, (), False))
+
+    statuses = [e for _, _, e in cluster.sent[before:] if isinstance(e.body, Status)]
+    assert len(statuses) == 10
+
+
 def test_one_status_brings_at_most_one_full_payload() -> None:
     """What is sent again is bounded, so that a slow link is not flooded."""
     cluster = Cluster(limits=Limits(window=8))
-    cluster.lost = lambda _s, _r, envelope: isinstance(envelope.body, PrePrepare)
+    cluster.lost = lambda _s, _r, envelope: isinstance(envelope.body, PrePrepare | Status)
     half = PAYLOAD_BYTES_MAX // 2
     cluster.propose(b"1" * half, b"2" * half, b"3" * half)
     cluster.pass_time(500)
