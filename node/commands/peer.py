@@ -36,7 +36,7 @@ def run(home: Path, *, output: LogFormat = None) -> None:
 
 @app.command
 def check(home: Path, *, task: str | None = None, output: Format = "text") -> None:
-    """Check this site's rows against a task's preprocessing; nothing leaves the machine.
+    """Check this site's rows against a task and the registered dataset; nothing leaves here.
 
     Parameters
     ----------
@@ -55,21 +55,29 @@ def check(home: Path, *, task: str | None = None, output: Format = "text") -> No
 async def _check(settings: config.PeerConfig, id: str, output: Format) -> None:
     from node.client.client import Client
     from node.home.genesis import read_genesis
-    from node.peer.site import check_data
+    from node.home.keyfile import read_secret
+    from node.peer.site import LocalData, check_data
     from vm.learning import Task
+    from vm.record import Dataset
 
     urls = [validator.http for validator in settings.training.validators]
     async with Client(read_genesis(settings.chain.genesis), urls) as client:
         task = await client.record(Task, id)
+        dataset = await client.record(Dataset, settings.training.dataset)
     if task is None:
         raise Refused("peer.task", f"expected task {id} on the chain, found none")
     report = check_data(settings.training.data, task.terms.preprocessing)
+    training = task.terms.training
     data = {
         "task": id,
         "rows": report.rows,
         "without_outcome": report.without_outcome,
         "problems": dump(report.problems),
         "notes": dump(report.notes),
+        "rounds": task.terms.rounds,
+        "training": dump(training),
+        "purpose": task.terms.purpose,
+        "registered": dataset is not None,
     }
     table = Table("", "code", "column", "cells", "first rows", title=str(settings.training.data))
     for label, findings in (("problem", report.problems), ("note", report.notes)):
@@ -79,8 +87,12 @@ async def _check(settings: config.PeerConfig, id: str, output: Format) -> None:
     verdict = "does not fit" if report.problems else "fits"
     table.caption = (
         f"{report.rows} rows, {report.without_outcome} without an outcome: the data {verdict} "
-        f"task {id}"
+        f"task {id}: {task.terms.rounds} rounds of {training.steps} steps, {training.batch_rows} "
+        f"rows each, for {task.terms.purpose}"
     )
     show(output, data, table)
     if report.problems:
         raise Refused("peer.data", f"expected rows that fit task {id}, found the problems above")
+    if dataset is not None:
+        secret = read_secret(settings.training.secret)
+        LocalData(report.require(), secret).require_root(dataset)

@@ -36,7 +36,7 @@ class LocalData:
 def check_data(path: Path, preprocessing: Preprocessing) -> Report:
     """Read a CSV file by a task's preprocessing; raises `Refused("peer.data")`."""
     try:
-        with path.open(newline="", encoding="utf-8") as lines:
+        with path.open(newline="", encoding="utf-8-sig") as lines:  # spreadsheets write the mark
             return read(lines, preprocessing)
     except OSError as error:
         raise Refused(

@@ -95,3 +95,14 @@ def test_an_error_shows_nothing_of_the_data(tmp_path: Path, name: str) -> None:
         assert "0x" not in message
     assert encoding.value.__cause__ is None
     assert encoding.value.__suppress_context__
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    """Spreadsheets write one before a UTF-8 file; the rows are the same with it and without."""
+    path, dataset = registered(tmp_path)
+    names, *rows = [line.split(",") for line in path.read_text().splitlines()]
+    first = names.index(TERMS.preprocessing.columns[0].name)
+    turned = [[cells[first], *cells[:first], *cells[first + 1 :]] for cells in (names, *rows)]
+    path.write_text("\ufeff" + "\n".join(",".join(cells) for cells in turned) + "\n")
+
+    load_data(path, TERMS.preprocessing, SECRET).require_root(dataset)
