@@ -27,13 +27,13 @@ from node.home.keyfile import read_key
 from node.validator.aggregator import Aggregator
 from node.validator.chain import Chain
 from node.validator.custody import Custody
-from node.validator.directory import Directory
+from node.validator.directory import Directory, wrote_member
 from node.validator.gossip import Gossip
 from node.validator.intake import Intake
 from node.validator.journal import Journal
 from node.validator.mempool import Mempool
 from node.validator.runtime import Runtime, wall_clock_ms
-from node.validator.store import DAMAGE, Store
+from node.validator.store import DAMAGE, BlockRow, Store
 from node.wire.blobs import BlobStore
 from node.wire.disk import is_full, say
 from node.wire.gate import Gate, build_peer_app
@@ -235,11 +235,12 @@ class Validator:
             case _:
                 log.warning("peer.channel", peer=sender, channel=channel)
 
-    def _on_executed(self, height: int) -> None:
-        if self._directory.changed(height):
+    def _on_executed(self, row: BlockRow) -> None:
+        if wrote_member(row):
             self._mesh.recheck()
-        self._custody.learn(height)
-        self._executed.publish(height)
+            self._intake.recheck()
+        self._custody.follow(row)
+        self._executed.publish(row.header.height)
         self._aggregator.wake()
 
     def _on_certified(self, certificate: CheckpointCertificate) -> None:

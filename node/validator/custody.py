@@ -62,12 +62,6 @@ class Custody:
             self._note(key)
         self._recall()
 
-    def learn(self, height: int) -> None:
-        """Take in what the block at `height` wrote."""
-        row = self._chain.store.row(height)
-        assert row is not None, "only executed blocks are learned from"
-        self.follow(row)
-
     def follow(self, row: BlockRow) -> None:
         """Take in what an executed block wrote."""
         for key in row.writes:

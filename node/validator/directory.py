@@ -19,12 +19,6 @@ class Directory:
         member = None if owner is None else state.get(Member, owner.member)
         return member if member is not None and member.transport == spki else None
 
-    def changed(self, height: int) -> bool:
-        """Whether the block at `height` wrote a member."""
-        row = self._chain.store.row(height)
-        assert row is not None, "only executed blocks are asked about"
-        return wrote_member(row)
-
 
 def wrote_member(row: BlockRow) -> bool:
     """Whether the block wrote a member."""

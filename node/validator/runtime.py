@@ -46,6 +46,7 @@ from node.validator.chain import Chain
 from node.validator.halted import Halted
 from node.validator.journal import Journal
 from node.validator.mempool import Mempool
+from node.validator.store import BlockRow
 from vm.block import Payload
 from vm.certificate import CheckpointCertificate
 from vm.keys import verify
@@ -55,6 +56,7 @@ from vm.state import State
 
 EVENTS_MAX = 4_096  # waiting for the loop; a full queue stops reading from peers
 BATCH_EVENTS_MAX = 256  # between two syncs, so that messages do not wait for ever
+DECODE_ON_LOOP_BYTES_MAX = 16 * 1024  # votes and statuses; larger ones are read in a thread
 PIPELINE_TRANSACTIONS_MIN = 200  # waiting before a block is proposed beside one in flight
 IN_FLIGHT_MAX = 4  # own proposals not executed yet: full ones are 16 MiB on every link
 
@@ -83,7 +85,7 @@ class Runtime:
         mempool: Mempool,
         network: Network,
         next_deadline: Callable[[State], int | None],
-        on_executed: Callable[[int], None],
+        on_executed: Callable[[BlockRow], None],
         on_certified: Callable[[CheckpointCertificate], None],
         clock_ms: Callable[[], int],
     ) -> None:
@@ -111,7 +113,10 @@ class Runtime:
     async def receive(self, data: bytes) -> None:
         """A message from a peer: verify the outer signature off the loop, then queue it."""
         try:
-            envelope = decode_envelope(data)
+            large = len(data) > DECODE_ON_LOOP_BYTES_MAX
+            envelope = (
+                await asyncio.to_thread(decode_envelope, data) if large else decode_envelope(data)
+            )
         except Refused as refused:
             log.warning("message.refused", code=refused.code, reason=refused.message)
             return
@@ -244,7 +249,7 @@ class Runtime:
         self._mempool.remove(receipt.transaction for receipt in row.receipts)
         self._mempool.expire(height + 1)
         self._watch_deadline()
-        self._on_executed(height)
+        self._on_executed(row)
 
     def _watch_deadline(self) -> None:
         self._deadline_ms = self._next_deadline(self._chain.state())

@@ -65,7 +65,13 @@ class Registry:
         row = self.network.chain.store.row(header.height)
         assert row is not None
         assert {receipt.code for receipt in row.receipts} <= {"applied"}, row.messages
-        self.custody.learn(header.height)
+        self.follow(header.height)
+
+    def follow(self, height: int) -> None:
+        """Have the custody take in the block at this height."""
+        row = self.network.chain.store.row(height)
+        assert row is not None
+        self.custody.follow(row)
 
     def submit(self, **blobs: str) -> None:
         """Trainers of these hospitals (`A=address`) bring and name their updates, in one block.
@@ -472,7 +478,7 @@ def test_an_aggregate_is_open_to_all_whoever_named_it_before(registry: Registry)
     run_round(registry.network, 1)
 
     for later in range(height + 1, registry.network.chain.head.height + 1):
-        registry.custody.learn(later)
+        registry.follow(later)
     assert registry.readers(result) == EVERYBODY
 
 

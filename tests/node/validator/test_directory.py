@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from node.validator.directory import Directory
+from node.validator.directory import Directory, wrote_member
 from node.validator.store import Store
 from tests.harness import genesis_of
 from tests.node.network import HOSPITALS, Network, open_network
@@ -33,7 +33,9 @@ class Door:
     def block(self, *transactions: Transaction) -> bool:
         """Execute a block; whether the directory saw a member change."""
         height = self.network.block(*transactions).height
-        return self.directory.changed(height)
+        row = self.network.chain.store.row(height)
+        assert row is not None
+        return wrote_member(row)
 
     def enrol(self, id: str, transport: bytes | None, hospital: str = A) -> Transaction:
         """An admin enrols an auditor who connects with this TLS key."""
