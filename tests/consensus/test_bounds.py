@@ -6,7 +6,10 @@ from consensus.certificate import REMEMBERED_MAX, Verifier
 from consensus.event import Limits
 from consensus.journal import Held
 from consensus.message import (
+    BlockReply,
+    BlockRequest,
     Commit,
+    PayloadRequest,
     Prepare,
     PrePrepare,
     Status,
@@ -65,6 +68,26 @@ def test_one_view_change_and_one_height_are_kept_for_each_sender() -> None:
     assert list(cluster[1].replica._views._heard) == ["v02"]
     assert list(cluster[1].replica._catch_up._heights) == ["v00", "v02", "v03"]
     assert cluster[1].replica._catch_up._heights["v02"] == 49
+
+
+def test_what_was_given_is_remembered_once_for_each_peer() -> None:
+    """A digest that we do not hold and a height that we do not have leave nothing behind."""
+    cluster = Cluster()
+    cluster.propose(b"one")
+    cluster.lost = lambda _s, _r, _e: True
+
+    for i in range(50):
+        cluster.inject(2, 1, PayloadRequest(payload_digest(b"%d" % i)))
+        cluster.inject(2, 1, BlockRequest(i))
+        cluster.inject(2, 1, BlockReply(()))
+        cluster.inject(2, 1, Status(0, True, i, None, (), bool(i % 2)))
+
+    replica = cluster[1].replica
+    assert replica._ordering._given == set()
+    assert replica._catch_up._given == {"v02": 1}
+    assert replica._catch_up._doubted <= {"v02"}
+    assert {peer for peer, _ in replica._status._answered} == {"v00", "v02", "v03"}
+    assert len(replica._status._answered) <= 2 * 3
 
 
 def test_payloads_beyond_their_bytes_are_refused_until_a_checkpoint() -> None:
