@@ -56,7 +56,7 @@ class Sources:
                     running, timeout=SPARE_S, return_when=asyncio.FIRST_COMPLETED
                 )
                 spares += not done
-                for task in done:
+                for task in [task for task in running if task in done]:  # as they were asked
                     url = running.pop(task)
                     try:
                         found.append(task.result())
