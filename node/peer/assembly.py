@@ -1,6 +1,8 @@
 """A training peer, put together: what `concilium peer run` runs until it is told to stop."""
 
 import asyncio
+import shutil
+import time
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -15,7 +17,6 @@ from node.home.genesis import read_genesis
 from node.home.keyfile import read_key, read_secret
 from node.peer.site import load_data
 from node.peer.training import Rowkeeper, Train, Trainer, Verifier, attend
-from node.validator.runtime import wall_clock_ms
 from node.wire.exchange import Exchange
 
 log = structlog.get_logger()
@@ -35,6 +36,8 @@ async def run_peer(
         async def enter(identity: Identity) -> tuple[Submitter, Exchange]:
             client = await stack.enter_async_context(Client(genesis, urls))
             folder = config.store.folder / "blobs" / identity.id
+            # A crash may have left others' updates here; whatever is needed is fetched again.
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             exchange = await stack.enter_async_context(
                 Exchange(genesis, identity, config.tls, training.validators, folder)
             )
@@ -51,9 +54,14 @@ async def run_peer(
         )
         watch = Watch(submitter.client)
         submitter, exchange = await enter(config.verifier)
-        verifier = Verifier(submitter, exchange, rowkeeper, wall_clock_ms)
+        verifier = Verifier(submitter, exchange, rowkeeper, _steady_ms)
         log.info("peer.started", tasks=list(training.tasks))
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.run())
             group.create_task(attend(trainer.work, training.tasks, watch))
             group.create_task(attend(verifier.work, training.tasks, watch))
+
+
+def _steady_ms() -> int:
+    """Milliseconds that no correction of the wall clock changes."""
+    return time.monotonic_ns() // 1_000_000
