@@ -1,6 +1,7 @@
 """Four real validators under kill -9 and SIGTERM: the network goes on and loses nothing."""
 
 import asyncio
+import itertools
 import json
 import signal
 import socket
@@ -18,6 +19,7 @@ from vm.refusal import Refused
 
 pytestmark = pytest.mark.network
 
+SERIAL = itertools.count()  # of names: an id is enrolled once in the life of a network
 FLOW = 25  # transactions acknowledged before and after each blow
 
 
@@ -62,7 +64,7 @@ class Flow:
     async def _send(self, number: int) -> None:
         async with self._net.pen(number) as pen:
             while not self._stop.is_set():
-                name = f"trainer-{number}-{len(self.acknowledged)}-{id(self)}"
+                name = f"trainer-{number}-{next(SERIAL)}"
                 try:
                     await pen.submit("member.enrol", newcomer(name))
                 except Refused as refused:
