@@ -7,7 +7,7 @@ import pytest
 
 from consensus.message import Envelope, Prepare, encode_envelope, signing_digest, slot_of
 from node.validator.journal import Journal
-from node.validator.runtime import wall_clock_ms
+from node.validator.runtime import EVENTS_MAX, wall_clock_ms
 from tests.harness import key_of
 from tests.node.committee import Committee, Seat
 from vm.keys import verify
@@ -168,5 +168,27 @@ def test_two_messages_for_one_slot_are_kept_as_evidence(tmp_path: Path) -> None:
         assert slot_of(evidence.first.body) == slot_of(evidence.second.body)
         assert evidence.first.body != evidence.second.body
         await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_a_full_event_queue_slows_the_peers_down_and_loses_nothing(tmp_path: Path) -> None:
+    """A wake-up more is not needed; a peer's event waits until there is room for it."""
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        seat = committee.start("hospital-1.validator")
+        seat.task.cancel()  # the loop stands still, so nothing is taken out
+        for _ in range(EVENTS_MAX + 10):
+            seat.runtime.wake()
+
+        late = asyncio.create_task(seat.runtime.connected("hospital-2.validator"))
+        await asyncio.sleep(0)
+        waiting, held = not late.done(), seat.runtime._events.qsize()
+        seat.runtime._events.get_nowait()
+        await late
+
+        assert (waiting, held, seat.runtime._events.qsize()) == (True, EVENTS_MAX, EVENTS_MAX)
+        await committee.stop("hospital-1.validator")
 
     asyncio.run(scenario())
