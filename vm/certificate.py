@@ -39,8 +39,9 @@ def checkpoint_digest(chain: Digest, height: int, header: Digest) -> Digest:
 def verify_votes(votes: tuple[Vote, ...], message: Digest, validators: ValidatorSet) -> None:
     """Check that a quorum of distinct validators signed `message`.
 
-    Raises `Refused` with `certificate.unknown_validator`, `.duplicate_signer`, `.bad_signature` or
-    `.no_quorum`. Votes stand in order of validator id, so that a set of votes has one encoding.
+    Raises `Refused` with `certificate.no_quorum`, `.unknown_validator`, `.suspended`,
+    `.duplicate_signer` or `.bad_signature`. Votes stand in order of validator id, so that a set of
+    votes has one encoding.
     """
     if len(votes) < validators.quorum:
         raise Refused(
@@ -54,6 +55,11 @@ def verify_votes(votes: tuple[Vote, ...], message: Digest, validators: Validator
             raise Refused(
                 "certificate.unknown_validator",
                 f"expected a validator of this height, found {vote.validator}",
+            )
+        if seat.suspended:
+            raise Refused(
+                "certificate.suspended",
+                f"expected seats that may vote, found {vote.validator}, which is suspended",
             )
         if vote.validator <= previous:
             raise Refused(

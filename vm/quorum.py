@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from vm import digest
 from vm.refusal import Refused
-from vm.shape import Digest, Many, Name, PublicKey, pack
+from vm.shape import Code, Count, Digest, Height, Many, Name, PublicKey, pack
 
 VALIDATORS_MIN = 4  # fewer tolerate no fault
 VALIDATORS_MAX = 64  # quadratic messages make more unwise
@@ -24,21 +24,26 @@ def quorum(n: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """A seat: a member of role validator and the key that it signs consensus messages with."""
+    """A seat: a member of role validator and the key that it signs consensus messages with.
+
+    A suspended seat has no vote and never leads; it counts in n until it is replaced.
+    """
 
     VERSION: ClassVar[int] = 1
 
     id: Name
     organisation: Name
     key: PublicKey
+    suspended: bool = False
 
 
 @dataclass(frozen=True)  # not slotted: derived values are cached
 class ValidatorSet:
-    """The seats of one height, in order of id.
+    """The seats of one epoch, in order of id.
 
-    Raises `Refused` with `validators.size`, `.order` or `.keys`: in a set that is too small, or in
-    which one holder has two seats, a quorum would prove nothing.
+    Raises `Refused` with `validators.size`, `.order`, `.keys`, `.organisations` or `.suspended`: in
+    a set that is too small, or in which one holder has two seats, a quorum would prove nothing, and
+    fewer voters than a quorum could decide nothing, not even to replace a seat.
     """
 
     VERSION: ClassVar[int] = 1
@@ -56,6 +61,14 @@ class ValidatorSet:
             raise Refused("validators.order", "expected distinct seats in order of id")
         if len({validator.key for validator in self.validators}) != self.n:
             raise Refused("validators.keys", "expected a key of its own for each seat")
+        if len({validator.organisation for validator in self.validators}) != self.n:
+            raise Refused("validators.organisations", "expected one seat for each organisation")
+        if len(self.voters) < self.quorum:
+            raise Refused(
+                "validators.suspended",
+                f"expected at least {self.quorum} of {self.n} seats to vote, "
+                f"found {len(self.voters)}; the rest are suspended",
+            )
 
     @property
     def n(self) -> int:
@@ -73,6 +86,11 @@ class ValidatorSet:
         return quorum(self.n)
 
     @cached_property
+    def voters(self) -> tuple[Validator, ...]:
+        """The seats that are not suspended, in order of id."""
+        return tuple(seat for seat in self.validators if not seat.suspended)
+
+    @cached_property
     def digest(self) -> Digest:
         """The digest that headers carry."""
         return digest.digest(digest.VALIDATORS, pack(self))
@@ -86,5 +104,27 @@ class ValidatorSet:
         return self._by_id.get(id)
 
     def primary(self, view: int) -> Validator:
-        """The primary of `view`: v mod n (section 4 of the paper)."""
-        return self.validators[view % self.n]
+        """The primary of `view`: v mod n (section 4 of the paper), n without suspended seats."""
+        return self.voters[view % len(self.voters)]
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A run of heights that one validator set and one protocol version rule.
+
+    It lasts from `first` to the height before the next epoch's first. Number 0 is the genesis' and
+    has first 1.
+    """
+
+    KIND: ClassVar[str] = "epoch"
+    VERSION: ClassVar[int] = 1
+
+    number: Count
+    first: Height
+    protocol: Code
+    validators: ValidatorSet
+
+    @property
+    def key(self) -> tuple[int]:
+        """Found by its number."""
+        return (self.number,)

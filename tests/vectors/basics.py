@@ -1,5 +1,6 @@
 """Vectors of what everything else stands on: bytes, digests, signatures, trees, certificates."""
 
+from dataclasses import replace
 from typing import Any
 
 from tests.vectors import hostile
@@ -154,6 +155,9 @@ def certificate() -> dict[str, Any]:
     votes = tuple(Vote(id, own.sign(message)) for id, own in signing.items())
     good = CheckpointCertificate(height, header, votes[:4])
     verify_checkpoint(good, CHAIN, members)
+    fewer = ValidatorSet(
+        tuple(replace(seat, suspended=seat.id == "v3") for seat in members.validators)
+    )
     return {
         "chain": CHAIN.hex(),
         "validators": pack(members).hex(),
@@ -170,4 +174,8 @@ def certificate() -> dict[str, Any]:
             }
             for why, attack in hostile.certificates(good, votes)
         ],
+        "suspended": {
+            "validators": pack(fewer).hex(),
+            "code": code_of(verify_checkpoint, good, CHAIN, fewer),
+        },
     }

@@ -156,7 +156,7 @@ class Auditor:
         self.chain = digest("genesis", genesis)
         seats = sorted(member for member in decode(genesis)[6] if member[3] == "validator")
         self.keys = {member[1]: member[4] for member in seats}
-        listed = [[1, member[1], member[2], member[4]] for member in seats]
+        listed = [[1, member[1], member[2], member[4], False] for member in seats]
         self.validators = digest("validators", encode([1, listed]))
         n = len(seats)
         self.quorum = (n + (n - 1) // 3 + 2) // 2

@@ -74,7 +74,7 @@ def records() -> list[Any]:
 def groups() -> dict[str, list[Any]]:
     """The classes that are read or hashed by themselves; parts follow where first used."""
     return {
-        "Arrays of certificates": [quorum.ValidatorSet, Vote, CheckpointCertificate],
+        "Arrays of certificates": [quorum.Epoch, quorum.ValidatorSet, Vote, CheckpointCertificate],
         "Arrays of the ledger": [
             *(genesis.Genesis, transaction.Intent, transaction.Transaction),
             *(block.Payload, block.Header, block.Receipt),

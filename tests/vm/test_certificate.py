@@ -118,6 +118,21 @@ ATTACKS: dict[str, tuple[CheckpointCertificate, str]] = {
 }
 
 
+def test_a_suspended_seat_has_no_vote_even_beside_a_quorum() -> None:
+    """The attack: an equivocator that was suspended goes on signing what it likes."""
+    seats = (replace(seat, suspended=seat.id == "v2") for seat in members.validators)
+    four_of_five = ValidatorSet(tuple(seats))
+    without, along = (
+        certified(*map(vote, ids)) for ids in (("v0", "v1", "v3", "v4"), signing_keys)
+    )
+
+    verify_checkpoint(without, CHAIN, four_of_five)
+    with pytest.raises(Refused) as refused:
+        verify_checkpoint(along, CHAIN, four_of_five)
+
+    assert refused.value.code == "certificate.suspended"
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_nothing_less_than_a_quorum_certifies(attack: str) -> None:
     """Each attack is refused with the code of the step that it fails."""

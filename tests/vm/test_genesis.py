@@ -90,7 +90,7 @@ def test_the_state_of_block_0_is_the_document() -> None:
         (with_member(0, enrolled_height=1), "genesis.height"),
         (with_member(0, changed_height=1), "genesis.height"),
         (with_member(0, role=Role.AUDITOR), "validators.size"),
-        (with_member(0, organisation="hospital-2"), "genesis.seats"),
+        (with_member(0, organisation="hospital-2"), "validators.organisations"),
         (
             lambda g: with_member(0, transport=bytes(32))(with_member(1, transport=bytes(32))(g)),
             "genesis.transports",

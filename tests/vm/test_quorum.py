@@ -1,11 +1,20 @@
 """How many votes certify, and what a set of validators must be for that to prove anything."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 
 from vm.keys import SigningKey
-from vm.quorum import VALIDATORS_MAX, VALIDATORS_MIN, Validator, ValidatorSet, faults, quorum
+from vm.quorum import (
+    VALIDATORS_MAX,
+    VALIDATORS_MIN,
+    Epoch,
+    Validator,
+    ValidatorSet,
+    faults,
+    quorum,
+)
 from vm.refusal import Refused
 from vm.shape import pack, unpack
 
@@ -60,6 +69,36 @@ def test_the_primary_goes_round() -> None:
     assert led == ["v000", "v001", "v002", "v003", "v004", "v000", "v001"]
 
 
+def suspending(n: int, *places: int) -> ValidatorSet:
+    """A set of `n` seats in which those at `places` are suspended."""
+    found = enumerate(seats(n))
+    return ValidatorSet(tuple(replace(seat, suspended=i in places) for i, seat in found))
+
+
+def test_a_suspended_seat_counts_in_n_but_neither_votes_nor_leads() -> None:
+    """Were n to shrink with it, the same faulty seats could make a smaller quorum."""
+    whole, members = suspending(7), suspending(7, 1, 4)
+
+    assert (members.n, members.f, members.quorum) == (whole.n, whole.f, whole.quorum) == (7, 2, 5)
+    assert [seat.id for seat in members.voters] == ["v000", "v002", "v003", "v005", "v006"]
+    assert [members.primary(view).id for view in (0, 1, 4, 5)] == ["v000", "v002", "v006", "v000"]
+    assert members.digest != whole.digest
+    assert unpack(ValidatorSet, pack(members)) == members
+
+
+@pytest.mark.parametrize("n", range(VALIDATORS_MIN, 17))
+def test_a_set_in_which_fewer_than_a_quorum_may_vote_is_refused(n: int) -> None:
+    """It could never decide anything again; f suspended seats leave a quorum for every n."""
+    most = n - quorum(n)
+
+    with pytest.raises(Refused) as refused:
+        suspending(n, *range(most + 1))
+
+    assert refused.value.code == "validators.suspended"
+    assert len(suspending(n, *range(most)).voters) == quorum(n)
+    assert most >= faults(n)
+
+
 def test_a_seat_is_found_by_its_id_alone() -> None:
     """`get` knows the seats and nobody else."""
     members = ValidatorSet(seats(4))
@@ -109,6 +148,24 @@ def test_two_seats_with_one_key_are_refused() -> None:
         ValidatorSet((*three, Validator(last.id, last.organisation, three[0].key)))
 
     assert refused.value.code == "validators.keys"
+
+
+def test_two_seats_of_one_organisation_are_refused() -> None:
+    """The attack: a hospital enrols two validators and brings half a quorum by itself."""
+    *three, last = seats(4)
+
+    with pytest.raises(Refused) as refused:
+        ValidatorSet((*three, replace(last, organisation=three[0].organisation)))
+
+    assert refused.value.code == "validators.organisations"
+
+
+def test_an_epoch_is_read_as_it_was_written() -> None:
+    """Its key is its number, and its suspended seats are written too."""
+    epoch = Epoch(3, 120, "concilium.1", suspending(7, 2))
+
+    assert unpack(Epoch, pack(epoch)) == epoch
+    assert epoch.key == (3,)
 
 
 def test_an_empty_set_is_not_even_read() -> None:
