@@ -6,10 +6,10 @@ are in order of height.
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 import plyvel
 
@@ -88,50 +88,46 @@ class Place:
     index: Count
 
 
+class Database(Protocol):
+    """What the store uses of `plyvel.DB`, with its names; the simulator brings one of memory."""
+
+    def get(self, key: bytes, *, verify_checksums: bool = False) -> bytes | None:
+        """The value of `key`, if it is there."""
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Write one row, unsynced."""
+
+    def write_batch(self, *, sync: bool = False) -> AbstractContextManager[Any]:
+        """Rows to put and delete, written all together when the block ends."""
+
+    def iterator(self, **options: Any) -> AbstractContextManager[Iterator[Any]]:
+        """Rows in order of key."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
 def _height(height: int) -> bytes:
     return height.to_bytes(8, "big")
 
 
 class Store:
-    """A LevelDB folder; only one process can have it open.
+    """A LevelDB folder, which only one process can have open; or a database opened elsewhere.
 
     Every read checks LevelDB's checksums, which it does not do unless told to; damage that shows
     after opening raises `plyvel.CorruptionError` and must stop the node.
     """
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        sync_folder(folder.parent)
-        self._folder = folder
-        try:
-            self._db = plyvel.DB(
-                str(folder),
-                create_if_missing=True,
-                lru_cache_size=CACHE_BYTES,
-                bloom_filter_bits=10,
-                paranoid_checks=True,  # else a damaged log is read on past its gap
-            )
-        except plyvel.IOError as error:
-            if is_full(error):
-                raise
-            raise Refused(
-                "store.locked",
-                f"expected {folder} readable and used by no other process, found: {say(error)}",
-            ) from error
-        except plyvel.CorruptionError as error:
-            raise Refused(
-                "store.corrupt",
-                f"expected sound files in {folder}, found: {error}. Move the folder away: the "
-                "node fetches the chain from its peers again",
-            ) from error
+    def __init__(self, place: Path | Database) -> None:
+        self._folder = place if isinstance(place, Path) else None
+        self._db = _open(place) if isinstance(place, Path) else place
 
     def close(self) -> None:
         """Give the folder back."""
         self._db.close()
 
     def _get(self, key: bytes) -> bytes | None:
-        data: bytes | None = self._db.get(key, verify_checksums=True)
-        return data
+        return self._db.get(key, verify_checksums=True)
 
     # What is there
 
@@ -282,10 +278,40 @@ class Store:
         """
         with self._db.write_batch(sync=True) as batch:
             batch.put(SYNCED, b"")
+        if self._folder is None:
+            return
         for log in self._folder.glob("*.log"):
             with suppress(FileNotFoundError):  # its content has reached a table meanwhile
                 sync_file(log)
         sync_folder(self._folder)
+
+
+def _open(folder: Path) -> Database:
+    """LevelDB in `folder`; raises `Refused("store.locked" | "store.corrupt")`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sync_folder(folder.parent)
+    try:
+        database: Database = plyvel.DB(
+            str(folder),
+            create_if_missing=True,
+            lru_cache_size=CACHE_BYTES,
+            bloom_filter_bits=10,
+            paranoid_checks=True,  # else a damaged log is read on past its gap
+        )
+    except plyvel.IOError as error:
+        if is_full(error):
+            raise
+        raise Refused(
+            "store.locked",
+            f"expected {folder} readable and used by no other process, found: {say(error)}",
+        ) from error
+    except plyvel.CorruptionError as error:
+        raise Refused(
+            "store.corrupt",
+            f"expected sound files in {folder}, found: {error}. Move the folder away: the "
+            "node fetches the chain from its peers again",
+        ) from error
+    return database
 
 
 def state_key_prefix(kind: str, prefix: tuple[str | int, ...], arity: int) -> bytes:
