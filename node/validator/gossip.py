@@ -16,9 +16,11 @@ from node.validator.mempool import Mempool
 from vm.encoding import MESSAGE_BYTES_MAX, decode, encode
 from vm.refusal import Refused
 
-RESEND_MS = 1_000  # what still waits after so long is sent again: a peer may have been away
+RESEND_MS = (
+    500  # what waits for one to two of these is sent again, before anybody's view timer fires
+)
 RESEND_MAX = 200  # transactions of one resend, oldest first
-RESEND_BYTES_MAX = 1024 * 1024  # the same in bytes: a validator that is away costs no more a second
+RESEND_BYTES_MAX = 512 * 1024  # the same in bytes: a validator that is away costs 1 MiB a second
 BATCH_BYTES_MAX = MESSAGE_BYTES_MAX // 2  # of one message; a message must carry its framing too
 
 log = structlog.get_logger()

@@ -4,22 +4,28 @@ The shell decodes and verifies each transaction once before it comes here. First
 a sender's quota keeps one busy or hostile member from crowding out the others.
 """
 
-from collections import Counter
+from bisect import bisect_left, insort
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 
 from vm.block import PAYLOAD_BYTES_MAX, TRANSACTIONS_MAX
 from vm.refusal import Refused
-from vm.transaction import Transaction, check_lifetime
+from vm.transaction import TRANSACTION_BYTES_MAX, Transaction, check_lifetime
 
 POOL_TRANSACTIONS_MAX = 20_000  # ten full blocks
 POOL_BYTES_MAX = 64 * 1024 * 1024  # sixteen full payloads
 SENDER_TRANSACTIONS_MAX = 4_000  # a fifth of the pool
 PAYLOAD_ENVELOPE_BYTES = 16  # around the transactions: version, time and array headers
 ITEM_ENVELOPE_BYTES = 5  # around one transaction: the longest msgpack bin header
+OMITTED_BLOCKS_MAX = 64  # that pass a transaction over: one window under way when it came, one more
 
 
 class Mempool:
-    """Waiting transactions in order of arrival."""
+    """Waiting transactions in order of arrival.
+
+    A transaction is **omitted** once `OMITTED_BLOCKS_MAX` blocks of the current view were delivered
+    that had room for it: a primary without fault draws whatever waits into the next such block.
+    """
 
     def __init__(self) -> None:
         self.by_bytes: dict[bytes, Transaction] = {}
@@ -27,6 +33,9 @@ class Mempool:
         self._drawn: set[bytes] = set()
         self._of_sender: Counter[str] = Counter()
         self._bytes = 0
+        self._roomy = 0  # delivered blocks that had room
+        self._young: OrderedDict[bytes, int] = OrderedDict()  # by id: `_roomy` when it came
+        self._omitted: list[bytes] = []  # ids, sorted; every other waiting one is young
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -62,6 +71,7 @@ class Mempool:
             )
         self.by_bytes[packed] = transaction
         self._by_id[id] = packed
+        self._young[id] = self._roomy
         self._of_sender[sender] += 1
         self._bytes += len(packed)
         return True
@@ -85,8 +95,38 @@ class Mempool:
         return tuple(drawn)
 
     def release(self) -> None:
-        """Our proposals are void (the view changed): what they held may be drawn again."""
+        """The view changed: what our proposals held may be drawn again, and omission starts anew.
+
+        The new primary answers for its own blocks only.
+        """
         self._drawn.clear()
+        self._omitted.clear()
+        self._young = OrderedDict.fromkeys(self._by_id, self._roomy)
+
+    def passed_over(self, transactions: int, payload_bytes: int) -> None:
+        """The current view's primary had a block of this size delivered; call after `remove`.
+
+        It counts against the primary if any transaction would have fitted. The work is bounded by
+        a block's transactions, however many wait.
+        """
+        full_bytes = PAYLOAD_BYTES_MAX - TRANSACTION_BYTES_MAX - ITEM_ENVELOPE_BYTES
+        if transactions >= TRANSACTIONS_MAX or payload_bytes > full_bytes:
+            return
+        self._roomy += 1
+        for _ in range(min(TRANSACTIONS_MAX, len(self._young))):
+            id, came = next(iter(self._young.items()))
+            if self._roomy - came < OMITTED_BLOCKS_MAX:
+                break
+            del self._young[id]
+            insort(self._omitted, id)
+
+    def omitted(self, count: int) -> tuple[bytes, ...]:
+        """Up to `count` ids of omitted transactions.
+
+        They are the smallest ones, not the oldest: whoever sends each validator other transactions
+        first would have each complain of others, and never a quorum of the same.
+        """
+        return tuple(self._omitted[:count])
 
     def remove(self, ids: Iterable[bytes]) -> None:
         """Forget transactions that were executed."""
@@ -96,6 +136,8 @@ class Mempool:
                 continue
             sender = self.by_bytes.pop(packed).intent.sender
             self._drawn.discard(id)
+            if self._young.pop(id, None) is None:
+                del self._omitted[bisect_left(self._omitted, id)]
             self._bytes -= len(packed)
             self._of_sender[sender] -= 1
             if not self._of_sender[sender]:

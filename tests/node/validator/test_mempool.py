@@ -1,8 +1,12 @@
 """The mempool: every bound filled and exceeded, and what is drawn, released and forgotten."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from node.validator.mempool import (
+    ITEM_ENVELOPE_BYTES,
+    OMITTED_BLOCKS_MAX,
     POOL_BYTES_MAX,
     POOL_TRANSACTIONS_MAX,
     SENDER_TRANSACTIONS_MAX,
@@ -11,7 +15,13 @@ from node.validator.mempool import (
 from vm.block import PAYLOAD_BYTES_MAX, TRANSACTIONS_MAX, Payload
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, pack
-from vm.transaction import BODY_BYTES_MAX, TX_LIFETIME_BLOCKS_MAX, Intent, Transaction
+from vm.transaction import (
+    BODY_BYTES_MAX,
+    TRANSACTION_BYTES_MAX,
+    TX_LIFETIME_BLOCKS_MAX,
+    Intent,
+    Transaction,
+)
 
 HEIGHT = 10  # of the next block
 
@@ -219,3 +229,145 @@ def test_what_may_no_longer_be_sent_is_forgotten_with_its_room() -> None:
     assert set(pool.by_bytes) == {pack(transaction(2, "eve"))}
     pool.recheck(lambda item: False)
     assert (len(pool), pool._bytes) == (0, 0)
+
+
+def deliver(pool: Mempool, blocks: int, transactions: int = 1, payload_bytes: int = 100) -> None:
+    """Blocks of the current view go by in which nothing of the pool stands."""
+    for _ in range(blocks):
+        pool.passed_over(transactions, payload_bytes)
+
+
+def test_what_enough_blocks_with_room_pass_over_is_omitted() -> None:
+    """Blocks from before its arrival do not count; one short of the bound is not yet enough."""
+    pool = filled(1)
+    deliver(pool, 1)
+    admit(pool, transaction(1))
+
+    deliver(pool, OMITTED_BLOCKS_MAX - 2)
+    assert pool.omitted(9) == ()
+    deliver(pool, 1)
+    assert pool.omitted(9) == (transaction(0).id,)
+    deliver(pool, 1)
+    assert set(pool.omitted(9)) == {transaction(0).id, transaction(1).id}
+
+
+@pytest.mark.parametrize(
+    ("transactions", "payload_bytes", "roomy"),
+    [
+        (TRANSACTIONS_MAX - 1, 100, True),
+        (TRANSACTIONS_MAX, 100, False),
+        (1, PAYLOAD_BYTES_MAX - TRANSACTION_BYTES_MAX - ITEM_ENVELOPE_BYTES, True),
+        (1, PAYLOAD_BYTES_MAX - TRANSACTION_BYTES_MAX - ITEM_ENVELOPE_BYTES + 1, False),
+        (0, 4, True),
+    ],
+)
+def test_a_full_block_passes_nothing_over(
+    transactions: int, payload_bytes: int, roomy: bool
+) -> None:
+    """A block is full by number, or when the largest transaction would not have fitted."""
+    pool = filled(1)
+
+    deliver(pool, OMITTED_BLOCKS_MAX, transactions, payload_bytes)
+
+    assert bool(pool.omitted(1)) is roomy
+
+
+def test_sustained_overload_omits_nothing() -> None:
+    """While every block is full a transaction may wait for ever; nobody is to blame."""
+    pool = filled(SENDER_TRANSACTIONS_MAX)
+
+    deliver(pool, 10 * OMITTED_BLOCKS_MAX, TRANSACTIONS_MAX)
+
+    assert pool.omitted(9) == ()
+
+
+def test_a_new_primary_is_judged_afresh() -> None:
+    """What its predecessor left out is not its fault; its own blocks are counted from the first."""
+    pool = filled(2)
+    deliver(pool, OMITTED_BLOCKS_MAX)
+    assert len(pool.omitted(9)) == 2
+
+    pool.release()
+
+    assert pool.omitted(9) == ()
+    deliver(pool, OMITTED_BLOCKS_MAX - 1)
+    assert pool.omitted(9) == ()
+    deliver(pool, 1)
+    assert len(pool.omitted(9)) == 2
+
+
+def test_what_is_ordered_late_is_omitted_no_more() -> None:
+    """Omitted or not yet, an executed transaction leaves nothing behind."""
+    pool = filled(3)
+    deliver(pool, OMITTED_BLOCKS_MAX)
+    admit(pool, transaction(3))
+
+    pool.remove([transaction(1).id, transaction(3).id])
+    deliver(pool, OMITTED_BLOCKS_MAX)
+
+    assert set(pool.omitted(9)) == {transaction(0).id, transaction(2).id}
+    pool.remove([transaction(0).id, transaction(2).id])
+    assert (pool.omitted(9), len(pool._young)) == ((), 0)
+
+
+def test_pools_filled_in_different_orders_name_the_same() -> None:
+    """The attack: each validator is sent other transactions first, so that none agree."""
+    pools = [Mempool() for _ in range(3)]
+    for turn, pool in enumerate(pools):
+        for number in range(60):
+            admit(pool, transaction((number + 20 * turn) % 60))
+
+    for pool in pools:
+        deliver(pool, OMITTED_BLOCKS_MAX)
+
+    assert len(pools[0].omitted(8)) == 8
+    assert len({pool.omitted(8) for pool in pools}) == 1
+
+
+def test_a_full_pool_costs_each_block_a_bounded_amount() -> None:
+    """With 20,000 waiting a block moves at most a block's worth of them; later blocks the rest."""
+    pool = Mempool()
+    for number in range(POOL_TRANSACTIONS_MAX):
+        admit(pool, transaction(number, f"m{number % 5}"))
+
+    found = []
+    for _ in range(OMITTED_BLOCKS_MAX + POOL_TRANSACTIONS_MAX // TRANSACTIONS_MAX):
+        deliver(pool, 1)
+        found.append(len(pool.omitted(POOL_TRANSACTIONS_MAX)))
+
+    steps = [after - before for before, after in zip([0, *found], found, strict=False)]
+    assert max(steps) == TRANSACTIONS_MAX
+    assert found[-1] == POOL_TRANSACTIONS_MAX
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("admit", "remove", "block", "full", "release")), st.integers(0, 5)
+        )
+    )
+)
+def test_omission_is_what_counting_by_hand_gives(steps: list[tuple[str, int]]) -> None:
+    """Each waiting transaction with its own counter gives the same answer."""
+    pool = Mempool()
+    counts: dict[bytes, int] = {}
+
+    for step, number in steps:
+        item = transaction(number)
+        match step:
+            case "admit" if admit(pool, item) == "admitted":
+                counts[item.id] = 0
+            case "remove":
+                pool.remove([item.id])
+                counts.pop(item.id, None)
+            case "block":
+                deliver(pool, 11 * number)
+                counts = {id: count + 11 * number for id, count in counts.items()}
+            case "full":
+                deliver(pool, 11 * number, TRANSACTIONS_MAX)
+            case "release":
+                pool.release()
+                counts = dict.fromkeys(counts, 0)
+
+        omitted = sorted(id for id, count in counts.items() if count >= OMITTED_BLOCKS_MAX)
+        assert pool.omitted(9) == tuple(omitted)
