@@ -187,7 +187,7 @@ def count_aggregates(state: State, block: BlockContext, task: Task, rnd: Round) 
     """Close the round on a quorum of equal aggregates; fail it when none can come any more."""
     counts = Counter((item.result, item.result_bytes) for item in rnd.attestations)
     (result, result_bytes), most = max(counts.items(), key=lambda item: (item[1], item[0]))
-    to_come = block.validators.n - len(rnd.attestations)
+    to_come = len(block.validators.voters) - len(rnd.attestations)
     if most >= block.validators.quorum:
         _close(state, block, task, rnd, result, result_bytes)
     elif most + to_come < block.validators.quorum:

@@ -169,13 +169,13 @@ def submit_aggregate(state: State, context: Context, body: Aggregate) -> None:
     # 1. the round takes aggregates, or a quorum has closed it
     rnd = _in_phase(state, block, body.task, body.round, RoundPhase.AGGREGATE, RoundPhase.CLOSED)
     task = state.require(Task, body.task)
-    # 2. the sender holds a seat now
-    if block.validators.get(context.sender.id) is None:
+    # 2. the sender holds a seat now, and it is not suspended
+    if not block.validators.votes(context.sender.id):
         raise Refused(
-            "aggregate.validator", f"expected a seated validator, found {context.sender.id}"
+            "aggregate.validator", f"expected a seat that may vote, found {context.sender.id}"
         )
     # 3. one per validator, who may not change its mind
-    seated = tuple(item for item in rnd.attestations if block.validators.get(item.validator))
+    seated = tuple(item for item in rnd.attestations if block.validators.votes(item.validator))
     if any(item.validator == context.sender.id for item in seated):
         raise Refused(
             "aggregate.duplicate",

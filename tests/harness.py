@@ -10,10 +10,12 @@ from typing import TypeVar
 
 from vm import digest, transaction
 from vm.block import Receipt, Result
+from vm.epoch import epochs, ruling
 from vm.execute import BlockContext, Program, execute_block
 from vm.genesis import PROTOCOL, Genesis, check_genesis, genesis_writes
 from vm.keys import SigningKey
-from vm.record import Member, Organisation, Role, Standing
+from vm.quorum import Epoch
+from vm.record import Member, Organisation, Role, Sanction, Standing
 from vm.state import Record, State
 
 R = TypeVar("R", bound=Record)
@@ -43,6 +45,8 @@ def genesis_of(organisations: int) -> Genesis:
         protocol=PROTOCOL,
         time_ms=START_MS,
         window=8,
+        rotation=0,
+        equivocation=Sanction.SUSPEND,
         organisations=tuple(
             Organisation(name, name.title(), "NL", Standing.ENROLLED) for name in names
         ),
@@ -68,7 +72,8 @@ class Chain:
 
     def __init__(self, program: Program, organisations: int = 4) -> None:
         self.genesis = genesis_of(organisations)
-        self.validators = check_genesis(self.genesis)
+        self.epoch = check_genesis(self.genesis)
+        self.validators = self.epoch.validators
         self.program = program
         self.stored = genesis_writes(self.genesis)
         self.writes: dict[bytes, bytes] = {}  # of the last block
@@ -87,6 +92,10 @@ class Chain:
     def get(self, cls: type[R], *key: str | int) -> R:
         """The stored record, which must be there."""
         return self.state.require(cls, *key)
+
+    def epoch_at(self, height: int) -> Epoch:
+        """The epoch that rules a height up to window + 1 above the newest."""
+        return ruling(epochs(self.state), height)
 
     def sign(self, item: Item) -> transaction.Transaction:
         """A transaction by the sender's own key, with a nonce never used before."""
@@ -112,8 +121,9 @@ class Chain:
         """Execute the next block, BLOCK_MS later unless `time_ms` says when."""
         self.height += 1
         self.time_ms = self.time_ms + BLOCK_MS if time_ms is None else time_ms
+        validators = self.epoch_at(self.height).validators
         context = BlockContext(
-            self.genesis.chain, self.height, self.time_ms, self.parent, self.validators
+            self.genesis.chain, self.height, self.time_ms, self.parent, validators
         )
         executed = execute_block(
             self.stored.get, context, transactions, self.remembered, self.program

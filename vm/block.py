@@ -32,7 +32,8 @@ class Header:
     """What execution of a payload came to; a quorum signs its digest.
 
     `history` is the RFC 6962 root over the digests of all earlier headers (0 .. height - 1), so
-    one certified header proves every earlier block.
+    one certified header proves every earlier block. `validators` and `next_validators` are the
+    digests of the epochs that rule this height and the next one.
     """
 
     VERSION: ClassVar[int] = 1

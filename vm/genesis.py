@@ -4,8 +4,18 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from vm import digest
-from vm.quorum import VALIDATORS_MIN, Validator, ValidatorSet
-from vm.record import Chain, Member, Organisation, Role, Standing, Title
+from vm.epoch import EpochHead
+from vm.quorum import VALIDATORS_MIN, Epoch, Validator, ValidatorSet
+from vm.record import (
+    Chain,
+    Member,
+    Organisation,
+    Role,
+    Sanction,
+    Standing,
+    Title,
+    Window,
+)
 from vm.refusal import Refused
 from vm.registry import claim_keys
 from vm.shape import Code, Digest, Int, Many, TimeMs, pack
@@ -14,19 +24,26 @@ from vm.state import State
 PROTOCOL = "concilium.1"
 ORGANISATIONS_MAX = 1_024  # auditors and registries are organisations too, without a seat
 MEMBERS_MAX = 4_096  # enrolled by genesis; more join by transactions
-WINDOW_MAX = 64  # sequence numbers in flight; as many as one view change can carry
+ROTATION_MAX = 1_000_000  # stable checkpoints between two planned changes of primary
 
 
 @dataclass(frozen=True, slots=True)
 class Genesis:
-    """Block 0: who is enrolled at the start, and the network's fixed parameters."""
+    """Block 0: who is enrolled at the start, and the network's fixed parameters.
+
+    `window` is the number of sequence numbers between the watermarks, `rotation` after how many
+    stable checkpoints the primary changes although nobody complains (0 for never), `equivocation`
+    what becomes of a seat that signed two messages for one slot.
+    """
 
     VERSION: ClassVar[int] = 1
 
     title: Title
     protocol: Code
     time_ms: TimeMs
-    window: Annotated[int, Int(1, WINDOW_MAX)]
+    window: Window
+    rotation: Annotated[int, Int(0, ROTATION_MAX)]
+    equivocation: Sanction
     organisations: Annotated[tuple[Organisation, ...], Many(ORGANISATIONS_MAX, VALIDATORS_MIN)]
     members: Annotated[tuple[Member, ...], Many(MEMBERS_MAX, VALIDATORS_MIN)]
 
@@ -36,8 +53,8 @@ class Genesis:
         return digest.digest(digest.GENESIS, pack(self))
 
 
-def check_genesis(genesis: Genesis) -> ValidatorSet:
-    """The validators of a sound genesis; raises `Refused("genesis.*" | "validators.*")`."""
+def check_genesis(genesis: Genesis) -> Epoch:
+    """Epoch 0 of a sound genesis; raises `Refused("genesis.*" | "validators.*")`."""
     if genesis.protocol != PROTOCOL:
         raise Refused("genesis.protocol", f"expected {PROTOCOL}, found {genesis.protocol}")
     organisations = {organisation.id for organisation in genesis.organisations}
@@ -62,7 +79,7 @@ def check_genesis(genesis: Genesis) -> ValidatorSet:
             raise Refused("genesis.standing", f"expected {member.id} enrolled")
         if (member.enrolled_height, member.changed_height) != (0, 0):
             raise Refused("genesis.height", f"expected {member.id} enrolled at height 0")
-    return validator_set(genesis.members)
+    return Epoch(0, 1, genesis.protocol, validator_set(genesis.members))
 
 
 def validator_set(members: tuple[Member, ...]) -> ValidatorSet:
@@ -77,7 +94,9 @@ def validator_set(members: tuple[Member, ...]) -> ValidatorSet:
 def genesis_writes(genesis: Genesis) -> dict[bytes, bytes]:
     """State writes of block 0."""
     state = State(lambda key: None)
-    state.put(Chain(genesis.title, genesis.protocol))
+    state.put(Chain(genesis.title, genesis.window, genesis.equivocation))
+    state.put(check_genesis(genesis))
+    state.put(EpochHead(0))
     for organisation in genesis.organisations:
         state.put(organisation)
     for member in genesis.members:

@@ -1,10 +1,11 @@
 """Inclusion proofs: what a stranger's node says, checked with nothing trusted but two values.
 
-Those are the chain's id and its validator set, both of which the genesis document gives. Every
-function here raises `Refused` with the step that failed in its code:
+Those are the chain's id, which the genesis document gives, and its epochs from number 0 on, as
+`vm.succession` follows them from there. Every function here raises `Refused` with the step that
+failed in its code:
 
 - `audit.chain`, `audit.header`, `audit.validators`: the header is of another chain, not the one
-  that was certified, or of another validator set;
+  that was certified, or of another epoch than rules its height;
 - `audit.certificate.*`: the certificate, as in `vm.certificate`;
 - `audit.history`: an earlier header is not in the certified header's history;
 - `audit.key`: the proof is of another record, transaction or block than the one asked for;
@@ -12,13 +13,15 @@ function here raises `Refused` with the step that failed in its code:
 - `audit.transaction`, `audit.receipt`: the leaf does not stand in its tree, or the two differ.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, TypeVar
 
 from vm import sparse, tree
 from vm.block import Header, Receipt
 from vm.certificate import CheckpointCertificate, verify_checkpoint
-from vm.quorum import ValidatorSet
+from vm.epoch import ruling
+from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import Bytes, Count, Digest, Many, pack, unpack
 from vm.state import Record, state_key
@@ -107,8 +110,8 @@ class LineageProof:
     records: Annotated[tuple[ProvenRecord, ...], Many(LINEAGE_RECORDS_MAX)]
 
 
-def verify_header(certified: CertifiedHeader, chain: Digest, validators: ValidatorSet) -> None:
-    """Check that a quorum of `validators` stands behind the header."""
+def verify_header(certified: CertifiedHeader, chain: Digest, epochs: Sequence[Epoch]) -> None:
+    """Check that a quorum of the validators that rule its height stands behind the header."""
     header, later = certified.header, certified.later
     signed = header if later is None else later.header
     # 1. both headers are of this chain
@@ -123,15 +126,17 @@ def verify_header(certified: CertifiedHeader, chain: Digest, validators: Validat
             f"expected the header {certificate.header.hex()} of height {certificate.height}, "
             f"found {signed.digest.hex()} of height {signed.height}",
         )
-    # 3. the set that certifies it is the one that is trusted
-    if signed.validators != validators.digest:
+    # 3. the epoch that certifies it is the one that was followed to there
+    epoch = ruling(epochs, signed.height)
+    if signed.validators != epoch.digest:
         raise Refused(
             "audit.validators",
-            f"expected validator set {validators.digest.hex()}, found {signed.validators.hex()}",
+            f"expected epoch {epoch.number} with digest {epoch.digest.hex()} at height "
+            f"{signed.height}, found {signed.validators.hex()}",
         )
     # 4. a quorum signed
     try:
-        verify_checkpoint(certificate, chain, validators)
+        verify_checkpoint(certificate, chain, epoch.validators)
     except Refused as refused:
         raise Refused(f"audit.{refused.code}", refused.message) from refused
     # 5. an earlier header stands at its height in the later one's history
@@ -144,9 +149,9 @@ def verify_header(certified: CertifiedHeader, chain: Digest, validators: Validat
         )
 
 
-def verify_record(proof: RecordProof, chain: Digest, validators: ValidatorSet) -> None:
+def verify_record(proof: RecordProof, chain: Digest, epochs: Sequence[Epoch]) -> None:
     """Check that the key has this value, or none, at the header's height."""
-    verify_header(proof.certified, chain, validators)
+    verify_header(proof.certified, chain, epochs)
     _verify_path(proof.path, proof.certified.header, proof.key, proof.value)
 
 
@@ -155,11 +160,11 @@ def read_record(
     cls: type[R],
     key: tuple[str | int, ...],
     chain: Digest,
-    validators: ValidatorSet,
+    epochs: Sequence[Epoch],
 ) -> R | None:
     """The record of class `cls` under `key`, or None if the proof shows that there is none."""
     expect_key(proof.key, state_key(cls.KIND, key))
-    verify_record(proof, chain, validators)
+    verify_record(proof, chain, epochs)
     return None if proof.value is None else unpack(cls, proof.value, sparse.VALUE_BYTES_MAX)
 
 
@@ -170,12 +175,12 @@ def expect_key(found: bytes, expected: bytes) -> None:
 
 
 def verify_transaction(
-    proof: TransactionProof, chain: Digest, validators: ValidatorSet
+    proof: TransactionProof, chain: Digest, epochs: Sequence[Epoch]
 ) -> Transaction:
     """Check that the header's block executed the transaction with this receipt; return it."""
     header, receipt = proof.certified.header, proof.receipt
     # 1. the header is certified
-    verify_header(proof.certified, chain, validators)
+    verify_header(proof.certified, chain, epochs)
     # 2. the bytes are a leaf of its transactions
     if not tree.verify_inclusion(
         proof.transaction, proof.index, proof.size, proof.transaction_path, header.transactions
@@ -206,13 +211,13 @@ def verify_transaction(
 
 
 def verify_lineage(
-    proof: LineageProof, chain: Digest, validators: ValidatorSet
+    proof: LineageProof, chain: Digest, epochs: Sequence[Epoch]
 ) -> dict[bytes, bytes | None]:
     """Check every path of a lineage; return what its state keys hold.
 
     Whether they tell a complete and consistent story is for `node.audit.lineage` to check.
     """
-    verify_header(proof.certified, chain, validators)
+    verify_header(proof.certified, chain, epochs)
     values: dict[bytes, bytes | None] = {}
     for record in proof.records:
         if record.key in values:

@@ -91,11 +91,6 @@ class ValidatorSet:
         return tuple(seat for seat in self.validators if not seat.suspended)
 
     @cached_property
-    def digest(self) -> Digest:
-        """The digest that headers carry."""
-        return digest.digest(digest.VALIDATORS, pack(self))
-
-    @cached_property
     def _by_id(self) -> dict[str, Validator]:
         return {validator.id: validator for validator in self.validators}
 
@@ -103,12 +98,17 @@ class ValidatorSet:
         """The seat named `id`, if there is one."""
         return self._by_id.get(id)
 
+    def votes(self, id: str) -> bool:
+        """Whether `id` has a seat that is not suspended."""
+        seat = self.get(id)
+        return seat is not None and not seat.suspended
+
     def primary(self, view: int) -> Validator:
         """The primary of `view`: v mod n (section 4 of the paper), n without suspended seats."""
         return self.voters[view % len(self.voters)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # not slotted: the digest is cached
 class Epoch:
     """A run of heights that one validator set and one protocol version rule.
 
@@ -128,3 +128,8 @@ class Epoch:
     def key(self) -> tuple[int]:
         """Found by its number."""
         return (self.number,)
+
+    @cached_property
+    def digest(self) -> Digest:
+        """What headers carry: a certified header fixes its epoch whole, not the seats alone."""
+        return digest.digest(digest.EPOCH, pack(self))

@@ -10,7 +10,6 @@ from typing import Annotated, ClassVar
 
 from vm.shape import (
     Address,
-    Code,
     Count,
     Digest,
     Height,
@@ -28,6 +27,7 @@ PARTICIPANTS_MAX = 64  # organisations in one task; as many as there can be vali
 LAYERS_MAX = 64
 SHAPE_MAX = 4  # axes of a model's input
 SIDE_MAX = 65_536  # of one axis, and of a layer's width
+WINDOW_MAX = 64  # sequence numbers in flight; as many as one view change can carry
 BLOB_BYTES_MAX = 4 * 1024**3  # 4 GiB: a manifest of 1 MiB chunks stays under 256 KiB
 
 Title = Annotated[str, Text(120, r"[^\x00-\x1f\x7f]*")]
@@ -36,6 +36,7 @@ Condition = Annotated[str, Text(11, r"DUO:[0-9]{7}")]  # GA4GH Data Use Ontology
 KeyDigits = Annotated[str, Text(64, r"[0-9a-f]{64}")]
 Label = Annotated[str, Text(64, r"[^\x00-\x1f\x7f]+")]  # a column, unit or level as in the source
 Side = Annotated[int, Int(1, SIDE_MAX)]
+Window = Annotated[int, Int(1, WINDOW_MAX)]
 
 
 class Role(StrEnum):
@@ -55,6 +56,13 @@ class Standing(StrEnum):
     ENROLLED = "enrolled"
     SUSPENDED = "suspended"
     REVOKED = "revoked"
+
+
+class Sanction(StrEnum):
+    """What becomes of a seat whose key signed two different messages for one slot."""
+
+    SUSPEND = "suspend"
+    RECORD = "record"
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +328,8 @@ class Chain:
     VERSION: ClassVar[int] = 1
 
     title: Title
-    protocol: Code
+    window: Window
+    equivocation: Sanction
 
     @property
     def key(self) -> tuple[()]:

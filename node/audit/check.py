@@ -6,6 +6,7 @@ under a header that a quorum of the genesis' validators certified, and the rules
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from node.client.reply import ProofBody, Reply, read_base64
 from node.home.document import dump
 from vm.block import Header
 from vm.encoding import decode
+from vm.epoch import ruling
 from vm.genesis import Genesis, check_genesis
 from vm.inclusion import (
     LINEAGE_BYTES_MAX,
@@ -32,7 +34,7 @@ from vm.inclusion import (
     verify_transaction,
 )
 from vm.learning import Evidence
-from vm.quorum import ValidatorSet
+from vm.quorum import Epoch
 from vm.record import ModelHead
 from vm.refusal import Refused
 from vm.shape import Digest, pack, unpack
@@ -109,16 +111,16 @@ def _unpack_lineage(data: bytes) -> LineageProof:
 
 def audit_lineage(genesis: Genesis, proof: LineageProof, id: str, version: int) -> ModelAudit:
     """Verify a lineage with nothing trusted but the genesis document."""
-    validators = check_genesis(genesis)
-    proven = _Proven(verify_lineage(proof, genesis.chain, validators))
+    epochs = (check_genesis(genesis),)
+    proven = _Proven(verify_lineage(proof, genesis.chain, epochs))
     lineage = trace(proven, id, version)
     proven.expect_all_read()
     header = proof.certified.header
     absent = sum(record.value is None for record in proof.records)
     steps = (
-        _certificate_step(proof.certified, validators),
+        _certificate_step(proof.certified, epochs),
         f"{len(proof.records)} state paths to one root, {absent} of them of absent records",
-        *check_lineage(lineage, validators),
+        *check_lineage(lineage, epochs),
         _evidence_step(lineage),
     )
     audit = _report(f"model {id} version {version}", header, steps, summarize(lineage))
@@ -213,13 +215,13 @@ def _audit_lineage_file(genesis: Genesis, proof: LineageProof) -> Audit:
 
 
 def _audit_record(genesis: Genesis, proof: RecordProof) -> Audit:
-    validators = check_genesis(genesis)
-    verify_record(proof, genesis.chain, validators)
+    epochs = (check_genesis(genesis),)
+    verify_record(proof, genesis.chain, epochs)
     parts = decode(proof.key)
     if not isinstance(parts, tuple) or not parts:  # the absence of any bytes can be proven
         raise Refused("audit.key", f"expected the key of a record, found {proof.key.hex()[:120]}")
     label = " ".join(str(part) for part in parts)
-    steps = [_certificate_step(proof.certified, validators)]
+    steps = [_certificate_step(proof.certified, epochs)]
     if proof.value is None:
         steps.append("1 state path to its root, of an absent record")
         return _report(f"absence of {label}", proof.certified.header, tuple(steps), None)
@@ -230,11 +232,11 @@ def _audit_record(genesis: Genesis, proof: RecordProof) -> Audit:
 
 
 def _audit_transaction(genesis: Genesis, proof: TransactionProof) -> Audit:
-    validators = check_genesis(genesis)
-    transaction = verify_transaction(proof, genesis.chain, validators)
+    epochs = (check_genesis(genesis),)
+    transaction = verify_transaction(proof, genesis.chain, epochs)
     header = proof.certified.header
     steps = (
-        _certificate_step(proof.certified, validators),
+        _certificate_step(proof.certified, epochs),
         f"transaction and receipt {proof.index} of {proof.size} in block {header.height}",
         f"{transaction.intent.sender}'s signature over it",
     )
@@ -243,8 +245,10 @@ def _audit_transaction(genesis: Genesis, proof: TransactionProof) -> Audit:
     )
 
 
-def _certificate_step(certified: CertifiedHeader, validators: ValidatorSet) -> str:
-    votes = f"{len(certified.certificate.votes)} of {validators.n} validators"
+def _certificate_step(certified: CertifiedHeader, epochs: Sequence[Epoch]) -> str:
+    certificate = certified.certificate
+    seats = ruling(epochs, certificate.height).validators.n
+    votes = f"{len(certificate.votes)} of {seats} validators"
     if certified.later is None:
         return f"header {certified.header.height} certified by {votes}"
     return (

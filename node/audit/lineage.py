@@ -4,7 +4,7 @@
 what an auditor has proven, which so learns that nothing is left out. `check_lineage` judges it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -18,6 +18,7 @@ from fl.settle import (
     settle,
     unjudged,
 )
+from vm.epoch import ruling
 from vm.learning import (
     Outcome,
     Round,
@@ -28,7 +29,7 @@ from vm.learning import (
     UpdateStatus,
     Verdict,
 )
-from vm.quorum import ValidatorSet
+from vm.quorum import Epoch
 from vm.record import Contribution, Dataset, Member, Model, Organisation, Role
 from vm.refusal import Refused
 from vm.state import Record
@@ -151,14 +152,14 @@ def _require(records: Records, cls: type[R], *key: str | int) -> R:
     return record
 
 
-def check_lineage(lineage: Lineage, validators: ValidatorSet) -> tuple[str, ...]:
+def check_lineage(lineage: Lineage, epochs: Sequence[Epoch]) -> tuple[str, ...]:
     """Check that the story is complete and consistent; return what was checked, in words.
 
-    `validators` is the set that closed the rounds. Raises `Refused` with the rule that is broken:
-    `lineage.version`, `.task`, `.dataset`, `.member`, `.round`, `.update`, `.verdict`, `.outcome`,
-    `.accepted`, `.contribution` or `.aggregate`.
+    `epochs` are those from the first up to the one in which the last round closed. Raises `Refused`
+    with the rule that is broken: `lineage.version`, `.task`, `.dataset`, `.member`, `.round`,
+    `.update`, `.verdict`, `.outcome`, `.accepted`, `.contribution` or `.aggregate`.
     """
-    checks: tuple[Callable[[Lineage, ValidatorSet], str], ...] = (
+    checks: tuple[Callable[[Lineage, Sequence[Epoch]], str], ...] = (
         _check_versions,
         _check_tasks,
         _check_rounds,
@@ -166,10 +167,10 @@ def check_lineage(lineage: Lineage, validators: ValidatorSet) -> tuple[str, ...]
         _check_contributions,
         _check_aggregates,
     )
-    return tuple(check(lineage, validators) for check in checks)
+    return tuple(check(lineage, epochs) for check in checks)
 
 
-def _check_versions(lineage: Lineage, _: ValidatorSet) -> str:
+def _check_versions(lineage: Lineage, _: Sequence[Epoch]) -> str:
     """One line down to a version that no task made; the model's shape never changes."""
     *made, base = lineage.versions
     if (base.task, base.round, base.contributions) != (None, None, ()):
@@ -186,7 +187,7 @@ def _check_versions(lineage: Lineage, _: ValidatorSet) -> str:
     return f"{len(lineage.versions)} versions of {base.id} in one line from version 0"
 
 
-def _check_tasks(lineage: Lineage, _: ValidatorSet) -> str:
+def _check_tasks(lineage: Lineage, _: Sequence[Epoch]) -> str:
     """Each task extends this model; its people and datasets were enrolled before it opened."""
     for item in lineage.tasks:
         task = item.task
@@ -227,7 +228,7 @@ def _check_member(member: Member, organisation: str, role: Role, task: Task) -> 
         )
 
 
-def _check_rounds(lineage: Lineage, _: ValidatorSet) -> str:
+def _check_rounds(lineage: Lineage, _: Sequence[Epoch]) -> str:
     """Closed rounds and versions match one to one; failed rounds made none."""
     makers = {
         (model.task, model.round): model.version for model in lineage.versions if model.version
@@ -259,7 +260,7 @@ def _check_rounds(lineage: Lineage, _: ValidatorSet) -> str:
     return f"{len(rounds)} rounds, {failed} of them failed, each on the version before it"
 
 
-def _check_verdicts(lineage: Lineage, _: ValidatorSet) -> str:
+def _check_verdicts(lineage: Lineage, _: Sequence[Epoch]) -> str:
     """Each site's outcome is what the verdicts on its update settle."""
     updates, verdicts = 0, 0
     for item in lineage.tasks:
@@ -325,7 +326,7 @@ def _accepted(judged: Judged) -> bool:
     return judged.update is not None and judged.update.status is UpdateStatus.ACCEPTED
 
 
-def _check_contributions(lineage: Lineage, _: ValidatorSet) -> str:
+def _check_contributions(lineage: Lineage, _: Sequence[Epoch]) -> str:
     """A version's contributions are its round's accepted updates, with the task's weights."""
     total = 0
     for item in lineage.tasks:
@@ -364,7 +365,7 @@ def _check_contributions(lineage: Lineage, _: ValidatorSet) -> str:
     return f"{total} contributions equal to the accepted updates, their digests recomputed"
 
 
-def _check_aggregates(lineage: Lineage, validators: ValidatorSet) -> str:
+def _check_aggregates(lineage: Lineage, epochs: Sequence[Epoch]) -> str:
     """A quorum of validators signed that the accepted updates come to each version's weights."""
     closed = 0
     for found in lineage.rounds:
@@ -372,12 +373,13 @@ def _check_aggregates(lineage: Lineage, validators: ValidatorSet) -> str:
         if rnd.phase is not RoundPhase.CLOSED:
             continue
         model = _made_by(lineage, rnd)
+        validators = ruling(epochs, model.created_height).validators
         expected = (rnd.accepted, model.weights, model.weights_bytes)
         signers = {
             item.validator
             for item in rnd.attestations
             if (item.accepted, item.result, item.result_bytes) == expected
-            and validators.get(item.validator) is not None
+            and validators.votes(item.validator)
         }
         if len(signers) < validators.quorum:
             raise Refused(
@@ -386,7 +388,7 @@ def _check_aggregates(lineage: Lineage, validators: ValidatorSet) -> str:
                 f"found {len(signers)}",
             )
         closed += 1
-    return f"{closed} versions with equal aggregates of {validators.quorum} validators or more"
+    return f"{closed} versions with equal aggregates of a quorum of validators"
 
 
 def _made_by(lineage: Lineage, rnd: Round) -> Model:

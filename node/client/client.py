@@ -80,7 +80,7 @@ class Client:
         """Raise `Refused` with `client.urls` or `genesis.*`."""
         self.genesis = genesis
         self.chain = genesis.chain
-        self.validators = check_genesis(genesis)
+        self.epochs = (check_genesis(genesis),)
         self.urls = [url.rstrip("/") for url in dict.fromkeys(urls)]
         self.distrusted: dict[str, Refused] = {}
         self._proven_height = 0
@@ -173,7 +173,7 @@ class Client:
             async with asyncio.timeout(LEARN_S):
                 for answer in asyncio.as_completed(asked):
                     heard += await answer
-                    if heard > self.validators.f:
+                    if heard > self.epochs[-1].validators.f:
                         return
         except TimeoutError:
             return
@@ -297,7 +297,7 @@ class Client:
 
         def check() -> tuple[Header, Header]:
             certified = unpack(CertifiedHeader, read_base64(page.items[0].proof))
-            verify_header(certified, self.chain, self.validators)
+            verify_header(certified, self.chain, self.epochs)
             header = self.see(certified)
             return header, header
 
@@ -308,7 +308,7 @@ class Client:
 
         def check() -> Header:
             certified = unpack(CertifiedHeader, read_base64(body.proof))
-            verify_header(certified, self.chain, self.validators)
+            verify_header(certified, self.chain, self.epochs)
             if certified.header.height != height:
                 raise Refused(
                     "audit.height", f"expected height {height}, found {certified.header.height}"
@@ -323,7 +323,7 @@ class Client:
 
         def check() -> tuple[R | None, Header]:
             proof = unpack(RecordProof, read_base64(body.proof))
-            record = read_record(proof, cls, key, self.chain, self.validators)
+            record = read_record(proof, cls, key, self.chain, self.epochs)
             return record, self.see(proof.certified)
 
         return self.verified(reply, check)
@@ -338,7 +338,7 @@ class Client:
             records, last = [], after
             for item in page.items:
                 proof = unpack(RecordProof, read_base64(item.proof))
-                verify_record(proof, self.chain, self.validators)
+                verify_record(proof, self.chain, self.epochs)
                 record = unpack(cls, proof.value or b"", VALUE_BYTES_MAX)
                 expect_key(proof.key, state_key(cls.KIND, (*prefix, record.key[-1])))
                 if proof.key <= last:
@@ -360,7 +360,7 @@ class Client:
 
         def check() -> Outcome:
             proof = unpack(TransactionProof, read_base64(text))
-            expect_key(verify_transaction(proof, self.chain, self.validators).id, id)
+            expect_key(verify_transaction(proof, self.chain, self.epochs).id, id)
             self.see(proof.certified)
             return Outcome(proof.receipt, body.message or "")
 

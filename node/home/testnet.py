@@ -49,7 +49,7 @@ from node.home.keyfile import create_key, create_secret
 from node.wire.pki import Credential, create_authority, issue, spki_digest, write_credential
 from vm.genesis import PROTOCOL, Genesis, check_genesis
 from vm.quorum import VALIDATORS_MAX, VALIDATORS_MIN
-from vm.record import Member, Organisation, Role, Standing
+from vm.record import Member, Organisation, Role, Sanction, Standing
 from vm.refusal import Refused
 
 TITLE = "testnet"
@@ -282,6 +282,8 @@ class _Writer:
             protocol=PROTOCOL,
             time_ms=int(self._now.timestamp() * 1000),
             window=min(WINDOW, window_max(len(self._validators))),
+            rotation=0,
+            equivocation=Sanction.SUSPEND,
             organisations=tuple(organisations),
             members=tuple(self._members),
         )

@@ -8,7 +8,7 @@ from vm import sparse, tree
 from vm.block import Header, check_payload, receipts_root, transactions_root
 from vm.execute import BlockContext, Program, execute_block
 from vm.genesis import Genesis, check_genesis, genesis_writes
-from vm.quorum import ValidatorSet
+from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import NOTE_BYTES_MAX, Digest, pack
 from vm.state import State
@@ -32,7 +32,8 @@ class Chain:
         known: Mapping[bytes, Transaction],
     ) -> None:
         self.id: Digest = genesis.chain
-        self.validators: ValidatorSet = check_genesis(genesis)
+        self.epoch: Epoch = check_genesis(genesis)
+        self.validators = self.epoch.validators
         self.store = store
         self._known = known
         self._program = program
@@ -88,8 +89,8 @@ class Chain:
             receipts=receipts_root(done.receipts),
             state=update.root.digest,
             history=head.frontier.root,
-            validators=self.validators.digest,
-            next_validators=self.validators.digest,
+            validators=self.epoch.digest,
+            next_validators=self.epoch.digest,
         )
         executed = {item.id for item in done.transactions}
         row = BlockRow(
@@ -132,8 +133,8 @@ class Chain:
             receipts=empty,
             state=update.root.digest,
             history=tree.EMPTY_ROOT,
-            validators=self.validators.digest,
-            next_validators=self.validators.digest,
+            validators=self.epoch.digest,
+            next_validators=self.epoch.digest,
         )
         row = BlockRow(header, update.root, (), (), (), tuple(sorted(writes)))
         self.head = Head(self.id, 0, header.digest, 0, update.root, tree.EMPTY)

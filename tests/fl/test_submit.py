@@ -1,5 +1,6 @@
 """Every numbered check of the handlers that take updates, verdicts and aggregates, failing."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ from tests.fl.dialogue import (
     verdict,
 )
 from tests.harness import Chain, key_of, organisation
-from vm.learning import Decision, Evidence, Round, Update, Verdict
-from vm.quorum import ValidatorSet
+from vm.learning import Decision, Evidence, Round, RoundPhase, Update, Verdict
+from vm.quorum import Validator, ValidatorSet
 from vm.record import ModelHead, Role, Standing
 from vm.registry import EnrolMember, SetStanding
 
@@ -268,12 +269,18 @@ def test_aggregate_of_a_failed_round_is_refused() -> None:
     assert chain.refused(item) == "round.phase"
 
 
+def rule(chain: Chain, seats: tuple[Validator, ...]) -> None:
+    """Let these seats rule the chain from its next block on."""
+    state = chain.state
+    state.put(replace(chain.epoch, validators=ValidatorSet(seats)))
+    chain.stored |= state.writes
+
+
 def test_unseated_validator_is_refused_and_its_aggregates_no_longer_count() -> None:
     """The set of the block's height decides who attests: an earlier seat counts for nothing."""
     chain = settled(submitted(five_with_four_sites()))
     chain.applied([aggregate(chain, n) for n in (1, 2)])
-    seats = chain.validators.validators
-    chain.validators = ValidatorSet(tuple(seat for seat in seats if seat.id != seats[0].id))
+    rule(chain, chain.validators.validators[1:])
 
     assert chain.refused(aggregate(chain, 1)) == "aggregate.validator"
     chain.applied([aggregate(chain, 3)])
@@ -283,6 +290,19 @@ def test_unseated_validator_is_refused_and_its_aggregates_no_longer_count() -> N
     assert chain.get(ModelHead, MODEL).version == 1
     attested = [item.validator for item in chain.get(Round, TASK, 1).attestations]
     assert attested == [f"{organisation(n)}.validator" for n in (2, 3, 4)]
+
+
+def test_suspended_validator_s_aggregate_no_longer_counts_and_none_is_waited_for() -> None:
+    """It counts in n, so four of five must be equal; the one that differs leaves only three."""
+    chain = settled(submitted(five_with_four_sites()))
+    chain.applied([aggregate(chain, n) for n in (1, 2)])
+    first, *rest = chain.validators.validators
+    rule(chain, (replace(first, suspended=True), *rest))
+
+    chain.applied([aggregate(chain, 3)])
+    chain.applied([aggregate(chain, 4, result=address("other"))])
+
+    assert chain.get(Round, TASK, 1).phase is RoundPhase.FAILED
 
 
 def test_repeated_transaction_counts_once() -> None:

@@ -161,7 +161,6 @@ def certificate() -> dict[str, Any]:
     return {
         "chain": CHAIN.hex(),
         "validators": pack(members).hex(),
-        "validators_digest": members.digest.hex(),
         "header": header.hex(),
         "height": height,
         "signed": message.hex(),

@@ -88,8 +88,8 @@ class Ledger(Chain):
             receipts=receipts_root(self.receipts),
             state=update.root.digest,
             history=self.frontier.root,
-            validators=self.validators.digest,
-            next_validators=self.validators.digest,
+            validators=self.epoch_at(self.height).digest,
+            next_validators=self.epoch_at(self.height + 1).digest,
         )
         self.nodes |= update.nodes
         self.parent = header.digest
@@ -158,8 +158,8 @@ def genesis() -> dict[str, Any]:
     return {
         "genesis": pack(story().genesis).hex(),
         "chain": story().genesis.chain.hex(),
-        "validators": pack(story().validators).hex(),
-        "validators_digest": story().validators.digest.hex(),
+        "epoch": pack(story().epoch).hex(),
+        "epoch_digest": story().epoch.digest.hex(),
         "writes": _writes(made),
         "header": pack(made.header).hex(),
         "digest": made.header.digest.hex(),

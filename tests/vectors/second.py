@@ -154,10 +154,10 @@ class Auditor:
 
     def __init__(self, genesis: bytes) -> None:
         self.chain = digest("genesis", genesis)
-        seats = sorted(member for member in decode(genesis)[6] if member[3] == "validator")
+        seats = sorted(member for member in decode(genesis)[8] if member[3] == "validator")
         self.keys = {member[1]: member[4] for member in seats}
         listed = [[1, member[1], member[2], member[4], False] for member in seats]
-        self.validators = digest("validators", encode([1, listed]))
+        self.epoch = digest("epoch", encode([1, 0, 1, "concilium.1", [1, listed]]))
         n = len(seats)
         self.quorum = (n + (n - 1) // 3 + 2) // 2
 
@@ -167,7 +167,7 @@ class Auditor:
         signed = header if later is None else later[1]
         expect(header[1] == signed[1] == self.chain)
         expect(certificate[1:3] == [signed[2], digest("header", encode(signed))])
-        expect(signed[8] == self.validators)
+        expect(signed[8] == self.epoch)
         self.votes(certificate)
         if later is not None:
             leaf = digest("header", encode(header))

@@ -24,6 +24,7 @@ from vm import (
     block,
     digest,
     encoding,
+    epoch,
     genesis,
     inclusion,
     learning,
@@ -65,7 +66,7 @@ def records() -> list[Any]:
     """The classes of the state's records, in order of definition."""
     return [
         found
-        for module in (record, learning)
+        for module in (record, quorum, epoch, learning)
         for found in vars(module).values()
         if inspect.isclass(found) and found.__module__ == module.__name__ and hasattr(found, "KIND")
     ]
@@ -74,7 +75,7 @@ def records() -> list[Any]:
 def groups() -> dict[str, list[Any]]:
     """The classes that are read or hashed by themselves; parts follow where first used."""
     return {
-        "Arrays of certificates": [quorum.Epoch, quorum.ValidatorSet, Vote, CheckpointCertificate],
+        "Arrays of certificates": [quorum.ValidatorSet, Vote, CheckpointCertificate],
         "Arrays of the ledger": [
             *(genesis.Genesis, transaction.Intent, transaction.Transaction),
             *(block.Payload, block.Header, block.Receipt),
@@ -219,7 +220,7 @@ LIMITS: tuple[tuple[ModuleType, str], ...] = (
     (transaction, "BODY_BYTES_MAX"),
     (transaction, "TRANSACTION_BYTES_MAX"),
     (transaction, "TX_LIFETIME_BLOCKS_MAX"),
-    (genesis, "WINDOW_MAX"),
+    (record, "WINDOW_MAX"),
     (message, "BLOCKS_MAX"),
     (message, "ENVELOPE_BYTES_MAX"),
     (learning, "TASKS_OPEN_MAX"),

@@ -6,17 +6,18 @@ from dataclasses import replace
 import pytest
 
 from tests.harness import genesis_of, key_of
+from vm.epoch import newest
 from vm.genesis import (
     MEMBERS_MAX,
     ORGANISATIONS_MAX,
-    WINDOW_MAX,
+    ROTATION_MAX,
     Genesis,
     check_genesis,
     genesis_writes,
     validator_set,
 )
 from vm.quorum import VALIDATORS_MAX
-from vm.record import Chain, KeyOwner, Member, Organisation, Role, Standing
+from vm.record import WINDOW_MAX, Chain, KeyOwner, Member, Organisation, Role, Sanction, Standing
 from vm.refusal import Refused
 from vm.shape import pack, unpack
 from vm.state import State
@@ -39,7 +40,7 @@ def test_the_seats_are_the_validators_in_order_of_id() -> None:
     """The order in the document does not matter to who is primary when."""
     shuffled = replace(GENESIS, members=GENESIS.members[::-1])
 
-    seats = check_genesis(GENESIS)
+    seats = check_genesis(GENESIS).validators
 
     assert [seat.id for seat in seats.validators] == [
         f"hospital-{n}.validator" for n in (1, 2, 3, 4)
@@ -54,25 +55,28 @@ def test_any_change_makes_another_chain() -> None:
         replace(GENESIS, title="Another"),
         replace(GENESIS, time_ms=GENESIS.time_ms + 1),
         replace(GENESIS, window=GENESIS.window + 1),
+        replace(GENESIS, rotation=GENESIS.rotation + 1),
+        replace(GENESIS, equivocation=Sanction.RECORD),
         replace(GENESIS, members=GENESIS.members[::-1]),
         with_member(0, transport=bytes(32))(GENESIS),
     )
 
-    assert len({GENESIS.chain, *(changed.chain for changed in changes)}) == 6
+    assert len({GENESIS.chain, *(changed.chain for changed in changes)}) == 8
 
 
 def test_the_state_of_block_0_is_the_document() -> None:
-    """Every organisation, member and key is a record, beside the chain's own facts."""
+    """Each organisation, member and key is a record, beside the chain's own facts and epoch 0."""
     writes = genesis_writes(GENESIS)
     state = State(writes.get)
 
-    assert state.require(Chain) == Chain(GENESIS.title, GENESIS.protocol)
+    assert state.require(Chain) == Chain(GENESIS.title, GENESIS.window, GENESIS.equivocation)
+    assert newest(state) == check_genesis(GENESIS)
     for organisation in GENESIS.organisations:
         assert state.require(Organisation, organisation.id) == organisation
     for member in GENESIS.members:
         assert state.require(Member, member.id) == member
         assert state.require(KeyOwner, member.public_key.hex()).member == member.id
-    assert len(writes) == 1 + len(GENESIS.organisations) + 2 * len(GENESIS.members)
+    assert len(writes) == 3 + len(GENESIS.organisations) + 2 * len(GENESIS.members)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +127,7 @@ def test_the_largest_genesis_is_read_back() -> None:
     )
     genesis = replace(base, window=WINDOW_MAX, members=(*base.members, *auditors))
 
-    assert check_genesis(unpack(Genesis, pack(genesis))).n == VALIDATORS_MAX
+    assert check_genesis(unpack(Genesis, pack(genesis))).validators.n == VALIDATORS_MAX
 
 
 @pytest.mark.parametrize(
@@ -131,6 +135,7 @@ def test_the_largest_genesis_is_read_back() -> None:
     [
         lambda g: replace(g, window=WINDOW_MAX + 1),
         lambda g: replace(g, window=0),
+        lambda g: replace(g, rotation=ROTATION_MAX + 1),
         lambda g: replace(g, members=(g.members[0],) * (MEMBERS_MAX + 1)),
         lambda g: replace(g, organisations=(g.organisations[0],) * (ORGANISATIONS_MAX + 1)),
         lambda g: replace(g, organisations=g.organisations[:3]),

@@ -42,7 +42,8 @@ from vm.transaction import Transaction, sign
 
 GENESIS = genesis_of(4)
 CHAIN = GENESIS.chain
-VALIDATORS = check_genesis(GENESIS)
+EPOCH = check_genesis(GENESIS)
+EPOCHS = (EPOCH,)
 HOSPITALS = tuple(f"hospital-{number}" for number in range(1, 5))
 KEY = ("hospital-1.trainer",)
 NEIGHBOUR = ("hospital-2.trainer",)
@@ -90,8 +91,8 @@ HEADER = Header(
     receipts=receipts_root(RECEIPTS),
     state=STATE.root.digest,
     history=tree.root(HISTORY),
-    validators=VALIDATORS.digest,
-    next_validators=VALIDATORS.digest,
+    validators=EPOCH.digest,
+    next_validators=EPOCH.digest,
 )
 ALL_HEADERS = [*HISTORY, HEADER.digest, b"\x66" * 32, b"\x77" * 32]
 LATER_HEADER = replace(
@@ -138,20 +139,20 @@ def refusal(check: Callable[[], object]) -> str:
 @pytest.mark.parametrize("certified", [OWN, UNDER_LATER], ids=["own", "later"])
 def test_a_header_holds_by_its_own_certificate_or_a_later_one(certified: CertifiedHeader) -> None:
     """Either is enough."""
-    verify_header(certified, CHAIN, VALIDATORS)
+    verify_header(certified, CHAIN, EPOCHS)
 
 
 def test_a_record_reads_as_it_is_in_the_state() -> None:
     """A proof gives the record, or None where it shows that there is none."""
-    found = read_record(RECORD, Member, KEY, CHAIN, VALIDATORS)
+    found = read_record(RECORD, Member, KEY, CHAIN, EPOCHS)
     assert found is not None
     assert found.id == "hospital-1.trainer"
-    assert read_record(ABSENCE, Member, ("nobody",), CHAIN, VALIDATORS) is None
+    assert read_record(ABSENCE, Member, ("nobody",), CHAIN, EPOCHS) is None
 
 
 def test_a_transaction_holds_with_its_receipt() -> None:
     """The transaction is returned once all of it is verified."""
-    assert verify_transaction(TRANSACTION, CHAIN, VALIDATORS) == TRANSACTIONS[2]
+    assert verify_transaction(TRANSACTION, CHAIN, EPOCHS) == TRANSACTIONS[2]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def foreign_votes(how: str) -> CertifiedHeader:
 
 OTHER_CHAIN = bytes(32)
 OTHER_HEADER = replace(HEADER, chain=OTHER_CHAIN)
-OTHER_SET = check_genesis(genesis_of(5))
+OTHER = check_genesis(genesis_of(5))
 
 
 @pytest.mark.parametrize(
@@ -231,14 +232,14 @@ def test_a_header_that_no_quorum_certified_is_refused(
     certified: CertifiedHeader, code: str
 ) -> None:
     """Header, chain, height, set and signers: each forgery is named."""
-    assert refusal(lambda: verify_header(certified, CHAIN, VALIDATORS)) == code
+    assert refusal(lambda: verify_header(certified, CHAIN, EPOCHS)) == code
 
 
 def test_a_header_of_another_validator_set_is_refused() -> None:
     """A header that names a set which is not trusted is refused before its votes are counted."""
-    header = replace(HEADER, validators=OTHER_SET.digest)
+    header = replace(HEADER, validators=OTHER.digest)
     certified = CertifiedHeader(header, certify(header), None)
-    assert refusal(lambda: verify_header(certified, CHAIN, VALIDATORS)) == "audit.validators"
+    assert refusal(lambda: verify_header(certified, CHAIN, EPOCHS)) == "audit.validators"
 
 
 LATER = UNDER_LATER.later
@@ -265,7 +266,7 @@ assert LATER is not None
 )
 def test_an_earlier_header_must_stand_in_the_history(certified: CertifiedHeader, code: str) -> None:
     """A later certificate vouches only for what its history holds, at its height."""
-    assert refusal(lambda: verify_header(certified, CHAIN, VALIDATORS)) == code
+    assert refusal(lambda: verify_header(certified, CHAIN, EPOCHS)) == code
 
 
 # Records
@@ -300,14 +301,14 @@ def test_an_earlier_header_must_stand_in_the_history(certified: CertifiedHeader,
 )
 def test_a_record_that_is_not_there_is_refused(proof: RecordProof, code: str) -> None:
     """Forged values, cut and turned paths, a stale or later root, and false absence are refused."""
-    assert refusal(lambda: verify_record(proof, CHAIN, VALIDATORS)) == code
+    assert refusal(lambda: verify_record(proof, CHAIN, EPOCHS)) == code
 
 
 def test_a_neighbours_sound_proof_is_refused() -> None:
     """A proof that holds, but of another key than the one asked for, answers nothing."""
     neighbour = STATE.proof(state_key(Member.KIND, NEIGHBOUR), OWN)
-    verify_record(neighbour, CHAIN, VALIDATORS)
-    code = refusal(lambda: read_record(neighbour, Member, KEY, CHAIN, VALIDATORS))
+    verify_record(neighbour, CHAIN, EPOCHS)
+    code = refusal(lambda: read_record(neighbour, Member, KEY, CHAIN, EPOCHS))
     assert code == "audit.key"
 
 
@@ -317,7 +318,7 @@ def test_no_changed_byte_goes_unnoticed(position: int, change: int) -> None:
     data = bytearray(pack(RECORD))
     data[position] ^= change
     with pytest.raises(Refused):
-        read_record(unpack(RecordProof, bytes(data)), Member, KEY, CHAIN, VALIDATORS)
+        read_record(unpack(RecordProof, bytes(data)), Member, KEY, CHAIN, EPOCHS)
 
 
 # Transactions
@@ -357,7 +358,7 @@ def test_a_transaction_that_was_not_executed_so_is_refused(
     proof: TransactionProof, code: str
 ) -> None:
     """Another's bytes, place, path or receipt are refused."""
-    assert refusal(lambda: verify_transaction(proof, CHAIN, VALIDATORS)) == code
+    assert refusal(lambda: verify_transaction(proof, CHAIN, EPOCHS)) == code
 
 
 def test_a_receipt_must_be_the_transactions_own() -> None:
@@ -373,7 +374,7 @@ def test_a_receipt_must_be_the_transactions_own() -> None:
         receipt_path=tree.inclusion_path(receipts, 1),
         certified=CertifiedHeader(header, certify(header), None),
     )
-    assert refusal(lambda: verify_transaction(proof, CHAIN, VALIDATORS)) == "audit.receipt"
+    assert refusal(lambda: verify_transaction(proof, CHAIN, EPOCHS)) == "audit.receipt"
 
 
 # Lineages
@@ -387,7 +388,7 @@ def lineage(*keys: tuple[str, ...]) -> LineageProof:
 
 def test_a_lineage_gives_what_its_keys_hold() -> None:
     """Every path is checked under the one header; absent keys are None."""
-    values = verify_lineage(lineage(KEY, ("nobody",)), CHAIN, VALIDATORS)
+    values = verify_lineage(lineage(KEY, ("nobody",)), CHAIN, EPOCHS)
     assert values == {RECORD.key: RECORD.value, ABSENCE.key: None}
 
 
@@ -400,9 +401,9 @@ def test_a_lineage_with_one_forged_record_is_refused() -> None:
         ((sound.records[0], sound.records[0]), "audit.key"),
     ):
         proof = replace(sound, records=records)
-        assert refusal(partial(verify_lineage, proof, CHAIN, VALIDATORS)) == code
+        assert refusal(partial(verify_lineage, proof, CHAIN, EPOCHS)) == code
     bare = replace(sound, certified=certified_by(HOSPITALS[:1]))
-    code = refusal(lambda: verify_lineage(bare, CHAIN, VALIDATORS))
+    code = refusal(lambda: verify_lineage(bare, CHAIN, EPOCHS))
     assert code == "audit.certificate.no_quorum"
 
 

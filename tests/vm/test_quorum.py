@@ -81,8 +81,8 @@ def test_a_suspended_seat_counts_in_n_but_neither_votes_nor_leads() -> None:
 
     assert (members.n, members.f, members.quorum) == (whole.n, whole.f, whole.quorum) == (7, 2, 5)
     assert [seat.id for seat in members.voters] == ["v000", "v002", "v003", "v005", "v006"]
+    assert [members.votes(id) for id in ("v000", "v001", "v007")] == [True, False, False]
     assert [members.primary(view).id for view in (0, 1, 4, 5)] == ["v000", "v002", "v006", "v000"]
-    assert members.digest != whole.digest
     assert unpack(ValidatorSet, pack(members)) == members
 
 
@@ -108,14 +108,18 @@ def test_a_seat_is_found_by_its_id_alone() -> None:
     assert members.get("") is None
 
 
-def test_the_digest_is_that_of_the_seats() -> None:
-    """Equal sets have equal digests; another key, organisation or seat gives another."""
+def test_the_digest_of_an_epoch_fixes_all_of_it() -> None:
+    """Were it the seats' alone, a server could invent an epoch wherever seats stay the same."""
     four, five = ValidatorSet(seats(4)), ValidatorSet(seats(5))
     moved = ValidatorSet((*seats(3), Validator("v003", "elsewhere", seats(4)[3].key)))
     rekeyed = ValidatorSet((*seats(3), Validator("v003", "hospital-3", bytes(32))))
+    epoch = Epoch(1, 10, "concilium.1", four)
 
-    assert four.digest == ValidatorSet(seats(4)).digest
-    assert len({four.digest, five.digest, moved.digest, rekeyed.digest}) == 4
+    others = [replace(epoch, validators=found) for found in (five, moved, rekeyed)]
+    others += [replace(epoch, number=2), replace(epoch, first=11), replace(epoch, protocol="x")]
+
+    assert epoch.digest == replace(epoch, validators=ValidatorSet(seats(4))).digest
+    assert len({epoch.digest, *(other.digest for other in others)}) == 7
     assert unpack(ValidatorSet, pack(four)) == four
 
 

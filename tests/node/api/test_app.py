@@ -90,7 +90,7 @@ def test_a_record_comes_with_a_proof_that_verifies(learned: Network) -> None:
 
         proof = proof_of(RecordProof, got.body)
         chain = learned.chain
-        found = read_record(proof, Dataset, ("hospital-1.opt",), chain.id, chain.validators)
+        found = read_record(proof, Dataset, ("hospital-1.opt",), chain.id, (chain.epoch,))
         assert found is not None
         assert got.body["record"]["id"] == found.id
         assert got.body["record"]["root"] == found.root.hex()
@@ -138,7 +138,7 @@ def test_a_missing_record_is_refused_with_a_proof_of_its_absence(learned: Networ
         assert_problem(got, 404, "record.missing")
         proof = proof_of(RecordProof, got.body)
         chain = learned.chain
-        assert read_record(proof, Member, ("nobody",), chain.id, chain.validators) is None
+        assert read_record(proof, Member, ("nobody",), chain.id, (chain.epoch,)) is None
 
     run(learned, check)
 
@@ -199,7 +199,7 @@ def test_a_round_shows_updates_verdicts_and_reasons(learned: Network) -> None:
         assert len(got.body["verdicts"]) == 12
         for item in (*got.body["updates"], *got.body["verdicts"]):
             verify_header(
-                proof_of(RecordProof, item).certified, learned.chain.id, learned.chain.validators
+                proof_of(RecordProof, item).certified, learned.chain.id, (learned.chain.epoch,)
             )
 
     run(learned, check)
@@ -213,7 +213,7 @@ def test_a_lineage_comes_whole_under_one_header(learned: Network) -> None:
 
         proof = proof_of(LineageProof, got.body)
         chain = learned.chain
-        assert len(verify_lineage(proof, chain.id, chain.validators)) == got.body["records"]
+        assert len(verify_lineage(proof, chain.id, (chain.epoch,))) == got.body["records"]
         assert_problem(
             await get(f"{url}/v1/models/{MODEL}/versions/3/lineage"), 404, "lineage.missing"
         )
@@ -405,7 +405,7 @@ def test_a_block_is_final_and_its_proof_verifies(learned: Network) -> None:
         for path in ("blocks/3", "checkpoints/3"):
             got = await get(f"{url}/v1/{path}")
             proof = proof_of(CertifiedHeader, got.body)
-            verify_header(proof, learned.chain.id, learned.chain.validators)
+            verify_header(proof, learned.chain.id, (learned.chain.epoch,))
             assert proof.header.height == 3
             assert "immutable" in got.headers["Cache-Control"]
             tag = got.headers["ETag"]
@@ -430,13 +430,13 @@ def test_a_block_without_a_certificate_of_its_own_stands_under_a_later_one(
         for height in range(7):
             got = await get(f"{url}/v1/blocks/{height}")
             proof = proof_of(CertifiedHeader, got.body)
-            verify_header(proof, network.chain.id, network.chain.validators)
+            verify_header(proof, network.chain.id, (network.chain.epoch,))
             assert (proof.header.height, proof.certificate.height) == (height, 7)
             assert got.body["checkpoint"]["later"]["height"] == 7
             assert "ETag" not in got.headers  # another later one may stand here tomorrow
         got = await get(f"{url}/v1/transactions/{transaction.id.hex()}")
         found = proof_of(TransactionProof, got.body)
-        verify_transaction(found, network.chain.id, network.chain.validators)
+        verify_transaction(found, network.chain.id, (network.chain.epoch,))
         assert got.headers["Cache-Control"] == "no-store"
 
     run(network, check)
@@ -454,7 +454,7 @@ def test_a_certified_transaction_shows_intent_receipt_and_proof(learned: Network
         got = await get(f"{url}/v1/transactions/{failed.id.hex()}")
 
         proof = proof_of(TransactionProof, got.body)
-        found = verify_transaction(proof, learned.chain.id, learned.chain.validators)
+        found = verify_transaction(proof, learned.chain.id, (learned.chain.epoch,))
         assert found == failed
         assert proof.receipt.result is Result.FAILED
         assert got.body["status"] == "certified"

@@ -79,7 +79,7 @@ def outcomes(network: Network) -> list[Outcome]:
 def broken(network: Network, state: Altered) -> str:
     """The rule that version 2's lineage breaks."""
     with pytest.raises(Refused) as caught:
-        check_lineage(trace(state, MODEL, 2), network.chain.validators)
+        check_lineage(trace(state, MODEL, 2), (network.chain.epoch,))
     return caught.value.code
 
 
@@ -89,7 +89,7 @@ def test_a_real_lineage_keeps_every_rule(network: Network) -> None:
     assert [model.version for model in lineage.versions] == [2, 1, 0]
     assert len(lineage.rounds) == 2
     assert [len(site.verdicts) for site in lineage.rounds[0].sites] == [3] * 4
-    steps = check_lineage(lineage, network.chain.validators)
+    steps = check_lineage(lineage, (network.chain.epoch,))
     assert len(steps) == 6
     assert "8 updates settled by 24 verdicts" in steps[3]
 
@@ -106,7 +106,7 @@ def test_rounds_that_failed_on_the_way_are_part_of_the_lineage(tmp_path: Path) -
 
         phases = [found.round.phase.value for found in lineage.rounds]
         assert phases == ["closed", "failed", "closed"]
-        assert "3 rounds, 1 of them failed" in check_lineage(lineage, network.chain.validators)[2]
+        assert "3 rounds, 1 of them failed" in check_lineage(lineage, (network.chain.epoch,))[2]
         state = Altered(network)
         state.alter(Round, TASK, 2, model_version=2)
         assert broken(network, state) == "lineage.round"
@@ -116,7 +116,7 @@ def test_a_registered_model_has_a_lineage_of_its_own(network: Network) -> None:
     """Version 0 came from no task."""
     lineage = trace(newest(network.chain), MODEL, 0)
     assert lineage.tasks == ()
-    check_lineage(lineage, network.chain.validators)
+    check_lineage(lineage, (network.chain.epoch,))
 
 
 def test_a_version_that_is_not_there_has_no_lineage(network: Network) -> None:

@@ -62,7 +62,7 @@ def test_the_genesis_is_sound(net: Layout) -> None:
     """Four hospitals hold one seat each; the auditor belongs to none of them."""
     genesis = load_document(Genesis, net.genesis.read_text())
 
-    validators = check_genesis(genesis)
+    validators = check_genesis(genesis).validators
 
     assert [seat.organisation for seat in validators.validators] == list(net.hospitals)
     assert len(genesis.members) == 4 * 5 + 1

@@ -102,7 +102,7 @@ def test_a_header_commits_to_its_block_and_to_all_before(network: Network) -> No
     assert second.receipts == receipts_root(row.receipts)
     assert second.state == row.root.digest != first.state
     assert second.history == tree.root([genesis.header.digest, first.digest])
-    assert second.validators == second.next_validators == network.chain.validators.digest
+    assert second.validators == second.next_validators == network.chain.epoch.digest
 
 
 def test_time_only_rises(network: Network) -> None:
