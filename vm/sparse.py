@@ -89,8 +89,8 @@ class StatePath:
 def get(read: ReadNode, root: Root, key: bytes) -> bytes | None:
     """The value of `key` under `root`, or None. Raises `DamagedNode`, or as `read`."""
     path = digest(STATE_KEY, key)
-    link, _ = _descend(read, root, path)
-    return _read_leaf(read, link) if link.leaf == path else None
+    link, _ = descend(read, root, path)
+    return read_leaf(read, link)[1] if link.leaf == path else None
 
 
 def prove(read: ReadNode, root: Root, key: bytes) -> StatePath:
@@ -99,9 +99,9 @@ def prove(read: ReadNode, root: Root, key: bytes) -> StatePath:
     Raises `DamagedNode`, or as `read`.
     """
     path = digest(STATE_KEY, key)
-    link, siblings = _descend(read, root, path)
+    link, siblings = descend(read, root, path)
     siblings.reverse()
-    if link is _NOTHING or link.leaf == path:
+    if link is NOTHING or link.leaf == path:
         return StatePath(tuple(siblings), None)
     return StatePath(tuple(siblings), Leaf(link.leaf, link.value))
 
@@ -117,22 +117,24 @@ def verify(path: StatePath, root_digest: Digest, key: bytes, value: bytes | None
     place, other = digest(STATE_KEY, key), path.leaf
     depth = len(path.siblings)
     if other is None:
-        found = _leaf(place, digest(STATE_VALUE, value)) if value is not None else EMPTY_DIGEST
+        found = (
+            leaf_digest(place, digest(STATE_VALUE, value)) if value is not None else EMPTY_DIGEST
+        )
     elif value is not None:
         raise Refused("state_path.unexpected_leaf", "expected the key's own leaf, found another")
     elif other.path == place:
         raise Refused("state_path.leaf_is_key", "expected no value, found a leaf with this key")
-    elif _shared_bits(other.path, place) < depth:
+    elif shared_bits(other.path, place) < depth:
         raise Refused(
             "state_path.leaf_elsewhere",
             f"expected a leaf that shares {depth} bits with the key's path, "
-            f"found {_shared_bits(other.path, place)}",
+            f"found {shared_bits(other.path, place)}",
         )
     else:
-        found = _leaf(other.path, other.value)
+        found = leaf_digest(other.path, other.value)
     bits = int.from_bytes(place, "big") >> DEPTH_MAX - depth
     for sibling in path.siblings:
-        found = _interior(sibling, found) if bits & 1 else _interior(found, sibling)
+        found = interior_digest(sibling, found) if bits & 1 else interior_digest(found, sibling)
         bits >>= 1
     if found != root_digest:
         raise Refused("state_path.root", f"expected root {root_digest.hex()}, found {found.hex()}")
@@ -150,15 +152,15 @@ def update(read: ReadNode, root: Root, height: int, writes: Mapping[bytes, bytes
         assert len(key) <= KEY_BYTES_MAX, f"expected a short key, found {len(key)} bytes"
         assert len(value) <= VALUE_BYTES_MAX, f"expected a short value, found {len(value)} bytes"
         path = digest(STATE_KEY, key)
-        leaves.append(_leaf_link(own, path, digest(STATE_VALUE, value)))
-        nodes[_node_key(own, DEPTH_MAX, path)] = len(key).to_bytes(2, "big") + key + value
+        leaves.append(leaf_link(own, path, digest(STATE_VALUE, value)))
+        nodes[node_key(own, DEPTH_MAX, path)] = leaf_bytes(key, value)
     leaves.sort(key=_path_of)
     growth = _Growth(read, own, nodes)
-    link = growth.merge(_link_of(root), leaves, 0)
-    return Update(_root_of(link), nodes, tuple(growth.stale))
+    link = growth.merge(link_of(root), leaves, 0)
+    return Update(root_of(link), nodes, tuple(growth.stale))
 
 
-class _Link(NamedTuple):
+class Link(NamedTuple):
     """What a parent knows of a child; a tuple, because every level of every read makes two."""
 
     height: bytes  # that wrote the child; 8 bytes big-endian, as node keys hold it
@@ -168,7 +170,7 @@ class _Link(NamedTuple):
 
 
 # The only link to an empty subtree: compared by `is`.
-_NOTHING = _Link(bytes(8), EMPTY_DIGEST, b"", b"")
+NOTHING = Link(bytes(8), EMPTY_DIGEST, b"", b"")
 
 
 @dataclass(slots=True)
@@ -180,28 +182,28 @@ class _Growth:
     nodes: dict[NodeKey, bytes]
     stale: list[NodeKey] = field(default_factory=list)
 
-    def merge(self, link: _Link, leaves: list[_Link], depth: int) -> _Link:
+    def merge(self, link: Link, leaves: list[Link], depth: int) -> Link:
         """The subtree at `link` with `leaves` added, in order of path; `link` if unchanged."""
         if not leaves:
             return link
-        if link is _NOTHING:
+        if link is NOTHING:
             return self._build(leaves, depth)
         if link.leaf:
             return self._build(self._join(link, leaves), depth)
         path = leaves[0].leaf
-        left, right = _read_interior(self.read, link, depth, path)
+        left, right = children(self.read, link, depth, path)
         middle = _first_right(leaves, depth)
         new_left = self.merge(left, leaves[:middle], depth + 1)
         new_right = self.merge(right, leaves[middle:], depth + 1)
         if new_left is left and new_right is right:
             return link
-        self.stale.append(_node_key(link.height, depth, path))
+        self.stale.append(node_key(link.height, depth, path))
         return self._write(new_left, new_right, depth, path)
 
-    def _build(self, leaves: list[_Link], depth: int) -> _Link:
+    def _build(self, leaves: list[Link], depth: int) -> Link:
         """The subtree of these leaves alone."""
         if not leaves:
-            return _NOTHING
+            return NOTHING
         if len(leaves) == 1:
             return leaves[0]
         middle = _first_right(leaves, depth)
@@ -209,23 +211,23 @@ class _Growth:
         right = self._build(leaves[middle:], depth + 1)
         return self._write(left, right, depth, leaves[0].leaf)
 
-    def _join(self, old: _Link, leaves: list[_Link]) -> list[_Link]:
+    def _join(self, old: Link, leaves: list[Link]) -> list[Link]:
         """`leaves` and the leaf that stood in their place, unless one of them replaces it."""
         place = bisect_left(leaves, old.leaf, key=_path_of)
         if place == len(leaves) or leaves[place].leaf != old.leaf:
             return [*leaves[:place], old, *leaves[place:]]
         if leaves[place].digest == old.digest:
-            del self.nodes[_node_key(self.height, DEPTH_MAX, old.leaf)]
+            del self.nodes[node_key(self.height, DEPTH_MAX, old.leaf)]
             return [*leaves[:place], old, *leaves[place + 1 :]]
-        self.stale.append(_node_key(old.height, DEPTH_MAX, old.leaf))
+        self.stale.append(node_key(old.height, DEPTH_MAX, old.leaf))
         return leaves
 
-    def _write(self, left: _Link, right: _Link, depth: int, path: bytes) -> _Link:
-        self.nodes[_node_key(self.height, depth, path)] = _encode(left) + _encode(right)
-        return _Link(self.height, _interior(left.digest, right.digest), b"", b"")
+    def _write(self, left: Link, right: Link, depth: int, path: bytes) -> Link:
+        self.nodes[node_key(self.height, depth, path)] = interior_bytes(left, right)
+        return Link(self.height, interior_digest(left.digest, right.digest), b"", b"")
 
 
-def _node_key(height: bytes, depth: int, path: bytes) -> NodeKey:
+def node_key(height: bytes, depth: int, path: bytes) -> NodeKey:
     """Height (8 bytes) || depth (2 bytes) || the first `depth` bits of `path`, zero-filled.
 
     Keys sort by height, so a store writes the nodes of each height behind all earlier ones.
@@ -237,111 +239,128 @@ def _node_key(height: bytes, depth: int, path: bytes) -> NodeKey:
     return NodeKey(key)
 
 
-def _descend(read: ReadNode, root: Root, path: bytes) -> tuple[_Link, list[Digest]]:
+def descend(read: ReadNode, root: Root, path: bytes) -> tuple[Link, list[Digest]]:
     """The leaf or the empty subtree in which `path` ends, and the siblings met, topmost first."""
-    link, siblings, depth = _link_of(root), [], 0
-    while link is not _NOTHING and not link.leaf:
-        left, right = _read_interior(read, link, depth, path)
-        link, sibling = (right, left) if _bit(path, depth) else (left, right)
+    link, siblings, depth = link_of(root), [], 0
+    while link is not NOTHING and not link.leaf:
+        left, right = children(read, link, depth, path)
+        link, sibling = (right, left) if bit(path, depth) else (left, right)
         siblings.append(sibling.digest)
         depth += 1
     return link, siblings
 
 
-def _read_interior(read: ReadNode, link: _Link, depth: int, path: bytes) -> tuple[_Link, _Link]:
+def children(read: ReadNode, link: Link, depth: int, path: bytes) -> tuple[Link, Link]:
     """Both children of the interior node at `link`; only what `_write` writes is accepted."""
-    key = _node_key(link.height, depth, path)
+    key = node_key(link.height, depth, path)
     data = read(key)
     left, middle = _decode(data, 0)
     right, end = _decode(data, middle)
     good = end == len(data) and not _collapses(left, right)
-    if not good or _interior(left.digest, right.digest) != link.digest:
+    if not good or interior_digest(left.digest, right.digest) != link.digest:
         raise DamagedNode(f"expected the interior node {link.digest.hex()} at {key.hex()}")
     return left, right
 
 
-def _collapses(left: _Link, right: _Link) -> bool:
+def _collapses(left: Link, right: Link) -> bool:
     """Whether fewer than two leaves hang below, so that no interior node stands above them."""
-    lower, other = (right, left) if left is _NOTHING else (left, right)
-    return other is _NOTHING and (lower is _NOTHING or bool(lower.leaf))
+    lower, other = (right, left) if left is NOTHING else (left, right)
+    return other is NOTHING and (lower is NOTHING or bool(lower.leaf))
 
 
-def _read_leaf(read: ReadNode, link: _Link) -> bytes:
-    """The value in the leaf at `link`."""
-    node = _node_key(link.height, DEPTH_MAX, link.leaf)
+def read_leaf(read: ReadNode, link: Link) -> tuple[bytes, bytes]:
+    """Key and value in the leaf at `link`; raises `DamagedNode`, or as `read`."""
+    node = node_key(link.height, DEPTH_MAX, link.leaf)
     data = read(node)
     start = 2 + int.from_bytes(data[:2], "big")
     key, value = data[2:start], data[start:]
     good = start <= len(data) and digest(STATE_KEY, key) == link.leaf
     if not good or digest(STATE_VALUE, value) != link.value:
         raise DamagedNode(f"expected the leaf {link.digest.hex()} at {node.hex()}")
-    return value
+    return key, value
 
 
-def _encode(link: _Link) -> bytes:
+def leaf_bytes(key: bytes, value: bytes) -> bytes:
+    """What is stored of a leaf, under its whole path."""
+    return len(key).to_bytes(2, "big") + key + value
+
+
+def interior_bytes(left: Link, right: Link) -> bytes:
+    """What is stored of an interior node."""
+    return _encode(left) + _encode(right)
+
+
+def _encode(link: Link) -> bytes:
     """A child: 0 if empty; 1, height, digest if interior; 2, height, path, value if a leaf."""
-    if link is _NOTHING:
+    if link is NOTHING:
         return b"\x00"
     if link.leaf:
         return b"\x02" + link.height + link.leaf + link.value
     return b"\x01" + link.height + link.digest
 
 
-def _decode(data: bytes, start: int) -> tuple[_Link, int]:
+def _decode(data: bytes, start: int) -> tuple[Link, int]:
     """The child that `data` names from `start`, and where it ends (beyond the end if cut off)."""
     height, rest = data[start + 1 : start + 9], start + 9
     match data[start : start + 1]:
         case b"\x00":
-            return _NOTHING, start + 1
+            return NOTHING, start + 1
         case b"\x01":
-            return _Link(height, data[rest : rest + 32], b"", b""), rest + 32
+            return Link(height, data[rest : rest + 32], b"", b""), rest + 32
         case b"\x02":
             path, value = data[rest : rest + 32], data[rest + 32 : rest + 64]
-            return _leaf_link(height, path, value), rest + 64
+            return leaf_link(height, path, value), rest + 64
         case _:
-            return _NOTHING, len(data) + 1
+            return NOTHING, len(data) + 1
 
 
-def _link_of(root: Root) -> _Link:
+def link_of(root: Root) -> Link:
+    """The link to the top of a tree."""
     if root.digest == EMPTY_DIGEST:
-        return _NOTHING
+        return NOTHING
     height = root.height.to_bytes(8, "big")
     if root.leaf is None:
-        return _Link(height, root.digest, b"", b"")
-    return _leaf_link(height, root.leaf.path, root.leaf.value)
+        return Link(height, root.digest, b"", b"")
+    return leaf_link(height, root.leaf.path, root.leaf.value)
 
 
-def _root_of(link: _Link) -> Root:
+def root_of(link: Link) -> Root:
+    """The root whose top `link` names; the height of an empty tree is 0."""
     leaf = Leaf(link.leaf, link.value) if link.leaf else None
     return Root(int.from_bytes(link.height, "big"), link.digest, leaf)
 
 
-def _leaf_link(height: bytes, path: bytes, value: bytes) -> _Link:
-    return _Link(height, _leaf(path, value), path, value)
+def leaf_link(height: bytes, path: bytes, value: bytes) -> Link:
+    """The link to a leaf, by its path and the digest of its value."""
+    return Link(height, leaf_digest(path, value), path, value)
 
 
-def _path_of(link: _Link) -> bytes:
+def _path_of(link: Link) -> bytes:
     return link.leaf
 
 
-def _leaf(path: bytes, value: bytes) -> bytes:
+def leaf_digest(path: bytes, value: bytes) -> bytes:
+    """The digest of a leaf, by its path and the digest of its value."""
     return sha256(LEAF_PREFIX + path + value).digest()
 
 
-def _interior(left: bytes, right: bytes) -> bytes:
+def interior_digest(left: bytes, right: bytes) -> bytes:
+    """The digest of a subtree of two leaves or more, by those of its halves."""
     return sha256(NODE_PREFIX + left + right).digest()
 
 
-def _bit(path: bytes, depth: int) -> int:
+def bit(path: bytes, depth: int) -> int:
+    """The bit of `path` that decides at `depth`: 0 goes left."""
     return path[depth >> 3] >> (~depth & 7) & 1
 
 
-def _first_right(leaves: list[_Link], depth: int) -> int:
+def _first_right(leaves: list[Link], depth: int) -> int:
     """How many of the sorted `leaves`, alike above `depth`, have bit 0 there."""
-    return bisect_left(leaves, 1, key=lambda link: _bit(link.leaf, depth))
+    return bisect_left(leaves, 1, key=lambda link: bit(link.leaf, depth))
 
 
-def _shared_bits(one: bytes, other: bytes) -> int:
+def shared_bits(one: bytes, other: bytes) -> int:
+    """How many bits two paths have in common from the top."""
     difference = int.from_bytes(one, "big") ^ int.from_bytes(other, "big")
     return DEPTH_MAX - difference.bit_length()
 

@@ -21,6 +21,7 @@ BUILDERS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "keys": ("Keys and signatures", basics.key),
     "tree": ("Merkle trees", basics.history),
     "sparse": ("State tree", basics.state),
+    "range": ("State ranges", basics.ranges),
     "certificate": ("Checkpoint certificates", basics.certificate),
     "transaction": ("Transactions", ledger.transaction),
     "genesis": ("Genesis block", ledger.genesis),

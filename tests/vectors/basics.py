@@ -7,6 +7,7 @@ from tests.vectors import hostile
 from tests.vectors.spelling import CHAIN, code_of, hexes, spelled
 from vm import digest as digests
 from vm import keys, sparse, tree
+from vm import range as state_range
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest, verify_checkpoint
 from vm.encoding import Value, decode, encode
 from vm.keys import SigningKey
@@ -134,6 +135,35 @@ def state() -> dict[str, Any]:
             code = code_of(sparse.verify, attack, root.digest, name, claimed)
             refused.append({"why": why, "code": code, **state_claim(attack, name, claimed)})
     return {"heights": heights, "accepted": accepted, "refused": refused}
+
+
+def ranges() -> dict[str, Any]:
+    """A tree of forty records, its ranges from end to end, and ranges that lie."""
+    writes = {b"record %d" % i: b"value %d" % i for i in range(40)}
+    nothing: dict[sparse.NodeKey, bytes] = {}
+    update = sparse.update(nothing.__getitem__, sparse.EMPTY, 0, writes)
+    read, root = update.nodes.__getitem__, update.root
+    accepted, refused = [], []
+    start: bytes | None = state_range.FIRST_PATH
+    stop = b"\xbf" + b"\xff" * 31
+    while start is not None and start <= stop:
+        part = state_range.prove_range(read, root, start, stop, 160)
+        accepted.append(range_claim(start, stop, part))
+        for why, attack in hostile.state_ranges(part):
+            code = code_of(state_range.verify_range, root.digest, start, stop, attack)
+            refused.append({"why": why, "code": code, **range_claim(start, stop, attack)})
+        start = state_range.next_path(part.end)
+    return {
+        "writes": [{"key": k.hex(), "value": v.hex()} for k, v in sorted(writes.items())],
+        "digest": root.digest.hex(),
+        "accepted": accepted,
+        "refused": refused,
+    }
+
+
+def range_claim(start: bytes, stop: bytes, part: state_range.StateRange) -> dict[str, Any]:
+    """What was asked, and the packed range that answers."""
+    return {"start": start.hex(), "stop": stop.hex(), "range": pack(part).hex()}
 
 
 def state_claim(path: sparse.StatePath, key: bytes, value: bytes | None) -> dict[str, Any]:

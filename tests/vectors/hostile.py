@@ -7,6 +7,7 @@ from tests.vm.edwards import B, L, T, add, challenge, compress, multiply, signat
 from vm.certificate import CheckpointCertificate, Vote
 from vm.digest import STATE_KEY, STATE_VALUE, digest
 from vm.keys import SigningKey
+from vm.range import StateRange
 from vm.sparse import Leaf, StatePath
 
 ENCODINGS = (
@@ -97,6 +98,19 @@ def state_paths(
         far = digest(STATE_KEY, key)
         far = bytes((far[0] ^ 0x80,)) + far[1:]
         yield "absent, by a leaf elsewhere", replace(path, leaf=Leaf(far, bytes(32))), None
+
+
+def state_ranges(part: StateRange) -> Iterator[tuple[str, StateRange]]:
+    """Why, range: lies made from a true one of several leaves."""
+    first, second, *rest = part.leaves
+    yield "a leaf left out", replace(part, leaves=(first, *rest))
+    yield "a leaf changed", replace(part, leaves=(replace(first, value=b"x"), second, *rest))
+    yield "leaves in another order", replace(part, leaves=(second, first, *rest))
+    yield "nothing outside", replace(part, left=(), right=(), before=None, after=None)
+    yield "an empty digest too many", replace(part, right=(*part.right, bytes(32)))
+    yield "a digest too many", replace(part, right=(*part.right, b"\x01" * 32))
+    yield "an earlier end", replace(part, end=bytes(32), leaves=())
+    yield "a leaf before that is inside", replace(part, before=Leaf(part.end, bytes(32)))
 
 
 def certificates(

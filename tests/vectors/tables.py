@@ -33,8 +33,10 @@ from vm import (
     shape,
     transaction,
 )
+from vm import range as state_range
 from vm.access import ACCESS
 from vm.certificate import CheckpointCertificate, Vote
+from vm.range import StateRange
 from vm.shape import Bytes, Int, Many, Text
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
@@ -89,6 +91,7 @@ def groups() -> dict[str, list[Any]]:
             inclusion.TransactionProof,
             inclusion.LineageProof,
         ],
+        "Arrays of state sync": [StateRange],
         "Arrays of blobs": [Manifest],
     }
 
@@ -234,6 +237,9 @@ LIMITS: tuple[tuple[ModuleType, str], ...] = (
     (inclusion, "LINEAGE_BYTES_MAX"),
     (inclusion, "LINEAGE_ITEMS_MAX"),
     (encoding, "ITEMS_MAX"),
+    (state_range, "RANGE_LEAVES_MAX"),
+    (state_range, "RANGE_CONTENT_BYTES_MAX"),
+    (state_range, "RANGE_BYTES_MAX"),
     (task, "AGGREGATE_COORDINATES_MAX"),
 )
 
