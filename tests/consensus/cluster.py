@@ -1,18 +1,28 @@
 """Real replicas on a fake wire, in a fixed order: for tests that read as dialogues."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from consensus.event import Effect, Event, Limits, Pending, Propose, Received, TimerFired, TimerName
 from consensus.message import Body, Envelope, decode_envelope, encode_envelope, signing_digest
 from tests.consensus.node import CHAIN, KEYS, LIMITS, Node, accept_all, validator_set
 
-Lost = Callable[[str, str, Envelope], bool]  # (sender, receiver, envelope) -> is it lost
+Route = Callable[[str, str, Envelope], bool]  # a choice by (sender, receiver, envelope)
+Lost = Route  # is it lost
 
 
 def lose_nothing(_sender: str, _receiver: str, _envelope: Envelope) -> bool:
     """Every message arrives."""
     return False
+
+
+def everything(_sender: str, _receiver: str, _envelope: Envelope) -> bool:
+    """Every message is meant."""
+    return True
+
+
+def see_nothing(_node: Node, _seen: Sequence[Effect | TimerFired]) -> None:
+    """Nobody watches."""
 
 
 class Cluster:
@@ -28,7 +38,9 @@ class Cluster:
         self.lost: Lost = lose_nothing
         self.now_ms = 0
         self.sent: list[tuple[str, str, Envelope]] = []  # everything, lost or not
-        self._wire: deque[tuple[str, str, Envelope]] = deque()
+        self.watch: Callable[[Node, Sequence[Effect | TimerFired]], None] = see_nothing
+        self.busy: set[str] = set()  # nodes whose shell does not answer what is delivered
+        self.wire: deque[tuple[str, str, Envelope]] = deque()
         self._due: dict[tuple[str, str], tuple[int, int]] = {}  # (node, timer) -> (ms, setting)
         self.nodes = [
             Node(i, self.validators, self._sender(f"v{i:02}"), limits, check) for i in range(n)
@@ -45,7 +57,8 @@ class Cluster:
         """Run effects, and the events that the shell answers them with."""
         for effect in effects:
             node.apply(effect)
-        while node.answers:
+        self.watch(node, effects)
+        while node.answers and node.name not in self.busy:
             self.apply(node, node.step(node.answers.pop(0)))
         for name in TimerName:
             setting = node.timers.get(name)
@@ -59,14 +72,25 @@ class Cluster:
         """Give one node an event, without running the wire."""
         self.apply(self.nodes[index], self.nodes[index].step(event))
 
-    def run(self) -> None:
-        """Carry messages until the wire is empty."""
-        while self._wire:
-            sender, receiver, envelope = self._wire.popleft()
-            node = next(node for node in self.nodes if node.name == receiver)
-            if self.up[receiver] and not self.lost(sender, receiver, envelope):
-                again = decode_envelope(encode_envelope(envelope))
-                self.apply(node, node.step(Received(again)))
+    def run(self, meant: Route = everything) -> None:
+        """Carry messages that are meant, and those that follow, until none of them is on the wire.
+
+        The others stay there in their order.
+        """
+        passed: deque[tuple[str, str, Envelope]] = deque()
+        while self.wire:
+            item = self.wire.popleft()
+            if meant(*item):
+                self._arrive(*item)
+            else:
+                passed.append(item)
+        self.wire = passed
+
+    def _arrive(self, sender: str, receiver: str, envelope: Envelope) -> None:
+        node = next(node for node in self.nodes if node.name == receiver)
+        if self.up[receiver] and not self.lost(sender, receiver, envelope):
+            again = decode_envelope(encode_envelope(envelope))
+            self.apply(node, node.step(Received(again)))
 
     def propose(self, *payloads: bytes) -> None:
         """The primary of the highest active view proposes each payload; then the wire runs."""
@@ -94,12 +118,17 @@ class Cluster:
             if due > end:
                 break
             self.now_ms = max(self.now_ms, due)
-            del self._due[name, timer]
-            node = next(node for node in self.nodes if node.name == name)
-            if self.up[name]:
-                self.apply(node, node.step(TimerFired(node.timers.pop(timer).timer)))
-                self.run()
+            self.fire(next(node for node in self.nodes if node.name == name), TimerName(timer))
+            self.run()
         self.now_ms = end
+
+    def fire(self, node: Node, name: TimerName) -> None:
+        """Fire a timer of a node now, unless the node is down."""
+        self._due.pop((node.name, name), None)
+        if self.up[node.name]:
+            fired = TimerFired(node.timers.pop(name).timer)
+            self.watch(node, [fired])
+            self.apply(node, node.step(fired))
 
     def kill(self, index: int) -> None:
         """Stop a node without warning: what was not synced is lost."""
@@ -127,7 +156,7 @@ class Cluster:
     def _sender(self, sender: str) -> Callable[[str, Envelope], None]:
         def send(receiver: str, envelope: Envelope) -> None:
             self.sent.append((sender, receiver, envelope))
-            self._wire.append((sender, receiver, envelope))
+            self.wire.append((sender, receiver, envelope))
 
         return send
 

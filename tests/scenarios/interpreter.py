@@ -1,0 +1,52 @@
+"""Runs the steps of a script: each command goes to the part of the world that knows it."""
+
+from tests.scenarios.disk import Disk
+from tests.scenarios.hostile import Hostile
+from tests.scenarios.named import fact
+from tests.scenarios.pool import Pool
+from tests.scenarios.script import Step
+from tests.scenarios.stage import Stage
+from vm.refusal import Refused
+
+
+class Interpreter:
+    """One script's world."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        tell = self._lines.append
+        self._stage, self._disk = Stage(tell), Disk(tell)
+        self._commands = (
+            self._stage.commands
+            | self._disk.commands
+            | Pool(tell).commands
+            | Hostile(tell, self._stage).commands
+            | {"holds": self._holds}
+        )
+
+    def run(self, step: Step) -> list[str]:
+        """What the step prints."""
+        self._lines.clear()
+        for line in step.commands:
+            command, *words = line.split()
+            quietly = command == "quietly"
+            if quietly:
+                command, *words = words
+            said = len(self._lines)
+            try:
+                self._commands[command](words)
+            except Refused as refused:
+                self._lines.append(f"refused: {refused}")
+            if quietly:
+                del self._lines[said:]
+        self._stage.check()
+        return list(self._lines)
+
+    def close(self) -> None:
+        """Give back what the world holds of this machine."""
+        self._disk.close()
+
+    def _holds(self, words: list[str]) -> None:
+        """`holds tests/file.py::test_name`: a test that says the rest."""
+        (test,) = words
+        self._lines.append(f"{test.split('::')[1]}: {fact(test)}")

@@ -1,0 +1,268 @@
+"""The stage of a scenario: real replicas on the wire of `tests.consensus.cluster`, in words."""
+
+from collections.abc import Callable, Sequence
+
+from consensus.event import (
+    Broadcast,
+    CancelTimer,
+    Certified,
+    Deliver,
+    Effect,
+    Fault,
+    Halt,
+    Limits,
+    Pending,
+    Persist,
+    Propose,
+    Rejected,
+    Send,
+    SetTimer,
+    TimerFired,
+    TimerName,
+)
+from consensus.journal import Held, frame
+from consensus.message import Envelope, Status, slot_of
+from tests.consensus.cluster import Cluster, Route, everything, lose_nothing
+from tests.consensus.node import Node
+from tests.scenarios.forge import Forger, index, split
+from tests.scenarios.words import Names, voters
+
+TOPICS = ("messages", "again", "blocks", "journal", "timers", "statuses")
+SHOWN = frozenset(("messages", "blocks"))  # from the start; views and faults are always told
+CLAUSES = ("tag", "from", "to", "at", "in")
+
+
+class Stage:
+    """Commands on replicas; `tell` takes each line of the transcript."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.cluster = Cluster()
+        self.names = Names()
+        self._tell = tell
+        self._shown = SHOWN
+        self._views: dict[str, tuple[int, bool]] = {}
+        self.commands: dict[str, Callable[[list[str]], None]] = {
+            "validators": self._start,
+            "show": lambda words: self._show(self._shown | self._topics(words)),
+            "mute": lambda words: self._show(self._shown - self._topics(words)),
+            "propose": self._propose,
+            "waiting": lambda words: self._pending(words, waiting=True),
+            "idle": lambda words: self._pending(words, waiting=False),
+            "carry": self._carry,
+            "drop": self._drop,
+            "lose": self._lose,
+            "partition": self._partition,
+            "heal": lambda _words: self._set_lost(lose_nothing),
+            "pass": lambda words: self.cluster.pass_time(int(words[0])),
+            "fire": self._fire,
+            "busy": self._busy,
+            "ready": self._ready,
+            "crash": self._crash,
+            "restart": self._restart,
+            "tear": self._tear,
+            "flip": self._flip,
+            "forge": self._forge,
+            "state": self._state,
+            "journal": self._journal,
+        }
+
+    def check(self) -> None:
+        """Whatever a script does with up to f faulty validators: nodes agree on every block."""
+        chains = [node.payloads for node in self.cluster.nodes]
+        longest = max(chains, key=len)
+        for node, chain in zip(self.cluster.nodes, chains, strict=True):
+            assert chain == longest[: len(chain)], f"{node.name} has a chain of its own"
+
+    # Commands
+
+    def _start(self, words: list[str]) -> None:
+        limits = {name: int(value) for name, value in (word.split("=") for word in words[1:])}
+        self.cluster = Cluster(int(words[0]), Limits(**({"window": 8} | limits)))
+        self.cluster.watch = self._watch
+        self._views = {node.name: (0, True) for node in self.cluster.nodes}
+        self.names.meet(0, self.cluster[0].header(0))
+
+    def _show(self, topics: frozenset[str]) -> None:
+        self._shown = topics
+
+    def _topics(self, words: list[str]) -> frozenset[str]:
+        unknown = set(words) - set(TOPICS)
+        assert not unknown, f"expected topics of {TOPICS}, found {unknown}"
+        return frozenset(words)
+
+    def _propose(self, words: list[str]) -> None:
+        """`propose one two`: the primary does, and nothing is carried yet."""
+        for word in words:
+            self.cluster.event(self.cluster.leader(), Propose(self.names.payload(word)))
+
+    def _pending(self, words: list[str], *, waiting: bool) -> None:
+        for node in self._nodes(words):
+            self.cluster.event(node.index, Pending(waiting))
+
+    def _carry(self, words: list[str]) -> None:
+        """`carry commit from v01 to v02 v03`: those on the wire, and what follows of the kind."""
+        self.cluster.run(self._route(words))
+
+    def _drop(self, words: list[str]) -> None:
+        """`drop commit to v03`: what is on the wire now; told, for it is the point of a script."""
+        meant = self._route(words)
+        for item in [item for item in self.cluster.wire if meant(*item)]:
+            self.cluster.wire.remove(item)
+            sender, receiver, envelope = item
+            self._tell(f"lost: {sender} -> {receiver}: {self.names.body(envelope.body)}")
+
+    def _lose(self, words: list[str]) -> None:
+        """`lose commit to v03`: from now on, instead of what was lost before."""
+        self._set_lost(self._route(words))
+
+    def _partition(self, words: list[str]) -> None:
+        """`partition v00 | v01 v02 v03`: whoever is named in no part is alone."""
+        parts = [set(part.split()) for part in " ".join(words).split("|")]
+        self._set_lost(
+            lambda sender, receiver, _: not any({sender, receiver} <= part for part in parts)
+        )
+
+    def _set_lost(self, lost: Route) -> None:
+        self.cluster.lost = lost
+
+    def _fire(self, words: list[str]) -> None:
+        """`fire v01 view`: whatever time it is; nothing is carried yet."""
+        self.cluster.fire(self.cluster[index(words[0])], TimerName(words[1]))
+
+    def _busy(self, words: list[str]) -> None:
+        """`busy v01`: its shell answers nothing that is delivered."""
+        self.cluster.busy.update(words)
+
+    def _ready(self, words: list[str]) -> None:
+        """`ready v01`: its shell answers what was delivered meanwhile."""
+        for node in self._nodes(words):
+            self.cluster.busy.discard(node.name)
+            self.cluster.apply(node, [])
+
+    def _crash(self, words: list[str]) -> None:
+        """`crash v01`: what was not synced is lost."""
+        for node in self._nodes(words):
+            self.cluster.kill(node.index)
+
+    def _tear(self, words: list[str]) -> None:
+        """`tear v01 half|zeros`: what the system had written of an entry that was not synced."""
+        lost = frame(Held(1, b"never synced"))
+        tail = {"half": lost[: len(lost) // 2], "zeros": bytes(len(lost))}[words[1]]
+        self.cluster[index(words[0])].disk.journal += tail
+
+    def _flip(self, words: list[str]) -> None:
+        """`flip v01 40`: one bit of this byte of a crashed node's journal."""
+        self.cluster[index(words[0])].disk.journal[int(words[1])] ^= 1
+
+    def _restart(self, words: list[str]) -> None:
+        """`restart v01`: it recovers from its disk; nothing is carried yet."""
+        for node in self._nodes(words):
+            effects = node.recover()
+            self.cluster.up[node.name] = True
+            self.cluster.apply(node, effects)
+
+    def _forge(self, words: list[str]) -> None:
+        """`forge v03 to v01: commit 0/1 one`: arrives at once, with v03's true signature."""
+        sender, _, receiver, *rest = words
+        forger = Forger(self.cluster, self.names, index(sender))
+        body, payload = forger.read(rest)
+        for node in self._nodes([receiver.rstrip(":")]):
+            if node.name != sender:
+                self.cluster.inject(index(sender), node.index, body, payload)
+
+    def _state(self, words: list[str]) -> None:
+        """`state v01`: where it stands, in one line."""
+        for node in self._nodes(words):
+            replica = node.replica
+            stable = "genesis" if replica.stable is None else f"h{replica.stable.height}"
+            blocks = " ".join(map(self._word, node.payloads)) or "none"
+            timed = "running" if TimerName.VIEW in node.timers else "not running"
+            self._tell(
+                f"{node.name}: {'in' if replica.active else 'asks for'} view {replica.view}, "
+                f"blocks: {blocks}, stable {stable}, view timer {timed}"
+                f"{'' if self.cluster.up[node.name] else ', down'}"
+            )
+
+    def _journal(self, words: list[str]) -> None:
+        """`journal v01`: the entries that a restart would find, synced or not."""
+        for node in self._nodes(words):
+            for entry in node.entries():
+                self._tell(f"{node.name} has {self.names.entry(entry)}")
+
+    # Words
+
+    def _nodes(self, words: list[str]) -> list[Node]:
+        if words in ([], ["all"]):
+            return [node for node in self.cluster.nodes if self.cluster.up[node.name]]
+        return [self.cluster[index(word)] for word in words]
+
+    def _word(self, payload: bytes) -> str:
+        return payload.decode() or "null"
+
+    def _route(self, words: list[str]) -> Route:
+        """`prepare commit from v01 to v02 v03 at 1 in 0`: tags, senders, receivers, heights."""
+        if not words:
+            return everything
+        clauses = {part[0]: set(part[1:]) for part in split(["tag", *words], CLAUSES)}
+
+        def meant(sender: str, receiver: str, envelope: Envelope) -> bool:
+            found = {
+                "tag": envelope.body.TAG,
+                "from": sender,
+                "to": receiver,
+                "at": str(getattr(envelope.body, "sequence", getattr(envelope.body, "height", ""))),
+                "in": str(getattr(envelope.body, "view", "")),
+            }
+            return all(not chosen or found[part] in chosen for part, chosen in clauses.items())
+
+        return meant
+
+    # The transcript
+
+    def _watch(self, node: Node, seen: Sequence[Effect | TimerFired]) -> None:
+        for height, (_, header) in enumerate(node.disk.store, 1):
+            self.names.meet(height, header)
+        for item in seen:
+            self._tell_one(node, item)
+        view = (node.replica.view, node.replica.active)
+        if view != self._views[node.name]:
+            self._views[node.name] = view
+            self._tell(f"{node.name} {'is in' if view[1] else 'asks for'} view {view[0]}")
+
+    def _tell_one(self, node: Node, seen: Effect | TimerFired) -> None:
+        match seen:
+            case TimerFired(timer) if timer.name is not TimerName.STATUS:
+                self._tell(f"{node.name} at {self.cluster.now_ms} ms: {timer.name} timer fires")
+            case Persist(entry) if "journal" in self._shown:
+                self._tell(f"{node.name} persists {self.names.entry(entry)}")
+            case Broadcast(envelope) if self._topic(envelope) in self._shown:
+                self._tell(f"{node.name} -> all: {self.names.body(envelope.body)}")
+            case Send(to, envelope) if self._topic(envelope, again=True) in self._shown:
+                self._tell(f"{node.name} -> {to}: {self.names.body(envelope.body)}")
+            case Deliver(height, payload, proof) if "blocks" in self._shown:
+                decided = f"{proof.view}/{height} by {voters(proof.votes)}"
+                self._tell(
+                    f"{node.name} delivers {height} {self._word(payload)}, decided {decided}"
+                )
+            case Certified(certificate) if "blocks" in self._shown:
+                self._tell(f"{node.name} certifies {self.names.certificate(certificate)}")
+            case SetTimer(timer, delay_ms) if self._timed(timer.name):
+                self._tell(f"{node.name} sets its {timer.name} timer to {delay_ms} ms")
+            case CancelTimer(name) if self._timed(name):
+                self._tell(f"{node.name} cancels its {name} timer")
+            case Fault(evidence):
+                about = evidence.first.sender
+                self._tell(f"{node.name} accuses {about}: {self.names.evidence(evidence)}")
+            case Rejected(peer, code):
+                self._tell(f"{node.name} rejects {peer}: {code}")
+            case Halt(reason):
+                self._tell(f"{node.name} halts: {reason}")
+
+    def _topic(self, envelope: Envelope, *, again: bool = False) -> str:
+        """What is sent to one alone was said to all before, unless it is asked for or given."""
+        if isinstance(envelope.body, Status):
+            return "statuses"
+        return "again" if again and slot_of(envelope.body) is not None else "messages"
+
+    def _timed(self, name: TimerName) -> bool:
+        return ("statuses" if name is TimerName.STATUS else "timers") in self._shown

@@ -1,0 +1,28 @@
+"""How other BFT systems broke, replayed on ours: a script for each row of the field notes' table A.
+
+A script's first lines say what broke elsewhere and what must hold here; README.md explains the
+language. `pytest tests/scenarios --rewrite` writes the transcripts anew: read the diff.
+"""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.interpreter import Interpreter
+from tests.scenarios.script import printing, read, write
+
+SCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_scenario_goes_as_written(path: Path, request: pytest.FixtureRequest) -> None:
+    """Every command prints what the script says."""
+    steps = read(path)
+
+    with closing(Interpreter()) as world:
+        played = tuple(printing(step, world.run(step)) for step in steps)
+
+    if request.config.getoption("--rewrite", default=False):
+        write(path, played)
+    assert read(path) == played
