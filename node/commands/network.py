@@ -11,6 +11,7 @@ from node.commands.report import Format, LogFormat, Many, show
 from node.home import config
 from node.home.logs import Format as Style
 from node.home.logs import configure_logs
+from vm.refusal import Refused
 
 STYLES: dict[str, Style] = {"text": "pretty", "json": "json"}
 
@@ -63,8 +64,22 @@ def run(home: Path, *, output: LogFormat = None) -> None:
 
     settings = config.load(config.ValidatorConfig, home, os.environ)
     start_logs(settings.log, output, settings.member.id)
-    validator = Validator(settings)
+    try:
+        validator = Validator(settings)
+    except Refused as refused:
+        raise name_remedy(refused, home) from refused
     asyncio.run(until_signal(validator.run()))
+
+
+def name_remedy(refused: Refused, home: Path) -> Refused:
+    """The refusal of a validator whose journal is no use, with the command that comes next."""
+    if refused.code not in ("journal.lost", "journal.damaged"):
+        return refused
+    return Refused(
+        refused.code,
+        f"{refused.message}. Its key must not vote again. Put the journal back if it was moved, "
+        f"never an older copy; else run: concilium validator recover {home}",
+    )
 
 
 def start_logs(log: config.Log, output: LogFormat, member: str) -> None:

@@ -102,6 +102,17 @@ class Identity(Section):
     tls_certificate: HomePath = Field(description="its certificate; its dates only warn")
 
 
+class Voter(Identity):
+    """A validator's member: its seat's key votes, and can be replaced while the node runs."""
+
+    next_key: HomePath = Field(
+        default=Path("keys/next.key"),
+        validate_default=True,
+        description="the key that `concilium validator rotate` makes; once the chain has given\n"
+        "it the seat it takes the place of `key`",
+    )
+
+
 class Tls(Section):
     """Whose certificates may connect at all."""
 
@@ -194,7 +205,7 @@ class Log(Section):
 class ValidatorConfig(Section):
     """A validator of a Concilium network. Start it with: concilium run."""
 
-    member: Identity
+    member: Voter
     tls: Tls
     chain: Chain
     store: Store

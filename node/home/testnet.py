@@ -4,8 +4,8 @@
 DIRECTORY/
   genesis.json              what every member holds a copy of
   authority/                the consortium's certificate authority, to issue more certificates
-  hospital-1/validator/     concilium.toml  genesis.json  keys/  tls/
-  hospital-1/peer/          the same, for the members trainer and verifier
+  hospital-1/validator/     concilium.toml  genesis.json  keys/  tls/  store/journal/
+  hospital-1/peer/          the same without a journal, for the members trainer and verifier
   hospital-1/steward/       the same
   hospital-1/admin/         the same
   hospital-2/ ...
@@ -42,10 +42,12 @@ from node.home.config import (
     Training,
     ValidatorAddress,
     ValidatorConfig,
+    Voter,
     render,
 )
 from node.home.document import dump
-from node.home.keyfile import create_key, create_secret
+from node.home.keyfile import create_key, create_secret, create_voting_key
+from node.validator.journal import FOLDER, create_journal
 from node.wire.pki import Credential, create_authority, issue, spki_digest, write_credential
 from vm.genesis import PROTOCOL, Genesis, check_genesis
 from vm.quorum import VALIDATORS_MAX, VALIDATORS_MIN
@@ -63,6 +65,7 @@ AUTHORITY = Tls(authority=Path("tls/authority.crt"))
 CHAIN = Chain(genesis=Path(GENESIS_FILE))
 STORE = Store(folder=Path("store"))
 ROWS_SECRET = Path("keys/rows.secret")
+NEXT_KEY = Path("keys/next.key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +173,10 @@ class _Writer:
     def _write_validator(self, hospital: str, address: ValidatorAddress) -> Path:
         home = self._layout.home(hospital, "validator")
         http_port = address.peer.port + 1
+        journal = create_journal(home / STORE.folder / FOLDER)
+        identity = self._identity(home, hospital, Role.VALIDATOR, journal)
         config = ValidatorConfig(
-            member=self._identity(home, hospital, Role.VALIDATOR),
+            member=Voter(**dict(identity), next_key=NEXT_KEY),
             tls=AUTHORITY,
             chain=CHAIN,
             store=STORE,
@@ -232,7 +237,9 @@ class _Writer:
         (home / CONFIG_FILE).write_text(render(config))
         return home
 
-    def _identity(self, home: Path, hospital: str, role: Role) -> Identity:
+    def _identity(
+        self, home: Path, hospital: str, role: Role, journal: bytes | None = None
+    ) -> Identity:
         """Make a member that connects: both its keys, its certificate, its enrolment."""
         id = f"{hospital}.{role.value}"
         identity = Identity(
@@ -252,19 +259,26 @@ class _Writer:
         )
         (home / AUTHORITY.authority).write_bytes(_pem(self._authority))
         transport = spki_digest(credential.certificate.public_bytes(Encoding.DER))
-        self._enrol(home / identity.key, id, hospital, role, transport)
+        self._enrol(home / identity.key, id, hospital, role, transport, journal)
         return identity
 
     def _enrol(
-        self, key: Path, id: str, organisation: str, role: Role, transport: bytes | None
+        self,
+        path: Path,
+        id: str,
+        organisation: str,
+        role: Role,
+        transport: bytes | None,
+        journal: bytes | None = None,
     ) -> None:
-        key.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        key = create_key(path) if journal is None else create_voting_key(path, journal)
         self._members.append(
             Member(
                 id=id,
                 organisation=organisation,
                 role=role,
-                public_key=create_key(key).public,
+                public_key=key.public,
                 transport=transport,
                 standing=Standing.ENROLLED,
                 enrolled_height=0,

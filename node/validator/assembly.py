@@ -23,7 +23,7 @@ from node.api.context import ApiContext, NodeStatus
 from node.api.feed import Feed
 from node.home.config import ValidatorConfig
 from node.home.genesis import read_genesis
-from node.home.keyfile import read_key
+from node.validator import journal
 from node.validator.aggregator import Aggregator
 from node.validator.chain import Chain
 from node.validator.custody import Custody
@@ -31,9 +31,11 @@ from node.validator.directory import Directory, wrote_member
 from node.validator.gossip import Gossip
 from node.validator.intake import Intake
 from node.validator.journal import Journal
+from node.validator.keyring import Keyring
 from node.validator.mempool import Mempool
+from node.validator.recover import check_journal
 from node.validator.runtime import Runtime, wall_clock_ms
-from node.validator.store import DAMAGE, BlockRow, Store
+from node.validator.store import DAMAGE, FOLDER, BlockRow, Store
 from node.wire.blobs import BlobStore
 from node.wire.disk import is_full, say
 from node.wire.gate import Gate, build_peer_app
@@ -85,12 +87,13 @@ class Validator:
     def _open(self) -> None:
         config = self._config
         genesis = read_genesis(config.chain.genesis)
-        self._key = read_key(config.member.key)
         self._mempool = Mempool()
         folder = config.store.folder
-        self._journal = self._resources.enter_context(Journal(folder / "journal"))
-        store = Store(folder / "chain")
+        self._journal = self._resources.enter_context(Journal(folder / journal.FOLDER))
+        self._keyring = Keyring(config.member, folder, self._journal.identity)
+        store = Store(folder / FOLDER)
         self._resources.callback(store.close)
+        check_journal(self._keyring, self._journal.identity, self._journal.entries, store)
         store.bind_journal(self._journal.identity)
         self._chain = Chain(store, genesis, program(), self._mempool.by_bytes)
         self._blobs = BlobStore(folder / "blobs", BLOBS_BYTES_MAX)
@@ -129,12 +132,13 @@ class Validator:
             raise Refused(
                 "validator.unknown", f"expected a validator of this chain, found {self._id}"
             )
-        if seat.key != self._key.public:
+        signer, held = self._keyring.signer(seat.key), self._keyring.held(seat.key)
+        if signer is None or held is None:
             raise Refused(
                 "validator.key",
-                f"expected the key of {self._id}, {seat.key.hex()}, "
-                f"found {self._key.public.hex()} in {self._config.member.key}",
+                f"expected the key of {self._id}, {seat.key.hex()}, found it missing or barred",
             )
+        self._sign, self._key = signer, held
 
     def _build_mesh(self) -> Mesh:
         peers = self._config.peer.validators
@@ -156,7 +160,7 @@ class Validator:
             chain=chain.id,
             me=self._id,
             validators=chain.validators,
-            sign=self._key.sign,
+            sign=self._sign,
             check=lambda height, payload: chain.check(height, payload, wall_clock_ms()),
             blocks=chain.store.blocks,
             start=Start(head.height, head.header, chain.store.certified()),

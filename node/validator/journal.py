@@ -1,22 +1,26 @@
 """The synced journal: what a replica has signed, on disk before anybody hears of it.
 
-Its format and the rule for torn tails are `consensus.journal`'s; here are the files. One process
-holds the journal at a time, by a lock that the operating system drops with the process.
+Its format and the rule for torn tails are `consensus.journal`'s; here are the files. A journal is
+made together with the key whose promises it holds, and never by a node that finds none: a new one
+in place of a lost one would let the key vote again (tendermint/tendermint#3418). One process holds
+it at a time, by a lock that the operating system drops with the process.
 """
 
 import fcntl
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from consensus.journal import Entry, frame, read_frames
-from node.wire.disk import sync_folder
+from consensus.journal import Entry, Stable, frame, read_frames
+from node.wire.disk import sync_file, sync_folder
 from vm.refusal import Refused
 
 SEGMENT_BYTES_MAX = 16 * 1024 * 1024  # before the journal is made anew; a restart reads it whole
+FOLDER = "journal"  # of a validator's store
 LOCK = "lock"
 SEGMENT = "journal"
 FRESH = "journal.new"
@@ -24,34 +28,91 @@ IDENTITY = "identity"
 IDENTITY_BYTES = 16  # drawn at random: no two journals have the same
 
 
+def create_journal(folder: Path, entries: Iterable[Entry] = ()) -> bytes:
+    """Make a journal that holds `entries`; returns its identity.
+
+    Raises `Refused("journal.exists")`. On return it is on disk. A crash before leaves no identity,
+    and so no journal.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / IDENTITY).exists() or (folder / SEGMENT).exists():
+        raise Refused("journal.exists", f"{folder}: expected no journal there, found one")
+    identity = secrets.token_bytes(IDENTITY_BYTES)
+    for name, data in (
+        (SEGMENT, b"".join(frame(entry) for entry in entries)),
+        (IDENTITY, identity),
+    ):
+        fresh = folder / f"{name}.new"
+        fresh.write_bytes(data)
+        sync_file(fresh)
+        fresh.rename(folder / name)
+        sync_folder(folder)
+    sync_folder(folder.parent)
+    return identity
+
+
+def read_journal(folder: Path) -> tuple[bytes, Sequence[Entry], int]:
+    """Identity, entries oldest first, and the length up to which the segment is good.
+
+    Raises `Refused("journal.lost" | "journal.damaged")`.
+    """
+    try:
+        identity = (folder / IDENTITY).read_bytes()
+        data = (folder / SEGMENT).read_bytes()
+    except FileNotFoundError as error:
+        raise Refused(
+            "journal.lost", f"expected a journal in {folder}, found no {error.filename}"
+        ) from error
+    if len(identity) != IDENTITY_BYTES:
+        raise Refused(
+            "journal.damaged",
+            f"{folder / IDENTITY}: expected {IDENTITY_BYTES} bytes, found {len(identity)}",
+        )
+    entries, good = read_frames(data)
+    return identity, entries, good
+
+
+def newest_stable(entries: Iterable[Entry]) -> int:
+    """The height of the newest stable checkpoint that a journal holds; 0 if none."""
+    return max((item.certificate.height for item in entries if isinstance(item, Stable)), default=0)
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep every other process off the journal; raises `Refused("journal.locked")`."""
+    lock = _lock(folder)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
 class Journal:
     """One append-only file, replaced whole when old entries need not be remembered."""
 
     def __init__(self, folder: Path) -> None:
-        """Open and lock; raises `Refused("journal.locked" | "journal.damaged")`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        sync_folder(folder.parent)
+        """Open and lock; raises `Refused("journal.locked" | "journal.lost" | "journal.damaged")`.
+
+        A tail that was never synced is cut off: nothing that relied on it has left.
+        """
         self._folder = folder
-        self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock = _lock(folder)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            self.identity, entries, self.bytes = read_journal(folder)
+            self._file = os.open(folder / SEGMENT, os.O_RDWR | os.O_APPEND)
+        except BaseException:
             os.close(self._lock)
-            raise Refused(
-                "journal.locked",
-                f"expected no other process on {folder}, found one: stop it first",
-            ) from error
-        path = folder / SEGMENT
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            raise
+        self.entries = list(entries)
+        self._kept = 0  # bytes after the last replacement
+        self._dirty = False
         try:
-            self.identity = _identity(folder)
-            sync_folder(folder)
-            self.entries, self.bytes = self._load(path)
+            if os.fstat(self._file).st_size > self.bytes:
+                os.truncate(self._file, self.bytes)
+                os.fsync(self._file)
         except BaseException:
             self.close()
             raise
-        self._kept = 0  # bytes after the last replacement
-        self._dirty = False
 
     @property
     def oversized(self) -> bool:
@@ -109,26 +170,21 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _load(self, path: Path) -> tuple[list[Entry], int]:
-        data = path.read_bytes()
-        entries, good = read_frames(data)
-        if good < len(data):  # a tail that was never synced: nothing that relied on it left
-            os.truncate(self._file, good)
-            os.fsync(self._file)
-        return list(entries), good
 
-
-def _identity(folder: Path) -> bytes:
-    """What tells this journal from any other: drawn when the folder is new."""
-    path = folder / IDENTITY
-    if not path.exists():
-        fresh = folder / f"{IDENTITY}.new"
-        with fresh.open("wb") as file:
-            file.write(secrets.token_bytes(IDENTITY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
-    return path.read_bytes()
+def _lock(folder: Path) -> int:
+    """A file that this process alone holds; where there is no folder, there is no journal."""
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError as error:
+        raise Refused("journal.lost", f"expected a journal in {folder}, found no folder") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise Refused(
+            "journal.locked", f"expected no other process on {folder}, found one: stop it first"
+        ) from error
+    return lock
 
 
 def _write_all(file: int, data: bytes) -> None:

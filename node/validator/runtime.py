@@ -193,7 +193,6 @@ class Runtime:
                     self._after_block(sequence)
                     self._follow_up.append(Executed(sequence, header.digest))
                 case Certified(certificate):
-                    self._chain.store.write_certificate(certificate)
                     self._certified.append(certificate)
                 case SetTimer(timer, delay_ms):
                     self._set_timer(timer, delay_ms)
@@ -217,7 +216,8 @@ class Runtime:
                 case Send(to, envelope):
                     self._network.send(to, encode_envelope(envelope))
         certified, self._certified = self._certified, []
-        for certificate in certified:
+        for certificate in certified:  # only now: the journal has them on disk
+            self._chain.store.write_certificate(certificate)
             self._on_certified(certificate)
 
     # Proposing and pending work

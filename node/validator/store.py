@@ -25,6 +25,7 @@ from vm.state import Record, state_key
 
 R = TypeVar("R", bound=Record)
 
+FOLDER = "chain"  # of a validator's store
 BLOCK = b"b"  # height -> Block: payload and commit certificate
 ROW = b"r"  # height -> BlockRow
 CERTIFICATE = b"c"  # height -> CheckpointCertificate
@@ -210,6 +211,11 @@ class Store:
         with self._db.iterator(prefix=EVIDENCE, include_key=False) as rows:
             return [unpack(Evidence, data) for data in rows]
 
+    @property
+    def journal(self) -> bytes | None:
+        """Identity of the journal that this store is used with; None if it was never used."""
+        return self._get(JOURNAL)
+
     # What is written
 
     def write_block(
@@ -243,7 +249,10 @@ class Store:
             batch.put(HEAD, pack(head))
 
     def write_certificate(self, certificate: CheckpointCertificate) -> None:
-        """Keep a checkpoint certificate."""
+        """Keep a checkpoint certificate; the journal must have it on disk already.
+
+        Else a power loss could leave a store that seems to know more than its journal.
+        """
         self._db.put(CERTIFICATE + _height(certificate.height), pack(certificate))
 
     def write_evidence(self, evidence: Evidence) -> None:
@@ -253,22 +262,10 @@ class Store:
             self._db.put(key, pack(evidence))
 
     def bind_journal(self, identity: bytes) -> None:
-        """Tie this store to the journal of `identity`; raises `Refused("journal.lost")`.
-
-        A validator whose journal is gone no longer knows what it has promised, and would vote twice
-        (besu-eth/besu#8307, tendermint/tendermint#3418).
-        """
-        known = self._get(JOURNAL)
-        if known is None:
+        """Tie this store to the journal of `identity`: with no other may it be used again."""
+        if self.journal != identity:
             with self._db.write_batch(sync=True) as batch:
                 batch.put(JOURNAL, identity)
-        elif known != identity:
-            raise Refused(
-                "journal.lost",
-                "expected the journal that this store was made with, found another or a new one: "
-                "this key must not vote again. Put the journal back, or have the consortium "
-                "enrol a new key for this validator",
-            )
 
     def sync(self) -> None:
         """On return everything written so far is on disk.

@@ -17,7 +17,7 @@ from node.api.admission import Admission
 from node.api.feed import Feed
 from node.validator.chain import Chain
 from node.validator.intake import Intake
-from node.validator.journal import Journal
+from node.validator.journal import Journal, create_journal
 from node.validator.mempool import Mempool
 from node.validator.runtime import Runtime, wall_clock_ms
 from node.validator.store import Store
@@ -61,6 +61,8 @@ class Committee:
         mempool, feed = Mempool(), Feed()
         store = Store(home / "chain")
         chain = Chain(store, self.genesis, program(), mempool.by_bytes)
+        if not (home / "journal").exists():
+            create_journal(home / "journal")
         journal = Journal(home / "journal")
         replica = Replica(
             chain=chain.id,

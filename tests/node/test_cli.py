@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import reduce
@@ -17,6 +18,7 @@ from node.home.testnet import Layout, write_testnet
 COMMANDS = (
     "testnet",
     "run",
+    "validator recover",
     "status",
     "submit",
     "peer run",
@@ -193,7 +195,13 @@ UNUSABLE: dict[str, tuple[str, Break, str]] = {
     "key for all to read": ("MEMBER_KEY", written(SEED, 0o644), "key.permission"),
     "key in another form": ("MEMBER_KEY", written("-----BEGIN"), "key.format"),
     "short key": ("MEMBER_KEY", written("concilium ed25519 seed v1\n00\n"), "key.length"),
-    "another's key": ("MEMBER_KEY", written(SEED), "validator.key"),
+    "a key from elsewhere": ("MEMBER_KEY", written(SEED), "key.journal"),
+    "another's key": (
+        "MEMBER_KEY",
+        of_another("validator", "keys/validator.key"),
+        "journal.lost",
+    ),
+    "no journal": ("STORE_FOLDER", missing, "journal.lost"),
     "unknown member": ("MEMBER_ID", lambda _: "nobody", "validator.unknown"),
     "no TLS key": ("MEMBER_TLS_KEY", missing, "key.missing"),
     "another's TLS key": (
@@ -224,13 +232,13 @@ def test_a_validator_that_cannot_start_says_why(
 ) -> None:
     """One code and a sentence with what was expected; exit code 3; and it starts once mended."""
     variable, make, code = UNUSABLE[name]
+    home = net.home("hospital-1", "validator")
+    shutil.copytree(home / "store", tmp_path / "store")
     monkeypatch.setenv("CONCILIUM_STORE_FOLDER", str(tmp_path / "store"))
     monkeypatch.setenv("CONCILIUM_PEER_LISTEN", "127.0.0.1:28997")
     monkeypatch.setenv(f"CONCILIUM_{variable}", make(tmp_path))
 
-    found, message = refusal(
-        capsys, "run", str(net.home("hospital-1", "validator")), exit_code=REFUSED
-    )
+    found, message = refusal(capsys, "run", str(home), exit_code=REFUSED)
 
     assert found == code, message
     assert "expected" in message
@@ -282,3 +290,24 @@ def test_a_missing_proof_file(net: Layout, capsys: pytest.CaptureFixture[str]) -
     arguments = ("audit", "verify", "/none/proof.json", "--genesis", str(net.genesis))
 
     assert refusal(capsys, *arguments, exit_code=REFUSED)[0] == "file.unreadable"
+
+
+def test_a_lost_journal_is_recovered_by_the_command_that_the_refusal_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says what it has done and what comes next; a second time there is nothing to do."""
+    home = write_testnet(tmp_path / "net", now=datetime(2026, 3, 1, tzinfo=UTC)).home(
+        "hospital-1", "validator"
+    )
+    shutil.rmtree(home / "store" / "journal")
+
+    code, message = refusal(capsys, "run", str(home), exit_code=REFUSED)
+    assert code == "journal.lost"
+    assert message.endswith(f"concilium validator recover {home}")
+
+    assert main(["validator", "recover", str(home)]) == 0
+    text = capsys.readouterr().out
+    assert "never votes again" in text
+    assert f"concilium validator rotate {home}" in text
+    code, _ = refusal(capsys, "validator", "recover", str(home), exit_code=REFUSED)
+    assert code == "journal.sound"

@@ -25,6 +25,7 @@ from node.home.config import (
     Training,
     ValidatorAddress,
     ValidatorConfig,
+    Voter,
     load,
     parse_endpoint,
     render,
@@ -46,7 +47,9 @@ def identity(folder: Path, id: str) -> Identity:
 def validator(folder: Path) -> ValidatorConfig:
     """Return a validator's configuration with files in `folder`."""
     return ValidatorConfig(
-        member=identity(folder, "hospital-1.validator"),
+        member=Voter(
+            **dict(identity(folder, "hospital-1.validator")), next_key=folder / "keys/next.key"
+        ),
         tls=Tls(authority=folder / "tls/authority.crt"),
         chain=Chain(genesis=folder / "genesis.json"),
         store=Store(folder=folder / "store"),

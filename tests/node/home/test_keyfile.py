@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from node.home.keyfile import SEED_HEADER, create_key, read_key, read_private, write_private
+from node.home.keyfile import (
+    SEED_HEADER,
+    create_key,
+    create_voting_key,
+    read_key,
+    read_private,
+    read_voting_key,
+    write_private,
+)
 from vm.refusal import Refused
 
 SEED = bytes(range(32))
@@ -106,3 +114,24 @@ def test_a_secret_as_long_as_its_bound_is_read(tmp_path: Path) -> None:
     assert read_private(tmp_path / "full", 10) == b"x" * 10
     with pytest.raises(Refused, match="at most 9"):
         read_private(tmp_path / "full", 9)
+
+
+def test_a_voting_key_names_its_journal(tmp_path: Path) -> None:
+    """What was made for one journal is read with its identity, and as a plain key too."""
+    created = create_voting_key(tmp_path / "a.key", b"journal")
+
+    found = read_voting_key(tmp_path / "a.key")
+
+    assert (found.key.public, found.journal) == (created.public, b"journal")
+    assert read_key(tmp_path / "a.key").public == created.public
+
+
+@pytest.mark.parametrize("line", ["", "journal \n", "journal xyz\n"])
+def test_a_key_without_a_journal_does_not_vote(tmp_path: Path, line: str) -> None:
+    """Nobody knows what such a key has promised."""
+    path = write(tmp_path / "a.key", f"{SEED_HEADER}\n{SEED.hex()}\n{line}", 0o600)
+
+    with pytest.raises(Refused, match="init") as refused:
+        read_voting_key(path)
+
+    assert refused.value.code == "key.journal"

@@ -22,8 +22,9 @@ from node.home.config import (
     load,
 )
 from node.home.document import load as load_document
-from node.home.keyfile import read_key
+from node.home.keyfile import read_key, read_voting_key
 from node.home.testnet import WINDOW, Layout, write_testnet
+from node.validator.journal import FOLDER, Journal
 from node.wire.pki import Credential, spki_digest, write_credential
 from node.wire.tls import client_context, server_context
 from vm.genesis import Genesis, check_genesis
@@ -75,6 +76,15 @@ def test_each_home_holds_the_key_that_is_enrolled(net: Layout, members: dict[str
     public = {signer.id: read_key(signer.key).public for signer in signers(net)}
 
     assert public == {id: member.public_key for id, member in members.items()}
+
+
+def test_each_validator_has_the_journal_that_its_key_was_made_for(net: Layout) -> None:
+    """It is born with the key, as no node ever makes one for itself."""
+    for hospital in net.hospitals:
+        config = load(ValidatorConfig, net.home(hospital, "validator"), {})
+        with Journal(config.store.folder / FOLDER) as journal:
+            assert journal.identity == read_voting_key(config.member.key).journal
+            assert journal.entries == []
 
 
 def test_whoever_connects_holds_the_tls_key_that_is_enrolled(

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from consensus.journal import Entry, Held, frame
 from node.validator import journal as module
-from node.validator.journal import FRESH, SEGMENT, Journal
+from node.validator.journal import FRESH, IDENTITY, SEGMENT, Journal, create_journal
 from vm.refusal import Refused
 
 
@@ -23,6 +25,8 @@ def entry(number: int, size: int = 40) -> Entry:
 def written(folder: Path, count: int) -> list[Entry]:
     """Have a replica write so many entries and stop."""
     entries = [entry(number) for number in range(count)]
+    if not (folder / IDENTITY).exists():
+        create_journal(folder)
     with Journal(folder) as journal:
         for item in entries:
             journal.append(item)
@@ -45,7 +49,43 @@ def code_of(folder: Path) -> str:
 
 def test_a_new_journal_is_empty(tmp_path: Path) -> None:
     """The folder is made with it."""
+    create_journal(tmp_path / "a" / "b")
+
     assert read(tmp_path / "a" / "b") == []
+
+
+def test_opening_never_makes_a_journal(tmp_path: Path) -> None:
+    """In the place of a lost one it would let the key vote again (tendermint#3418)."""
+    (tmp_path / "empty").mkdir()
+
+    for folder in (tmp_path / "none", tmp_path / "empty"):
+        assert code_of(folder) == "journal.lost"
+
+    assert not (tmp_path / "none").exists()
+    assert {path.name for path in (tmp_path / "empty").iterdir()} <= {"lock"}
+
+
+@pytest.mark.parametrize("name", [IDENTITY, SEGMENT])
+def test_half_a_journal_is_a_lost_one(tmp_path: Path, name: str) -> None:
+    """Neither the promises nor the name alone are enough, and no new one is made over the rest."""
+    written(tmp_path, 2)
+    (tmp_path / name).unlink()
+
+    assert code_of(tmp_path) == "journal.lost"
+    with pytest.raises(Refused) as refused:
+        create_journal(tmp_path)
+    assert refused.value.code == "journal.exists"
+
+
+def test_a_journal_is_never_made_twice(tmp_path: Path) -> None:
+    """The first one stays as it is."""
+    entries = written(tmp_path, 2)
+
+    with pytest.raises(Refused) as refused:
+        create_journal(tmp_path)
+
+    assert refused.value.code == "journal.exists"
+    assert read(tmp_path) == entries
 
 
 def test_entries_come_back_in_order(tmp_path: Path) -> None:
@@ -58,6 +98,7 @@ def test_entries_come_back_in_order(tmp_path: Path) -> None:
 
 def test_it_is_dirty_until_it_is_synced(tmp_path: Path) -> None:
     """The runtime lets no message out while it is."""
+    create_journal(tmp_path)
     with Journal(tmp_path) as journal:
         before = journal.dirty
         journal.append(entry(1))
@@ -70,6 +111,7 @@ def test_it_is_dirty_until_it_is_synced(tmp_path: Path) -> None:
 
 def test_sync_reaches_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It asks the system to, and a system that cannot is not taken for one that did."""
+    create_journal(tmp_path)
     with Journal(tmp_path) as journal:
         journal.append(entry(1))
 
@@ -91,6 +133,7 @@ def test_one_process_owns_it(tmp_path: Path) -> None:
         "try:\n    Journal(pathlib.Path(sys.argv[1]))\n"
         "except Refused as refused:\n    print(refused.code)\n"
     )
+    create_journal(tmp_path)
 
     with Journal(tmp_path):
         other = subprocess.run(
@@ -273,6 +316,7 @@ def test_what_must_be_kept_does_not_make_it_oversized(
     It was: five undecided payloads kept a validator rewriting until it missed its own deadlines.
     """
     monkeypatch.setattr(module, "SEGMENT_BYTES_MAX", 1_000)
+    create_journal(tmp_path)
     with Journal(tmp_path) as journal:
         for number in range(10):
             journal.append(entry(number, 200))
@@ -287,7 +331,8 @@ def test_what_must_be_kept_does_not_make_it_oversized(
 
 
 def test_a_journal_keeps_its_identity_and_no_two_have_the_same(tmp_path: Path) -> None:
-    """By it a store knows that it is opened with its own journal."""
+    """By it a store and a key know that they are used with their own journal."""
+    made = create_journal(tmp_path / "a"), create_journal(tmp_path / "b")
     with Journal(tmp_path / "a") as journal:
         first = journal.identity
     with Journal(tmp_path / "a") as journal:
@@ -296,3 +341,72 @@ def test_a_journal_keeps_its_identity_and_no_two_have_the_same(tmp_path: Path) -
         other = journal.identity
 
     assert first == again != other
+    assert made == (first, other)
+
+
+WRITER = """
+import sys, pathlib
+from consensus.journal import Held
+from node.validator.journal import Journal
+journal = Journal(pathlib.Path(sys.argv[1]))
+number = 0
+while True:
+    number += 1
+    journal.append(Held(number, number.to_bytes(4, "big") * 50))
+    if number % 7 == 0:
+        journal.sync()
+        print(number, flush=True)
+"""
+
+
+def test_what_was_synced_survives_kill_9(tmp_path: Path) -> None:
+    """Whenever the process dies, each entry that it had synced is there, and none out of order."""
+    create_journal(tmp_path)
+    for _ in range(5):
+        before = len(read(tmp_path))
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        synced = [int(writer.stdout.readline()) for _ in range(20)][-1]
+        writer.kill()
+        writer.communicate()
+
+        found = read(tmp_path)[before:]
+
+        assert len(found) >= synced
+        assert found == [
+            Held(number, number.to_bytes(4, "big") * 50) for number in range(1, len(found) + 1)
+        ]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_never_costs_a_promise_silently(
+    tmp_path: Path, place: float, bit: int
+) -> None:
+    """Wherever it is, the journal is refused and left as it is; mended, it is whole again."""
+    folder = tmp_path / "flip"
+    if not folder.exists():
+        written(folder, 4)
+    segment = folder / SEGMENT
+    sound = segment.read_bytes()
+    damaged = bytearray(sound)
+    damaged[int(place * len(sound))] ^= 1 << bit
+
+    segment.write_bytes(damaged)
+    code = code_of(folder)
+    kept = segment.read_bytes()
+    segment.write_bytes(sound)
+
+    assert code == "journal.damaged"
+    assert kept == damaged
+    assert read(folder) == [entry(number) for number in range(4)]
+
+
+def test_an_identity_that_is_cut_short_is_damage(tmp_path: Path) -> None:
+    """It names no journal, and no key was made for it."""
+    written(tmp_path, 1)
+    (tmp_path / IDENTITY).write_bytes(b"short")
+
+    assert code_of(tmp_path) == "journal.damaged"

@@ -256,19 +256,20 @@ def test_the_store_of_another_chain_is_refused(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_store_is_refused_without_its_own_journal(tmp_path: Path) -> None:
-    """A validator whose journal is gone no longer knows what it promised, and would vote twice."""
+def test_a_store_knows_the_journal_that_it_is_used_with(tmp_path: Path) -> None:
+    """Also after a restart; a new one takes its place only where it is told so."""
     store = Store(tmp_path)
-    store.bind_journal(b"one")
+    before = store.journal
     store.bind_journal(b"one")
     store.close()
 
     again = Store(tmp_path)
-    with pytest.raises(Refused) as refused:
-        again.bind_journal(b"two")
+    bound = again.journal
+    again.bind_journal(b"two")
+    rebound = again.journal
     again.close()
 
-    assert refused.value.code == "journal.lost"
+    assert (before, bound, rebound) == (None, b"one", b"two")
 
 
 def test_syncing_reaches_the_log_that_leveldb_has_just_left(
