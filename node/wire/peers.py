@@ -1,7 +1,8 @@
 """The mesh of validators: one live connection for each pair, over mutual TLS.
 
 Of two validators the one with the lower id dials, so there is never a second connection to choose
-between, and both ends are connected at the same moment. A frame is one byte of channel and the
+between, and both ends are connected at the same moment. Addresses change while the mesh runs, as
+validators come, move and go. A frame is one byte of channel and the
 message. Sending never waits: what finds its queue full, or no connection, is lost, and consensus
 resends it after the next exchange of Status. Urgent channels have a queue of their own, which
 leaves first: a vote waits neither behind gossip nor for room that gossip has taken. Receiving waits
@@ -20,11 +21,13 @@ from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMsgType, web
 
 from node.wire.gate import MEMBER, Gate
 from vm.encoding import MESSAGE_BYTES_MAX
+from vm.quorum import VALIDATORS_MAX
 from vm.record import Member, Role
 from vm.refusal import Refused
 
 PATH = "/peer"
 CHANNELS = 256
+PEERS_MAX = 4 * VALIDATORS_MAX  # seats that are and were: more than can ever connect usefully
 BULK_CHANNEL = 2  # from here on a channel is bulk; those below, consensus, are urgent
 # aiohttp refuses a frame that reaches its limit: one byte of channel, one to stay below.
 FRAME_LIMIT_BYTES = MESSAGE_BYTES_MAX + 2
@@ -133,7 +136,7 @@ class Mesh:
         heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         self._me = me
-        self._addresses = {peer: at for peer, at in addresses.items() if peer != me}
+        self._addresses: dict[str, str] = {}
         self._context = context
         self._gate = gate
         self._on_message = on_message
@@ -144,7 +147,10 @@ class Mesh:
         self._links: dict[str, _Link] = {}
         self._dropped: Counter[str] = Counter()
         self._failures: dict[str, str] = {}
+        self._dialers: dict[str, asyncio.Task[None]] = {}
+        self._session: aiohttp.ClientSession | None = None
         self._group: asyncio.TaskGroup | None = None
+        self.set_addresses(addresses)
 
     def routes(self) -> list[web.RouteDef]:
         """What the peer port serves for the mesh."""
@@ -157,14 +163,28 @@ class Mesh:
             aiohttp.ClientSession(timeout=forever) as session,
             asyncio.TaskGroup() as group,
         ):
-            self._group = group
+            self._group, self._session = group, session
             try:
-                for peer in self._addresses:
-                    if self._me < peer:
-                        group.create_task(self._dial(session, peer))
+                self.set_addresses(self._addresses)
                 await asyncio.Event().wait()
             finally:
-                self._group = None
+                self._group, self._session = None, None
+
+    def set_addresses(self, addresses: Mapping[str, str]) -> None:
+        """From now on these are the other validators, and where each is reached.
+
+        A connection to one that has moved stands as long as it holds: its key says who it is. One
+        that is not named any more is not dialled, and a connection that was dialled to it ends.
+        """
+        assert len(addresses) <= PEERS_MAX, f"a mesh of {len(addresses)} breaks its bound"
+        self._addresses = {peer: at for peer, at in addresses.items() if peer != self._me}
+        if self._group is None or self._session is None:
+            return
+        wanted = {peer for peer in self._addresses if self._me < peer}
+        for peer in self._dialers.keys() - wanted:
+            self._dialers.pop(peer).cancel()
+        for peer in wanted - self._dialers.keys():
+            self._dialers[peer] = self._group.create_task(self._dial(self._session, peer))
 
     def send(self, to: str, channel: int, data: bytes) -> None:
         """Queue a message for one validator; it is lost if that one is not connected."""
@@ -216,12 +236,14 @@ class Mesh:
     # How connections come about
 
     async def _dial(self, session: aiohttp.ClientSession, peer: str) -> None:
-        failures = 0
+        failures, address = 0, ""
         while True:
+            if self._addresses[peer] != address:  # it moved: what failed before says nothing
+                failures, address = 0, self._addresses[peer]
             try:
                 async with asyncio.timeout(DIAL_TIMEOUT_S):
                     socket = await session.ws_connect(
-                        f"https://{self._addresses[peer]}{PATH}",
+                        f"https://{address}{PATH}",
                         ssl=self._context,
                         heartbeat=self._heartbeat_s,
                         max_msg_size=FRAME_LIMIT_BYTES,
@@ -245,7 +267,7 @@ class Mesh:
             if member.id != peer:
                 raise Refused(
                     "peer.impersonation",
-                    f"expected {peer} at {self._addresses[peer]}, found the key of {member.id}",
+                    f"expected {peer} at {self._addresses.get(peer)}, found the key of {member.id}",
                 )
             _require_validator(member)
         except Refused as refused:

@@ -21,12 +21,13 @@ from node.wire.peers import (
     BACKOFF_MIN_S,
     BULK_BYTES_MAX,
     FRAME_COST_BYTES,
+    PEERS_MAX,
     URGENT_BYTES_MAX,
     Mesh,
     backoff_s,
 )
 from node.wire.tls import client_context, server_context
-from tests.node.parties import HOST, LONG_AGO, Consortium, Party, plain_session
+from tests.node.parties import HOST, LONG_AGO, Consortium, Party, free_port, plain_session
 from vm.encoding import MESSAGE_BYTES_MAX
 from vm.record import Role, Standing
 
@@ -684,3 +685,75 @@ def test_the_pause_between_dials_is_bounded(failures: int, chance: float) -> Non
 
     assert BACKOFF_MIN_S / 2 <= pause <= BACKOFF_MAX_S
     assert pause <= backoff_s(failures + 1, chance)
+
+
+@pytest.mark.parametrize("newcomer", ["a", "b"])
+def test_a_validator_that_joins_is_connected_without_a_restart(
+    tmp_path: Path, newcomer: str
+) -> None:
+    """Whichever of the two has the lower id, which dials: it learns the address while it runs."""
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b")
+    (there,) = set(all_of_them) - {newcomer}
+
+    async def scenario() -> None:
+        first = Node(consortium, all_of_them[there], {})
+        second = Node(consortium, all_of_them[newcomer], all_of_them)
+        async with first.running(), second.running():
+            first.mesh.set_addresses({newcomer: f"{HOST}:{all_of_them[newcomer].port}"})
+            assert await first.events.get() == ("up", newcomer)
+            assert await second.events.get() == ("up", there)
+
+    asyncio.run(scenario())
+
+
+def test_a_validator_that_moves_is_found_at_its_new_address(tmp_path: Path) -> None:
+    """What was in vain at the old one does not count, and a connection that holds is kept."""
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b")
+    a, b = all_of_them.values()
+
+    async def scenario() -> None:
+        node = Node(consortium, a, {})
+        async with node.running():
+            node.mesh.set_addresses({"b": f"{HOST}:{free_port()}"})
+            await node.dialled_in_vain.wait()
+            assert not node.mesh.status()[0].connected
+            async with Node(consortium, b, all_of_them).running() as other:
+                node.mesh.set_addresses({"b": f"{HOST}:{b.port}"})
+                assert await node.events.get() == ("up", "b")
+                node.mesh.set_addresses({"b": f"{HOST}:{free_port()}"})
+                node.mesh.send("b", CONSENSUS, b"still here")
+                assert await other.messages.get() == ("a", CONSENSUS, b"still here")
+                assert node.events.empty()
+
+    asyncio.run(scenario())
+
+
+def test_a_validator_that_left_is_not_dialled_any_more(tmp_path: Path) -> None:
+    """The connection that was dialled to it ends; named again, it is dialled again."""
+    consortium = Consortium(tmp_path / "c")
+    all_of_them = validators(consortium, "a", "b")
+    addresses = {name: f"{HOST}:{party.port}" for name, party in all_of_them.items()}
+
+    async def scenario() -> None:
+        a, b = (Node(consortium, party, all_of_them) for party in all_of_them.values())
+        async with a.running(), b.running():
+            assert await b.events.get() == ("up", "a")
+            a.mesh.set_addresses({"a": addresses["a"]})
+            assert await b.events.get() == ("down", "a")
+            assert a.mesh.status() == ()
+            a.mesh.set_addresses(addresses)
+            assert await b.events.get() == ("up", "a")
+
+    asyncio.run(scenario())
+
+
+def test_more_peers_than_a_mesh_can_have_are_our_bug(tmp_path: Path) -> None:
+    """Who decides on addresses bounds them."""
+    consortium = Consortium(tmp_path / "c")
+    node = Node(consortium, consortium.enrol("a"), {})
+
+    node.mesh.set_addresses({f"v{number}": HOST for number in range(PEERS_MAX)})
+    with pytest.raises(AssertionError, match="bound"):
+        node.mesh.set_addresses({f"v{number}": HOST for number in range(PEERS_MAX + 1)})
