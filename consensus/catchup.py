@@ -67,7 +67,7 @@ class CatchUp:
                 break
             found.append(block)
             self._given[sender] = block.certificate.sequence
-        self._outbox.send(sender, BlockReply(tuple(found)))
+        self._outbox.send(sender, BlockReply(None, tuple(found)))
 
     def on_block_reply(self, sender: str, body: BlockReply, delivered: int) -> None:
         """Keep valid blocks until their turn; raises `Refused` at the first bad one."""

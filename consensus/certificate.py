@@ -11,7 +11,7 @@ from consensus.message import (
 )
 from vm import keys
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest, verify_votes
-from vm.quorum import ValidatorSet
+from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import Digest, Signature
 
@@ -19,15 +19,16 @@ REMEMBERED_MAX = 4_096  # verified statements; a new view at n = 16 with a full 
 
 
 class Verifier:
-    """Checks certificates of one validator set on one chain; every method raises `Refused`.
+    """Checks certificates of one epoch of one chain; every method raises `Refused`.
 
     A view change is verified when it comes and again inside the new view, and the certificates in
     different view changes are often the same: what has verified is remembered, the oldest dropped.
     """
 
-    def __init__(self, chain: Digest, validators: ValidatorSet) -> None:
-        self.validators = validators
+    def __init__(self, chain: Digest, epoch: Epoch) -> None:
+        self.validators = epoch.validators
         self._chain = chain
+        self._epoch = epoch.number
         self._verified: dict[tuple[Digest, tuple[Vote, ...]], None] = {}
 
     def prepared(self, certificate: PreparedCertificate) -> None:
@@ -38,12 +39,14 @@ class Verifier:
             raise Refused(
                 "certificate.no_pre_prepare", f"expected the vote of {primary}, primary of {view}"
             )
-        self._votes(certificate.votes, prepare_digest(self._chain, view, sequence, payload))
+        digest = prepare_digest(self._chain, self._epoch, view, sequence, payload)
+        self._votes(certificate.votes, digest)
 
     def committed(self, certificate: CommitCertificate) -> None:
         """A quorum prepared the assignment in one view."""
         view, sequence, payload = certificate.view, certificate.sequence, certificate.digest
-        self._votes(certificate.votes, commit_digest(self._chain, view, sequence, payload))
+        digest = commit_digest(self._chain, self._epoch, view, sequence, payload)
+        self._votes(certificate.votes, digest)
 
     def checkpoint(self, certificate: CheckpointCertificate) -> None:
         """A quorum executed the height with this header."""
@@ -52,7 +55,7 @@ class Verifier:
 
     def signed(self, sender: str, item: SignedViewChange | SignedPrePrepare) -> None:
         """`sender` signed this part of a NewView."""
-        digest = signing_digest(self._chain, item.message)
+        digest = signing_digest(self._chain, self._epoch, item.message)
         votes = (Vote(sender, item.signature),)
         if (digest, votes) in self._verified:
             return
@@ -61,7 +64,7 @@ class Verifier:
 
     def _check_signature(self, sender: str, digest: Digest, signature: Signature) -> None:
         seat = self.validators.get(sender)
-        if seat is None or not keys.verify(seat.key, digest, signature):
+        if seat is None or seat.suspended or not keys.verify(seat.key, digest, signature):
             raise Refused("certificate.bad_signature", f"expected {sender}'s signature")
 
     def _votes(self, votes: tuple[Vote, ...], digest: Digest) -> None:

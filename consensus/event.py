@@ -12,6 +12,7 @@ from typing import TypeAlias
 from consensus.journal import Entry
 from consensus.message import WINDOW_MAX, CommitCertificate, Envelope, Evidence
 from vm.certificate import CheckpointCertificate
+from vm.quorum import Epoch
 from vm.shape import Digest
 
 
@@ -29,6 +30,8 @@ class Limits:
     status_ms: int = 500  # between statuses while something is unfinished
     status_idle_ms: int = 5_000  # between statuses at rest, to find what a peer missed
     payload_bytes_max: int = 256 * 1024 * 1024  # proposed in one view: 64 of 4 MiB, the full window
+    pace_ms: int = 1_000  # between two looks at whether the primary is slow
+    rotation: int = 0  # stable checkpoints between planned view changes, 0 for none
 
     def __post_init__(self) -> None:
         assert 1 <= self.window <= WINDOW_MAX, f"expected a window of 1 to {WINDOW_MAX}"
@@ -60,7 +63,11 @@ class Propose:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message whose outer signature the shell has verified against the validator set."""
+    """A message whose sender the shell has made sure of.
+
+    A signed one by its signature, with the key of the sender's seat in the message's epoch;
+    transfer by the connection on which it came.
+    """
 
     envelope: Envelope
 
@@ -78,13 +85,18 @@ class Executed:
 
     height: int
     header: Digest
+    epoch: Epoch | None  # that this block has scheduled, from height + window + 1 on
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Whether requests or a due deadline wait: only then do backups time the primary."""
+    """Whether requests or a due deadline wait: only then do backups time the primary.
+
+    `omitted` names waiting requests that delivered blocks have passed over, though there was room.
+    """
 
     waiting: bool
+    omitted: tuple[Digest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +118,14 @@ class Persist:
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """Send to every other validator."""
+    """Send to every peer that is connected."""
 
     envelope: Envelope
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send to one validator."""
+    """Send to one peer."""
 
     to: str
     envelope: Envelope
@@ -133,6 +145,13 @@ class Certified:
     """A quorum has signed this header, which is also ours."""
 
     certificate: CheckpointCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """The epoch begins: the blocks before it are executed here and certified."""
+
+    epoch: Epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +198,7 @@ Effect: TypeAlias = (
     | Send
     | Deliver
     | Certified
+    | Turned
     | SetTimer
     | CancelTimer
     | Fault

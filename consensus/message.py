@@ -2,7 +2,9 @@
 
 The messages are those of Castro-Liskov OSDI'99 (signed variant) with payloads named by digest,
 plus `Status`, payload and block transfer. Sequence numbers are block heights; the payload of the
-null request is empty.
+null request is empty. What promises something is signed, with the number of the epoch in which it
+is said, so that it means nothing in another one. What only transfers is not: it is good if it came
+from its sender, whether that has a seat or not.
 """
 
 from dataclasses import dataclass
@@ -10,14 +12,28 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
 from vm.digest import PAYLOAD, digest
-from vm.encoding import MESSAGE_BYTES_MAX
+from vm.encoding import MESSAGE_BYTES_MAX, encode
 from vm.quorum import VALIDATORS_MAX
-from vm.shape import HEIGHT_MAX, Bytes, Digest, Height, Int, Many, Name, Signature, pack, unpack
+from vm.refusal import Refused
+from vm.shape import (
+    HEIGHT_MAX,
+    Bytes,
+    Count,
+    Digest,
+    Height,
+    Int,
+    Many,
+    Name,
+    Signature,
+    pack,
+    unpack,
+)
 
 PAYLOAD_BYTES_MAX = 4 * 1024 * 1024  # one ordered batch; equal to vm's bound on a block
 ENVELOPE_BYTES_MAX = MESSAGE_BYTES_MAX  # a full payload and its certificates fit in half of it
 WINDOW_MAX = 64  # sequence numbers between the watermarks; bounds every list of slots
-BLOCKS_MAX = 64  # blocks of one reply
+BLOCKS_MAX = WINDOW_MAX  # blocks of one reply: the set of validators is known no further ahead
+COMPLAINTS_MAX = 8  # of one status
 
 View: TypeAlias = Annotated[int, Int(0, HEIGHT_MAX)]
 Payload: TypeAlias = Annotated[bytes, Bytes(0, PAYLOAD_BYTES_MAX)]
@@ -119,7 +135,9 @@ class Block:
 class ViewChange:
     """The sender enters no view below `view`; what it prepared above its stable checkpoint (4.4).
 
-    `prepared` is in order of sequence number, one certificate (the newest) for each.
+    `stable` is None as long as no checkpoint of this epoch is stable at the sender: everybody in
+    the epoch has the one before its first height. `prepared` is in order of sequence number, one
+    certificate (the newest) for each.
     """
 
     TAG: ClassVar[str] = "view-change"
@@ -167,8 +185,9 @@ class NewView:
 class Status:
     """Where the sender stands, so that the receiver can resend what got lost on the way.
 
-    `accepted` holds the sequence numbers above `executed` whose proposal of this view it has.
-    A status that answers another one (`answer`) is never answered by a status.
+    `accepted` holds the sequence numbers above `executed` whose proposal of this view it has,
+    `complaints` what the primary of this view leaves undone. A status that answers another one
+    (`answer`) is never answered by a status.
     """
 
     TAG: ClassVar[str] = "status"
@@ -179,6 +198,7 @@ class Status:
     executed: Height
     stable: CheckpointCertificate | None
     accepted: Annotated[tuple[Height, ...], Many(WINDOW_MAX)]
+    complaints: Annotated[tuple[Digest, ...], Many(COMPLAINTS_MAX)]
     answer: bool
 
 
@@ -214,11 +234,17 @@ class BlockRequest:
 
 @dataclass(frozen=True, slots=True)
 class BlockReply:
-    """Consecutive blocks with payloads of at most PAYLOAD_BYTES_MAX together."""
+    """Consecutive blocks of one epoch with payloads of at most PAYLOAD_BYTES_MAX together.
+
+    `stable` is the newest checkpoint certificate that the receiver can judge: of a height at most
+    window above the block before those asked for, and no higher than the epoch of that one goes.
+    With it a replica that was away passes from epoch to epoch.
+    """
 
     TAG: ClassVar[str] = "block-reply"
     VERSION: ClassVar[int] = 1
 
+    stable: CheckpointCertificate | None
     blocks: Annotated[tuple[Block, ...], Many(BLOCKS_MAX)]
 
 
@@ -237,19 +263,45 @@ Body: TypeAlias = (
 )
 
 
+Signed: TypeAlias = PrePrepare | Prepare | Commit | Checkpoint | ViewChange | NewView
+
+
+def is_signed(body: Body) -> bool:
+    """Whether the message promises something, so that its sender signs it."""
+    return isinstance(body, Signed)
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A message as it travels. The signature covers `signing_digest(chain, body)`.
+    """A message as it travels, said in the sender's `epoch`.
 
-    `payload` goes with PrePrepare and PayloadReply; the digest in their body covers it.
+    The signature covers `signing_digest(chain, epoch, body)`; Status, PayloadRequest, PayloadReply,
+    BlockRequest and BlockReply have none. `payload` goes with PrePrepare and PayloadReply; the
+    digest in their body covers it. Raises `Refused("envelope.signature")` if a signature is missing
+    or there is one too many.
     """
 
     VERSION: ClassVar[int] = 1
 
     sender: Name
+    epoch: Count
     body: Body
-    signature: Signature
+    signature: Signature | None
     payload: Payload | None
+
+    def __post_init__(self) -> None:
+        if (self.signature is not None) != is_signed(self.body):
+            raise Refused(
+                "envelope.signature",
+                "expected a signature on what promises something and none on transfer, "
+                f"found the contrary on a {self.body.TAG}",
+            )
+
+    @property
+    def seal(self) -> Signature:
+        """The signature of a signed message."""
+        assert self.signature is not None, f"a {self.body.TAG} is not signed"
+        return self.signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +318,7 @@ Slot: TypeAlias = tuple[str, int, int]  # (kind, view, sequence) of a signed mes
 
 
 def slot_of(body: Body) -> Slot | None:
-    """The slot for which a correct replica signs one message at most, or None for transfer."""
+    """The slot for which a correct replica signs one message in an epoch, or None for transfer."""
     match body:
         case PrePrepare(view, sequence) | Prepare(view, sequence):
             return (Prepare.TAG, view, sequence)
@@ -279,28 +331,33 @@ def slot_of(body: Body) -> Slot | None:
     return None
 
 
-def prepare_digest(chain: Digest, view: int, sequence: int, payload: Digest) -> Digest:
+def prepare_digest(chain: Digest, epoch: int, view: int, sequence: int, payload: Digest) -> Digest:
     """What a Prepare signs, and a PrePrepare too: it carries the primary's vote."""
-    return _digest(chain, Prepare(view, sequence, payload))
+    return _digest(chain, epoch, Prepare(view, sequence, payload))
 
 
-def commit_digest(chain: Digest, view: int, sequence: int, payload: Digest) -> Digest:
+def commit_digest(chain: Digest, epoch: int, view: int, sequence: int, payload: Digest) -> Digest:
     """What a Commit signs."""
-    return _digest(chain, Commit(view, sequence, payload))
+    return _digest(chain, epoch, Commit(view, sequence, payload))
 
 
-def signing_digest(chain: Digest, body: Body) -> Digest:
-    """The 32 bytes that the sender of `body` signs on this chain."""
+def signing_digest(chain: Digest, epoch: int, body: Body) -> Digest:
+    """The 32 bytes that the sender of a signed `body` signs in this epoch of this chain.
+
+    A Checkpoint's are the same in every epoch: its height belongs to one only, and whoever checks a
+    certificate need not know how many epochs there were before.
+    """
+    assert is_signed(body), f"a {body.TAG} is not signed"
     match body:
         case PrePrepare(view, sequence, payload):
-            return prepare_digest(chain, view, sequence, payload)
+            return prepare_digest(chain, epoch, view, sequence, payload)
         case Checkpoint(height, header):
             return checkpoint_digest(chain, height, header)
-    return _digest(chain, body)
+    return _digest(chain, epoch, body)
 
 
-def _digest(chain: Digest, body: Body) -> Digest:
-    return digest(f"concilium.{body.TAG}.v1", chain + pack(body))
+def _digest(chain: Digest, epoch: int, body: Body) -> Digest:
+    return digest(f"concilium.{body.TAG}.v1", chain + encode(epoch) + pack(body))
 
 
 def encode_envelope(envelope: Envelope) -> bytes:

@@ -74,7 +74,8 @@ class Ordering:
     @property
     def may_propose(self) -> bool:
         """Whether we are the primary of an active view with room below the high watermark."""
-        return self.active and self.primary == self._outbox.me and self._next <= self.high
+        leading = self._outbox.voting and self.primary == self._outbox.me
+        return leading and self.active and self._next <= self.high
 
     @property
     def next(self) -> int:
@@ -272,14 +273,14 @@ class Ordering:
         match body:
             case PrePrepare(view, sequence, digest):
                 if view == self.view and self.active:
-                    self._accept(body, Ballot(view, digest, envelope.signature))
+                    self._accept(body, Ballot(view, digest, envelope.seal))
                     self._next = max(self._next, sequence + 1)
             case Prepare(view, sequence, digest):
                 instance = self._instances.setdefault(sequence, Instance())
-                cast(instance.prepares, envelope.sender, Ballot(view, digest, envelope.signature))
+                cast(instance.prepares, envelope.sender, Ballot(view, digest, envelope.seal))
             case Commit(view, sequence, digest):
                 instance = self._instances.setdefault(sequence, Instance())
-                cast(instance.commits, envelope.sender, Ballot(view, digest, envelope.signature))
+                cast(instance.commits, envelope.sender, Ballot(view, digest, envelope.seal))
 
     def recall_certificate(self, certificate: PreparedCertificate | CommitCertificate) -> None:
         """Take a certificate from the journal or from a transferred block."""
@@ -298,7 +299,9 @@ class Ordering:
             proposal = instance.proposal
             if proposal is not None:
                 body = PrePrepare(proposal.view, sequence, proposal.digest)
-                yield Said(Envelope(self.primary, body, proposal.signature, None))
+                yield Said(
+                    Envelope(self.primary, self._outbox.epoch, body, proposal.signature, None)
+                )
             if instance.prepared is not None:
                 yield instance.prepared
             if instance.committed is not None:
@@ -325,7 +328,7 @@ class Ordering:
         body: PrePrepare | Prepare | Commit,
     ) -> bool:
         """Count the vote in `envelope`; whether the sender contradicts itself."""
-        ballot = Ballot(body.view, body.digest, envelope.signature)
+        ballot = Ballot(body.view, body.digest, envelope.seal)
         earlier = cast(ballots, envelope.sender, ballot)
         if earlier is None:
             return False
@@ -370,6 +373,9 @@ class Ordering:
             return
         self.payloads.name(proposal.digest, sequence)
         said = self._outbox.said
+        if not self._outbox.voting:
+            self._prepare(sequence, instance, proposal)
+            return
         if said(Prepare.TAG, self.view, sequence) is None and self.primary != self._outbox.me:
             self.recall(self._outbox.say(Prepare(self.view, sequence, proposal.digest)))
         self._prepare(sequence, instance, proposal)

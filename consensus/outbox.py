@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeAlias
 
 from consensus.event import Broadcast, Effect, Fault, Persist, Rejected, Send
 from consensus.journal import Entry, Said
@@ -21,17 +22,28 @@ from consensus.message import (
 from vm.refusal import Refused
 from vm.shape import Digest, Signature
 
+Sign: TypeAlias = Callable[[Digest], Signature]
+
 
 class Outbox:
-    """Collects the effects of one step and remembers every message that fills a slot."""
+    """Collects the effects of one step and remembers every message that fills a slot.
 
-    def __init__(self, chain: Digest, me: str, sign: Callable[[Digest], Signature]) -> None:
+    Without `sign` the replica observes: it says nothing that is signed.
+    """
+
+    def __init__(self, chain: Digest, me: str, epoch: int, sign: Sign | None) -> None:
         self.me = me
+        self.epoch = epoch
         self._chain = chain
         self._sign = sign
         self._effects: list[Effect] = []
         self._said: dict[Slot, Envelope] = {}
         self._accused: set[str] = set()  # validators whose evidence was given out
+
+    @property
+    def voting(self) -> bool:
+        """Whether we may say what is signed."""
+        return self._sign is not None
 
     def put(self, effect: Effect) -> None:
         """Append an effect."""
@@ -54,12 +66,12 @@ class Outbox:
         """Give out evidence that a sender contradicts `earlier`, once for each validator."""
         if envelope.sender not in self._accused:
             self._accused.add(envelope.sender)
-            first = Envelope(envelope.sender, earlier, signature, None)
+            first = Envelope(envelope.sender, self.epoch, earlier, signature, None)
             self.put(Fault(Evidence(first, replace(envelope, payload=None))))
 
     def say(self, body: Body, payload: bytes | None = None) -> Envelope:
         """Sign, journal and broadcast the one message for its slot; a second one is our bug."""
-        envelope = self._seal(body)
+        envelope = Envelope(self.me, self.epoch, body, self.sign(body), None)
         self.recall(envelope)
         self.persist(Said(envelope))
         self.put(Broadcast(replace(envelope, payload=payload)))
@@ -67,7 +79,8 @@ class Outbox:
 
     def sign(self, body: Body) -> Signature:
         """Our signature of a message that travels inside another one."""
-        return self._sign(signing_digest(self._chain, body))
+        assert self._sign is not None, "an observer signs nothing"
+        return self._sign(signing_digest(self._chain, self.epoch, body))
 
     def recall(self, envelope: Envelope) -> None:
         """Remember a message of our own, just signed or from the journal."""
@@ -77,11 +90,11 @@ class Outbox:
 
     def broadcast(self, body: Body) -> None:
         """Send everybody a message that promises nothing."""
-        self.put(Broadcast(self._seal(body)))
+        self.put(Broadcast(Envelope(self.me, self.epoch, body, None, None)))
 
     def send(self, to: str, body: Body, payload: bytes | None = None) -> None:
         """Send one peer a message that promises nothing."""
-        self.put(Send(to, replace(self._seal(body), payload=payload)))
+        self.put(Send(to, Envelope(self.me, self.epoch, body, None, payload)))
 
     def resend(self, to: str, envelope: Envelope, payload: bytes | None = None) -> None:
         """Send one peer again what was journaled before."""
@@ -102,9 +115,6 @@ class Outbox:
             for slot, envelope in self._said.items()
             if _binds(envelope.body, slot, view, stable)
         }
-
-    def _seal(self, body: Body) -> Envelope:
-        return Envelope(self.me, body, self.sign(body), None)
 
 
 def _binds(body: Body, slot: Slot, view: int, stable: int) -> bool:

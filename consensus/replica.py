@@ -8,6 +8,7 @@ draws or reads a clock.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from consensus.catchup import CatchUp
 from consensus.certificate import Verifier
@@ -48,37 +49,61 @@ from consensus.message import (
     PrePrepare,
     Status,
     ViewChange,
+    is_signed,
     payload_digest,
 )
 from consensus.ordering import Ordering
-from consensus.outbox import Outbox
+from consensus.outbox import Outbox, Sign
 from consensus.status import StatusExchange
 from consensus.timer import Backoff, Timers
 from consensus.viewchange import ViewChanges
 from vm.certificate import CheckpointCertificate
-from vm.quorum import ValidatorSet, quorum
+from vm.quorum import Epoch, quorum
 from vm.refusal import Refused
-from vm.shape import Digest, Signature
+from vm.shape import Digest, PublicKey
 
 UNEXECUTED_MAX = 16  # blocks delivered and not yet executed: 64 MiB of payloads at most
 VOTE_BYTES_MAX = 136  # a name of 64 bytes, a signature and their framing
 
 
+Signer: TypeAlias = Callable[[PublicKey], Sign | None]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the shell's store answers about the past.
+
+    `blocks(first, last)` yields the stored blocks of these heights (both included) in order, and
+    stops where it has no more; it is read lazily. `certificate(at_most)` is the newest checkpoint
+    certificate not above a height, `epoch(height)` the epoch that rules a height up to window + 1
+    above the executed one; genesis counts as a height of epoch 0.
+    """
+
+    blocks: Callable[[int, int], Iterable[Block]]
+    certificate: Callable[[int], CheckpointCertificate | None]
+    epoch: Callable[[int], Epoch]
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What the shell's store holds durably: height and header executed, and its newest proof."""
+    """What the shell's store holds durably: height and header executed, and its newest proof.
+
+    `epochs` are all that may still matter, in order: from the one that rules the height above the
+    certificate on, up to the newest that execution has scheduled.
+    """
 
     executed: int
     header: Digest
     stable: CheckpointCertificate | None
+    epochs: tuple[Epoch, ...]
 
 
 class Replica:
     """One replica of one chain.
 
-    `check(height, payload)` raises `Refused` for a fresh proposal that breaks the payload rules.
-    `blocks(first, last)` yields the stored blocks of these heights (both included) in order, and
-    stops where it has no more; it is read lazily. Call `recover` once before the first `step`.
+    `signer(key)` gives what signs with the key of our seat, or None if this node does not hold that
+    key or must not use it: then the replica observes. `check(height, payload)` raises `Refused` for
+    a fresh proposal that breaks the payload rules. Call `recover` once before the first `step`.
     """
 
     def __init__(
@@ -86,18 +111,20 @@ class Replica:
         *,
         chain: Digest,
         me: str,
-        validators: ValidatorSet,
-        sign: Callable[[Digest], Signature],
+        signer: Signer,
         check: Callable[[int, bytes], None],
-        blocks: Callable[[int, int], Iterable[Block]],
+        history: History,
         start: Start,
         limits: Limits,
     ) -> None:
-        assert validators.get(me) is not None, f"{me} is no validator of this set"
+        epoch = start.epochs[0]
+        validators = epoch.validators
         _check_window(validators.n, limits.window)
+        seat = validators.get(me)
         self.me = me
         self.delivered = start.executed
         self.halted: str | None = None
+        self.epoch = epoch
         self._validators = validators
         self._limits = limits
         self._waiting = False
@@ -105,8 +132,9 @@ class Replica:
         self._certified = 0 if start.stable is None else start.stable.height  # newest reported
         self._resting = False  # whether the status timer runs at its idle period
         self._attempt = 0  # status periods, to turn among the holders of a payload
-        self._outbox = Outbox(chain, me, sign)
-        self._verifier = Verifier(chain, validators)
+        sign = None if seat is None or seat.suspended else signer(seat.key)
+        self._outbox = Outbox(chain, me, epoch.number, sign)
+        self._verifier = Verifier(chain, epoch)
         self._checkpoints = Checkpoints(
             validators, limits.window, start.executed, start.header, start.stable
         )
@@ -114,7 +142,7 @@ class Replica:
         self._ordering.forget(self._checkpoints.low)
         self._views = ViewChanges(self._verifier, self._ordering, self._outbox, limits.window)
         self._status = StatusExchange(self._ordering, self._checkpoints, self._views, self._outbox)
-        self._catch_up = CatchUp(self._outbox, self._verifier, blocks)
+        self._catch_up = CatchUp(self._outbox, self._verifier, history.blocks)
         self._timers = Timers(self._outbox)
         self._backoff = Backoff(limits)
 
@@ -127,6 +155,11 @@ class Replica:
     def active(self) -> bool:
         """False during a view change."""
         return self._ordering.active
+
+    @property
+    def voting(self) -> bool:
+        """Whether we say what is signed; else we observe."""
+        return self._outbox.voting
 
     @property
     def executed(self) -> int:
@@ -197,7 +230,7 @@ class Replica:
                     self._on_message(envelope)
                 case TimerFired(timer) if self._timers.fired(timer):
                     self._on_timer(timer.name)
-                case Executed(height, header):
+                case Executed(height, header, _):
                     self._on_executed(height, header)
                 case Pending(waiting):
                     self._waiting = waiting
@@ -215,14 +248,22 @@ class Replica:
     def _on_message(self, envelope: Envelope) -> None:
         if envelope.sender == self.me:
             return
-        if self._validators.get(envelope.sender) is None:
-            refusal = Refused("consensus.unknown_sender", "expected a validator of this set")
-            self._outbox.reject(envelope.sender, refusal)
-            return
+        signed = is_signed(envelope.body)
+        if signed and envelope.epoch != self.epoch.number:
+            return  # who says it says it again when both are in one epoch
         try:
+            if signed:
+                self._check_seat(envelope.sender)
             self._dispatch(envelope)
         except Refused as refusal:
             self._outbox.reject(envelope.sender, refusal)
+
+    def _check_seat(self, sender: str) -> None:
+        seat = self._validators.get(sender)
+        if seat is None:
+            raise Refused("consensus.unknown_sender", "expected a validator of this epoch")
+        if seat.suspended:
+            raise Refused("consensus.suspended", "expected a seat that is not suspended")
 
     def _dispatch(self, envelope: Envelope) -> None:
         match envelope.body:
@@ -307,13 +348,11 @@ class Replica:
     def _say_checkpoint(self, height: int, header: Digest) -> None:
         if self._outbox.said(Checkpoint.TAG, 0, height) is None:
             said = self._outbox.say(Checkpoint(height, header))
-            self._checkpoints.vote(self.me, height, header, said.signature)
+            self._checkpoints.vote(self.me, height, header, said.seal)
 
     def _on_checkpoint(self, envelope: Envelope, body: Checkpoint) -> None:
         low = self._checkpoints.low
-        earlier = self._checkpoints.vote(
-            envelope.sender, body.height, body.header, envelope.signature
-        )
+        earlier = self._checkpoints.vote(envelope.sender, body.height, body.header, envelope.seal)
         if earlier is not None:
             said = Checkpoint(body.height, earlier.digest)
             self._outbox.accuse(said, earlier.signature, envelope)
@@ -466,7 +505,7 @@ class Replica:
                 self._views.recall_new_view(envelope, body)
             case Checkpoint(height, header):
                 self._checkpoints.recall(height, header)
-                self._checkpoints.vote(self.me, height, header, envelope.signature)
+                self._checkpoints.vote(self.me, height, header, envelope.seal)
             case _:
                 self._ordering.recall(envelope)
 

@@ -70,7 +70,7 @@ class StatusExchange:
         view, active = self._ordering.view, self._ordering.active
         executed = self._checkpoints.executed
         accepted = self._ordering.accepted(executed) if active else ()
-        return Status(view, active, executed, self._checkpoints.stable, accepted, answer)
+        return Status(view, active, executed, self._checkpoints.stable, accepted, (), answer)
 
     def _resend_view(self, to: str, status: Status) -> None:
         """The way into our view, for a peer that is not yet in it."""

@@ -131,7 +131,7 @@ class ViewChanges:
                 self._outbox.accuse(earlier.message, earlier.signature, envelope)
             return
         verify_view_change(body, self._verifier, self._window)
-        self._heard[sender] = SignedViewChange(sender, body, envelope.signature)
+        self._heard[sender] = SignedViewChange(sender, body, envelope.seal)
 
     def early(self) -> int | None:
         """A view above ours that a correct replica asks for: f + 1 have gone at least that far.
@@ -195,7 +195,7 @@ class ViewChanges:
         """Count our own ViewChange, just said or from the journal."""
         if body.view > self._ordering.view:
             self._ordering.leave(body.view)
-        self._heard[envelope.sender] = SignedViewChange(envelope.sender, body, envelope.signature)
+        self._heard[envelope.sender] = SignedViewChange(envelope.sender, body, envelope.seal)
 
     def recall_new_view(self, envelope: Envelope, body: NewView) -> None:
         """Enter again the view of a journaled NewView."""
@@ -221,7 +221,7 @@ class ViewChanges:
             and accepted.body.view == body.view
             and accepted.body != body
         ):
-            self._outbox.accuse(accepted.body, accepted.signature, envelope)
+            self._outbox.accuse(accepted.body, accepted.seal, envelope)
 
 
 def _height(certificate: CheckpointCertificate | None) -> int:

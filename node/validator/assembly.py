@@ -13,7 +13,7 @@ import aiohttp
 import structlog
 
 from consensus.event import Limits
-from consensus.replica import Replica, Start
+from consensus.replica import History, Replica, Start
 from fl.kinds import program
 from fl.rounds import next_deadline
 from fl.weights import HEAD_BYTES, read_origin
@@ -138,7 +138,7 @@ class Validator:
                 "validator.key",
                 f"expected the key of {self._id}, {seat.key.hex()}, found it missing or barred",
             )
-        self._sign, self._key = signer, held
+        self._key = held
 
     def _build_mesh(self) -> Mesh:
         peers = self._config.peer.validators
@@ -156,14 +156,14 @@ class Validator:
     def _build_runtime(self, genesis: Genesis) -> Runtime:
         chain = self._chain
         head = chain.head
+        epoch = chain.epoch
         replica = Replica(
             chain=chain.id,
             me=self._id,
-            validators=chain.validators,
-            sign=self._sign,
+            signer=self._keyring.signer,
             check=lambda height, payload: chain.check(height, payload, wall_clock_ms()),
-            blocks=chain.store.blocks,
-            start=Start(head.height, head.header, chain.store.certified()),
+            history=History(chain.store.blocks, chain.store.certified, lambda _height: epoch),
+            start=Start(head.height, head.header, chain.store.certified(), (epoch,)),
             limits=Limits(window=genesis.window),
         )
         return Runtime(
@@ -233,7 +233,7 @@ class Validator:
     async def _on_message(self, sender: str, channel: int, data: bytes) -> None:
         match channel:
             case Channel.CONSENSUS:
-                await self._runtime.receive(data)
+                await self._runtime.receive(sender, data)
             case Channel.TRANSACTIONS:
                 await self._gossip.receive(sender, data)
             case _:

@@ -37,8 +37,10 @@ from consensus.event import (
     TimerName,
 )
 from consensus.message import (
+    Envelope,
     decode_envelope,
     encode_envelope,
+    is_signed,
     signing_digest,
 )
 from consensus.replica import Replica
@@ -110,8 +112,12 @@ class Runtime:
 
     # What others hand in
 
-    async def receive(self, data: bytes) -> None:
-        """A message from a peer: verify the outer signature off the loop, then queue it."""
+    async def receive(self, peer: str, data: bytes) -> None:
+        """A message from `peer`: make sure of its sender, then queue it.
+
+        What is signed may come by way of others; its signature is verified off the loop. Transfer
+        is good if it came from its sender, which the connection has proven.
+        """
         try:
             large = len(data) > DECODE_ON_LOOP_BYTES_MAX
             envelope = (
@@ -120,14 +126,21 @@ class Runtime:
         except Refused as refused:
             log.warning("message.refused", code=refused.code, reason=refused.message)
             return
-        seat = self._chain.validators.get(envelope.sender)
-        message = signing_digest(self._chain.id, envelope.body)
-        if seat is None or not await asyncio.to_thread(
-            verify, seat.key, message, envelope.signature
-        ):
+        if is_signed(envelope.body):
+            genuine = await self._is_signed_by_seat(envelope)
+        else:
+            genuine = envelope.sender == peer
+        if genuine:
+            await self._events.put(Received(envelope))
+        else:
             log.warning("message.signature", sender=envelope.sender, kind=envelope.body.TAG)
-            return
-        await self._events.put(Received(envelope))
+
+    async def _is_signed_by_seat(self, envelope: Envelope) -> bool:
+        seat = self._chain.validators.get(envelope.sender)
+        if seat is None:
+            return False
+        message = signing_digest(self._chain.id, envelope.epoch, envelope.body)
+        return await asyncio.to_thread(verify, seat.key, message, envelope.seal)
 
     async def connected(self, peer: str) -> None:
         """A validator can be reached."""
@@ -191,7 +204,7 @@ class Runtime:
                 case Deliver(sequence, payload, certificate):
                     header = self._chain.execute(sequence, payload, certificate)
                     self._after_block(sequence)
-                    self._follow_up.append(Executed(sequence, header.digest))
+                    self._follow_up.append(Executed(sequence, header.digest, None))
                 case Certified(certificate):
                     self._certified.append(certificate)
                 case SetTimer(timer, delay_ms):

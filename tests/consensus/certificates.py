@@ -29,7 +29,7 @@ def prepared(
 ) -> PreparedCertificate:
     """A certificate that `payload` was prepared."""
     digest = payload_digest(payload)
-    signature = prepare_digest(CHAIN, view, sequence, digest)
+    signature = prepare_digest(CHAIN, 0, view, sequence, digest)
     return PreparedCertificate(view, sequence, digest, votes(signers, signature))
 
 
@@ -38,7 +38,7 @@ def committed(
 ) -> CommitCertificate:
     """A certificate that `payload` was committed."""
     digest = payload_digest(payload)
-    signature = commit_digest(CHAIN, view, sequence, digest)
+    signature = commit_digest(CHAIN, 0, view, sequence, digest)
     return CommitCertificate(view, sequence, digest, votes(signers, signature))
 
 
@@ -53,7 +53,7 @@ def checkpoint(
 
 def change(sender: int, message: ViewChange) -> SignedViewChange:
     """A view change as its sender signed it."""
-    return SignedViewChange(f"v{sender:02}", message, signed(sender, message).signature)
+    return SignedViewChange(f"v{sender:02}", message, signed(sender, message).seal)
 
 
 def new_view(
@@ -67,5 +67,5 @@ def new_view(
     return NewView(
         view,
         tuple(changes),
-        tuple(SignedPrePrepare(item, signed(primary, item).signature) for item in proposals),
+        tuple(SignedPrePrepare(item, signed(primary, item).seal) for item in proposals),
     )

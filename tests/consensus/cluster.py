@@ -4,7 +4,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from consensus.event import Effect, Event, Limits, Pending, Propose, Received, TimerFired, TimerName
-from consensus.message import Body, Envelope, decode_envelope, encode_envelope, signing_digest
+from consensus.message import (
+    Body,
+    Envelope,
+    decode_envelope,
+    encode_envelope,
+    is_signed,
+    signing_digest,
+)
 from tests.consensus.node import CHAIN, KEYS, LIMITS, Node, accept_all, validator_set
 
 Route = Callable[[str, str, Envelope], bool]  # a choice by (sender, receiver, envelope)
@@ -163,4 +170,5 @@ class Cluster:
 
 def signed(sender: int, body: Body, payload: bytes | None = None) -> Envelope:
     """An envelope with the signature of the validator of this index."""
-    return Envelope(f"v{sender:02}", body, KEYS[sender].sign(signing_digest(CHAIN, body)), payload)
+    signature = KEYS[sender].sign(signing_digest(CHAIN, 0, body)) if is_signed(body) else None
+    return Envelope(f"v{sender:02}", 0, body, signature, payload)

@@ -34,7 +34,7 @@ class Judge:
                 if self.decided.setdefault(sequence, payload) != payload:
                     raise Violation(f"agreement: {node.name} delivered other bytes at {sequence}")
                 digest = commit_digest(
-                    CHAIN, certificate.view, certificate.sequence, certificate.digest
+                    CHAIN, 0, certificate.view, certificate.sequence, certificate.digest
                 )
                 self._verify(node, certificate.votes, digest)
             case Certified(certificate):
@@ -50,8 +50,10 @@ class Judge:
             raise Violation(f"evidence: {node.name} accuses {first.sender}, who is honest")
         seat = self.validators.get(first.sender)
         assert seat is not None
-        digests = [signing_digest(CHAIN, envelope.body) for envelope in (first, second)]
-        signatures = [first.signature, second.signature]
+        digests = [
+            signing_digest(CHAIN, envelope.epoch, envelope.body) for envelope in (first, second)
+        ]
+        signatures = [first.seal, second.seal]
         if (
             slot_of(first.body) != slot_of(second.body)
             or digests[0] == digests[1]
@@ -63,7 +65,7 @@ class Judge:
         slot = slot_of(envelope.body)
         if envelope.sender != node.name or slot is None:
             return
-        digest = signing_digest(CHAIN, envelope.body)
+        digest = signing_digest(CHAIN, envelope.epoch, envelope.body)
         if self._signed.setdefault((node.name, slot), digest) != digest:
             raise Violation(f"one signature per slot: {node.name} signed twice for {slot}")
 

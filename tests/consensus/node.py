@@ -1,6 +1,6 @@
 """A replica with a shell of memory: journal, store and execution, all of which a crash can hit."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from consensus.event import (
@@ -21,15 +21,16 @@ from consensus.event import (
 )
 from consensus.journal import Entry, frame, read_frames
 from consensus.message import Block, Envelope, Evidence
-from consensus.replica import Replica, Start
+from consensus.replica import History, Replica, Start
 from vm.certificate import CheckpointCertificate
 from vm.digest import digest
 from vm.keys import SigningKey
-from vm.quorum import Validator, ValidatorSet
+from vm.quorum import Epoch, Validator, ValidatorSet
 
 CHAIN = digest("test.chain.v1", b"")
 GENESIS_HEADER = digest("test.header.v1", b"genesis")
 LIMITS = Limits(window=8)
+PROTOCOL = "test.1"
 
 
 def key_of(index: int) -> SigningKey:
@@ -45,6 +46,11 @@ def validator_set(n: int) -> ValidatorSet:
     return ValidatorSet(
         tuple(Validator(f"v{i:02}", f"hospital-{i:02}", KEYS[i].public) for i in range(n))
     )
+
+
+def genesis_epoch(validators: ValidatorSet) -> Epoch:
+    """The epoch that begins with the chain."""
+    return Epoch(0, 1, PROTOCOL, validators)
 
 
 def execute(parent: bytes, height: int, payload: bytes) -> bytes:
@@ -184,23 +190,27 @@ class Node:
         assert sequence == len(self.disk.store) + 1, f"{self.name} delivered {sequence} out of turn"
         header = execute(self.header(sequence - 1), sequence, block.payload)
         self.disk.store.append((block, header))
-        self.answers.append(Executed(sequence, header))
+        self.answers.append(Executed(sequence, header, None))
 
     def _make(self) -> Replica:
-        executed = len(self.disk.store)
+        executed, epoch = len(self.disk.store), genesis_epoch(self.validators)
         return Replica(
             chain=CHAIN,
             me=self.name,
-            validators=self.validators,
-            sign=KEYS[self.index].sign,
+            signer=self._signer,
             check=self.check,
-            blocks=self._blocks,
-            start=Start(executed, self.header(executed), self.disk.stable),
+            history=History(self._read, self._certificate, lambda _height: epoch),
+            start=Start(executed, self.header(executed), self.disk.stable, (epoch,)),
             limits=self.limits,
         )
 
-    def _blocks(self, first: int, last: int) -> Iterable[Block]:
-        return self._read(first, last)
+    def _signer(self, key: bytes) -> Callable[[bytes], bytes] | None:
+        mine = KEYS[self.index]
+        return mine.sign if mine.public == key else None
+
+    def _certificate(self, at_most: int) -> CheckpointCertificate | None:
+        stable = self.disk.stable
+        return stable if stable is not None and stable.height <= at_most else None
 
     def _read(self, first: int, last: int) -> Iterator[Block]:
         for block, _ in self.disk.store[max(first, 1) - 1 : last]:

@@ -16,10 +16,18 @@ from consensus.message import (
     ViewChange,
     payload_digest,
 )
-from consensus.replica import Replica, Start, window_max
+from consensus.replica import History, Replica, Start, window_max
 from tests.consensus.certificates import checkpoint
 from tests.consensus.cluster import Cluster
-from tests.consensus.node import CHAIN, GENESIS_HEADER, KEYS, accept_all, key_of, validator_set
+from tests.consensus.node import (
+    CHAIN,
+    GENESIS_HEADER,
+    KEYS,
+    accept_all,
+    genesis_epoch,
+    key_of,
+    validator_set,
+)
 from vm.quorum import Validator, ValidatorSet
 from vm.refusal import Refused
 
@@ -63,7 +71,7 @@ def test_one_view_change_and_one_height_are_kept_for_each_sender() -> None:
 
     for view in range(1, 50):
         cluster.inject(2, 1, ViewChange(view, None, ()))
-        cluster.inject(2, 1, Status(view, True, view, None, (), True))
+        cluster.inject(2, 1, Status(view, True, view, None, (), (), True))
 
     assert list(cluster[1].replica._views._heard) == ["v02"]
     assert list(cluster[1].replica._catch_up._heights) == ["v00", "v02", "v03"]
@@ -79,8 +87,8 @@ def test_what_was_given_is_remembered_once_for_each_peer() -> None:
     for i in range(50):
         cluster.inject(2, 1, PayloadRequest(payload_digest(b"%d" % i)))
         cluster.inject(2, 1, BlockRequest(i))
-        cluster.inject(2, 1, BlockReply(()))
-        cluster.inject(2, 1, Status(0, True, i, None, (), bool(i % 2)))
+        cluster.inject(2, 1, BlockReply(None, ()))
+        cluster.inject(2, 1, Status(0, True, i, None, (), (), bool(i % 2)))
 
     replica = cluster[1].replica
     assert replica._ordering._given == set()
@@ -145,7 +153,7 @@ def test_payloads_that_never_prepared_are_dropped_again_after_a_restart() -> Non
 
 def test_verified_statements_are_remembered_up_to_a_bound() -> None:
     """The oldest is dropped and would be verified again."""
-    verifier = Verifier(CHAIN, validator_set(4))
+    verifier = Verifier(CHAIN, genesis_epoch(validator_set(4)))
     verifier.checkpoint(checkpoint(1, ONE))
     first = next(iter(verifier._verified))
 
@@ -177,15 +185,16 @@ def test_a_window_whose_new_view_would_not_fit_an_envelope_is_refused_at_the_sta
     """Genesis fixes set and window together, and the largest window that fits is told."""
     seats = tuple(Validator(f"v{i:02}", f"h{i:02}", key_of(i).public) for i in range(64))
 
+    epoch = genesis_epoch(ValidatorSet(seats))
+
     def start(window: int) -> Replica:
         return Replica(
             chain=CHAIN,
             me="v00",
-            validators=ValidatorSet(seats),
-            sign=KEYS[0].sign,
+            signer=lambda _key: KEYS[0].sign,
             check=accept_all,
-            blocks=lambda _first, _last: (),
-            start=Start(0, GENESIS_HEADER, None),
+            history=History(lambda _first, _last: (), lambda _at_most: None, lambda _height: epoch),
+            start=Start(0, GENESIS_HEADER, None, (epoch,)),
             limits=Limits(window=window),
         )
 

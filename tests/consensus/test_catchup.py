@@ -22,7 +22,7 @@ from consensus.outbox import Outbox
 from consensus.replica import UNEXECUTED_MAX
 from tests.consensus.certificates import checkpoint, committed
 from tests.consensus.cluster import Cluster, signed
-from tests.consensus.node import CHAIN, GENESIS_HEADER, KEYS, execute, validator_set
+from tests.consensus.node import CHAIN, GENESIS_HEADER, KEYS, execute, genesis_epoch, validator_set
 
 
 def block(height: int, payload: bytes = b"x") -> Block:
@@ -34,7 +34,7 @@ def behind() -> Cluster:
     """v03 hears only what a test injects, and knows that v00 is at height 10."""
     cluster = Cluster()
     cluster.lost = lambda _s, _r, _e: True
-    ahead = Status(0, True, 10, checkpoint(10, b"\1" * 32), (), True)
+    ahead = Status(0, True, 10, checkpoint(10, b"\1" * 32), (), (), True)
     cluster.inject(0, 3, ahead)
     return cluster
 
@@ -57,9 +57,9 @@ def test_blocks_out_of_order_are_buffered_and_delivered_in_order() -> None:
     """A9 (sawtooth-pbft#166): discarding them stalled the node."""
     cluster = behind()
 
-    cluster.inject(1, 3, BlockReply((block(3), block(2))))
+    cluster.inject(1, 3, BlockReply(None, (block(3), block(2))))
     early = list(cluster[3].payloads)
-    cluster.inject(2, 3, BlockReply((block(1),)))
+    cluster.inject(2, 3, BlockReply(None, (block(1),)))
 
     assert early == []
     assert cluster[3].payloads == [b"x"] * 3
@@ -69,7 +69,7 @@ def test_the_next_request_leaves_out_what_is_buffered() -> None:
     """Blocks are carried once."""
     cluster = behind()
 
-    cluster.inject(0, 3, BlockReply((block(1), block(2))))
+    cluster.inject(0, 3, BlockReply(None, (block(1), block(2))))
 
     assert requests(cluster) == [("v00", 1), ("v00", 3)]
 
@@ -90,7 +90,7 @@ def test_a_block_whose_certificate_is_forged_is_refused() -> None:
     ):
         cluster = behind()
 
-        cluster.inject(0, 3, BlockReply((bad,)))
+        cluster.inject(0, 3, BlockReply(None, (bad,)))
 
         assert cluster[3].payloads == []
         assert cluster[3].rejected[0].code == code
@@ -99,10 +99,10 @@ def test_a_block_whose_certificate_is_forged_is_refused() -> None:
 def test_a_silent_or_empty_handed_peer_is_left_for_the_next_one() -> None:
     """Claims cost nothing: each status period without progress another peer is asked."""
     cluster = behind()
-    cluster.inject(1, 3, Status(0, True, 2**53, None, (), True))
-    cluster.inject(2, 3, Status(0, True, 10, None, (), True))
+    cluster.inject(1, 3, Status(0, True, 2**53, None, (), (), True))
+    cluster.inject(2, 3, Status(0, True, 10, None, (), (), True))
 
-    cluster.inject(0, 3, BlockReply(()))
+    cluster.inject(0, 3, BlockReply(None, ()))
     cluster.pass_time(2_000)
 
     assert [peer for peer, _ in requests(cluster)][:3] == ["v00", "v01", "v02"]
@@ -112,16 +112,16 @@ def test_a_peer_that_gave_nothing_is_asked_only_if_nobody_else_is_ahead() -> Non
     """A false height costs its turn once, whatever it claims after that."""
     cluster = Cluster()
     cluster.lost = lambda _s, _r, _e: True
-    lie = Status(0, True, 2**53, None, (), True)
+    lie = Status(0, True, 2**53, None, (), (), True)
     cluster.inject(1, 3, lie)
     cluster.pass_time(500)
-    cluster.inject(1, 3, BlockReply(()))
-    cluster.inject(0, 3, Status(0, True, 1, None, (), True))
+    cluster.inject(1, 3, BlockReply(None, ()))
+    cluster.inject(0, 3, Status(0, True, 1, None, (), (), True))
     cluster.pass_time(500)
-    cluster.inject(0, 3, BlockReply((block(1),)))
+    cluster.inject(0, 3, BlockReply(None, (block(1),)))
     cluster.pass_time(500)
 
-    cluster.inject(0, 3, Status(0, True, 2, None, (), True))
+    cluster.inject(0, 3, Status(0, True, 2, None, (), (), True))
     cluster.inject(1, 3, lie)
     cluster.pass_time(500)
 
@@ -134,7 +134,7 @@ def test_a_false_height_does_not_keep_the_statuses_frequent() -> None:
     cluster.propose(b"one")
     cluster.pass_time(5_000)
     cluster.kill(2)
-    lie = Status(0, True, 2**53, cluster[0].replica.stable, (), True)
+    lie = Status(0, True, 2**53, cluster[0].replica.stable, (), (), True)
     for i in (0, 1, 3):
         cluster.inject(2, i, lie)
     cluster.pass_time(10_000)
@@ -153,7 +153,7 @@ def test_a_peer_that_gave_nothing_is_believed_again_once_it_gives() -> None:
     cluster.pass_time(20_000)
     assert {peer for peer, _ in requests(cluster)} == {"v00"}
 
-    cluster.inject(0, 3, BlockReply((block(1),)))
+    cluster.inject(0, 3, BlockReply(None, (block(1),)))
 
     assert requests(cluster)[-1] == ("v00", 2)
 
@@ -217,18 +217,18 @@ def test_a_request_out_of_range_is_answered_with_nothing(first: int) -> None:
     cluster.inject(3, 0, BlockRequest(first))
 
     replies = [e.body for _, _, e in cluster.sent if isinstance(e.body, BlockReply)]
-    assert replies == [BlockReply(())]
+    assert replies == [BlockReply(None, ())]
 
 
 def test_one_step_delivers_a_bounded_number_of_blocks() -> None:
     """The rest follows as the shell executes, so that messages and timers get their turn."""
     cluster = Cluster()
     count = 3 * UNEXECUTED_MAX
-    reply = signed(0, BlockReply(tuple(block(height) for height in range(1, count + 1))))
+    reply = signed(0, BlockReply(None, tuple(block(height) for height in range(1, count + 1))))
 
     effects = cluster[3].step(Received(reply))
     delivered = [effect.sequence for effect in effects if isinstance(effect, Deliver)]
-    first = cluster[3].step(Executed(1, execute(GENESIS_HEADER, 1, b"x")))
+    first = cluster[3].step(Executed(1, execute(GENESIS_HEADER, 1, b"x"), None))
     next_one = [effect.sequence for effect in first if isinstance(effect, Deliver)]
 
     assert delivered == list(range(1, UNEXECUTED_MAX + 1))
@@ -241,7 +241,7 @@ def test_blocks_beyond_one_step_are_all_executed_in_the_end() -> None:
     cluster = Cluster()
     count = 3 * UNEXECUTED_MAX
 
-    reply = BlockReply(tuple(block(height) for height in range(1, count + 1)))
+    reply = BlockReply(None, tuple(block(height) for height in range(1, count + 1)))
     cluster.inject(0, 3, reply)
 
     assert cluster[3].payloads == [b"x"] * count
@@ -249,12 +249,12 @@ def test_blocks_beyond_one_step_are_all_executed_in_the_end() -> None:
 
 def test_the_buffer_holds_a_bounded_number_of_blocks_and_bytes() -> None:
     """What does not fit is dropped, and asked for when its turn comes."""
-    verifier = Verifier(CHAIN, validator_set(4))
-    catch_up = CatchUp(Outbox(CHAIN, "v03", KEYS[3].sign), verifier, lambda _first, _last: ())
+    verifier = Verifier(CHAIN, genesis_epoch(validator_set(4)))
+    catch_up = CatchUp(Outbox(CHAIN, "v03", 0, KEYS[3].sign), verifier, lambda _first, _last: ())
     count = BUFFER_BLOCKS_MAX + 10
     for first in range(2, count, BLOCKS_MAX):
         last = min(first + BLOCKS_MAX, count)
-        reply = BlockReply(tuple(block(height) for height in range(first, last)))
+        reply = BlockReply(None, tuple(block(height) for height in range(first, last)))
         catch_up.on_block_reply("v00", reply, delivered=0)
     assert catch_up.take(BUFFER_BLOCKS_MAX) is not None
     assert catch_up.take(BUFFER_BLOCKS_MAX + 1) is None
@@ -263,7 +263,7 @@ def test_the_buffer_holds_a_bounded_number_of_blocks_and_bytes() -> None:
     large = b"x" * PAYLOAD_BYTES_MAX
     fitting = BUFFER_BYTES_MAX // PAYLOAD_BYTES_MAX
     for height in range(2, fitting + 3):
-        catch_up.on_block_reply("v00", BlockReply((block(height, large),)), delivered=0)
+        catch_up.on_block_reply("v00", BlockReply(None, (block(height, large),)), delivered=0)
     assert catch_up.take(fitting + 1) is not None
     assert catch_up.take(fitting + 2) is None
 

@@ -38,7 +38,7 @@ def test_a_certificate_for_another_header_in_a_status_halts_the_replica() -> Non
     """The same when the votes come as one certificate."""
     cluster = deaf()
 
-    cluster.inject(1, 0, Status(0, True, 1, checkpoint(1, OTHER, (1, 2, 3)), (), True))
+    cluster.inject(1, 0, Status(0, True, 1, checkpoint(1, OTHER, (1, 2, 3)), (), (), True))
 
     assert cluster[0].halted is not None
 
@@ -58,7 +58,7 @@ def test_a_forged_certificate_in_a_status_is_refused() -> None:
     """Two votes of four are not a quorum, whoever sends them."""
     cluster = deaf()
 
-    cluster.inject(1, 0, Status(0, True, 1, checkpoint(1, OTHER, (1, 2)), (), True))
+    cluster.inject(1, 0, Status(0, True, 1, checkpoint(1, OTHER, (1, 2)), (), (), True))
 
     assert cluster[0].rejected[0].code == "certificate.no_quorum"
     assert cluster[0].halted is None
@@ -94,11 +94,11 @@ def test_a_certificate_ahead_of_execution_becomes_stable_when_we_get_there() -> 
     good, bad = Cluster(), Cluster()
     for cluster in (good, bad):
         cluster.lost = lambda _s, _r, _e: True
-    good.inject(0, 3, Status(0, True, 1, checkpoint(1, header), (), True))
-    bad.inject(0, 3, Status(0, True, 1, checkpoint(1, OTHER), (), True))
+    good.inject(0, 3, Status(0, True, 1, checkpoint(1, header), (), (), True))
+    bad.inject(0, 3, Status(0, True, 1, checkpoint(1, OTHER), (), (), True))
     before = good[3].replica.stable
-    good.inject(0, 3, BlockReply((block(1),)))
-    bad.inject(0, 3, BlockReply((block(1),)))
+    good.inject(0, 3, BlockReply(None, (block(1),)))
+    bad.inject(0, 3, BlockReply(None, (block(1),)))
 
     assert before is None
     assert good[3].replica.stable == checkpoint(1, header)

@@ -37,14 +37,14 @@ HOSTILE: tuple[Body, ...] = (
     ViewChange(0, None, ()),
     NewView(2**53, (), ()),
     NewView(0, (), ()),
-    Status(2**53, True, 2**53, None, tuple(range(64)), False),
-    Status(0, False, 0, checkpoint(2**53, b"\1" * 32, (3,)), (2**53,), False),
+    Status(2**53, True, 2**53, None, tuple(range(64)), (), False),
+    Status(0, False, 0, checkpoint(2**53, b"\1" * 32, (3,)), (2**53,), (), False),
     PayloadRequest(ONE),
     PayloadReply(ONE),
     BlockRequest(0),
     BlockRequest(2**53),
-    BlockReply(()),
-    BlockReply((Block(b"x", committed(0, 1, b"x", (3,))),)),
+    BlockReply(None, ()),
+    BlockReply(None, (Block(b"x", committed(0, 1, b"x", (3,))),)),
 )
 
 

@@ -24,6 +24,7 @@ from consensus.message import (
     ViewChange,
     decode_envelope,
     encode_envelope,
+    is_signed,
     payload_digest,
     signing_digest,
     slot_of,
@@ -42,11 +43,11 @@ BODIES: tuple[Body, ...] = (
     Checkpoint(2, ONE),
     CHANGE,
     new_view(1, (change(0, CHANGE),), (PrePrepare(1, 4, ONE),)),
-    Status(1, True, 3, None, (4, 6), False),
+    Status(1, True, 3, None, (4, 6), (), False),
     PayloadRequest(ONE),
     PayloadReply(ONE),
     BlockRequest(3),
-    BlockReply((Block(b"one", committed(0, 1, b"one")),)),
+    BlockReply(None, (Block(b"one", committed(0, 1, b"one")),)),
 )
 
 
@@ -59,12 +60,16 @@ def test_every_message_comes_back_from_its_bytes(body: Body) -> None:
 
 
 def test_no_two_kinds_of_message_share_a_signature_but_the_two_prepare_votes() -> None:
-    """A signature for one kind, slot or chain is worth nothing for another."""
-    digests = [signing_digest(CHAIN, body) for body in BODIES]
-    other_chain = [signing_digest(bytes(32), body) for body in BODIES]
+    """A signature for one kind, slot, chain or epoch is worth nothing for another."""
+    signing = [body for body in BODIES if is_signed(body)]
+    digests = [signing_digest(CHAIN, 0, body) for body in signing]
+    other_chain = [signing_digest(bytes(32), 0, body) for body in signing]
+    other_epoch = [signing_digest(CHAIN, 1, body) for body in signing]
 
     assert digests[0] == digests[1]  # a pre-prepare carries the primary's prepare vote
     assert len(set(digests[1:] + other_chain[1:])) == 2 * len(digests[1:])
+    equal = {b.TAG for b, d, e in zip(signing, digests, other_epoch, strict=True) if d == e}
+    assert equal == {Checkpoint.TAG}  # whose height belongs to one epoch
 
 
 def test_slots_are_kind_view_and_number() -> None:
@@ -79,7 +84,7 @@ def test_slots_are_kind_view_and_number() -> None:
 def test_a_full_payload_travels_and_a_larger_one_does_not() -> None:
     """4 MiB, with or without a certificate beside it."""
     full = b"x" * PAYLOAD_BYTES_MAX
-    envelope = signed(1, BlockReply((Block(full, committed(0, 1, b"x")),)))
+    envelope = signed(1, BlockReply(None, (Block(full, committed(0, 1, b"x")),)))
 
     assert decode_envelope(encode_envelope(envelope)) == envelope
     larger = encode_envelope(signed(1, PayloadReply(ONE), full))
@@ -93,9 +98,9 @@ def test_a_full_payload_travels_and_a_larger_one_does_not() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        Status(0, True, 0, None, tuple(range(WINDOW_MAX)), False),
+        Status(0, True, 0, None, tuple(range(WINDOW_MAX)), (), False),
         ViewChange(1, None, (prepared(0, 1, b"one"),) * WINDOW_MAX),
-        BlockReply((Block(b"", committed(0, 1, b"")),) * BLOCKS_MAX),
+        BlockReply(None, (Block(b"", committed(0, 1, b"")),) * BLOCKS_MAX),
     ],
     ids=lambda body: body.TAG,
 )
@@ -122,10 +127,19 @@ def test_random_bytes_are_refused(data: bytes) -> None:
 
 def test_an_envelope_has_a_signature_of_64_bytes() -> None:
     """A missing or short one is a malformed message."""
-    data = encode_envelope(Envelope("v00", Prepare(0, 1, ONE), bytes(64), None))
+    data = encode_envelope(Envelope("v00", 0, Prepare(0, 1, ONE), bytes(64), None))
 
     with pytest.raises(Refused):
         decode_envelope(data.replace(b"\xc4\x40" + bytes(64), b"\xc4\x3f" + bytes(63)))
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.TAG)
+def test_what_promises_is_signed_and_transfer_is_not(body: Body) -> None:
+    """A missing signature, or one that nobody would check, is a malformed message."""
+    wrong = None if is_signed(body) else bytes(64)
+
+    with pytest.raises(Refused, match=r"envelope\.signature"):
+        Envelope("v00", 0, body, wrong, None)
 
 
 def _first_item(body: Body) -> bytes:

@@ -94,7 +94,7 @@ def test_executing_a_height_differently_after_a_restart_halts_the_replica() -> N
     for effect in cluster[1].recover():
         cluster[1].apply(effect)
     cluster[1].answers.clear()
-    cluster.event(1, Executed(1, b"\1" * 32))
+    cluster.event(1, Executed(1, b"\1" * 32, None))
 
     assert cluster[1].halted == "execution of height 1 gave another header than before"
     assert cluster[1].step(Propose(b"two")) == []
@@ -147,7 +147,7 @@ def test_a_restored_certificate_is_reported_once_the_store_is_at_its_height() ->
     first = cluster[1].recover()
     deliveries = [effect for effect in first if isinstance(effect, Deliver)]
 
-    effects = cluster[1].step(Executed(1, execute(GENESIS_HEADER, 1, b"one")))
+    effects = cluster[1].step(Executed(1, execute(GENESIS_HEADER, 1, b"one"), None))
 
     assert len(deliveries) == 1
     assert not [effect for effect in first if isinstance(effect, Certified)]

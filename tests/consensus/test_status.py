@@ -89,12 +89,12 @@ def test_a_peer_that_repeats_its_status_is_answered_once_in_a_period() -> None:
     before = len(cluster.sent)
 
     for view in range(10):
-        cluster.inject(2, 0, Status(0, True, 0, None, (view + 3,), False))
-        cluster.inject(2, 0, Status(0, True, 0, None, (view + 3,), True))
+        cluster.inject(2, 0, Status(0, True, 0, None, (view + 3,), (), False))
+        cluster.inject(2, 0, Status(0, True, 0, None, (view + 3,), (), True))
     answers = cluster.sent[before:]
     cluster.pass_time(500)
     before = len(cluster.sent)
-    cluster.inject(2, 0, Status(0, True, 0, None, (), False))
+    cluster.inject(2, 0, Status(0, True, 0, None, (), (), False))
 
     proposals = [e for _, r, e in answers if r == "v02" and isinstance(e.body, PrePrepare)]
     assert len(proposals) == 2  # one for its status, one for its answer to ours
@@ -111,7 +111,7 @@ def test_a_replica_at_rest_answers_as_often_as_a_busy_peer_asks() -> None:
     before = len(cluster.sent)
 
     for _ in range(100):
-        cluster.inject(2, 0, Status(0, True, 0, None, (), False))
+        cluster.inject(2, 0, Status(0, True, 0, None, (), (), False))
 
     statuses = [e for _, _, e in cluster.sent[before:] if isinstance(e.body, Status)]
     assert len(statuses) == 10
@@ -126,7 +126,7 @@ def test_one_status_brings_at_most_one_full_payload() -> None:
     cluster.pass_time(500)
     before = len(cluster.sent)
 
-    cluster.inject(2, 0, Status(0, True, 0, None, (), True))
+    cluster.inject(2, 0, Status(0, True, 0, None, (), (), True))
 
     again = [e for _, _, e in cluster.sent[before:] if isinstance(e.body, PrePrepare)]
     assert sum(len(envelope.payload or b"") for envelope in again) == PAYLOAD_BYTES_MAX
@@ -143,7 +143,7 @@ def test_the_firing_of_an_earlier_setting_does_nothing() -> None:
 
 def test_a_second_message_for_one_slot_is_our_own_bug_and_stops_the_node() -> None:
     """The last line of defence against signing twice is an assertion."""
-    outbox = Outbox(CHAIN, "v00", KEYS[0].sign)
+    outbox = Outbox(CHAIN, "v00", 0, KEYS[0].sign)
     outbox.say(Prepare(0, 1, b"\1" * 32))
 
     with pytest.raises(AssertionError, match="two messages for slot"):

@@ -26,7 +26,7 @@ from consensus.message import (
 from consensus.viewchange import plan, verify_new_view, verify_view_change
 from tests.consensus.certificates import change, checkpoint, committed, new_view, prepared
 from tests.consensus.cluster import Cluster, signed
-from tests.consensus.node import CHAIN, GENESIS_HEADER, execute, validator_set
+from tests.consensus.node import CHAIN, GENESIS_HEADER, execute, genesis_epoch, validator_set
 from vm.refusal import Refused
 
 ONE = payload_digest(b"one")
@@ -37,7 +37,7 @@ EMPTY = ViewChange(1, None, ())
 
 def verifier() -> Verifier:
     """A fresh verifier for four validators."""
-    return Verifier(CHAIN, validator_set(4))
+    return Verifier(CHAIN, genesis_epoch(validator_set(4)))
 
 
 def three(*messages: ViewChange) -> tuple[SignedViewChange, ...]:
@@ -308,8 +308,8 @@ def test_proposals_of_a_new_view_above_our_window_wait_for_our_checkpoint() -> N
     first = {e.body.sequence for e in cluster.sent_by(3, Prepare) if isinstance(e.body, Prepare)}
 
     blocks = tuple(Block(b"x", committed(0, n, b"x")) for n in range(1, 6))
-    cluster.inject(1, 3, BlockReply(blocks))
-    cluster.inject(1, 3, Status(1, True, 5, stable, (), True))
+    cluster.inject(1, 3, BlockReply(None, blocks))
+    cluster.inject(1, 3, Status(1, True, 5, stable, (), (), True))
 
     voted = {e.body.sequence for e in cluster.sent_by(3, Prepare) if isinstance(e.body, Prepare)}
     assert first == {6, 7, 8}
@@ -352,7 +352,7 @@ def test_what_the_signature_of_a_certificate_covers_is_the_vote_itself() -> None
     assert signed(0, pre_prepare).signature == signed(0, prepare).signature
     assert signed(0, pre_prepare).signature != signed(0, Commit(0, 1, ONE)).signature
     assert isinstance(GOOD, PreparedCertificate)
-    assert SignedPrePrepare(pre_prepare, signed(0, pre_prepare).signature) in (
+    assert SignedPrePrepare(pre_prepare, signed(0, pre_prepare).seal) in (
         new_view(0, (), (pre_prepare,)).pre_prepares
     )
 

@@ -87,7 +87,7 @@ class Plot:
         """The same new view with a null request instead of its last proposal."""
         last = body.pre_prepares[-1].message
         bent = replace(last, digest=NULL_DIGEST)
-        signature = self._sign(sender, bent).signature
+        signature = self._sign(sender, bent).seal
         return replace(
             body, pre_prepares=(*body.pre_prepares[:-1], SignedPrePrepare(bent, signature))
         )
@@ -99,5 +99,5 @@ class Plot:
         return replace(self._sign(sender, filled), payload=payload)
 
     def _sign(self, sender: str, body: Body) -> Envelope:
-        signature = self._keys[sender].sign(signing_digest(CHAIN, body))
-        return Envelope(sender, body, signature, None)
+        signature = self._keys[sender].sign(signing_digest(CHAIN, 0, body))
+        return Envelope(sender, 0, body, signature, None)

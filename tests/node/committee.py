@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from consensus.event import Limits
-from consensus.replica import Replica, Start
+from consensus.replica import History, Replica, Start
 from fl.kinds import program
 from fl.rounds import next_deadline
 from node.api.admission import Admission
@@ -67,11 +67,10 @@ class Committee:
         replica = Replica(
             chain=chain.id,
             me=id,
-            validators=chain.validators,
-            sign=key_of(id).sign,
+            signer=lambda key: key_of(id).sign if key == key_of(id).public else None,
             check=lambda height, payload: chain.check(height, payload, wall_clock_ms()),
-            blocks=store.blocks,
-            start=Start(chain.head.height, chain.head.header, store.certified()),
+            history=History(store.blocks, store.certified, lambda _height: chain.epoch),
+            start=Start(chain.head.height, chain.head.header, store.certified(), (chain.epoch,)),
             limits=LIMITS,
         )
         runtime = Runtime(
@@ -147,7 +146,7 @@ class _Wire:
     def send(self, to: str, data: bytes) -> None:
         seat = self._committee.seats.get(to)
         if seat is not None:
-            task = asyncio.create_task(seat.runtime.receive(data))
+            task = asyncio.create_task(seat.runtime.receive(self._me, data))
             seat.deliveries.add(task)
             task.add_done_callback(seat.deliveries.discard)
 

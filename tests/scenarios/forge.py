@@ -76,7 +76,7 @@ class Forger:
 
     def _block_reply(self, words: list[str]) -> BlockReply:
         store = self._cluster[self._sender].disk.store
-        return BlockReply(tuple(store[int(height) - 1][0] for height in words))
+        return BlockReply(None, tuple(store[int(height) - 1][0] for height in words))
 
     def _vote(
         self, kind: type[PrePrepare] | type[Prepare] | type[Commit], words: list[str]
@@ -106,7 +106,7 @@ class Forger:
         voters, *proposals = split(words[1:], ("by", "propose"))
         changes = tuple(self._sent(name, view) for name in voters[1:])
         made = (PrePrepare(view, int(n), self._names.digest(word)) for _, n, word in proposals)
-        pre_prepares = (SignedPrePrepare(m, signed(self._sender, m).signature) for m in made)
+        pre_prepares = (SignedPrePrepare(m, signed(self._sender, m).seal) for m in made)
         return NewView(view, changes, tuple(pre_prepares))
 
     def _sent(self, name: str, view: int) -> SignedViewChange:
@@ -114,13 +114,13 @@ class Forger:
         for sender, _, envelope in self._cluster.sent:
             body = envelope.body
             if sender == name and isinstance(body, ViewChange) and body.view == view:
-                return SignedViewChange(name, body, envelope.signature)
+                return SignedViewChange(name, body, envelope.seal)
         raise ValueError(f"expected a view change to {view} of {name}, found none")
 
     def _status(self, words: list[str]) -> Status:
         state, view, _, executed, *rest = words
         stable = self._stable(split(rest, ("above",)))
-        return Status(int(view), state == "in", int(executed), stable, (), True)
+        return Status(int(view), state == "in", int(executed), stable, (), (), True)
 
 
 def split(words: list[str], starts: tuple[str, ...]) -> list[list[str]]:

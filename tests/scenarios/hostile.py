@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from consensus.event import Received
-from consensus.message import Envelope, decode_envelope, encode_envelope, signing_digest
+from consensus.message import Envelope, decode_envelope, encode_envelope, is_signed, signing_digest
 from tests.consensus.cluster import Cluster, see_nothing, signed
 from tests.consensus.node import CHAIN
 from tests.scenarios.forge import Forger, index
@@ -42,7 +42,7 @@ class Hostile:
         for position, value in product(range(len(good)), BAD_BYTES):
             data = good[:position] + bytes([value]) + good[position + 1 :]
             if data != good:
-                answers[receive(cluster, receiver.index, data)] += 1
+                answers[receive(cluster, cluster[sender].name, receiver.index, data)] += 1
         cluster.watch = watch
         for answer, count in sorted(answers.items()):
             self._tell(f"{count} of {sum(answers.values())} {answer}")
@@ -57,16 +57,22 @@ class Hostile:
             self._tell(f"{'counts' if counts else 'refused'}: {case['why']}")
 
 
-def receive(cluster: Cluster, receiver: int, data: bytes) -> str:
+def receive(cluster: Cluster, peer: str, receiver: int, data: bytes) -> str:
     """What becomes of bytes from a peer: decoded, verified, stepped."""
     try:
         envelope: Envelope = decode_envelope(data)
     except Refused:
         return "refused by the decoder"
     seat = cluster.validators.get(envelope.sender)
-    digest = signing_digest(CHAIN, envelope.body)
-    if seat is None or not verify(seat.key, digest, envelope.signature):
+    if not is_signed(envelope.body):
+        if envelope.sender != peer:
+            return "not from the sender"
+    elif seat is None or not verify(seat.key, _digest(envelope), envelope.seal):
         return "not signed by the sender"
     node = cluster[receiver]
     cluster.event(receiver, Received(envelope))
     return f"rejected with {node.rejected.pop().code}" if node.rejected else "accepted"
+
+
+def _digest(envelope: Envelope) -> bytes:
+    return signing_digest(CHAIN, envelope.epoch, envelope.body)

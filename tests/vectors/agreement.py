@@ -26,6 +26,7 @@ from consensus.message import (
     Status,
     ViewChange,
     commit_digest,
+    is_signed,
     payload_digest,
     prepare_digest,
     signing_digest,
@@ -40,6 +41,7 @@ from vm.shape import Digest, Signature, pack
 PRIMARY_0, PRIMARY_1 = "hospital-1.validator", "hospital-2.validator"
 BACKUP = "hospital-3.validator"
 WINDOW = 8
+EPOCH = 0
 
 
 def messages() -> dict[str, Any]:
@@ -58,11 +60,11 @@ def messages() -> dict[str, Any]:
         (BACKUP, Checkpoint(1, chain.blocks[1].header.digest), None),
         (BACKUP, new_view.view_changes[2].message, None),
         (PRIMARY_1, new_view, None),
-        (BACKUP, Status(1, True, 1, stable, (2, 4), False), None),
+        (BACKUP, Status(1, True, 1, stable, (2, 4), (), False), None),
         (BACKUP, PayloadRequest(name), None),
         (PRIMARY_0, PayloadReply(name), payload),
         (BACKUP, BlockRequest(1), None),
-        (PRIMARY_0, BlockReply((Block(payload, committed),)), None),
+        (PRIMARY_0, BlockReply(stable, (Block(payload, committed),)), None),
     ]
     first, second = (_envelope(BACKUP, Prepare(0, 1, d), None) for d in (name, NULL_DIGEST))
     return {
@@ -87,17 +89,22 @@ def _message(sender: str, body: Body, payload: bytes | None) -> dict[str, Any]:
         "tag": body.TAG,
         "sender": sender,
         "body": pack(body).hex(),
-        "signed": signing_digest(story().genesis.chain, body).hex(),
+        "signed": _digest(body).hex() if is_signed(body) else None,
         "envelope": pack(_envelope(sender, body, payload)).hex(),
     }
 
 
 def _envelope(sender: str, body: Body, payload: bytes | None) -> Envelope:
-    return Envelope(sender, body, _sign(sender, body), payload)
+    signature = _sign(sender, body) if is_signed(body) else None
+    return Envelope(sender, EPOCH, body, signature, payload)
 
 
 def _sign(sender: str, body: Body) -> Signature:
-    return key_of(sender).sign(signing_digest(story().genesis.chain, body))
+    return key_of(sender).sign(_digest(body))
+
+
+def _digest(body: Body) -> Digest:
+    return signing_digest(story().genesis.chain, EPOCH, body)
 
 
 def _votes(message: Digest, seats: Sequence[int]) -> tuple[Vote, ...]:
@@ -106,12 +113,12 @@ def _votes(message: Digest, seats: Sequence[int]) -> tuple[Vote, ...]:
 
 
 def _committed(view: int, sequence: int, name: Digest) -> CommitCertificate:
-    message = commit_digest(story().genesis.chain, view, sequence, name)
+    message = commit_digest(story().genesis.chain, EPOCH, view, sequence, name)
     return CommitCertificate(view, sequence, name, _votes(message, (0, 1, 2)))
 
 
 def _prepared(sequence: int, name: Digest) -> PreparedCertificate:
-    message = prepare_digest(story().genesis.chain, 0, sequence, name)
+    message = prepare_digest(story().genesis.chain, EPOCH, 0, sequence, name)
     return PreparedCertificate(0, sequence, name, _votes(message, (0, 1, 2)))
 
 
@@ -137,7 +144,7 @@ def _refused(chain: Ledger, good: NewView) -> list[dict[str, str]]:
     """New views that a faulty primary could send."""
     changes = good.view_changes
     proposals = plan(1, changes).proposals
-    verifier = Verifier(chain.genesis.chain, chain.validators)
+    verifier = Verifier(chain.genesis.chain, chain.epoch)
     attacks = {
         "two view changes of three": _lead(changes[:2], plan(1, changes[:2]).proposals),
         "one view change twice": _lead((changes[0], changes[1], changes[1]), proposals),

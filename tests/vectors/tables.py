@@ -203,7 +203,7 @@ def all_tags() -> set[str]:
     """The constants of `vm.digest`, and one for each consensus message that is signed as itself."""
     constants = (value for name, value in vars(digest).items() if name.isupper())
     own = {tag for tag in constants if isinstance(tag, str)}
-    others = {body.TAG for body in get_args(message.Body)} - {message.PrePrepare.TAG}
+    others = {body.TAG for body in get_args(message.Signed)} - {message.PrePrepare.TAG}
     return own | {f"concilium.{tag}.v1" for tag in others}
 
 

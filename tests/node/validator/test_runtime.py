@@ -155,16 +155,16 @@ def test_two_messages_for_one_slot_are_kept_as_evidence(tmp_path: Path) -> None:
 
         for digest in (b"a" * 32, b"b" * 32):
             body = Prepare(0, 1, digest)
-            message = signing_digest(committee.genesis.chain, body)
-            envelope = Envelope(liar, body, key_of(liar).sign(message), None)
-            await seat.runtime.receive(encode_envelope(envelope))
+            message = signing_digest(committee.genesis.chain, 0, body)
+            envelope = Envelope(liar, 0, body, key_of(liar).sign(message), None)
+            await seat.runtime.receive(liar, encode_envelope(envelope))
         while not seat.chain.store.evidence():  # noqa: ASYNC110 - the runtime has no event for it
             await asyncio.sleep(0)
 
         (evidence,) = seat.chain.store.evidence()
         for envelope in (evidence.first, evidence.second):
-            message = signing_digest(committee.genesis.chain, envelope.body)
-            assert verify(key_of(liar).public, message, envelope.signature)
+            message = signing_digest(committee.genesis.chain, 0, envelope.body)
+            assert verify(key_of(liar).public, message, envelope.seal)
         assert slot_of(evidence.first.body) == slot_of(evidence.second.body)
         assert evidence.first.body != evidence.second.body
         await committee.stop_all()
