@@ -102,21 +102,28 @@ def fetch(url: str) -> tuple[int, bytes]:
 class Running:
     """A testnet in a new folder and the processes that were started from it."""
 
-    def __init__(self, directory: Path, *, tasks: Iterable[str] = ()) -> None:
-        base = str(free_ports(2 * len(HOSPITALS)))
+    def __init__(self, directory: Path, *, size: int = 4, tasks: Iterable[str] = ()) -> None:
+        base = str(free_ports(2 * size))
         flags = [flag for task in tasks for flag in ("--task", task)]
-        answer = concilium("testnet", directory, "--base-port", base, *flags)
+        flags += ["--organisations", str(size), "--base-port", base]
+        answer = concilium("testnet", directory, *flags)
         assert answer.code == 0, answer
-        self.layout = Layout(directory, HOSPITALS)
+        self.hospitals = tuple(f"hospital-{number}" for number in range(1, size + 1))
+        self.layout = Layout(directory, self.hospitals)
         self.genesis = read_genesis(self.layout.genesis)
         self.urls = config.load(config.ClientConfig, self.layout.auditor, {}).client.validators
         self._processes: dict[Path, subprocess.Popen[bytes]] = {}
 
+    @property
+    def numbers(self) -> range:
+        """The hospitals' numbers, from 1."""
+        return range(1, len(self.hospitals) + 1)
+
     # Processes
 
     def home(self, number: int, role: str = "validator") -> Path:
-        """A home of the hospital with this number, from 1."""
-        return self.layout.home(HOSPITALS[number - 1], role)
+        """A home of the hospital with this number."""
+        return self.layout.home(self.hospitals[number - 1], role)
 
     def start(self, number: int, *, file_kib_max: int | None = None) -> None:
         """Start a validator; with `file_kib_max` no file of its may grow beyond."""
@@ -165,14 +172,14 @@ class Running:
         return (self.home(number, role) / "log").read_text()
 
     def start_all(self) -> None:
-        """Start four validators and wait until they are ready."""
-        for number in range(1, len(HOSPITALS) + 1):
+        """Start all validators and wait until they are ready."""
+        for number in self.numbers:
             self.start(number)
         self.await_ready()
 
     def await_ready(self, *numbers: int) -> None:
         """Wait until these validators, or all, say that they are ready."""
-        for number in numbers or range(1, len(HOSPITALS) + 1):
+        for number in numbers or self.numbers:
             until(partial(self._is_ready, number), f"validator {number} ready")
 
     def _is_ready(self, number: int) -> bool:
@@ -196,7 +203,7 @@ class Running:
 
     def client(self, *numbers: int) -> Client:
         """A client of these validators, or of all."""
-        wanted = numbers or range(1, len(HOSPITALS) + 1)
+        wanted = numbers or self.numbers
         return Client(self.genesis, [self.urls[number - 1] for number in wanted])
 
     @asynccontextmanager
@@ -214,8 +221,7 @@ class Running:
         async def ask() -> list[Header]:
             async with AsyncExitStack() as stack:
                 clients = [
-                    await stack.enter_async_context(self.client(number))
-                    for number in range(1, len(HOSPITALS) + 1)
+                    await stack.enter_async_context(self.client(number)) for number in self.numbers
                 ]
                 heights = [(await patiently(client.header)).height for client in clients]
                 newest = max(heights)
