@@ -8,20 +8,21 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 from consensus.journal import Held
-from node.validator.journal import Journal
+from node.validator.journal import Journal, create_journal
 
 Tell = Callable[[str], None]
 
 
 class Disk:
-    """`disk-open`, `disk-append WORD`, `disk-sync`, `disk-replace WORD...`."""
+    """`disk-create`, `disk-open`, `disk-append WORD`, `disk-sync`, `disk-replace WORD...`."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._folder = TemporaryDirectory()
         self._journal: Journal | None = None
         self.commands: dict[str, Callable[[list[str]], None]] = {
-            "disk-open": self._open,
+            "disk-create": lambda _: self._traced(lambda: create_journal(self._place)),
+            "disk-open": lambda _: self._traced(self._open),
             "disk-append": lambda words: self._open_journal.append(Held(1, words[0].encode())),
             "disk-sync": lambda _: self._traced(self._open_journal.sync),
             "disk-replace": lambda words: self._traced(
@@ -40,13 +41,14 @@ class Disk:
         assert self._journal is not None, "expected disk-open first"
         return self._journal
 
-    def _open(self, _words: list[str]) -> None:
-        def make() -> None:
-            self._journal = Journal(Path(self._folder.name) / "home" / "journal")
+    @property
+    def _place(self) -> Path:
+        return Path(self._folder.name) / "store" / "journal"
 
-        self._traced(make)
+    def _open(self) -> None:
+        self._journal = Journal(self._place)
 
-    def _traced(self, work: Callable[[], None]) -> None:
+    def _traced(self, work: Callable[[], object]) -> None:
         with asked_of_the_system(self._tell):
             work()
 

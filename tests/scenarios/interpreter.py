@@ -36,7 +36,7 @@ class Interpreter:
             try:
                 self._commands[command](words)
             except Refused as refused:
-                self._lines.append(f"refused: {refused}")
+                self._lines.append(f"refused: {refused.code}")
             if quietly:
                 del self._lines[said:]
         self._stage.check()
