@@ -17,8 +17,10 @@ from consensus.replica import Replica
 from tests.simulation.shell import Proof, Shell
 from vm.block import receipts_root
 from vm.certificate import CheckpointCertificate, Vote, verify_checkpoint, verify_votes
+from vm.epoch import ruling, scheduled
 from vm.genesis import Genesis, check_genesis
 from vm.keys import verify
+from vm.quorum import Epoch, ValidatorSet
 from vm.refusal import Refused
 
 ITEMS_MAX = 20_000  # in all maps and lists of one replica, whatever its peers do
@@ -33,13 +35,14 @@ class Judge:
 
     def __init__(self, genesis: Genesis, traitors: list[str]) -> None:
         self.chain = genesis.chain
-        self.validators = check_genesis(genesis)
+        self.epochs = [check_genesis(genesis)]
         self.traitors = traitors
         self.decided: dict[int, bytes] = {}  # payload by height
         self.executed: dict[int, bytes] = {}  # header digest by height
         self.certified = 0  # highest height that an honest validator reported as certified
         self.acknowledged: dict[bytes, int] = {}  # height by transaction, once a client has proof
-        self._signed: dict[tuple[str, Slot], bytes] = {}
+        self._scheduled: dict[int, Epoch | None] = {}  # by height of the block
+        self._signed: dict[tuple[str, int, Slot], bytes] = {}  # by name, epoch and slot
         self._told: dict[str, int] = {}  # by validator: highest height that it signed
         self._verified: set[tuple[bytes, tuple[Vote, ...]]] = set()
 
@@ -57,8 +60,14 @@ class Judge:
             case Halt(reason):
                 raise Violation(f"halt: {shell.name} stopped: {reason}")
 
+    def seats(self, height: int) -> ValidatorSet:
+        """Who rules this height, as far as it is known."""
+        return ruling(self.epochs, height).validators
+
     def restarted(self, shell: Shell) -> None:
         """What a validator has told of is there again after a crash."""
+        if shell.forgetful:
+            raise Violation(f"journal: {shell.name} has a certificate that its journal lacks")
         height, told = shell.chain.head.height, self._told.get(shell.name, 0)
         if height < told:
             raise Violation(
@@ -69,7 +78,7 @@ class Judge:
         """A client takes a certified receipt as the end of its worry."""
         header, certificate = proof.header, proof.certificate
         try:
-            verify_checkpoint(certificate, self.chain, self.validators)
+            verify_checkpoint(certificate, self.chain, self.seats(certificate.height))
         except Refused as refusal:
             raise Violation(f"certificate: a client was given {refusal}") from refusal
         sound = (
@@ -102,22 +111,38 @@ class Judge:
             raise Violation(f"agreement: {shell.name} delivered other bytes at {height}")
         if certificate.sequence != height:
             raise Violation(f"certificate: {shell.name} delivered {height} by another's votes")
-        digest = commit_digest(self.chain, certificate.view, height, certificate.digest)
-        self._verify(shell, certificate.votes, digest)
+        epoch = ruling(self.epochs, height)
+        digest = commit_digest(
+            self.chain, epoch.number, certificate.view, height, certificate.digest
+        )
+        self._verify(shell, certificate.votes, digest, epoch.validators)
         header = shell.chain.head.header
         if self.executed.setdefault(height, header) != header:
             raise Violation(f"equal headers: {shell.name} executed another one at {height}")
+        self._schedules(shell, height)
+
+    def _schedules(self, shell: Shell, height: int) -> None:
+        epoch = scheduled(shell.chain.state(), height)
+        known = height in self._scheduled
+        if self._scheduled.setdefault(height, epoch) != epoch:
+            raise Violation(f"epochs: {shell.name} schedules another one at {height}")
+        if epoch is not None and not known:
+            self.epochs.append(epoch)
 
     def _guilty(self, shell: Shell, evidence: Evidence) -> None:
         first, second = evidence.first, evidence.second
         if first.sender != second.sender or first.sender not in self.traitors:
             raise Violation(f"evidence: {shell.name} accuses {first.sender}, who is honest")
-        seat = self.validators.get(first.sender)
+        seat = self.epochs[first.epoch].validators.get(first.sender)
         assert seat is not None
-        digests = [signing_digest(self.chain, envelope.body) for envelope in (first, second)]
-        signatures = [first.signature, second.signature]
+        digests = [
+            signing_digest(self.chain, envelope.epoch, envelope.body)
+            for envelope in (first, second)
+        ]
+        signatures = [first.seal, second.seal]
         if (
-            slot_of(first.body) != slot_of(second.body)
+            first.epoch != second.epoch
+            or slot_of(first.body) != slot_of(second.body)
             or digests[0] == digests[1]
             or not all(map(verify, [seat.key] * 2, digests, signatures))
         ):
@@ -130,25 +155,28 @@ class Judge:
         if isinstance(envelope.body, Checkpoint):
             height = envelope.body.height
             self._told[shell.name] = max(height, self._told.get(shell.name, 0))
-        digest = signing_digest(self.chain, envelope.body)
-        if self._signed.setdefault((shell.name, slot), digest) != digest:
+        digest = signing_digest(self.chain, envelope.epoch, envelope.body)
+        key = (shell.name, envelope.epoch, slot)
+        if self._signed.setdefault(key, digest) != digest:
             raise Violation(f"one signature per slot: {shell.name} signed twice for {slot}")
 
     def _certificate(self, shell: Shell, certificate: CheckpointCertificate) -> None:
         height, header = certificate.height, certificate.header
         try:
-            verify_checkpoint(certificate, self.chain, self.validators)
+            verify_checkpoint(certificate, self.chain, self.seats(certificate.height))
         except Refused as refusal:
             raise Violation(f"certificate: {shell.name} accepted {refusal}") from refusal
         if self.executed.get(height) != header:
             raise Violation(f"equal headers: {shell.name} certified another one at {height}")
         self.certified = max(self.certified, height)
 
-    def _verify(self, shell: Shell, votes: tuple[Vote, ...], digest: bytes) -> None:
+    def _verify(
+        self, shell: Shell, votes: tuple[Vote, ...], digest: bytes, seats: ValidatorSet
+    ) -> None:
         if (digest, votes) in self._verified:
             return
         try:
-            verify_votes(votes, digest, self.validators)
+            verify_votes(votes, digest, seats)
         except Refused as refusal:
             raise Violation(f"certificate: {shell.name} accepted {refusal}") from refusal
         self._verified.add((digest, votes))

@@ -28,11 +28,13 @@ from consensus.event import (
     Timer,
     TimerFired,
     TimerName,
+    Turned,
 )
 from consensus.journal import frame, read_frames
-from consensus.message import decode_envelope, encode_envelope, signing_digest
-from consensus.replica import Replica, Start
+from consensus.message import decode_envelope, encode_envelope, is_signed, signing_digest
+from consensus.replica import History, Replica, Start
 from node.validator.chain import Chain
+from node.validator.journal import newest_stable
 from node.validator.mempool import Mempool
 from node.validator.store import Store
 from tests.simulation.disk import JournalFile, MemoryDatabase
@@ -40,12 +42,14 @@ from tests.simulation.network import Parcel
 from vm.access import check_access
 from vm.block import Header, Payload, Receipt
 from vm.certificate import CheckpointCertificate
+from vm.epoch import epochs, ruling, scheduled
 from vm.execute import Program
 from vm.genesis import Genesis
 from vm.keys import verify
+from vm.quorum import Epoch
 from vm.record import Member
 from vm.refusal import Refused
-from vm.shape import Digest, Signature, pack
+from vm.shape import Digest, PublicKey, Signature, pack
 from vm.transaction import Transaction, read
 
 JOURNAL_BYTES_MAX = 48 * 1024  # before it is made anew: several times in a run
@@ -120,7 +124,7 @@ class Shell:
     def __init__(
         self,
         name: str,
-        sign: Callable[[Digest], Signature],
+        signer: Callable[[PublicKey], Callable[[Digest], Signature] | None],
         around: Surroundings,
         *,
         drift: float,
@@ -134,7 +138,8 @@ class Shell:
         self.up = False
         self.life = 0  # counts starts: what an earlier life scheduled is void
         self.halted: str | None = None
-        self._sign = sign
+        self.forgetful = False  # whether a real validator would take its journal for lost
+        self._signer = signer
         self._around = around
         self._execution_ms = execution_ms  # until an executed block is reported; 0: in its turn
 
@@ -147,6 +152,7 @@ class Shell:
         self._inbox: deque[Event] = deque()
         self._follow_up: deque[Event] = deque()
         self._outbox: list[Broadcast | Send] = []
+        self._certified: list[Certified] = []
         self._timers: dict[TimerName, Timer] = {}
         self._view, self._waiting, self._turning = 0, False, False
         self._idle_ms = 0  # when the last execution will be reported
@@ -166,24 +172,30 @@ class Shell:
         self.disk.journal.crash(kept, zeros)
 
     def _make(self, store: Store) -> Replica:
-        head = self.chain.head
+        head, stable = self.chain.head, store.certified(self.chain.head.height)
+        settled = min(head.height, 0 if stable is None else stable.height)
+        first = self.epoch(settled + 1).number
         return Replica(
             chain=self.chain.id,
             me=self.name,
-            validators=self.chain.validators,
-            sign=self._sign,
+            signer=self._signer,
             check=lambda height, payload: self.chain.check(
                 height, payload, self._around.now_ms(self)
             ),
-            blocks=store.blocks,
-            start=Start(head.height, head.header, store.certified()),
+            history=History(store.blocks, store.certified, self.epoch),
+            start=Start(head.height, head.header, stable, epochs(self.chain.state(), first)),
             limits=self._around.limits,
         )
+
+    def epoch(self, height: int) -> Epoch:
+        """The epoch that rules a height up to window + 1 above the executed one."""
+        return ruling(epochs(self.chain.state()), height)
 
     def _recover(self) -> None:
         journal = self.disk.journal
         entries, good = read_frames(bytes(journal.synced))
         del journal.synced[good:]
+        self.forgetful = self.certified > newest_stable(entries)
         self._perform(self.replica.recover(entries))
         self._drain()
         self._settle([])
@@ -195,12 +207,19 @@ class Shell:
         if not self.up:
             return
         envelope = parcel.envelope
-        if parcel.sound is None:
-            seat = self.chain.validators.get(envelope.sender)
-            message = signing_digest(self.chain.id, envelope.body)
-            parcel.sound = seat is not None and verify(seat.key, message, envelope.signature)
-        if parcel.sound:
+        if not is_signed(envelope.body) or self._is_genuine(parcel):
             self._post(Received(envelope))
+
+    def _is_genuine(self, parcel: Parcel) -> bool:
+        envelope = parcel.envelope
+        of_epoch = epochs(self.chain.state(), envelope.epoch)
+        if not of_epoch:
+            return False  # so far ahead that this validator does not know the keys
+        if parcel.sound is None:
+            seat = of_epoch[0].validators.get(envelope.sender)
+            message = signing_digest(self.chain.id, envelope.epoch, envelope.body)
+            parcel.sound = seat is not None and verify(seat.key, message, envelope.seal)
+        return parcel.sound
 
     @property
     def certified(self) -> int:
@@ -310,15 +329,17 @@ class Shell:
                     self._outbox.append(effect)
                 case Deliver():
                     self._execute(effect)
-                case Certified(certificate):
-                    self.chain.store.write_certificate(certificate)
+                case Certified():
+                    self._certified.append(effect)
+                case Turned():
+                    self.chain.store.sync()  # before any later entry of the journal is
                 case SetTimer(timer, delay_ms):
                     self._set_timer(timer, delay_ms)
                 case CancelTimer(name):
                     self._timers.pop(name, None)
                 case Halt(reason):
                     self.halted = reason
-            if not isinstance(effect, Broadcast | Send):
+            if not isinstance(effect, Broadcast | Send | Certified):
                 self._around.watch(self, effect)
 
     def _flush(self) -> None:
@@ -328,6 +349,11 @@ class Shell:
             to = effect.to if isinstance(effect, Send) else None
             self._around.watch(self, effect)
             self._around.send(self.name, to, Parcel(effect.envelope))
+        certified, self._certified = self._certified, []
+        for done in certified:  # only now: the journal has them on disk
+            self._around.strike(self)
+            self.chain.store.write_certificate(done.certificate)
+            self._around.watch(self, done)
 
     def _rotate(self) -> None:
         self.chain.store.sync()
@@ -344,7 +370,8 @@ class Shell:
         assert row is not None, "the block was just written"
         self.mempool.remove(receipt.transaction for receipt in row.receipts)
         self.mempool.expire(effect.sequence + 1)
-        answer = Executed(effect.sequence, header.digest)
+        epoch = scheduled(self.chain.state(), effect.sequence)
+        answer = Executed(effect.sequence, header.digest, epoch)
         if self._execution_ms == 0:
             self._follow_up.append(answer)
             return

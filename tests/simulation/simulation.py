@@ -133,10 +133,11 @@ class Simulation:
         return self._report(healed_ms)
 
     def _shell(self, name: str) -> Shell:
-        rng = self.world.rng
+        rng, key = self.world.rng, key_of(name)
+        sign = signer(key)
         return Shell(
             name,
-            signer(key_of(name)),
+            lambda public: sign if public == key.public else None,
             self,
             drift=rng.uniform(0.8, 1.25),
             skew_ms=rng.randint(-SKEW_MS_MAX, SKEW_MS_MAX),

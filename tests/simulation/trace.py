@@ -16,6 +16,7 @@ from consensus.event import (
     Rejected,
     Send,
     SetTimer,
+    Turned,
 )
 from consensus.message import Body, ViewChange
 
@@ -104,6 +105,8 @@ def tell_effect(effect: Effect) -> tuple[str, dict[str, Value]] | None:
             told = "timer", {"name": timer.name.value, "delay_ms": delay_ms}
         case Rejected(peer, code):
             told = "rejected", {"peer": peer, "code": code}
+        case Turned(epoch):
+            told = "epoch", {"number": epoch.number, "first": epoch.first}
         case Fault(evidence):
             told = "fault", {"peer": evidence.first.sender}
         case Halt(reason):

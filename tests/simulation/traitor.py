@@ -19,6 +19,7 @@ from consensus.message import (
     Status,
     ViewChange,
     commit_digest,
+    is_signed,
     payload_digest,
     prepare_digest,
     signing_digest,
@@ -98,20 +99,22 @@ class Plot:
                 return
             case "silent" if there:
                 return
+            case _ if envelope.sender not in self._signs:
+                yield 0, envelope  # another's, passed on
             case "slow" if isinstance(envelope.body, PrePrepare):
                 yield SLOW_MS, envelope
             case "two-faced" if there:
                 yield from self._other_face(sender, envelope)
             case "forgetful" if isinstance(envelope.body, ViewChange):
-                yield 0, self._sign(sender, replace(envelope.body, prepared=()))
+                yield 0, self._sign(sender, envelope.epoch, replace(envelope.body, prepared=()))
             case "restless" if isinstance(envelope.body, Status):
                 yield 0, envelope
                 view, stable = envelope.body.view, envelope.body.stable
-                yield 0, self._sign(sender, ViewChange(view + 1, stable, ()))
+                yield 0, self._sign(sender, envelope.epoch, ViewChange(view + 1, stable, ()))
             case "greedy" if isinstance(envelope.body, PrePrepare) and envelope.payload:
                 view, first = envelope.body.view, envelope.body.sequence
                 for sequence in range(first, first + GREEDY_PROPOSALS):
-                    yield 0, self._filling(sender, receiver, view, sequence)
+                    yield 0, self._filling(envelope, view, sequence)
             case "lying":
                 yield 0, envelope
                 yield from self._lies(sender, envelope)
@@ -134,29 +137,29 @@ class Plot:
     def _other_face(self, sender: str, envelope: Envelope) -> Iterator[tuple[int, Envelope]]:
         match envelope.body:
             case ViewChange() as body:
-                yield 0, self._sign(sender, replace(body, prepared=()))
+                yield 0, self._sign(sender, envelope.epoch, replace(body, prepared=()))
             case NewView() as body if body.pre_prepares:
-                yield 0, self._sign(sender, self._bend(sender, body))
+                yield 0, self._sign(sender, envelope.epoch, self._bend(envelope, body))
             case PrePrepare(view, sequence) as body if envelope.payload:
                 variant = _other_payload(envelope.payload)
                 self._variants[view, sequence] = payload_digest(variant)
                 other = replace(body, digest=payload_digest(variant))
-                yield 0, replace(self._sign(sender, other), payload=variant)
+                yield 0, replace(self._sign(sender, envelope.epoch, other), payload=variant)
             case (Prepare(view, sequence) | Commit(view, sequence)) as body:
                 digest = self._variants.get((view, sequence), body.digest)
-                yield 0, self._sign(sender, replace(body, digest=digest))
+                yield 0, self._sign(sender, envelope.epoch, replace(body, digest=digest))
                 if isinstance(body, Prepare):  # and its commit before anybody has prepared
-                    yield 0, self._sign(sender, Commit(view, sequence, digest))
+                    yield 0, self._sign(sender, envelope.epoch, Commit(view, sequence, digest))
             case Checkpoint() as body:
-                yield 0, self._sign(sender, replace(body, header=bytes(32)))
+                yield 0, self._sign(sender, envelope.epoch, replace(body, header=bytes(32)))
             case _:
                 yield 0, envelope
 
-    def _bend(self, sender: str, body: NewView) -> NewView:
+    def _bend(self, envelope: Envelope, body: NewView) -> NewView:
         """The same new view with a null request instead of its last proposal."""
         last = body.pre_prepares[-1].message
         bent = replace(last, digest=NULL_DIGEST)
-        signature = self._sign(sender, bent).signature
+        signature = self._sign(envelope.sender, envelope.epoch, bent).seal
         return replace(
             body, pre_prepares=(*body.pre_prepares[:-1], SignedPrePrepare(bent, signature))
         )
@@ -168,18 +171,23 @@ class Plot:
                 height = body.executed + 1
                 digest = checkpoint_digest(self._chain, height, bytes(32))
                 stable = CheckpointCertificate(height, bytes(32), self._votes(digest))
-                yield 0, self._sign(sender, replace(body, executed=height, stable=stable))
+                yield (
+                    0,
+                    self._sign(
+                        sender, envelope.epoch, replace(body, executed=height, stable=stable)
+                    ),
+                )
             case Prepare(view, sequence):
-                digest = prepare_digest(self._chain, view, sequence, NULL_DIGEST)
+                digest = prepare_digest(self._chain, envelope.epoch, view, sequence, NULL_DIGEST)
                 proof = PreparedCertificate(view, sequence, NULL_DIGEST, self._votes(digest))
-                yield 0, self._sign(sender, ViewChange(view + 1, None, (proof,)))
+                yield 0, self._sign(sender, envelope.epoch, ViewChange(view + 1, None, (proof,)))
             case BlockReply() as body if body.blocks:
                 first = body.blocks[0]
                 sequence = first.certificate.sequence
-                digest = commit_digest(self._chain, 0, sequence, NULL_DIGEST)
+                digest = commit_digest(self._chain, envelope.epoch, 0, sequence, NULL_DIGEST)
                 forged = CommitCertificate(0, sequence, NULL_DIGEST, self._votes(digest))
                 blocks = (replace(first, payload=b"", certificate=forged), *body.blocks[1:])
-                yield 0, self._sign(sender, replace(body, blocks=blocks))
+                yield 0, self._sign(sender, envelope.epoch, replace(body, blocks=blocks))
 
     def _votes(self, digest: Digest) -> tuple[Vote, ...]:
         """As many votes as it takes, of those who cast none: one traitor's over and over."""
@@ -193,14 +201,16 @@ class Plot:
         if self._world.chance(STALE_SHARE):
             yield 0, self._world.rng.choice(self._past)
 
-    def _filling(self, sender: str, receiver: str, view: int, sequence: int) -> Envelope:
+    def _filling(self, envelope: Envelope, view: int, sequence: int) -> Envelope:
         payload = pack(Payload(self._world.rng.randrange(1 << 30), (self._filler,)))
         body = PrePrepare(view, sequence, payload_digest(payload))
-        return replace(self._sign(sender, body), payload=payload)
+        return replace(self._sign(envelope.sender, envelope.epoch, body), payload=payload)
 
-    def _sign(self, sender: str, body: Body) -> Envelope:
-        signature = self._signs[sender](signing_digest(self._chain, body))
-        return Envelope(sender, body, signature, None)
+    def _sign(self, sender: str, epoch: int, body: Body) -> Envelope:
+        if not is_signed(body):
+            return Envelope(sender, epoch, body, None, None)
+        signature = self._signs[sender](signing_digest(self._chain, epoch, body))
+        return Envelope(sender, epoch, body, signature, None)
 
 
 def _other_payload(payload: bytes) -> bytes:
