@@ -30,20 +30,23 @@ class Limits:
     status_ms: int = 500  # between statuses while something is unfinished
     status_idle_ms: int = 5_000  # between statuses at rest, to find what a peer missed
     payload_bytes_max: int = 256 * 1024 * 1024  # proposed in one view: 64 of 4 MiB, the full window
-    pace_ms: int = 1_000  # between two looks at whether the primary is slow
+    pace_ms: int = 250  # a tick of `consensus.pace`: eight in a view timeout
     rotation: int = 0  # stable checkpoints between planned view changes, 0 for none
 
     def __post_init__(self) -> None:
         assert 1 <= self.window <= WINDOW_MAX, f"expected a window of 1 to {WINDOW_MAX}"
         assert 0 < self.view_timeout_ms <= self.view_timeout_ms_max
         assert 0 < self.status_ms <= self.status_idle_ms
+        assert 0 < self.pace_ms
+        assert 0 <= self.rotation
 
 
 class TimerName(StrEnum):
-    """The two timers of a replica."""
+    """The timers of a replica."""
 
     VIEW = "view"
     STATUS = "status"
+    PACE = "pace"
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,6 +245,11 @@ class Ordering:
             if instance.prepared is not None
         )
 
+    def proposed(self, sequence: int) -> bool:
+        """Whether the primary has assigned this number in the current view."""
+        instance = self._instances.get(sequence)
+        return instance is not None and instance.proposal is not None
+
     def accepted(self, above: int) -> tuple[int, ...]:
         """The sequence numbers whose proposal of this view and payload we have."""
         first = max(above, self.low) + 1

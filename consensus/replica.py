@@ -2,8 +2,8 @@
 
 Castro-Liskov, "Practical Byzantine Fault Tolerance" (OSDI'99), section 4, signed variant. The parts
 are: `ordering` (4.2), `checkpoint` (4.3), `viewchange` (4.4), `timer` (4.5.2), `status` (what got
-lost), `catchup` (blocks for a replica that was away), `outbox` (what we said). Nothing here waits,
-draws or reads a clock.
+lost), `catchup` (blocks for a replica that was away), `complaints` (of a slow or unfair primary),
+`outbox` (what we said). Nothing here waits, draws or reads a clock.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +13,7 @@ from typing import TypeAlias
 from consensus.catchup import CatchUp
 from consensus.certificate import Verifier
 from consensus.checkpoint import Checkpoints
+from consensus.complaints import Complaints
 from consensus.event import (
     Certified,
     Connected,
@@ -140,8 +141,11 @@ class Replica:
         )
         self._ordering = Ordering(validators, self._outbox, check, limits)
         self._ordering.forget(self._checkpoints.low)
-        self._views = ViewChanges(self._verifier, self._ordering, self._outbox, limits.window)
-        self._status = StatusExchange(self._ordering, self._checkpoints, self._views, self._outbox)
+        self._views = ViewChanges(self._verifier, self._ordering, self._outbox, limits)
+        self._complaints = Complaints(validators, self._ordering, self._outbox)
+        self._status = StatusExchange(
+            self._ordering, self._checkpoints, self._views, self._complaints, self._outbox
+        )
         self._catch_up = CatchUp(self._outbox, self._verifier, history.blocks)
         self._timers = Timers(self._outbox)
         self._backoff = Backoff(limits)
@@ -232,8 +236,9 @@ class Replica:
                     self._on_timer(timer.name)
                 case Executed(height, header, _):
                     self._on_executed(height, header)
-                case Pending(waiting):
+                case Pending(waiting, omitted):
                     self._waiting = waiting
+                    self._complaints.pending(waiting, omitted)
                 case Connected(peer):
                     self._status.connected(peer)
             self._settle()
@@ -282,6 +287,8 @@ class Replica:
                 if self._views.on_new_view(envelope, body):
                     self._entered()
             case Status() as body:
+                if envelope.epoch == self.epoch.number:
+                    self._complaints.hear(envelope.sender, body)
                 self._on_status(envelope.sender, body)
             case PayloadRequest() as body:
                 self._ordering.on_payload_request(envelope.sender, body)
@@ -295,7 +302,10 @@ class Replica:
     def _on_timer(self, name: TimerName) -> None:
         match name:
             case TimerName.VIEW:
+                self._backoff.failed()
                 self._start_view_change(self.view + 1)
+            case TimerName.PACE:
+                self._complaints.pace.tick()
             case TimerName.STATUS:
                 self._broadcast_status()
                 self._ordering.retry(self._attempt)
@@ -306,6 +316,7 @@ class Replica:
 
     def _settle(self) -> None:
         """Lead a view or deliver what is now due; then set the timers as the state calls for."""
+        self._judge_primary()
         if self._views.lead():
             self._entered()
         while self.delivered - self.executed < UNEXECUTED_MAX:
@@ -332,6 +343,7 @@ class Replica:
         self._outbox.put(Deliver(certificate.sequence, block.payload, certificate))
         self._catch_up.forget(self.delivered)
         self._backoff.progressed()
+        self._complaints.pace.delivered()
         self._timers.cancel(TimerName.VIEW)  # set again at the end of the step if still needed
 
     def _on_executed(self, height: int, header: Digest) -> None:
@@ -393,7 +405,6 @@ class Replica:
 
     def _start_view_change(self, view: int) -> None:
         self._timers.cancel(TimerName.VIEW)
-        self._backoff.failed()
         self._views.start(view, self.stable)
         self._on_views()
 
@@ -401,13 +412,29 @@ class Replica:
         """Join a view change early."""
         view = self._views.early()
         if view is not None:
+            if not self._views.joins_planned(view):
+                self._backoff.failed()
             self._start_view_change(view)
 
     def _entered(self) -> None:
         self._timers.cancel(TimerName.VIEW)
+        self._timers.cancel(TimerName.PACE)
+        self._complaints.turn()
         self._outbox.forget(self.view, self._checkpoints.low)
         self._ordering.release()
         self._ordering.resume()
+
+    def _judge_primary(self) -> None:
+        """Complain of a slow or unfair primary; leave it if a quorum does, or its turn is over."""
+        if self._ordering.proposed(self.delivered + 1) or self.delivered > self.executed:
+            self._complaints.pace.under_way()
+        if self._complaints.draw_up():
+            self._status.complain()
+        if self._complaints.agreed():
+            self._backoff.failed()
+            self._start_view_change(self.view + 1)
+        elif self.active and self.voting and self._views.planned(self._checkpoints.low):
+            self._start_view_change(self.view + 1)
 
     # Status and catching up
 
@@ -429,8 +456,18 @@ class Replica:
             self._timers.cancel(TimerName.VIEW)
         elif not self._timers.running(TimerName.VIEW):
             self._timers.set(TimerName.VIEW, self._backoff.delay_ms)
+        self._set_pace_timer()
         if self._resting and not self._at_rest():
             self._set_status_timer()
+
+    def _set_pace_timer(self) -> None:
+        """Ticks grow with the view timeout: where messages take long, waiting says less."""
+        if not (self.active and self._waiting):
+            self._timers.cancel(TimerName.PACE)
+        elif not self._timers.running(TimerName.PACE):
+            limits = self._limits
+            delay_ms = limits.pace_ms * self._backoff.delay_ms // limits.view_timeout_ms
+            self._timers.set(TimerName.PACE, delay_ms)
 
     def _set_status_timer(self) -> None:
         self._resting = self._at_rest()

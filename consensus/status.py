@@ -8,6 +8,7 @@ may lack. That also completes the last checkpoint certificate before a pause.
 from collections import Counter
 
 from consensus.checkpoint import Checkpoints
+from consensus.complaints import Complaints
 from consensus.message import (
     PAYLOAD_BYTES_MAX,
     Checkpoint,
@@ -30,15 +31,18 @@ class StatusExchange:
         ordering: Ordering,
         checkpoints: Checkpoints,
         views: ViewChanges,
+        complaints: Complaints,
         outbox: Outbox,
     ) -> None:
         self._ordering = ordering
         self._checkpoints = checkpoints
         self._views = views
+        self._complaints = complaints
         self._outbox = outbox
         self._answered: Counter[tuple[str, bool]] = Counter()  # by peer and kind, in this period
         self._answers_max = 1
         self._old = 0  # sequence numbers up to here were under way a status period ago
+        self._complained = False  # in this status period, out of turn
 
     def connected(self, peer: str) -> None:
         """Tell a peer that can be reached again."""
@@ -51,9 +55,16 @@ class StatusExchange:
         answers to ours: a small message may bring large ones back.
         """
         self._answered.clear()
+        self._complained = False
         self._answers_max = answers_max
         self._outbox.broadcast(self._status(answer=False))
         self._old = max(self._ordering.top, self._checkpoints.executed)
+
+    def complain(self) -> None:
+        """Tell everybody at once that there is a new complaint; the next ones wait their turn."""
+        if not self._complained:
+            self._complained = True
+            self._outbox.broadcast(self._status(answer=False))
 
     def on_status(self, sender: str, status: Status) -> None:
         """Send the peer what it may lack, and where we stand if that differs."""
@@ -70,7 +81,8 @@ class StatusExchange:
         view, active = self._ordering.view, self._ordering.active
         executed = self._checkpoints.executed
         accepted = self._ordering.accepted(executed) if active else ()
-        return Status(view, active, executed, self._checkpoints.stable, accepted, (), answer)
+        stable, complaints = self._checkpoints.stable, self._complaints.mine
+        return Status(view, active, executed, stable, accepted, complaints, answer)
 
     def _resend_view(self, to: str, status: Status) -> None:
         """The way into our view, for a peer that is not yet in it."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from consensus.certificate import Verifier
+from consensus.event import Limits
 from consensus.journal import Said
 from consensus.message import (
     NULL_DIGEST,
@@ -109,13 +110,16 @@ class ViewChanges:
     soon as one has started (a second new-view was once sent here: sawtooth-pbft#98).
     """
 
-    def __init__(self, verifier: Verifier, ordering: Ordering, outbox: Outbox, window: int) -> None:
+    def __init__(
+        self, verifier: Verifier, ordering: Ordering, outbox: Outbox, limits: Limits
+    ) -> None:
         self.new_view: Envelope | None = None  # of the current view, None in view 0
         self._heard: dict[str, SignedViewChange] = {}
         self._verifier = verifier
         self._ordering = ordering
         self._outbox = outbox
-        self._window = window
+        self._window = limits.window
+        self._rotation = limits.rotation
 
     def start(self, view: int, stable: CheckpointCertificate | None) -> None:
         """Leave the current view and ask for `view`."""
@@ -147,6 +151,22 @@ class ViewChanges:
         if len(views) <= f or views[f] <= self._ordering.view:
             return None
         return views[f]
+
+    def planned(self, height: int) -> bool:
+        """Whether a stable checkpoint at `height` ends this view, every `rotation` heights.
+
+        Derived from where the view began, not counted: so whoever enters a view late, or catches up
+        over the boundary, neither leaves it again nor stays behind.
+        """
+        every = self._rotation
+        return every > 0 and height // every > self._ordering.base // every
+
+    def joins_planned(self, view: int) -> bool:
+        """Whether somebody asks for `view` or more because ours is over by plan."""
+        return self._ordering.active and any(
+            item.message.view >= view and self.planned(_height(item.message.stable))
+            for item in self._heard.values()
+        )
 
     def quorum_has_left(self) -> bool:
         """Whether a quorum asks for our view or a later one, so that the new primary is due."""

@@ -22,6 +22,7 @@ BATCHES = "concilium.batches.v1"
 PRF = "concilium.prf.v1"
 SALT = "concilium.salt.v1"
 ACCEPTED = "concilium.accepted.v1"
+SLOW = "concilium.slow.v1"
 
 DIGEST_BYTES = 32
 

@@ -6,7 +6,7 @@ a sender's quota keeps one busy or hostile member from crowding out the others.
 
 from bisect import bisect_left, insort
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from vm.block import PAYLOAD_BYTES_MAX, TRANSACTIONS_MAX
 from vm.refusal import Refused
@@ -103,14 +103,16 @@ class Mempool:
         self._omitted.clear()
         self._young = OrderedDict.fromkeys(self._by_id, self._roomy)
 
-    def passed_over(self, transactions: int, payload_bytes: int) -> None:
-        """The current view's primary had a block of this size delivered; call after `remove`.
+    def passed_over(self, executed: Sequence[bytes]) -> None:
+        """The current view's primary had these transactions ordered; call after `remove`.
 
-        It counts against the primary if any transaction would have fitted. The work is bounded by
-        a block's transactions, however many wait.
+        That counts against it if any other would have fitted beside them. What was executed before
+        and came again fills no room. The work is bounded by a block's transactions, however many
+        wait.
         """
-        full_bytes = PAYLOAD_BYTES_MAX - TRANSACTION_BYTES_MAX - ITEM_ENVELOPE_BYTES
-        if transactions >= TRANSACTIONS_MAX or payload_bytes > full_bytes:
+        room = PAYLOAD_BYTES_MAX - PAYLOAD_ENVELOPE_BYTES
+        room -= sum(len(packed) + ITEM_ENVELOPE_BYTES for packed in executed)
+        if len(executed) == TRANSACTIONS_MAX or room < TRANSACTION_BYTES_MAX + ITEM_ENVELOPE_BYTES:
             return
         self._roomy += 1
         for _ in range(min(TRANSACTIONS_MAX, len(self._young))):

@@ -37,6 +37,7 @@ from consensus.event import (
     TimerName,
 )
 from consensus.message import (
+    COMPLAINTS_MAX,
     Envelope,
     decode_envelope,
     encode_envelope,
@@ -49,11 +50,11 @@ from node.validator.halted import Halted
 from node.validator.journal import Journal
 from node.validator.mempool import Mempool
 from node.validator.store import BlockRow
-from vm.block import Payload
+from vm.block import PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX, Payload
 from vm.certificate import CheckpointCertificate
 from vm.keys import verify
 from vm.refusal import Refused
-from vm.shape import pack
+from vm.shape import pack, unpack
 from vm.state import State
 
 EVENTS_MAX = 4_096  # waiting for the loop; a full queue stops reading from peers
@@ -107,8 +108,8 @@ class Runtime:
         self._timers: dict[TimerName, asyncio.TimerHandle] = {}
         self._deadline: asyncio.TimerHandle | None = None
         self._deadline_ms: int | None = None
-        self._view = 0
-        self._waiting = False
+        self._view = (0, 0)  # epoch and view
+        self._pending = Pending(False)
 
     # What others hand in
 
@@ -190,8 +191,9 @@ class Runtime:
         """Hand the replica what its own effects led to, until nothing is left."""
         while self._follow_up:
             self._perform(self.replica.step(self._follow_up.popleft()))
-        if self.replica.view != self._view:
-            self._view = self.replica.view
+        view = (self.replica.epoch.number, self.replica.view)
+        if view != self._view:
+            self._view = view
             self._mempool.release()
 
     def _perform(self, effects: Sequence[Effect]) -> None:
@@ -204,6 +206,8 @@ class Runtime:
                 case Deliver(sequence, payload, certificate):
                     header = self._chain.execute(sequence, payload, certificate)
                     self._after_block(sequence)
+                    if payload and certificate.view == self.replica.view:
+                        self._pass_over(sequence, payload)
                     self._follow_up.append(Executed(sequence, header.digest, None))
                 case Certified(certificate):
                     self._certified.append(certificate)
@@ -249,9 +253,10 @@ class Runtime:
 
     def _tell_pending(self) -> None:
         waiting = len(self._mempool) > 0 or self._due()
-        if waiting != self._waiting:
-            self._waiting = waiting
-            self._step(Pending(waiting))
+        pending = Pending(waiting, self._mempool.omitted(COMPLAINTS_MAX))
+        if pending != self._pending:
+            self._pending = pending
+            self._step(pending)
 
     def _due(self) -> bool:
         return self._deadline_ms is not None and self._deadline_ms <= self._clock_ms()
@@ -263,6 +268,13 @@ class Runtime:
         self._mempool.expire(height + 1)
         self._watch_deadline()
         self._on_executed(row)
+
+    def _pass_over(self, height: int, payload: bytes) -> None:
+        """What waits still was left out of a block of the current primary."""
+        row = self._chain.store.row(height)
+        assert row is not None, "the block was just written"
+        items = unpack(Payload, payload, PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX).transactions
+        self._mempool.passed_over([items[position] for position in row.positions])
 
     def _watch_deadline(self) -> None:
         self._deadline_ms = self._next_deadline(self._chain.state())

@@ -1,5 +1,7 @@
 """The mempool: every bound filled and exceeded, and what is drawn, released and forgotten."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from node.validator.mempool import (
     ITEM_ENVELOPE_BYTES,
     OMITTED_BLOCKS_MAX,
+    PAYLOAD_ENVELOPE_BYTES,
     POOL_BYTES_MAX,
     POOL_TRANSACTIONS_MAX,
     SENDER_TRANSACTIONS_MAX,
@@ -231,10 +234,20 @@ def test_what_may_no_longer_be_sent_is_forgotten_with_its_room() -> None:
     assert (len(pool), pool._bytes) == (0, 0)
 
 
-def deliver(pool: Mempool, blocks: int, transactions: int = 1, payload_bytes: int = 100) -> None:
+def deliver(pool: Mempool, blocks: int, executed: Sequence[bytes] = ()) -> None:
     """Blocks of the current view go by in which nothing of the pool stands."""
     for _ in range(blocks):
-        pool.passed_over(transactions, payload_bytes)
+        pool.passed_over(executed)
+
+
+def others(payload_bytes: int) -> list[bytes]:
+    """Transactions that make a payload of this size."""
+    room = payload_bytes - PAYLOAD_ENVELOPE_BYTES
+    whole, rest = divmod(room, TRANSACTION_BYTES_MAX + ITEM_ENVELOPE_BYTES)
+    return [bytes(TRANSACTION_BYTES_MAX)] * whole + [bytes(max(0, rest - ITEM_ENVELOPE_BYTES))]
+
+
+FULL = [b"t"] * TRANSACTIONS_MAX
 
 
 def test_what_enough_blocks_with_room_pass_over_is_omitted() -> None:
@@ -251,23 +264,24 @@ def test_what_enough_blocks_with_room_pass_over_is_omitted() -> None:
     assert set(pool.omitted(9)) == {transaction(0).id, transaction(1).id}
 
 
+LARGEST = TRANSACTION_BYTES_MAX + ITEM_ENVELOPE_BYTES
+
+
 @pytest.mark.parametrize(
-    ("transactions", "payload_bytes", "roomy"),
+    ("executed", "roomy"),
     [
-        (TRANSACTIONS_MAX - 1, 100, True),
-        (TRANSACTIONS_MAX, 100, False),
-        (1, PAYLOAD_BYTES_MAX - TRANSACTION_BYTES_MAX - ITEM_ENVELOPE_BYTES, True),
-        (1, PAYLOAD_BYTES_MAX - TRANSACTION_BYTES_MAX - ITEM_ENVELOPE_BYTES + 1, False),
-        (0, 4, True),
+        (FULL[1:], True),
+        (FULL, False),
+        (others(PAYLOAD_BYTES_MAX - LARGEST), True),
+        (others(PAYLOAD_BYTES_MAX - LARGEST + 1), False),
+        ([], True),
     ],
 )
-def test_a_full_block_passes_nothing_over(
-    transactions: int, payload_bytes: int, roomy: bool
-) -> None:
+def test_a_full_block_passes_nothing_over(executed: list[bytes], roomy: bool) -> None:
     """A block is full by number, or when the largest transaction would not have fitted."""
     pool = filled(1)
 
-    deliver(pool, OMITTED_BLOCKS_MAX, transactions, payload_bytes)
+    deliver(pool, OMITTED_BLOCKS_MAX, executed)
 
     assert bool(pool.omitted(1)) is roomy
 
@@ -276,7 +290,7 @@ def test_sustained_overload_omits_nothing() -> None:
     """While every block is full a transaction may wait for ever; nobody is to blame."""
     pool = filled(SENDER_TRANSACTIONS_MAX)
 
-    deliver(pool, 10 * OMITTED_BLOCKS_MAX, TRANSACTIONS_MAX)
+    deliver(pool, 10 * OMITTED_BLOCKS_MAX, FULL)
 
     assert pool.omitted(9) == ()
 
@@ -364,7 +378,7 @@ def test_omission_is_what_counting_by_hand_gives(steps: list[tuple[str, int]]) -
                 deliver(pool, 11 * number)
                 counts = {id: count + 11 * number for id, count in counts.items()}
             case "full":
-                deliver(pool, 11 * number, TRANSACTIONS_MAX)
+                deliver(pool, 11 * number, FULL)
             case "release":
                 pool.release()
                 counts = dict.fromkeys(counts, 0)

@@ -1,0 +1,242 @@
+"""Who complains of a primary, who is heard, and when it is left: dialogues of real replicas."""
+
+import pytest
+
+from consensus.complaints import HEARD_MAX, SLOWNESS, Complaints
+from consensus.event import Limits, Pending, Received, TimerName
+from consensus.message import COMPLAINTS_MAX, Envelope, Status, ViewChange
+from tests.consensus.cluster import Cluster
+
+X = b"x" * 32  # ids of requests
+Y = b"y" * 32
+LIMITS = Limits(window=8)
+
+
+def status(*complaints: bytes, view: int = 0, active: bool = True) -> Status:
+    """A status that says nothing but complaints."""
+    return Status(view, active, 0, None, (), complaints, False)
+
+
+def complain(cluster: Cluster, index: int, *requests: bytes) -> None:
+    """Tell a node that its mempool knows of omitted requests."""
+    cluster.event(index, Pending(True, requests))
+
+
+def keep_busy(cluster: Cluster, ms: int) -> None:
+    """Order something twice a second, so that no view timer fires."""
+    for _ in range(ms // 500):
+        cluster.propose(b"other")
+        cluster.pass_time(500)
+
+
+def views(cluster: Cluster) -> list[int]:
+    """The view of each node."""
+    return [node.replica.view for node in cluster.nodes]
+
+
+@pytest.mark.parametrize("n", [4, 5, 7, 10])
+def test_a_primary_of_whom_a_quorum_complains_is_left_at_once(n: int) -> None:
+    """No timer has to fire: a complaint does not wait for the next status period."""
+    cluster = Cluster(n, LIMITS)
+
+    for index in range(1, cluster.validators.quorum + 1):
+        complain(cluster, index, X)
+    cluster.run()
+
+    assert views(cluster) == [1] * n
+    assert all(node.replica.active for node in cluster.nodes)
+    assert cluster.now_ms == 0
+
+
+@pytest.mark.parametrize("n", [4, 5, 7, 10])
+def test_a_request_that_fewer_than_a_quorum_miss_changes_nothing(n: int) -> None:
+    """Nobody leaves alone, so nobody falls silent: all still take part in ordering."""
+    cluster = Cluster(n, LIMITS)
+
+    for index in range(1, cluster.validators.quorum):
+        complain(cluster, index, X)
+    cluster.run()
+    keep_busy(cluster, 10_000)
+
+    assert views(cluster) == [0] * n
+    assert cluster.sent_by(1, ViewChange) == []
+    assert len({len(node.payloads) for node in cluster.nodes}) == 1
+
+
+def test_complaints_of_different_things_do_not_add_up() -> None:
+    """Three backups that each miss another request have no common grievance."""
+    cluster = Cluster(4, LIMITS)
+
+    for index, missed in ((1, X), (2, Y), (3, b"z" * 32)):
+        complain(cluster, index, missed)
+    cluster.run()
+    keep_busy(cluster, 5_000)
+
+    assert views(cluster) == [0] * 4
+
+
+def test_a_liar_and_one_backup_are_no_quorum() -> None:
+    """The attack: a faulty replica echoes whatever a single honest one complains of."""
+    cluster = Cluster(4, LIMITS)
+    complain(cluster, 1, X)
+
+    for receiver in (0, 1, 2):
+        cluster.inject(3, receiver, status(X, SLOWNESS))
+    cluster.run()
+    keep_busy(cluster, 5_000)
+
+    assert views(cluster) == [0] * 4
+
+
+def test_what_only_others_complain_of_does_not_move_us() -> None:
+    """Liars could have invented it; the moment we see it ourselves, we agree."""
+    cluster = Cluster(4, LIMITS)
+    cluster.lost = lambda _s, _r, _e: True
+
+    for sender in (0, 2, 3):
+        cluster.inject(sender, 1, status(X))
+    before = cluster[1].replica.view
+    complain(cluster, 1, X)
+
+    assert (before, cluster[1].replica.view) == (0, 1)
+
+
+def test_the_primary_does_not_complain_of_itself() -> None:
+    """It may hold a request that it cannot order; the others judge it."""
+    cluster = Cluster(4, LIMITS)
+
+    for index in (0, 1, 2):
+        complain(cluster, index, X)
+    cluster.run()
+
+    assert views(cluster) == [0] * 4
+    assert all(e.body.complaints == () for e in cluster.sent_by(0, Status))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        Envelope("v09", 0, status(X), None, None),
+        Envelope("v03", 1, status(X), None, None),
+        Envelope("v03", 0, status(X, view=1), None, None),
+        Envelope("v03", 0, status(X, active=False), None, None),
+    ],
+    ids=["no seat", "another epoch", "another view", "between views"],
+)
+def test_only_voters_who_follow_this_primary_are_heard(envelope: Envelope) -> None:
+    """Statuses come from observers and laggards too; they do not judge our primary."""
+    cluster = Cluster(4, LIMITS)
+    cluster.lost = lambda _s, _r, _e: True
+    cluster.inject(2, 1, status(X))
+
+    cluster.event(1, Received(envelope))
+    complain(cluster, 1, X)
+    assert cluster[1].replica.view == 0
+
+    cluster.inject(3, 1, status(X))
+    assert cluster[1].replica.view == 1
+
+
+def test_a_new_view_begins_without_complaints() -> None:
+    """What was held against the old primary, by others or by us, does not touch the new one."""
+    cluster = Cluster(4, LIMITS)
+    for index in (1, 2, 3):
+        complain(cluster, index, X)
+    cluster.run()
+    assert views(cluster) == [1] * 4
+
+    for index in (0, 2):
+        complain(cluster, index, X)
+    cluster.run()
+    keep_busy(cluster, 5_000)
+    assert views(cluster) == [1] * 4
+
+    complain(cluster, 3, X)
+    cluster.run()
+    assert views(cluster) == [2] * 4
+
+
+def test_slowness_is_withdrawn_and_omission_is_not() -> None:
+    """Three that found the primary slow at three different times do not agree."""
+    cluster = Cluster(4, LIMITS)
+    cluster.lost = lambda _s, _r, _e: True
+    complaints = cluster[1].replica._complaints
+
+    cluster.inject(2, 1, status(SLOWNESS, X))
+    cluster.inject(2, 1, status(Y))
+
+    assert list(complaints._heard["v02"]) == [X, Y]
+
+
+def test_a_liars_complaints_fill_a_bounded_place_of_their_own() -> None:
+    """The attack: many invented ids, to fill memory or to push out what others said."""
+    cluster = Cluster(4, LIMITS)
+    cluster.lost = lambda _s, _r, _e: True
+    cluster.inject(2, 1, status(X))
+
+    for number in range(0, 4 * HEARD_MAX, COMPLAINTS_MAX):
+        ids = [(number + i).to_bytes(32, "big") for i in range(COMPLAINTS_MAX)]
+        cluster.inject(3, 1, status(*ids))
+    heard = cluster[1].replica._complaints._heard
+
+    assert len(heard["v03"]) == HEARD_MAX
+    assert list(heard["v02"]) == [X]
+    complain(cluster, 1, X)
+    assert cluster[1].replica.view == 0
+    cluster.inject(3, 1, status(X))
+    assert cluster[1].replica.view == 1
+
+
+def test_new_complaints_are_told_once_out_of_turn() -> None:
+    """However fast they change: the rest waits for the next status, which is due soon anyway."""
+    cluster = Cluster(4, LIMITS)
+    cluster.pass_time(1_000)
+    before = len(cluster.sent_by(1, Status))
+
+    for number in range(5):
+        complain(cluster, 1, bytes([number]) * 32)
+    assert len(cluster.sent_by(1, Status)) == before + 3  # one for each of the others
+
+    cluster.pass_time(LIMITS.status_ms)
+    (*_, last) = cluster.sent_by(1, Status)
+    assert isinstance(last.body, Status)
+    assert last.body.complaints == (bytes([4]) * 32,)
+
+
+def test_a_status_has_room_for_slowness_among_many_omissions() -> None:
+    """Never more complaints than the message may hold."""
+    cluster = Cluster(4, LIMITS)
+    complaints: Complaints = cluster[1].replica._complaints
+    while not complaints.pace.slow:
+        complaints.pace.tick()
+
+    complain(cluster, 1, *(bytes([number]) * 32 for number in range(COMPLAINTS_MAX)))
+
+    assert len(complaints.mine) == COMPLAINTS_MAX
+    assert complaints.mine[0] == SLOWNESS
+
+
+def test_the_pace_is_taken_while_requests_wait_and_only_then() -> None:
+    """An idle chain has no ticks, and the ticks grow with the view timeout."""
+    cluster = Cluster(4, LIMITS)
+    assert TimerName.PACE not in cluster[1].timers
+
+    complain(cluster, 1)
+    assert cluster[1].timers[TimerName.PACE].delay_ms == LIMITS.pace_ms
+    cluster.event(1, Pending(False))
+    assert TimerName.PACE not in cluster[1].timers
+
+    cluster[1].replica._backoff.failed()
+    complain(cluster, 1)
+    assert cluster[1].timers[TimerName.PACE].delay_ms == 2 * LIMITS.pace_ms
+
+
+def test_leaving_by_complaint_backs_off() -> None:
+    """Where messages take so long that every primary seems slow, judgement slows down too."""
+    cluster = Cluster(4, LIMITS)
+
+    for index in (1, 2, 3):
+        complain(cluster, index, X)
+    cluster.run()
+
+    assert [node.replica._backoff.delay_ms for node in cluster.nodes] == [4_000] * 4
