@@ -1,0 +1,203 @@
+"""What must hold after every event of a simulated run, whatever fails."""
+
+from collections import deque
+from collections.abc import Iterator
+
+from consensus.event import Broadcast, Certified, Deliver, Effect, Fault, Halt, Send
+from consensus.message import (
+    Checkpoint,
+    Envelope,
+    Evidence,
+    Slot,
+    commit_digest,
+    signing_digest,
+    slot_of,
+)
+from consensus.replica import Replica
+from tests.simulation.shell import Proof, Shell
+from vm.block import receipts_root
+from vm.certificate import CheckpointCertificate, Vote, verify_checkpoint, verify_votes
+from vm.epoch import ruling, scheduled
+from vm.genesis import Genesis, check_genesis
+from vm.keys import verify
+from vm.quorum import Epoch, ValidatorSet
+from vm.refusal import Refused
+
+ITEMS_MAX = 20_000  # in all maps and lists of one replica, whatever its peers do
+
+
+class Violation(AssertionError):  # noqa: N818 - what a run ends in, not a fault of ours
+    """A run broke a promise of the protocol; the message begins with the name of the promise."""
+
+
+class Judge:
+    """Watches the honest validators across crashes and restarts, and what clients hold."""
+
+    def __init__(self, genesis: Genesis, traitors: list[str]) -> None:
+        self.chain = genesis.chain
+        self.epochs = [check_genesis(genesis)]
+        self.traitors = traitors
+        self.decided: dict[int, bytes] = {}  # payload by height
+        self.executed: dict[int, bytes] = {}  # header digest by height
+        self.certified = 0  # highest height that an honest validator reported as certified
+        self.acknowledged: dict[bytes, int] = {}  # height by transaction, once a client has proof
+        self._scheduled: dict[int, Epoch | None] = {}  # by height of the block
+        self._signed: dict[tuple[str, int, Slot], bytes] = {}  # by name, epoch and slot
+        self._told: dict[str, int] = {}  # by validator: highest height that it signed
+        self._verified: set[tuple[bytes, tuple[Vote, ...]]] = set()
+
+    def watch(self, shell: Shell, effect: Effect) -> None:
+        """Judge one effect of an honest validator, just run."""
+        match effect:
+            case Broadcast(envelope) | Send(_, envelope):
+                self._one_signature(shell, envelope)
+            case Deliver():
+                self._delivered(shell, effect)
+            case Certified(certificate):
+                self._certificate(shell, certificate)
+            case Fault(evidence):
+                self._guilty(shell, evidence)
+            case Halt(reason):
+                raise Violation(f"halt: {shell.name} stopped: {reason}")
+
+    def seats(self, height: int) -> ValidatorSet:
+        """Who rules this height, as far as it is known."""
+        return ruling(self.epochs, height).validators
+
+    def restarted(self, shell: Shell) -> None:
+        """What a validator has told of is there again after a crash."""
+        if shell.forgetful:
+            raise Violation(f"journal: {shell.name} has a certificate that its journal lacks")
+        height, told = shell.chain.head.height, self._told.get(shell.name, 0)
+        if height < told:
+            raise Violation(
+                f"no rollback: {shell.name} signed height {told}, came back at {height}"
+            )
+
+    def acknowledge(self, proof: Proof) -> None:
+        """A client takes a certified receipt as the end of its worry."""
+        header, certificate = proof.header, proof.certificate
+        try:
+            verify_checkpoint(certificate, self.chain, self.seats(certificate.height))
+        except Refused as refusal:
+            raise Violation(f"certificate: a client was given {refusal}") from refusal
+        sound = (
+            proof.receipt in proof.receipts
+            and receipts_root(proof.receipts) == header.receipts
+            and certificate.height >= header.height
+            and self.executed.get(header.height) == header.digest
+            and self.executed.get(certificate.height) == certificate.header
+        )
+        if not sound:
+            raise Violation(f"acknowledged: a client's proof at {header.height} proves nothing")
+        self.acknowledged[proof.receipt.transaction] = header.height
+
+    def kept(self, shell: Shell) -> None:
+        """At the end: every acknowledged transaction is where it was acknowledged."""
+        for transaction, height in self.acknowledged.items():
+            place = shell.chain.store.place(transaction)
+            if place is None or place.height != height:
+                raise Violation(f"acknowledged: {shell.name} lost one of height {height}")
+
+    def bounded(self, shell: Shell) -> None:
+        """A replica holds a bounded number of things."""
+        items = sum(1 for _ in _items(shell.replica))
+        if items > ITEMS_MAX:
+            raise Violation(f"memory: {shell.name} holds {items} items")
+
+    def _delivered(self, shell: Shell, effect: Deliver) -> None:
+        height, certificate = effect.sequence, effect.certificate
+        if self.decided.setdefault(height, effect.payload) != effect.payload:
+            raise Violation(f"agreement: {shell.name} delivered other bytes at {height}")
+        if certificate.sequence != height:
+            raise Violation(f"certificate: {shell.name} delivered {height} by another's votes")
+        epoch = ruling(self.epochs, height)
+        digest = commit_digest(
+            self.chain, epoch.number, certificate.view, height, certificate.digest
+        )
+        self._verify(shell, certificate.votes, digest, epoch.validators)
+        header = shell.chain.head.header
+        if self.executed.setdefault(height, header) != header:
+            raise Violation(f"equal headers: {shell.name} executed another one at {height}")
+        self._schedules(shell, height)
+
+    def _schedules(self, shell: Shell, height: int) -> None:
+        epoch = scheduled(shell.chain.state(), height)
+        known = height in self._scheduled
+        if self._scheduled.setdefault(height, epoch) != epoch:
+            raise Violation(f"epochs: {shell.name} schedules another one at {height}")
+        if epoch is not None and not known:
+            self.epochs.append(epoch)
+
+    def _guilty(self, shell: Shell, evidence: Evidence) -> None:
+        first, second = evidence.first, evidence.second
+        if first.sender != second.sender or first.sender not in self.traitors:
+            raise Violation(f"evidence: {shell.name} accuses {first.sender}, who is honest")
+        seat = self.epochs[first.epoch].validators.get(first.sender)
+        assert seat is not None
+        digests = [
+            signing_digest(self.chain, envelope.epoch, envelope.body)
+            for envelope in (first, second)
+        ]
+        signatures = [first.seal, second.seal]
+        if (
+            first.epoch != second.epoch
+            or slot_of(first.body) != slot_of(second.body)
+            or digests[0] == digests[1]
+            or not all(map(verify, [seat.key] * 2, digests, signatures))
+        ):
+            raise Violation(f"evidence: {shell.name}'s proof against {first.sender} is none")
+
+    def _one_signature(self, shell: Shell, envelope: Envelope) -> None:
+        slot = slot_of(envelope.body)
+        if envelope.sender != shell.name or slot is None:
+            return
+        if isinstance(envelope.body, Checkpoint):
+            height = envelope.body.height
+            self._told[shell.name] = max(height, self._told.get(shell.name, 0))
+        digest = signing_digest(self.chain, envelope.epoch, envelope.body)
+        key = (shell.name, envelope.epoch, slot)
+        if self._signed.setdefault(key, digest) != digest:
+            raise Violation(f"one signature per slot: {shell.name} signed twice for {slot}")
+
+    def _certificate(self, shell: Shell, certificate: CheckpointCertificate) -> None:
+        height, header = certificate.height, certificate.header
+        try:
+            verify_checkpoint(certificate, self.chain, self.seats(certificate.height))
+        except Refused as refusal:
+            raise Violation(f"certificate: {shell.name} accepted {refusal}") from refusal
+        if self.executed.get(height) != header:
+            raise Violation(f"equal headers: {shell.name} certified another one at {height}")
+        self.certified = max(self.certified, height)
+
+    def _verify(
+        self, shell: Shell, votes: tuple[Vote, ...], digest: bytes, seats: ValidatorSet
+    ) -> None:
+        if (digest, votes) in self._verified:
+            return
+        try:
+            verify_votes(votes, digest, seats)
+        except Refused as refusal:
+            raise Violation(f"certificate: {shell.name} accepted {refusal}") from refusal
+        self._verified.add((digest, votes))
+
+
+def _items(replica: Replica) -> Iterator[object]:
+    """Everything in the containers of a replica's parts, each part once."""
+    seen: set[int] = set()
+    waiting: list[object] = [replica]
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, dict):
+            yield from thing
+            waiting.extend(thing.values())
+        elif isinstance(thing, list | set | deque):
+            yield from thing
+            waiting.extend(thing)
+        elif type(thing).__module__.startswith("consensus."):
+            slots = getattr(thing, "__slots__", ())
+            waiting.extend(getattr(thing, name) for name in slots)
+            waiting.extend(getattr(thing, "__dict__", {}).values())

@@ -1,0 +1,426 @@
+"""A validator's shell without a machine: the runtime's work on a disk and a clock of memory.
+
+It does what `node.validator.runtime` does, in the same order: all effects of a turn, then one sync,
+then what is to be sent. Between any two of these steps the process can end (`Surroundings.strike`).
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from consensus.event import (
+    Broadcast,
+    CancelTimer,
+    Certified,
+    Deliver,
+    Effect,
+    Event,
+    Executed,
+    Halt,
+    Limits,
+    Pending,
+    Persist,
+    Propose,
+    Received,
+    Send,
+    SetTimer,
+    Timer,
+    TimerFired,
+    TimerName,
+    Turned,
+)
+from consensus.journal import frame, read_frames
+from consensus.message import decode_envelope, encode_envelope, is_signed, signing_digest
+from consensus.replica import History, Replica, Start
+from node.validator.chain import Chain
+from node.validator.journal import newest_stable
+from node.validator.mempool import Mempool
+from node.validator.store import Store
+from tests.simulation.disk import JournalFile, MemoryDatabase
+from tests.simulation.network import Parcel
+from vm.access import check_access
+from vm.block import Header, Payload, Receipt
+from vm.certificate import CheckpointCertificate
+from vm.epoch import epochs, ruling, scheduled
+from vm.execute import Program
+from vm.genesis import Genesis
+from vm.keys import verify
+from vm.quorum import Epoch
+from vm.record import Member
+from vm.refusal import Refused
+from vm.shape import Digest, PublicKey, Signature, pack
+from vm.transaction import Transaction, read
+
+JOURNAL_BYTES_MAX = 48 * 1024  # before it is made anew: several times in a run
+PIPELINE_TRANSACTIONS_MIN = 2  # waiting before a block is proposed beside one in flight
+IN_FLIGHT_MAX = 4
+TURN_MS_MAX = 2  # what arrives meanwhile shares the next turn and its sync
+BATCH_EVENTS_MAX = 16
+RESEND_MS = 1_000  # between two looks for transactions that still wait
+RESEND_MAX = 50
+
+
+class Crashed(Exception):  # noqa: N818 - what befalls a process
+    """The process ends here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A certified receipt: what a client holds when its transaction is acknowledged."""
+
+    receipt: Receipt
+    header: Header  # of the receipt's block
+    receipts: tuple[Receipt, ...]  # all of the block: its header holds their root
+    certificate: CheckpointCertificate  # of this height or a later one
+
+
+class Surroundings(Protocol):
+    """What a shell needs of the world."""
+
+    genesis: Genesis
+    program: Program
+    limits: Limits
+
+    def now_ms(self, shell: "Shell") -> int:
+        """The shell's own clock."""
+
+    def later(self, delay_ms: int, action: Callable[[], None]) -> None:
+        """Act after the delay."""
+
+    def turn_ms(self) -> int:
+        """How long until a turn begins."""
+
+    def send(self, sender: str, receiver: str | None, parcel: Parcel) -> None:
+        """Carry a message to a receiver, or to all."""
+
+    def gossip(self, sender: str, packed: bytes) -> None:
+        """Carry a transaction to all other validators."""
+
+    def strike(self, shell: "Shell") -> None:
+        """Between two steps; raises `Crashed` if the process ends here."""
+
+    def ended(self, shell: "Shell", why: str) -> None:
+        """The process has ended."""
+
+    def watch(self, shell: "Shell", effect: Effect) -> None:
+        """An effect was run."""
+
+    def draw(self, shell: "Shell", drawn: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """What of these transactions is proposed: all, by whoever is honest."""
+
+
+@dataclass(slots=True)
+class Disk:
+    """What outlives a process."""
+
+    database: MemoryDatabase = field(default_factory=MemoryDatabase)
+    journal: JournalFile = field(default_factory=JournalFile)
+
+
+class Shell:
+    """One validator; `start` begins a life, `end` ends it wherever it is."""
+
+    def __init__(
+        self,
+        name: str,
+        signer: Callable[[PublicKey], Callable[[Digest], Signature] | None],
+        around: Surroundings,
+        *,
+        drift: float,
+        skew_ms: int,
+        execution_ms: int,
+    ) -> None:
+        self.name = name
+        self.disk = Disk()
+        self.drift = drift  # of its timers
+        self.skew_ms = skew_ms  # of its clock
+        self.up = False
+        self.life = 0  # counts starts: what an earlier life scheduled is void
+        self.halted: str | None = None
+        self.forgetful = False  # whether a real validator would take its journal for lost
+        self._signer = signer
+        self._around = around
+        self._execution_ms = execution_ms  # until an executed block is reported; 0: in its turn
+
+    # A life
+
+    def start(self) -> None:
+        """Begin on whatever the disk holds."""
+        around = self._around
+        self.up, self.life = True, self.life + 1
+        self._inbox: deque[Event] = deque()
+        self._follow_up: deque[Event] = deque()
+        self._outbox: list[Broadcast | Send] = []
+        self._certified: list[Certified] = []
+        self._timers: dict[TimerName, Timer] = {}
+        self._view, self._waiting, self._turning = 0, False, False
+        self._idle_ms = 0  # when the last execution will be reported
+        self._kept_bytes = 0  # of the journal when it was last made anew
+        self._waited: set[bytes] = set()
+        self.mempool = Mempool()
+        store = Store(self.disk.database)
+        self.chain = Chain(store, around.genesis, around.program, self.mempool.by_bytes)
+        self.replica = self._make(store)
+        self._guard(self._recover)
+        self._schedule(RESEND_MS, self._resend)
+
+    def end(self, *, batches: int, kept: int, zeros: int) -> None:
+        """End the process; of the unsynced so many batches and journal bytes were written."""
+        self.up = False
+        self.disk.database.crash(batches)
+        self.disk.journal.crash(kept, zeros)
+
+    def _make(self, store: Store) -> Replica:
+        head, stable = self.chain.head, store.certified(self.chain.head.height)
+        settled = min(head.height, 0 if stable is None else stable.height)
+        first = self.epoch(settled + 1).number
+        return Replica(
+            chain=self.chain.id,
+            me=self.name,
+            signer=self._signer,
+            check=lambda height, payload: self.chain.check(
+                height, payload, self._around.now_ms(self)
+            ),
+            history=History(store.blocks, store.certified, self.epoch),
+            start=Start(head.height, head.header, stable, epochs(self.chain.state(), first)),
+            limits=self._around.limits,
+        )
+
+    def epoch(self, height: int) -> Epoch:
+        """The epoch that rules a height up to window + 1 above the executed one."""
+        return ruling(epochs(self.chain.state()), height)
+
+    def _recover(self) -> None:
+        journal = self.disk.journal
+        entries, good = read_frames(bytes(journal.synced))
+        del journal.synced[good:]
+        self.forgetful = self.certified > newest_stable(entries)
+        self._perform(self.replica.recover(entries))
+        self._drain()
+        self._settle([])
+
+    # What comes in
+
+    def receive(self, parcel: Parcel) -> None:
+        """A message from a peer; what its sender has not signed is dropped."""
+        if not self.up:
+            return
+        envelope = parcel.envelope
+        if not is_signed(envelope.body) or self._is_genuine(parcel):
+            self._post(Received(envelope))
+
+    def _is_genuine(self, parcel: Parcel) -> bool:
+        envelope = parcel.envelope
+        of_epoch = epochs(self.chain.state(), envelope.epoch)
+        if not of_epoch:
+            return False  # so far ahead that this validator does not know the keys
+        if parcel.sound is None:
+            seat = of_epoch[0].validators.get(envelope.sender)
+            message = signing_digest(self.chain.id, envelope.epoch, envelope.body)
+            parcel.sound = seat is not None and verify(seat.key, message, envelope.seal)
+        return parcel.sound
+
+    @property
+    def certified(self) -> int:
+        """The newest height that it serves."""
+        certificate = self.chain.store.certified(self.chain.head.height)
+        return 0 if certificate is None else certificate.height
+
+    def submit(self, packed: bytes) -> Proof | None:
+        """A transaction from a client or a peer; the proof if it is certified already."""
+        if not self.up:
+            return None
+        try:
+            transaction = self.mempool.by_bytes.get(packed) or read(packed, self.chain.id)
+            proof = self._prove(transaction)
+            if proof is not None or self.chain.store.place(transaction.id) is not None:
+                return proof
+            self._check_access(transaction)
+            fresh = self.mempool.admit(transaction, packed, self.chain.head.height + 1)
+        except Refused:
+            return None
+        if fresh:
+            self._wake()
+        return None
+
+    def _check_access(self, transaction: Transaction) -> None:
+        intent = transaction.intent
+        member = self.chain.state().get(Member, intent.sender)
+        check_access(intent.kind, member, intent.sender, intent.public_key)
+
+    def _prove(self, transaction: Transaction) -> Proof | None:
+        store = self.chain.store
+        place = store.place(transaction.id)
+        if place is None:
+            return None
+        certificate = store.certified(self.chain.head.height)
+        if certificate is None or certificate.height < place.height:
+            return None
+        exact = store.certificate(place.height)
+        row = store.row(place.height)
+        assert row is not None, "what has a place has a row"
+        return Proof(row.receipts[place.index], row.header, row.receipts, exact or certificate)
+
+    # Turns
+
+    def _post(self, event: Event) -> None:
+        self._inbox.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._turning:
+            self._turning = True
+            self._schedule(self._around.turn_ms(), self._turn)
+
+    def _schedule(self, delay_ms: int, action: Callable[[], None]) -> None:
+        life = self.life
+
+        def act() -> None:
+            if self.up and self.life == life:
+                self._guard(action)
+
+        self._around.later(delay_ms, act)
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Crashed:
+            self._around.ended(self, "crash")
+        except OSError as error:  # no room: the process says so and ends
+            self._around.ended(self, str(error.strerror))
+
+    def _turn(self) -> None:
+        self._turning = False
+        events = [self._inbox.popleft() for _ in range(min(BATCH_EVENTS_MAX, len(self._inbox)))]
+        self._settle(events)
+        if self._inbox:
+            self._wake()
+
+    def _settle(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._step(event)
+        self._tell_pending()
+        self._propose()
+        self._around.strike(self)
+        self.disk.journal.sync()
+        self._flush()
+        if len(self.disk.journal.synced) > max(JOURNAL_BYTES_MAX, 2 * self._kept_bytes):
+            self._rotate()
+
+    def _step(self, event: Event) -> None:
+        self._follow_up.append(event)
+        self._drain()
+
+    def _drain(self) -> None:
+        while self._follow_up:
+            self._perform(self.replica.step(self._follow_up.popleft()))
+        if self.replica.view != self._view:
+            self._view = self.replica.view
+            self.mempool.release()
+
+    def _perform(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            self._around.strike(self)
+            match effect:
+                case Persist(entry):
+                    self.disk.journal.append(frame(entry))
+                case Broadcast() | Send():
+                    self._outbox.append(effect)
+                case Deliver():
+                    self._execute(effect)
+                case Certified():
+                    self._certified.append(effect)
+                case Turned():
+                    self.chain.store.sync()  # before any later entry of the journal is
+                case SetTimer(timer, delay_ms):
+                    self._set_timer(timer, delay_ms)
+                case CancelTimer(name):
+                    self._timers.pop(name, None)
+                case Halt(reason):
+                    self.halted = reason
+            if not isinstance(effect, Broadcast | Send | Certified):
+                self._around.watch(self, effect)
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        for effect in outbox:
+            self._around.strike(self)
+            to = effect.to if isinstance(effect, Send) else None
+            self._around.watch(self, effect)
+            self._around.send(self.name, to, Parcel(effect.envelope))
+        certified, self._certified = self._certified, []
+        for done in certified:  # only now: the journal has them on disk
+            self._around.strike(self)
+            self.chain.store.write_certificate(done.certificate)
+            self._around.watch(self, done)
+
+    def _rotate(self) -> None:
+        self.chain.store.sync()
+        self._around.strike(self)
+        fresh = b"".join(map(frame, self.replica.entries()))
+        self.disk.journal.replace(fresh)
+        self._kept_bytes = len(fresh)
+
+    # Execution
+
+    def _execute(self, effect: Deliver) -> None:
+        header = self.chain.execute(effect.sequence, effect.payload, effect.certificate)
+        row = self.chain.store.row(effect.sequence)
+        assert row is not None, "the block was just written"
+        self.mempool.remove(receipt.transaction for receipt in row.receipts)
+        self.mempool.expire(effect.sequence + 1)
+        epoch = scheduled(self.chain.state(), effect.sequence)
+        answer = Executed(effect.sequence, header.digest, epoch)
+        if self._execution_ms == 0:
+            self._follow_up.append(answer)
+            return
+        now_ms = self._around.now_ms(self)
+        self._idle_ms = max(now_ms, self._idle_ms) + self._execution_ms
+        self._schedule(self._idle_ms - now_ms, lambda: self._post(answer))
+
+    # Requests
+
+    def _tell_pending(self) -> None:
+        waiting = len(self.mempool) > 0
+        if waiting != self._waiting:
+            self._waiting = waiting
+            self._step(Pending(waiting))
+
+    def _propose(self) -> None:
+        while self.replica.may_propose:
+            in_flight = self.replica.next_sequence - 1 - self.chain.head.height
+            if in_flight and self.mempool.waiting < PIPELINE_TRANSACTIONS_MIN:
+                return
+            if in_flight >= IN_FLIGHT_MAX:
+                return
+            drawn = self._around.draw(self, self.mempool.draw(self.replica.next_sequence))
+            if not drawn:
+                return
+            self._step(Propose(pack(Payload(self._around.now_ms(self), drawn))))
+
+    def _resend(self) -> None:
+        """Give away again what waited at the last call too."""
+        oldest = self.mempool.oldest(RESEND_MAX)
+        for packed in oldest:
+            if packed in self._waited:
+                self._around.gossip(self.name, packed)
+        self._waited = set(oldest)
+        self._schedule(RESEND_MS, self._resend)
+
+    # Timers
+
+    def _set_timer(self, timer: Timer, delay_ms: int) -> None:
+        self._timers[timer.name] = timer
+
+        def fire() -> None:
+            if self._timers.get(timer.name) == timer:
+                del self._timers[timer.name]
+                self._post(TimerFired(timer))
+
+        self._schedule(round(delay_ms * self.drift), fire)
+
+
+def through_bytes(parcel: Parcel) -> Parcel:
+    """The same parcel after its way over a wire."""
+    return Parcel(decode_envelope(encode_envelope(parcel.envelope)))

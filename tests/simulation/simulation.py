@@ -1,0 +1,347 @@
+"""A seeded run of real validators under faults, judged after every effect.
+
+A run has two parts. At first messages are lost, delayed, repeated and overtaken, links break one
+way, both ways or for some only, processes end between any two steps and lose what they had not
+synced, disks fill up, clocks disagree, and up to f validators lie. Then everything heals but the
+liars, in some runs right after a power cut and without new requests, and all that waits must be
+done within a bound of simulated time. One seed and its options give one run, whatever the machine.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from consensus.event import Effect, Limits
+from consensus.message import Envelope
+from fl.kinds import program
+from tests.harness import START_MS, genesis_of, key_of
+from tests.simulation.client import Clients, Wish
+from tests.simulation.judge import Judge, Violation
+from tests.simulation.network import Network, Parcel
+from tests.simulation.shell import TURN_MS_MAX, Crashed, Proof, Shell, through_bytes
+from tests.simulation.signatures import remembered, signer
+from tests.simulation.trace import Trace, tell, tell_effect
+from tests.simulation.traitor import Plot
+from tests.simulation.world import Weather, World
+
+STEPS = 2_500  # events until everything heals
+HEALED_MS_MAX = 60_000  # a dozen of the longest view timeouts
+REQUEST_EVERY_MS = 60
+QUIET_SHARE = 0.8  # of the steps, after which a quiet run has no new requests
+CODEC_SHARE = 0.05  # of messages that go through their bytes
+SKEW_MS_MAX = 10_000  # of honest clocks: a third of what backups bear
+DOWN_MS_MAX = 3_000
+EXECUTION_MS = (0, 0, 5, 20)  # until an executed block is reported
+ZEROS = (0, 0, 7, 4_096)  # bytes after a torn journal
+BOUNDED_EVERY = 500  # events between looks at the replicas' memory
+TIMING = Limits(
+    window=8,
+    view_timeout_ms=300,
+    view_timeout_ms_max=5_000,
+    status_ms=100,
+    status_idle_ms=1_000,
+    payload_bytes_max=256 * 1024,  # so small that a greedy traitor reaches it
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run is; `traitors` None draws up to f of them, `mood` "" draws theirs."""
+
+    seed: int
+    replicas: int = 4
+    steps: int = STEPS
+    traitors: int | None = None
+    mood: str = ""
+
+    @property
+    def replay(self) -> str:
+        """The command that repeats the run."""
+        line = f"scripts/simulate --seed {self.seed} --replicas {self.replicas}"
+        line += f" --steps {self.steps}"
+        return line if self.traitors is None else f"{line} --traitors {self.traitors}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did, for the person who asked for it."""
+
+    seed: int
+    events: int
+    simulated_ms: int
+    height: int
+    view: int
+    crashes: int
+    transactions: int
+    traitors: str  # how many, and their mood
+    healed_ms: int  # from healing until all that waited was done
+
+
+class Simulation:
+    """One run; also the surroundings of its shells."""
+
+    def __init__(self, options: Options, trace: Trace | None = None) -> None:
+        self.options = options
+        self.world = World(options.seed)
+        rng = self.world.rng
+        self.genesis = genesis_of(options.replicas)
+        self.program = program()
+        self.limits = TIMING
+        self.crashes = 0
+        self.weather = Weather.draw(rng)
+        self._trace = trace
+        self._healed = False
+        self._quiet = rng.random() < 0.5  # the run ends with a power cut, without requests
+        names = [f"hospital-{i + 1}.validator" for i in range(options.replicas)]
+        f = (options.replicas - 1) // 3
+        count = rng.randint(0, f) if options.traitors is None else options.traitors
+        liars = sorted(rng.sample(names, count))
+        keys = {name: key_of(name) for name in liars}
+        self.plot = Plot(self.world, self.genesis.chain, keys, names, options.mood)
+        self.judge = Judge(self.genesis, liars)
+        self.network = Network(self.world, names, self.weather)
+        self.clients = Clients(self.world, self.genesis, options.replicas, self._ask)
+        self.shells = {name: self._shell(name) for name in names}
+        self.honest = [shell for name, shell in self.shells.items() if name not in liars]
+
+    def run(self) -> Report:
+        """Run to the end; raises `Violation`."""
+        with remembered():
+            try:
+                return self._run()
+            except Violation:
+                raise
+            except Exception as error:
+                raise Violation(f"bug: {type(error).__name__}: {error}") from error
+
+    def _run(self) -> Report:
+        for shell in self.shells.values():
+            shell.start()
+        self._request()
+        while self.world.events < self.options.steps:
+            self.world.step()
+            self._disturb()
+        self._heal()
+        healed_ms = self.world.now_ms
+        while not self._done():
+            if self.world.now_ms > healed_ms + HEALED_MS_MAX:
+                raise Violation(f"liveness: {self._describe()}")
+            self.world.step()
+        for shell in self.honest:
+            self.judge.kept(shell)
+            self.judge.bounded(shell)
+        return self._report(healed_ms)
+
+    def _shell(self, name: str) -> Shell:
+        rng, key = self.world.rng, key_of(name)
+        sign = signer(key)
+        return Shell(
+            name,
+            lambda public: sign if public == key.public else None,
+            self,
+            drift=rng.uniform(0.8, 1.25),
+            skew_ms=rng.randint(-SKEW_MS_MAX, SKEW_MS_MAX),
+            execution_ms=rng.choice(EXECUTION_MS),
+        )
+
+    # Surroundings of a shell
+
+    def now_ms(self, shell: Shell) -> int:
+        """The shell's own clock."""
+        return START_MS + self.world.now_ms + shell.skew_ms
+
+    def later(self, delay_ms: int, action: Callable[[], None]) -> None:
+        """Act after the delay."""
+        self.world.later(delay_ms, action)
+
+    def turn_ms(self) -> int:
+        """How long until a turn begins."""
+        return self.world.rng.randint(0, TURN_MS_MAX)
+
+    def send(self, sender: str, receiver: str | None, parcel: Parcel) -> None:
+        """Carry a message, as honest or twisted as its sender is."""
+        if receiver is not None:
+            self._transmit(sender, receiver, parcel)
+            return
+        for name in self.shells:
+            if name != sender:
+                self._transmit(sender, name, parcel)
+
+    def gossip(self, sender: str, packed: bytes) -> None:
+        """Carry a transaction to all other validators."""
+        for name, shell in self.shells.items():
+            if name != sender:
+                self.network.carry(sender, name, partial(shell.submit, packed))
+
+    def strike(self, shell: Shell) -> None:
+        """Between two steps of an honest validator its process may end."""
+        if self.world.chance(self.network.weather.crash) and shell in self.honest:
+            raise Crashed
+
+    def ended(self, shell: Shell, why: str) -> None:
+        """A process has ended: lose what a power cut may lose, and start again some time later."""
+        rng, disk = self.world.rng, shell.disk
+        self.crashes += 1
+        batches = rng.choice((0, disk.database.unsynced, rng.randint(0, disk.database.unsynced)))
+        kept = rng.randint(0, len(disk.journal.unsynced))
+        shell.end(batches=batches, kept=kept, zeros=rng.choice(ZEROS))
+        self._say(shell.name, "ends", why=why, batches=batches, kept=kept)
+        if not self._healed:
+            self.world.later(rng.randint(1, DOWN_MS_MAX), lambda: self._restart(shell))
+
+    def watch(self, shell: Shell, effect: Effect) -> None:
+        """An effect was run."""
+        if self._trace is not None:
+            told = tell_effect(effect)
+            if told is not None:
+                self._say(shell.name, told[0], **told[1])
+        if shell in self.honest:
+            self.judge.watch(shell, effect)
+
+    def draw(self, shell: Shell, drawn: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """What of these transactions is proposed."""
+        return self.plot.draw(shell.name, drawn)
+
+    # Messages and requests
+
+    def _transmit(self, sender: str, receiver: str, parcel: Parcel) -> None:
+        for delay_ms, envelope in self.plot.twist(sender, receiver, parcel.envelope):
+            item = parcel if envelope is parcel.envelope else Parcel(envelope)
+            if delay_ms:
+                self.world.later(delay_ms, partial(self._carry, sender, receiver, item))
+            else:
+                self._carry(sender, receiver, item)
+
+    def _carry(self, sender: str, receiver: str, parcel: Parcel) -> None:
+        shell = self.shells[receiver]
+        self.network.carry(sender, receiver, lambda: self._arrive(shell, parcel))
+
+    def _arrive(self, shell: Shell, parcel: Parcel) -> None:
+        if self.world.chance(CODEC_SHARE):
+            parcel = through_bytes(parcel)
+        if self._trace is not None and shell.up:
+            self._told_of(shell, parcel.envelope)
+        shell.receive(parcel)
+
+    def _ask(self, wish: Wish) -> None:
+        """A client's way to some validator, there and back."""
+        shell = self.world.rng.choice(list(self.shells.values()))
+        client = "client"
+
+        def arrive() -> None:
+            if not shell.up:
+                return
+            proof, height = shell.submit(wish.packed), shell.certified
+            if proof is None:
+                self.gossip(shell.name, wish.packed)
+            self.network.carry(shell.name, client, lambda: self._answer(wish, proof, height))
+
+        self.network.carry(client, shell.name, arrive)
+
+    def _answer(self, wish: Wish, proof: Proof | None, height: int) -> None:
+        if proof is not None:
+            self.judge.acknowledge(proof)
+            wish.proof = proof
+        elif height >= wish.valid_until_height:
+            wish.given_up = True
+
+    def _request(self) -> None:
+        self.clients.enrol(self.judge.certified)
+        quiet = self._quiet and self.world.events > QUIET_SHARE * self.options.steps
+        if not (self._healed or quiet):
+            self.world.later(self.world.rng.randint(1, 2 * REQUEST_EVERY_MS), self._request)
+
+    # What goes wrong
+
+    def _disturb(self) -> None:
+        """Between two events: links break and mend, disks fill up and are cleared."""
+        said = self.network.disturb()
+        if said:
+            self._say("network", said)
+        for shell in self.honest:
+            disk = shell.disk
+            if disk.database.full:
+                if self.world.chance(0.02):
+                    disk.database.full = disk.journal.full = False
+            elif self.world.chance(self.network.weather.full):
+                disk.database.full = disk.journal.full = True
+                self._say(shell.name, "disk full")
+        if self.world.events % BOUNDED_EVERY == 0:
+            for shell in self.honest:
+                self.judge.bounded(shell)
+
+    def _restart(self, shell: Shell) -> None:
+        if not shell.up:
+            self._say(shell.name, "starts")
+            self._start(shell)
+
+    def _start(self, shell: Shell) -> None:
+        shell.start()
+        if shell.up and shell in self.honest:
+            self.judge.restarted(shell)
+
+    def _heal(self) -> None:
+        self._healed = True
+        self.network.heal()
+        self._say("network", "heals")
+        for shell in self.honest:
+            shell.disk.database.full = shell.disk.journal.full = False
+            if self._quiet and shell.up:
+                self.ended(shell, "power cut")  # what is left undone now, no request will mend
+        for shell in self.shells.values():
+            self._restart(shell)
+        if not self._quiet:
+            self._request()
+
+    # The end
+
+    def _done(self) -> bool:
+        height = max(shell.chain.head.height for shell in self.honest)
+        return (
+            height >= self.judge.certified
+            and all(self._at_rest(shell, height) for shell in self.honest)
+            and not self.clients.open
+        )
+
+    def _at_rest(self, shell: Shell, height: int) -> bool:
+        """Whether it has every block, nothing waits, and replica and store have it certified."""
+        stable, stored = shell.replica.stable, shell.chain.store.certificate(height)
+        return (
+            shell.chain.head.height == height
+            and not len(shell.mempool)
+            and (height == 0 or (stable is not None and stable.height == height))
+            and (height == 0 or stored is not None)
+        )
+
+    def _describe(self) -> str:
+        lines = (
+            f"{name} view {shell.replica.view}{'' if shell.replica.active else '?'}"
+            f" height {shell.chain.head.height} waiting {len(shell.mempool)}"
+            for name, shell in self.shells.items()
+        )
+        who = f"{self.plot.mood} {self.plot.traitors}"
+        return f"{who}; {'; '.join(lines)}; clients wait for {self.clients.open}"
+
+    def _report(self, healed_ms: int) -> Report:
+        liars = len(self.plot.traitors)
+        return Report(
+            seed=self.options.seed,
+            events=self.world.events,
+            simulated_ms=self.world.now_ms,
+            height=len(self.judge.decided),
+            view=max(shell.replica.view for shell in self.honest),
+            crashes=self.crashes,
+            transactions=len(self.judge.acknowledged),
+            traitors=f"{liars} {self.plot.mood}" if liars else "none",
+            healed_ms=self.world.now_ms - healed_ms,
+        )
+
+    # The trace
+
+    def _say(self, node: str, what: str, **fields: str | int | bool | list[int] | None) -> None:
+        if self._trace is not None:
+            self._trace.say(self.world.now_ms, node, what, **fields)
+
+    def _told_of(self, shell: Shell, envelope: Envelope) -> None:
+        told = tell(envelope.body)
+        self._say(shell.name, "receive", sender=envelope.sender, **told)

@@ -1,0 +1,92 @@
+"""Seeded runs: no fault within the bounds breaks a promise, and faults beyond them are seen."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.judge import Violation
+from tests.simulation.simulation import Options, Simulation
+from tests.simulation.trace import Trace
+from tests.simulation.traitor import MOODS
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def digest_of(seed: int, steps: int) -> str:
+    """The digest of a run's trace."""
+    trace = Trace()
+    Simulation(Options(seed, steps=steps), trace).run()
+    return trace.digest
+
+
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_four_validators_keep_every_promise(seed: int) -> None:
+    """With at most one traitor of four, agreement holds at all times and liveness once healed."""
+    report = Simulation(Options(seed)).run()
+
+    assert report.height > 0
+    assert report.transactions > 0
+
+
+@pytest.mark.parametrize("replicas", [5, 6, 7, 10])
+def test_larger_sets_keep_every_promise(replicas: int) -> None:
+    """The same for sets whose quorum is not 2f + 1, and for f = 2 and 3."""
+    report = Simulation(Options(replicas, replicas=replicas)).run()
+
+    assert report.height > 0
+
+
+@pytest.mark.parametrize("mood", MOODS)
+def test_no_kind_of_traitor_breaks_a_promise(mood: str) -> None:
+    """One traitor of four, whatever it does, costs some views and nothing else."""
+    report = Simulation(Options(5, traitors=1, mood=mood)).run()
+
+    assert report.height > 0
+
+
+def test_two_traitors_of_four_are_caught_forking() -> None:
+    """Beyond f the checks fail: the simulator can see a fork."""
+    violations = []
+    for seed in range(1, 11):
+        try:
+            Simulation(Options(seed, steps=600, traitors=2, mood="two-faced")).run()
+        except Violation as violation:
+            violations.append(str(violation))
+
+    assert any(text.startswith("agreement") for text in violations)
+
+
+def test_equal_seeds_give_equal_traces_in_any_process() -> None:
+    """A run depends on its options alone, not on the process or on the order of its sets."""
+    here = digest_of(3, steps=600)
+
+    code = f"from tests.simulation.test_simulation import digest_of; print(digest_of(3, {600}))"
+    there = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert here == digest_of(3, steps=600)
+    assert there.stdout.strip() == here
+    assert here != digest_of(4, steps=600)
+
+
+def test_a_trace_tells_every_delivery(tmp_path: Path) -> None:
+    """Each record is a line of the transcript and a JSON line; blocks are delivered in order."""
+    trace = Trace(keep=True)
+    report = Simulation(Options(1, traitors=0), trace).run()
+
+    trace.save(tmp_path / "run.txt")
+
+    records = [json.loads(line) for line in (tmp_path / "run.txt.jsonl").read_text().splitlines()]
+    assert len((tmp_path / "run.txt").read_text().splitlines()) == len(records) == trace.records
+    delivered = {r["sequence"] for r in records if r["what"] == "deliver"}
+    assert delivered == set(range(1, report.height + 1))

@@ -1,0 +1,226 @@
+"""Traitors: validators that share their keys and tell each half of the network another story."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from consensus.message import (
+    NULL_DIGEST,
+    BlockReply,
+    Body,
+    Checkpoint,
+    Commit,
+    CommitCertificate,
+    Envelope,
+    NewView,
+    Prepare,
+    PreparedCertificate,
+    PrePrepare,
+    SignedPrePrepare,
+    Status,
+    ViewChange,
+    commit_digest,
+    is_signed,
+    payload_digest,
+    prepare_digest,
+    signing_digest,
+)
+from tests.simulation.signatures import signer
+from tests.simulation.world import World
+from vm.block import Payload
+from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
+from vm.keys import SigningKey
+from vm.shape import Digest, pack, unpack
+from vm.transaction import NONCE_BYTES, Intent, Transaction, transaction_id
+
+MOODS = (
+    "two-faced",
+    "silent",
+    "dead",
+    "forgetful",
+    "restless",
+    "greedy",
+    "lying",
+    "stale",
+    "slow",
+    "censoring",
+    "mad",
+)
+GREEDY_PROPOSALS = 8  # a full window
+GREED_BYTES = 40 * 1024  # of one proposal; a window of them is more than the limits allow
+SLOW_MS = 250  # just below the view timeout
+STALE_KEPT = 64  # old messages to choose from
+STALE_SHARE = 0.3
+
+
+class Plot:
+    """Changes what the traitors' own replicas say, depending on who listens.
+
+    two-faced: proposals, votes, headers and new views differ for each half of the honest. silent:
+    says nothing to one half. dead: says nothing. forgetful: view changes deny what was prepared.
+    restless: asks for the next view all the time. greedy: fills the window with long proposals,
+    other ones for each validator, so that they take room and never prepare. lying: certificates
+    with votes that nobody cast, too few, or one twice. stale: says again what it said long ago.
+    slow: holds its proposals back. censoring: proposes nothing of one organisation. mad: now one,
+    now another.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        chain: Digest,
+        keys: Mapping[str, SigningKey],
+        names: Sequence[str],
+        mood: str = "",
+    ) -> None:
+        """`keys` are the traitors' own, by name; `names` are all validators'."""
+        self.traitors = sorted(keys)
+        self.mood = mood or world.rng.choice(MOODS)
+        honest = [name for name in names if name not in keys]
+        self.victim = world.rng.choice(honest or names).split(".")[0]  # of the censoring
+        self._world = world
+        self._chain = chain
+        self._signs = {name: signer(key) for name, key in keys.items()}
+        self._there = frozenset(world.rng.sample(honest, len(honest) // 2))  # one of the halves
+        self._variants: dict[tuple[int, int], bytes] = {}  # other digest by view and sequence
+        self._past: list[Envelope] = []
+        self._filler = _filler(chain, keys[self.traitors[0]]) if keys else b""
+
+    def twist(
+        self, sender: str, receiver: str, envelope: Envelope
+    ) -> Iterator[tuple[int, Envelope]]:
+        """What `receiver` gets of what `sender`'s replica says, each after a delay in ms."""
+        if sender not in self._signs or receiver in self._signs:
+            yield 0, envelope
+            return
+        mood = self._world.rng.choice(MOODS[:-1]) if self.mood == "mad" else self.mood
+        there = receiver in self._there
+        match mood:
+            case "dead":
+                return
+            case "silent" if there:
+                return
+            case _ if envelope.sender not in self._signs:
+                yield 0, envelope  # another's, passed on
+            case "slow" if isinstance(envelope.body, PrePrepare):
+                yield SLOW_MS, envelope
+            case "two-faced" if there:
+                yield from self._other_face(sender, envelope)
+            case "forgetful" if isinstance(envelope.body, ViewChange):
+                yield 0, self._sign(sender, envelope.epoch, replace(envelope.body, prepared=()))
+            case "restless" if isinstance(envelope.body, Status):
+                yield 0, envelope
+                view, stable = envelope.body.view, envelope.body.stable
+                yield 0, self._sign(sender, envelope.epoch, ViewChange(view + 1, stable, ()))
+            case "greedy" if isinstance(envelope.body, PrePrepare) and envelope.payload:
+                view, first = envelope.body.view, envelope.body.sequence
+                for sequence in range(first, first + GREEDY_PROPOSALS):
+                    yield 0, self._filling(envelope, view, sequence)
+            case "lying":
+                yield 0, envelope
+                yield from self._lies(sender, envelope)
+            case "stale":
+                yield 0, envelope
+                yield from self._repeat(envelope)
+            case _:
+                yield 0, envelope
+
+    def draw(self, name: str, drawn: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """What of the drawn transactions a validator proposes."""
+        if name not in self._signs or self.mood != "censoring":
+            return drawn
+        return tuple(
+            packed
+            for packed in drawn
+            if unpack(Transaction, packed).intent.sender.split(".")[0] != self.victim
+        )
+
+    def _other_face(self, sender: str, envelope: Envelope) -> Iterator[tuple[int, Envelope]]:
+        match envelope.body:
+            case ViewChange() as body:
+                yield 0, self._sign(sender, envelope.epoch, replace(body, prepared=()))
+            case NewView() as body if body.pre_prepares:
+                yield 0, self._sign(sender, envelope.epoch, self._bend(envelope, body))
+            case PrePrepare(view, sequence) as body if envelope.payload:
+                variant = _other_payload(envelope.payload)
+                self._variants[view, sequence] = payload_digest(variant)
+                other = replace(body, digest=payload_digest(variant))
+                yield 0, replace(self._sign(sender, envelope.epoch, other), payload=variant)
+            case (Prepare(view, sequence) | Commit(view, sequence)) as body:
+                digest = self._variants.get((view, sequence), body.digest)
+                yield 0, self._sign(sender, envelope.epoch, replace(body, digest=digest))
+                if isinstance(body, Prepare):  # and its commit before anybody has prepared
+                    yield 0, self._sign(sender, envelope.epoch, Commit(view, sequence, digest))
+            case Checkpoint() as body:
+                yield 0, self._sign(sender, envelope.epoch, replace(body, header=bytes(32)))
+            case _:
+                yield 0, envelope
+
+    def _bend(self, envelope: Envelope, body: NewView) -> NewView:
+        """The same new view with a null request instead of its last proposal."""
+        last = body.pre_prepares[-1].message
+        bent = replace(last, digest=NULL_DIGEST)
+        signature = self._sign(envelope.sender, envelope.epoch, bent).seal
+        return replace(
+            body, pre_prepares=(*body.pre_prepares[:-1], SignedPrePrepare(bent, signature))
+        )
+
+    def _lies(self, sender: str, envelope: Envelope) -> Iterator[tuple[int, Envelope]]:
+        """Messages whose certificates prove nothing."""
+        match envelope.body:
+            case Status() as body:
+                height = body.executed + 1
+                digest = checkpoint_digest(self._chain, height, bytes(32))
+                stable = CheckpointCertificate(height, bytes(32), self._votes(digest))
+                yield (
+                    0,
+                    self._sign(
+                        sender, envelope.epoch, replace(body, executed=height, stable=stable)
+                    ),
+                )
+            case Prepare(view, sequence):
+                digest = prepare_digest(self._chain, envelope.epoch, view, sequence, NULL_DIGEST)
+                proof = PreparedCertificate(view, sequence, NULL_DIGEST, self._votes(digest))
+                yield 0, self._sign(sender, envelope.epoch, ViewChange(view + 1, None, (proof,)))
+            case BlockReply() as body if body.blocks:
+                first = body.blocks[0]
+                sequence = first.certificate.sequence
+                digest = commit_digest(self._chain, envelope.epoch, 0, sequence, NULL_DIGEST)
+                forged = CommitCertificate(0, sequence, NULL_DIGEST, self._votes(digest))
+                blocks = (replace(first, payload=b"", certificate=forged), *body.blocks[1:])
+                yield 0, self._sign(sender, envelope.epoch, replace(body, blocks=blocks))
+
+    def _votes(self, digest: Digest) -> tuple[Vote, ...]:
+        """As many votes as it takes, of those who cast none: one traitor's over and over."""
+        sign = self._signs[self.traitors[0]]
+        names = self._world.rng.choice((self.traitors * 20, self.traitors, sorted(self._there)))
+        return tuple(Vote(name, sign(digest)) for name in names)
+
+    def _repeat(self, envelope: Envelope) -> Iterator[tuple[int, Envelope]]:
+        if len(self._past) < STALE_KEPT:
+            self._past.append(envelope)
+        if self._world.chance(STALE_SHARE):
+            yield 0, self._world.rng.choice(self._past)
+
+    def _filling(self, envelope: Envelope, view: int, sequence: int) -> Envelope:
+        payload = pack(Payload(self._world.rng.randrange(1 << 30), (self._filler,)))
+        body = PrePrepare(view, sequence, payload_digest(payload))
+        return replace(self._sign(envelope.sender, envelope.epoch, body), payload=payload)
+
+    def _sign(self, sender: str, epoch: int, body: Body) -> Envelope:
+        if not is_signed(body):
+            return Envelope(sender, epoch, body, None, None)
+        signature = self._signs[sender](signing_digest(self._chain, epoch, body))
+        return Envelope(sender, epoch, body, signature, None)
+
+
+def _other_payload(payload: bytes) -> bytes:
+    """As good as this one, and another."""
+    proposal = unpack(Payload, payload, len(payload), 10_000)
+    return pack(replace(proposal, time_ms=proposal.time_ms + 1))
+
+
+def _filler(chain: Digest, key: SigningKey) -> bytes:
+    """A long transaction of nobody's: sound in form, so backups hold a proposal with it."""
+    body, nonce = bytes(GREED_BYTES), bytes(NONCE_BYTES)
+    intent = Intent(chain, "member.enrol", "nobody", key.public, body, 500, nonce)
+    return pack(Transaction(intent, key.sign(transaction_id(intent))))
