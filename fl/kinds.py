@@ -1,13 +1,13 @@
-"""The kinds of transaction and the hook that federated learning adds to the state machine."""
+"""The kinds of transaction and the hook that federated learning adds to the state machine.
 
-from types import MappingProxyType
+With all others they make the program in `node.program`.
+"""
 
 from fl.body import Aggregate, OpenTask, ProofOfLearning, RegisterModel, SubmitVerdict
 from fl.rounds import due
 from fl.submit import submit_aggregate, submit_proof, submit_verdict
 from fl.task import open_task, register_model
-from vm import registry
-from vm.execute import Hook, Kind, Program
+from vm.execute import Hook, Kind
 
 KINDS: tuple[Kind, ...] = (
     Kind("model.register", RegisterModel, register_model),
@@ -18,9 +18,3 @@ KINDS: tuple[Kind, ...] = (
 )
 
 HOOKS: tuple[Hook, ...] = (due,)
-
-
-def program() -> Program:
-    """Everything that can change the state of a Concilium chain."""
-    kinds = {kind.name: kind for kind in (*registry.KINDS, *KINDS)}
-    return Program(MappingProxyType(kinds), HOOKS)

@@ -13,8 +13,8 @@ import pytest
 
 from consensus.message import CommitCertificate
 from fl import fixed, rounds, settle, trace, verify
-from fl.kinds import program
 from node.api.app import build_api
+from node.program import program
 from node.validator.chain import Chain
 from node.validator.store import Store
 from tests.vectors import BUILDERS, FOLDER, second

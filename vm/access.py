@@ -11,6 +11,9 @@ from vm.refusal import Refused
 ACCESS: dict[str, frozenset[Role]] = {
     "member.enrol":      frozenset({Role.ADMIN}),
     "member.standing":   frozenset({Role.ADMIN}),
+    "governance.propose": frozenset({Role.ADMIN}),
+    "governance.approve": frozenset({Role.ADMIN}),
+    "validator.fault":   frozenset({Role.VALIDATOR, Role.ADMIN, Role.AUDITOR}),
     "dataset.register":  frozenset({Role.STEWARD}),
     "model.register":    frozenset({Role.STEWARD}),
     "task.open":         frozenset({Role.STEWARD}),

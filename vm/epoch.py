@@ -40,6 +40,14 @@ def ruling(epochs: Sequence[Epoch], height: int) -> Epoch:
     return epochs[place - 1]
 
 
+def current(state: State, height: int) -> tuple[Epoch, ...]:
+    """The epoch that rules `height`, and all that are scheduled after it, in order."""
+    found = [newest(state)]
+    while found[-1].number and found[-1].first > height:
+        found.append(state.require(Epoch, found[-1].number - 1))
+    return tuple(reversed(found))
+
+
 def newest(state: State) -> Epoch:
     """The epoch that was scheduled last, whether it has begun or not."""
     return state.require(Epoch, state.require(EpochHead).number)

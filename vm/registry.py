@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
+from vm.epoch import current
 from vm.execute import Context, Kind
 from vm.record import (
     COLUMNS_MAX,
@@ -75,13 +76,9 @@ def enrol_member(state: State, context: Context, body: EnrolMember) -> None:
     # 1. validators change by governance only: one admin must not change who votes
     if body.role is Role.VALIDATOR:
         raise Refused("member.validator", "expected a role other than validator, found validator")
-    # 2. the id is free: a record is never taken over
-    if state.get(Member, body.id) is not None:
-        raise Refused("member.exists", f"expected a new id, found {body.id} enrolled before")
-    # 3. both keys are nobody else's: a key enrolled twice would let one member pass for another
-    claim_keys(state, body.id, body.public_key, body.transport)
     height = context.block.height
-    state.put(
+    enrol(
+        state,
         Member(
             id=body.id,
             organisation=context.sender.organisation,
@@ -91,8 +88,18 @@ def enrol_member(state: State, context: Context, body: EnrolMember) -> None:
             standing=Standing.ENROLLED,
             enrolled_height=height,
             changed_height=height,
-        )
+        ),
     )
+
+
+def enrol(state: State, member: Member) -> None:
+    """Record a new member, whoever may enrol it."""
+    # 1. the id is free: a record is never taken over
+    if state.get(Member, member.id) is not None:
+        raise Refused("member.exists", f"expected a new id, found {member.id} enrolled before")
+    # 2. both keys are nobody else's: a key enrolled twice would let one member pass for another
+    claim_keys(state, member.id, member.public_key, member.transport)
+    state.put(member)
 
 
 def claim_keys(state: State, member: str, public_key: bytes, transport: bytes | None) -> None:
@@ -117,9 +124,14 @@ def set_standing(state: State, context: Context, body: SetStanding) -> None:
             "member.organisation",
             f"expected a member of {context.sender.organisation}, found {member.organisation}",
         )
-    # 2. validators change by governance only
-    if member.role is Role.VALIDATOR:
-        raise Refused("member.validator", "expected a role other than validator, found validator")
+    # 2. while a validator has a seat, or waits for one, it changes by governance only
+    for epoch in current(state, context.block.height):
+        if epoch.validators.get(body.id) is not None:
+            raise Refused(
+                "member.seated",
+                f"expected a member without a seat, found {body.id} seated in epoch "
+                f"{epoch.number}; propose to unseat it",
+            )
     # 3. revocation is final
     if member.standing is Standing.REVOKED:
         raise Refused("member.revoked", f"expected {body.id} not revoked, found it revoked")

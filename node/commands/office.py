@@ -152,7 +152,7 @@ def submit(home: Path, kind: str, body: Path, *, output: Format = "text") -> Non
     body
         JSON file with the fields of its body.
     """
-    from fl.kinds import program
+    from node.program import program
 
     kinds = program().kinds
     if kind not in kinds:

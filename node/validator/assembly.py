@@ -14,7 +14,6 @@ import structlog
 
 from consensus.event import Limits
 from consensus.replica import History, Replica, Start
-from fl.kinds import program
 from fl.rounds import next_deadline
 from fl.weights import HEAD_BYTES, read_origin
 from node.api.admission import ADMITTED, Admission
@@ -23,6 +22,7 @@ from node.api.context import ApiContext, NodeStatus
 from node.api.feed import Feed
 from node.home.config import ValidatorConfig
 from node.home.genesis import read_genesis
+from node.program import program
 from node.validator import journal
 from node.validator.aggregator import Aggregator
 from node.validator.chain import Chain

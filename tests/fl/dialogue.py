@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from fl.body import Aggregate, OpenTask, ProofOfLearning, RegisterModel, SubmitVerdict
-from fl.kinds import program
 from fl.spec import logistic_regression
+from node.program import program
 from tests.harness import Chain, Item, organisation
 from vm.learning import (
     MICRO,

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fl.kinds import KINDS, program
+from fl.kinds import KINDS
+from node.program import program
 from vm.access import ACCESS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fl.kinds import program
+from node.program import program
 from tests.fl.dialogue import (
     ABSTAINING,
     MODEL,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from fl.dataset import weight as weight_of
-from fl.kinds import program
 from fl.spec import mlp, parameter_count
+from node.program import program
 from tests.fl.dialogue import (
     AGE,
     MODEL,

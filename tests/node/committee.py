@@ -11,10 +11,10 @@ from pathlib import Path
 
 from consensus.event import Limits
 from consensus.replica import History, Replica, Start
-from fl.kinds import program
 from fl.rounds import next_deadline
 from node.api.admission import Admission
 from node.api.feed import Feed
+from node.program import program
 from node.validator.chain import Chain
 from node.validator.intake import Intake
 from node.validator.journal import Journal, create_journal

@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 
 from fl.dataset import leaves
-from fl.kinds import program
 from fl.spec import logistic_regression
 from fl.weights import pack_weights
 from node.client.client import Client
@@ -17,6 +16,7 @@ from node.client.submitter import Submitter
 from node.client.watch import Watch
 from node.peer.site import LocalData, load_data
 from node.peer.training import Rowkeeper, Trainer, Verifier
+from node.program import program
 from node.wire.cid import summarise
 from node.wire.exchange import Exchange
 from tests.fl.dialogue import TERMS, dataset, model, opening

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from consensus.message import CommitCertificate
 from fl.body import Aggregate, OpenTask, ProofOfLearning, RegisterModel, SubmitVerdict
-from fl.kinds import program
 from fl.spec import logistic_regression
+from node.program import program
 from node.validator.chain import Chain
 from node.validator.store import Store
 from tests.harness import START_MS, genesis_of, key_of

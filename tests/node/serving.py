@@ -10,11 +10,11 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from fl.kinds import program
 from node.api.admission import ADMITTED, Admission
 from node.api.app import build_api
 from node.api.context import ApiContext, NodeStatus
 from node.api.feed import Feed
+from node.program import program
 from tests.node.network import Network
 from vm.refusal import Refused
 from vm.shape import unpack

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Iterator
 from types import ModuleType
 
-from fl.kinds import program
+from node.program import program
 from vm import execute
 from vm.block import Result
 from vm.refusal import Refused
@@ -40,7 +40,7 @@ def _codes(function: object, told: set[object]) -> Iterator[str]:
     for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
         called = _called(call, module)
         if called is Refused:
-            code = ast.unparse(call.args[0]).strip("f'\"")
+            code = ast.unparse(call.args[0]).removeprefix("f").strip("'\"")
             yield from SPREAD.get(code, (code,))
         elif called is not None:
             yield from _codes(called, told)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from fl.kinds import program
+from node.program import program
 from tests.fl import dialogue
 from tests.harness import START_MS, Chain, Item, key_of
 from tests.vectors.spelling import code_of, hexes

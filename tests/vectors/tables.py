@@ -15,9 +15,9 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from consensus import message
 from fl import task
-from fl.kinds import program
 from node.api.problem import PROBLEMS
 from node.api.resource import LINEAGE_PATH, RESOURCES
+from node.program import program
 from node.wire.cid import Manifest
 from tests.vectors import BUILDERS
 from vm import (
@@ -28,6 +28,7 @@ from vm import (
     genesis,
     inclusion,
     learning,
+    proposal,
     quorum,
     record,
     shape,
@@ -60,6 +61,7 @@ TEXTS: dict[Text, str] = {
         "condition": record.Condition,
         "label": record.Label,
         "digits": record.KeyDigits,
+        "endpoint": proposal.HostPort,
     }.items()
 }
 
@@ -68,7 +70,7 @@ def records() -> list[Any]:
     """The classes of the state's records, in order of definition."""
     return [
         found
-        for module in (record, quorum, epoch, learning)
+        for module in (record, quorum, epoch, proposal, learning)
         for found in vars(module).values()
         if inspect.isclass(found) and found.__module__ == module.__name__ and hasattr(found, "KIND")
     ]
@@ -233,6 +235,9 @@ LIMITS: tuple[tuple[ModuleType, str], ...] = (
     (learning, "FAILURES_MAX"),
     (learning, "SEGMENTS_MAX"),
     (learning, "WEIGHT_MAX"),
+    (proposal, "PROPOSALS_OPEN_MAX"),
+    (proposal, "PROPOSALS_OPEN_OF_ORGANISATION_MAX"),
+    (proposal, "PROPOSAL_BLOCKS_MAX"),
     (inclusion, "LINEAGE_RECORDS_MAX"),
     (inclusion, "LINEAGE_BYTES_MAX"),
     (inclusion, "LINEAGE_ITEMS_MAX"),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_h
 
 from hypothesis import strategies as st
 
+from vm.quorum import VALIDATORS_MIN, Validator, ValidatorSet
 from vm.shape import Bytes, Int, Many, Text
 
 ITEMS_MAX = 2  # of a drawn tuple, unless its bound asks for more
@@ -14,8 +15,16 @@ ITEMS_MAX = 2  # of a drawn tuple, unless its bound asks for more
 
 def drawn(cls: type) -> st.SearchStrategy[Any]:
     """Any value of the record class `cls`."""
+    if cls is ValidatorSet:
+        return st.builds(_seats, st.integers(VALIDATORS_MIN, 9), st.booleans())
     hints = get_type_hints(cls, include_extras=True)
     return st.builds(cls, **{field.name: _of(hints[field.name]) for field in fields(cls)})
+
+
+def _seats(n: int, suspended: bool) -> ValidatorSet:
+    """A set that can be: its seats differ, and a quorum of them may vote."""
+    seats = (Validator(f"v{i}", f"h{i}", bytes((i,)) * 32, i == 1 and suspended) for i in range(n))
+    return ValidatorSet(tuple(seats))
 
 
 def _of(hint: Any) -> st.SearchStrategy[Any]:

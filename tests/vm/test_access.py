@@ -13,6 +13,9 @@ from vm.refusal import Refused
 EXPECTED = {
     "member.enrol": {Role.ADMIN},
     "member.standing": {Role.ADMIN},
+    "governance.propose": {Role.ADMIN},
+    "governance.approve": {Role.ADMIN},
+    "validator.fault": {Role.VALIDATOR, Role.ADMIN, Role.AUDITOR},
     "dataset.register": {Role.STEWARD},
     "model.register": {Role.STEWARD},
     "task.open": {Role.STEWARD},

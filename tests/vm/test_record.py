@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.vm.records import drawn
-from vm import learning, record
+from vm import epoch, learning, proposal, quorum, record
 from vm.encoding import encode
 from vm.shape import pack, unpack
 from vm.sparse import KEY_BYTES_MAX, VALUE_BYTES_MAX
@@ -13,7 +13,7 @@ from vm.state import Record, state_key
 
 RECORDS: list[type[Record]] = [
     cls
-    for module in (record, learning)
+    for module in (record, quorum, epoch, proposal, learning)
     for cls in vars(module).values()
     if isinstance(cls, type) and hasattr(cls, "KIND") and cls.__module__ == module.__name__
 ]
@@ -55,6 +55,9 @@ def test_the_longest_key_fits_the_state(cls: type[Record]) -> None:
         "model": (LONGEST, LAST),
         "chain": (),
         "open_tasks": (),
+        "open_proposals": (),
+        "epoch_head": (),
+        "epoch": (LAST,),
     }.get(cls.KIND, (LONGEST,))
 
     assert len(encode((cls.KIND, *key))) <= KEY_BYTES_MAX

@@ -108,7 +108,7 @@ def test_validators_stand_above_a_single_admin() -> None:
     """Not even its own organisation's admin suspends a validator: that is for governance."""
     attack = stand("hospital-1.validator", Standing.REVOKED)
 
-    assert chain().refused(attack) == "member.validator"
+    assert chain().refused(attack) == "member.seated"
 
 
 def test_an_unknown_member_has_no_standing() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fl.kinds import program
+from node.program import program
 from node.validator.chain import CLOCK_SKEW_MS_MAX, Chain
 from node.validator.store import Store
 from tests.harness import START_MS, genesis_of, key_of

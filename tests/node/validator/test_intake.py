@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from fl.kinds import program
 from node.api.admission import ADMITTED, SUBMIT_MAX, Admission
+from node.program import program
 from node.validator.chain import Chain
 from node.validator.intake import DISK_FREE_BYTES_MIN, Intake
 from node.validator.mempool import SENDER_TRANSACTIONS_MAX, Mempool
