@@ -13,7 +13,7 @@ from functools import partial
 
 from consensus.event import Effect, Limits
 from consensus.message import Envelope
-from fl.kinds import program
+from node.program import program
 from tests.harness import START_MS, genesis_of, key_of
 from tests.simulation.client import Clients, Wish
 from tests.simulation.judge import Judge, Violation
