@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from cyclopts import App, CycloptsError, Parameter
 
-from node.commands import audit, network, office, peer, validator
+from node.commands import audit, network, office, peer, store, validator
 from node.commands.report import EXIT_CODES, INTERRUPTED, OK, show_halt, show_refusal
 from node.validator.halted import Halted
 from vm.refusal import Refused
@@ -28,6 +28,7 @@ app = App(
 )
 app.command(network.testnet)
 app.command(network.run)
+app.command(store.prune)
 app.command(audit.status)
 app.command(validator.app)
 app.command(peer.app)

@@ -20,7 +20,7 @@ from node.api.views import (
     base64_text,
     checkpoint_view,
 )
-from node.audit.prove import certified_row, executed, newest, prove_header
+from node.audit.prove import certified_row, executed, newest, prove_header, whole_row
 from vm.block import Receipt
 from vm.inclusion import CertifiedHeader
 from vm.refusal import Refused
@@ -39,10 +39,20 @@ SCAN_BLOCKS_MAX = 1_000  # looked at for one page, however few of them hold what
 def rows_down(chain: "Chain", height: int) -> Iterator["BlockRow"]:
     """Certified blocks from `height` down to genesis, at most SCAN_BLOCKS_MAX of them."""
     for number in range(height, max(-1, height - SCAN_BLOCKS_MAX), -1):
-        row = chain.store.row(number)
+        row = whole_row(chain, number)
         if row is None:
             return  # pruned from here down
         yield row
+
+
+def require_kept(chain: "Chain", height: int) -> None:
+    """Raise `Refused("block.pruned")` for a block that was certified and is here no more."""
+    if height <= newest(chain).height and whole_row(chain, height) is None:
+        raise Refused(
+            "block.pruned",
+            f"expected block {height} within what this node keeps, found it pruned: ask a "
+            "validator that keeps all blocks ([store] retain_blocks = 0)",
+        )
 
 
 def top(context: ApiContext, path: str, query: ListQuery) -> int:
@@ -104,6 +114,7 @@ def _read_block(context: ApiContext, path: Path, _: NoQuery) -> Answer:
     height = parse_number("height", path["height"])
     row = certified_row(context.chain, height)
     if row is None:
+        require_kept(context.chain, height)
         return problem("block.missing", f"expected a certified block {height}, found none")
     certified = prove_header(context.chain, row.header)
     answer = BlockAnswer(
@@ -119,21 +130,21 @@ def _read_checkpoints(context: ApiContext, _: Path, query: ListQuery) -> Answer:
     height = top(context, CHECKPOINTS, query)
     while height >= 0 and len(items) < query.limit:
         certificate = context.chain.store.certified(height)
-        row = None if certificate is None else context.chain.store.row(certificate.height)
-        if certificate is None or row is None:
+        header = None if certificate is None else context.chain.store.header(certificate.height)
+        if certificate is None or header is None:
             return Answer(CheckpointPage(items=items, next=None))
-        items.append(_checkpoint(CertifiedHeader(row.header, certificate, None)))
+        items.append(_checkpoint(CertifiedHeader(header, certificate, None)))
         height = certificate.height - 1
     return Answer(CheckpointPage(items=items, next=cursor_below(CHECKPOINTS, height + 1)))
 
 
 def _read_checkpoint(context: ApiContext, path: Path, _: NoQuery) -> Answer:
     height = parse_number("height", path["height"])
-    row = certified_row(context.chain, height)
     certificate = context.chain.store.certificate(height)
-    if row is None or certificate is None:
+    header = context.chain.store.header(height)
+    if header is None or certificate is None or height > newest(context.chain).height:
         return problem("checkpoint.missing", f"expected a certificate of {height}, found none")
-    return Answer(_checkpoint(CertifiedHeader(row.header, certificate, None)), final=True)
+    return Answer(_checkpoint(CertifiedHeader(header, certificate, None)), final=True)
 
 
 def _checkpoint(certified: CertifiedHeader) -> CheckpointAnswer:

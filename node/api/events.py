@@ -10,7 +10,7 @@ from typing import cast
 from aiohttp import web
 
 from node.api.answer import Reader, parse_query
-from node.api.blocks import summaries
+from node.api.blocks import require_kept, summaries
 from node.api.context import ApiContext
 from node.api.resource import parse_number
 from node.api.views import EventsQuery, EventView, RecordKey
@@ -33,8 +33,13 @@ class Streams:
     async def serve(
         self, context: ApiContext, reader: Reader, request: web.Request
     ) -> web.StreamResponse:
-        """Send every certified block after the reader's last; raises `Refused("events.full")`."""
+        """Send every certified block after the reader's last.
+
+        Raises `Refused("events.full" | "block.pruned")`.
+        """
         height = _last_seen(context, request)
+        if height < context.feed.height:
+            await reader.run(require_kept, context.chain, height + 1)
         if len(self._tasks) >= STREAMS_MAX:
             raise Refused(
                 "events.full", f"expected at most {STREAMS_MAX} event streams, found one more"
@@ -90,6 +95,7 @@ def _last_seen(context: ApiContext, request: web.Request) -> int:
 def _event(context: ApiContext, height: int) -> EventView | None:
     row = certified_row(context.chain, height)
     if row is None:
+        require_kept(context.chain, height)
         return None
     return EventView(
         height=height,

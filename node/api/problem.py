@@ -40,6 +40,7 @@ PROBLEMS = {
     "lineage.missing": Problem(404, "There is no such model version at the certified height"),
     "method.unknown": Problem(405, "This path does not take this method"),
     "body.slow": Problem(408, "The request's body did not arrive in time"),
+    "block.pruned": Problem(410, "This node no longer keeps the block"),
     "body.too_large": Problem(413, "The request's body is too large"),
     "lineage.too_large": Problem(413, "The lineage does not fit one answer"),
     "body.media_type": Problem(415, "The body's media type is not taken here"),

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from node.api.admission import ADMITTED, SUBMIT_ITEMS_MAX, SUBMIT_MAX, Admission
 from node.api.answer import Answer, Path, Read, problem
-from node.api.blocks import rows_down, summaries
+from node.api.blocks import require_kept, rows_down, summaries
 from node.api.context import ApiContext
 from node.api.cursor import read_cursor, write_cursor
 from node.api.resource import parse_digest
@@ -129,7 +129,10 @@ def _read_transaction(context: ApiContext, path: Path, _: NoQuery) -> Answer:
     if proof is not None:
         answer = certified_answer(context, id, proof)
         return Answer(answer, final=proof.certified.later is None)
-    if context.pending(id) or context.chain.store.place(id) is not None:
+    place = context.chain.store.place(id)
+    if place is not None:
+        require_kept(context.chain, place.height)
+    if place is not None or context.pending(id):
         return Answer(TransactionAnswer(id=id.hex(), status="pending"))
     return problem("transaction.missing", f"expected transaction {id.hex()}, found none")
 

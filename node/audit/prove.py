@@ -39,7 +39,18 @@ def certified_row(chain: "Chain", height: int) -> "BlockRow | None":
     certificate = chain.store.certified(chain.head.height)
     if certificate is None or height > certificate.height:
         return None
-    return chain.store.row(height)
+    return whole_row(chain, height)
+
+
+def whole_row(chain: "Chain", height: int) -> "BlockRow | None":
+    """What execution made of the block at `height`, unless its transactions are pruned.
+
+    Of the blocks before a snapshot the receipts alone are kept, or were ever fetched.
+    """
+    row = chain.store.row(height)
+    if row is not None and row.receipts and chain.store.block(height) is None:
+        return None
+    return row
 
 
 def prove_header(chain: "Chain", header: Header) -> CertifiedHeader:

@@ -28,6 +28,7 @@ from node.wire.tls import TlsFiles
 from vm.quorum import VALIDATORS_MAX
 from vm.refusal import Refused
 from vm.shape import NAME_BYTES_MAX
+from vm.transaction import TX_LIFETIME_BLOCKS_MAX
 
 CONFIG_FILE = "concilium.toml"
 CONFIG_BYTES_MAX = 64 * 1024  # a table of 64 validators takes about 6 KiB
@@ -69,6 +70,12 @@ _ENDPOINT = re.compile(
 
 def _in_home(path: Path, info: ValidationInfo) -> Path:
     return (info.context or Path()) / path
+
+
+def _retention(blocks: int) -> int:
+    if blocks and blocks < TX_LIFETIME_BLOCKS_MAX:
+        raise ValueError(f"expected 0 for all, or at least {TX_LIFETIME_BLOCKS_MAX}")
+    return blocks
 
 
 HomePath = Annotated[Path, AfterValidator(_in_home)]
@@ -133,6 +140,16 @@ class Store(Section):
     """Where the node keeps what it must not lose."""
 
     folder: HomePath = Field(description="folder of the store; one process at a time")
+
+
+class ChainStore(Store):
+    """Where the node keeps what it must not lose, and for how long."""
+
+    retain_blocks: Annotated[int, AfterValidator(_retention)] = Field(
+        default=0,
+        description="blocks, receipts and old state to keep: 0 for all, else that many blocks,\n"
+        f"at least {TX_LIFETIME_BLOCKS_MAX}; headers are kept for ever",
+    )
 
 
 class Peer(Section):
@@ -208,7 +225,7 @@ class ValidatorConfig(Section):
     member: Voter
     tls: Tls
     chain: Chain
-    store: Store
+    store: ChainStore
     peer: Peer
     http: Http
     log: Log = Field(default_factory=Log)
@@ -297,6 +314,8 @@ def _render_section(name: str, section: Section) -> list[str]:
                 lines += [*comment, f"{key} = [{inside}]"]
             case bool():
                 lines += [*comment, f"{key} = {'true' if value else 'false'}"]
+            case int():
+                lines += [*comment, f"{key} = {value}"]
             case _:
                 lines += [*comment, f"{key} = {_quote(str(value))}"]
     return lines

@@ -26,6 +26,7 @@ from node.home.config import (
     CONFIG_FILE,
     PORT_MAX,
     Chain,
+    ChainStore,
     Client,
     ClientConfig,
     Endpoint,
@@ -179,7 +180,7 @@ class _Writer:
             member=Voter(**dict(identity), next_key=NEXT_KEY),
             tls=AUTHORITY,
             chain=CHAIN,
-            store=STORE,
+            store=ChainStore(folder=STORE.folder),
             peer=Peer(
                 listen=address.peer,
                 validators={validator.id: validator.peer for validator in self._validators},

@@ -33,6 +33,7 @@ from node.validator.intake import Intake
 from node.validator.journal import Journal
 from node.validator.keyring import Keyring
 from node.validator.mempool import Mempool
+from node.validator.prune import Pruner, keep_pruned
 from node.validator.recover import check_journal
 from node.validator.runtime import Runtime, wall_clock_ms
 from node.validator.store import DAMAGE, FOLDER, BlockRow, Store
@@ -190,6 +191,7 @@ class Validator:
             async with AsyncExitStack() as stack:
                 await self._serve(stack)
                 log.info("validator.started", height=self._chain.head.height)
+                retain = self._config.store.retain_blocks
                 async with asyncio.TaskGroup() as group:
                     for work in (
                         self._runtime.run(),
@@ -197,6 +199,7 @@ class Validator:
                         self._aggregator.run(),
                         self._gossip.run(),
                         self._sweep(),
+                        keep_pruned(Pruner(self._chain.store), retain, self._executed),
                     ):
                         group.create_task(work)
         except BaseExceptionGroup as failures:

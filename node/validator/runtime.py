@@ -50,6 +50,7 @@ from node.validator.halted import Halted
 from node.validator.journal import Journal
 from node.validator.mempool import Mempool
 from node.validator.store import BlockRow
+from node.validator.threads import to_the_end
 from vm.block import PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX, Payload
 from vm.certificate import CheckpointCertificate
 from vm.keys import verify
@@ -177,11 +178,11 @@ class Runtime:
         self._tell_pending()
         self._propose()
         if self._journal.dirty:
-            await _to_the_end(self._journal.sync)
+            await to_the_end(self._journal.sync)
         self._flush()
         if self._journal.oversized:
-            await _to_the_end(self._chain.store.sync)
-            await _to_the_end(partial(self._journal.replace, self.replica.entries()))
+            await to_the_end(self._chain.store.sync)
+            await to_the_end(partial(self._journal.replace, self.replica.entries()))
 
     def _step(self, event: Event) -> None:
         self._follow_up.append(event)
@@ -302,16 +303,6 @@ class Runtime:
             self._set_timer(timer, 100)
         else:
             self._events.put_nowait(TimerFired(timer))
-
-
-async def _to_the_end(work: Callable[[], None]) -> None:
-    """Run `work` in a thread; when cancelled, let it end first: what it uses is closed next."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait({running})
-        raise
 
 
 def wall_clock_ms() -> int:

@@ -27,6 +27,7 @@ R = TypeVar("R", bound=Record)
 
 FOLDER = "chain"  # of a validator's store
 BLOCK = b"b"  # height -> Block: payload and commit certificate
+HEADER = b"h"  # height -> Header; never pruned
 ROW = b"r"  # height -> BlockRow
 CERTIFICATE = b"c"  # height -> CheckpointCertificate
 TRANSACTION = b"t"  # transaction id -> Place
@@ -36,11 +37,14 @@ HISTORY = b"y"  # level, index -> digest of a complete history node
 KEY = b"k"  # state key -> height that last wrote it; lists records by kind
 HEAD = b"m"  # -> Head
 EVIDENCE = b"e"  # validator -> Evidence of two messages that it signed for one slot
+BASE = b"mb"  # -> height of the snapshot with which this store began
+KEPT = b"mp"  # -> Kept
 SYNCED = b"ms"  # -> nothing; written to sync what came before
 JOURNAL = b"mj"  # -> identity of the journal that goes with this store
 
 DAMAGE = (plyvel.CorruptionError, sparse.DamagedNode)  # the disk gave back something else
 
+SNAPSHOTS_MAX = 2  # the last ones, which are exempt from pruning
 WRITES_MAX = 100_000  # state keys that one block writes
 CACHE_BYTES = 64 * 1024 * 1024  # LevelDB's block cache; the rest is the page cache's
 KEY_BYTES_MAX = sparse.KEY_BYTES_MAX
@@ -89,6 +93,31 @@ class Place:
     index: Count
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What pruning has left, once it has come to its end.
+
+    Blocks, their rows and their states from height `below` on; of each of `snapshots`, wherever
+    they are, the state and the rows that its replay window needs. No state is older than `base`,
+    with which this store began: 0, or a snapshot of others.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    below: Height
+    snapshots: Annotated[tuple[Height, ...], Many(SNAPSHOTS_MAX)]
+    base: Height
+
+    def has_state(self, first: int, last: int) -> bool:
+        """Whether the state of any of the heights `first` to `last` is kept."""
+        return last >= self.below or any(first <= height <= last for height in self.snapshots)
+
+    def has_row(self, height: int, window: int) -> bool:
+        """Whether the row at `height` is kept: also those of a snapshot's last `window` blocks."""
+        near = any(snapshot - window < height <= snapshot for snapshot in self.snapshots)
+        return height >= self.below or near
+
+
 class Database(Protocol):
     """What the store uses of `plyvel.DB`, with its names; the simulator brings one of memory."""
 
@@ -108,27 +137,29 @@ class Database(Protocol):
         """Give back what it holds."""
 
 
-def _height(height: int) -> bytes:
+def at(height: int) -> bytes:
+    """A height as rows have it."""
     return height.to_bytes(8, "big")
 
 
 class Store:
     """A LevelDB folder, which only one process can have open; or a database opened elsewhere.
 
+    Pruning and state sync work on its `database` with the prefixes above.
     Every read checks LevelDB's checksums, which it does not do unless told to; damage that shows
     after opening raises `plyvel.CorruptionError` and must stop the node.
     """
 
     def __init__(self, place: Path | Database) -> None:
         self._folder = place if isinstance(place, Path) else None
-        self._db = _open(place) if isinstance(place, Path) else place
+        self.database = _open(place) if isinstance(place, Path) else place
 
     def close(self) -> None:
         """Give the folder back."""
-        self._db.close()
+        self.database.close()
 
     def _get(self, key: bytes) -> bytes | None:
-        return self._db.get(key, verify_checksums=True)
+        return self.database.get(key, verify_checksums=True)
 
     # What is there
 
@@ -139,7 +170,7 @@ class Store:
 
     def block(self, height: int) -> Block | None:
         """The decided payload at `height`; genesis has none."""
-        data = self._get(BLOCK + _height(height))
+        data = self._get(BLOCK + at(height))
         return None if data is None else unpack(Block, data)
 
     def blocks(self, first: int, last: int) -> Iterator[Block]:
@@ -152,18 +183,32 @@ class Store:
 
     def row(self, height: int) -> BlockRow | None:
         """What execution made of the block at `height`."""
-        data = self._get(ROW + _height(height))
+        data = self._get(ROW + at(height))
         return None if data is None else unpack(BlockRow, data)
+
+    def header(self, height: int) -> Header | None:
+        """The header of `height`: also where the block is pruned."""
+        data = self._get(HEADER + at(height))
+        return None if data is None else unpack(Header, data)
+
+    def base(self) -> int:
+        """The first height whose state was ever here: 0, or that of the snapshot synced last."""
+        return int.from_bytes(self._get(BASE) or b"", "big")
+
+    def kept(self) -> Kept:
+        """What pruning has left; everything where it never ran."""
+        data = self._get(KEPT)
+        return Kept(0, (), 0) if data is None else unpack(Kept, data)
 
     def certificate(self, height: int) -> CheckpointCertificate | None:
         """The checkpoint certificate of `height`."""
-        data = self._get(CERTIFICATE + _height(height))
+        data = self._get(CERTIFICATE + at(height))
         return None if data is None else unpack(CheckpointCertificate, data)
 
     def certified(self, at_most: int | None = None) -> CheckpointCertificate | None:
         """The newest checkpoint certificate, or the newest not above a height."""
-        stop = CERTIFICATE + (_height(at_most) if at_most is not None else b"\xff" * 9)
-        with self._db.iterator(
+        stop = CERTIFICATE + (at(at_most) if at_most is not None else b"\xff" * 9)
+        with self.database.iterator(
             start=CERTIFICATE,
             stop=stop,
             include_stop=True,
@@ -188,7 +233,7 @@ class Store:
 
     def history_node(self, level: int, index: int) -> bytes:
         """A complete node of the history tree."""
-        data = self._get(HISTORY + bytes((level,)) + _height(index))
+        data = self._get(HISTORY + bytes((level,)) + at(index))
         assert data is not None, f"history node {level}/{index} is missing"
         return data
 
@@ -202,13 +247,15 @@ class Store:
         In order of their bytes, including keys written by blocks not certified yet.
         """
         start = KEY + state_key_prefix(kind, prefix, arity)
-        with self._db.iterator(prefix=start, include_value=False, verify_checksums=True) as rows:
+        with self.database.iterator(
+            prefix=start, include_value=False, verify_checksums=True
+        ) as rows:
             for row in rows:
                 yield bytes(row[1:])
 
     def evidence(self) -> list[Evidence]:
         """Proofs of faulty validators, one for each at most."""
-        with self._db.iterator(prefix=EVIDENCE, include_key=False) as rows:
+        with self.database.iterator(prefix=EVIDENCE, include_key=False) as rows:
             return [unpack(Evidence, data) for data in rows]
 
     @property
@@ -231,10 +278,11 @@ class Store:
         Not synced: what consensus delivered since the last `sync` is in the journal, which
         re-executes it.
         """
-        height = _height(head.height)
-        with self._db.write_batch() as batch:
+        height = at(head.height)
+        with self.database.write_batch() as batch:
             if block is not None:
                 batch.put(BLOCK + height, pack(block))
+            batch.put(HEADER + height, pack(row.header))
             batch.put(ROW + height, pack(row))
             for index, receipt in enumerate(row.receipts):
                 batch.put(TRANSACTION + receipt.transaction, pack(Place(head.height, index)))
@@ -245,7 +293,7 @@ class Store:
             for node_key in state.stale:
                 batch.put(STALE + height + node_key, b"")
             for level, index, digest in history:
-                batch.put(HISTORY + bytes((level,)) + _height(index), digest)
+                batch.put(HISTORY + bytes((level,)) + at(index), digest)
             batch.put(HEAD, pack(head))
 
     def write_certificate(self, certificate: CheckpointCertificate) -> None:
@@ -253,18 +301,18 @@ class Store:
 
         Else a power loss could leave a store that seems to know more than its journal.
         """
-        self._db.put(CERTIFICATE + _height(certificate.height), pack(certificate))
+        self.database.put(CERTIFICATE + at(certificate.height), pack(certificate))
 
     def write_evidence(self, evidence: Evidence) -> None:
         """Keep the proof that a validator is faulty, the first one of each."""
         key = EVIDENCE + evidence.first.sender.encode()
         if self._get(key) is None:
-            self._db.put(key, pack(evidence))
+            self.database.put(key, pack(evidence))
 
     def bind_journal(self, identity: bytes) -> None:
         """Tie this store to the journal of `identity`: with no other may it be used again."""
         if self.journal != identity:
-            with self._db.write_batch(sync=True) as batch:
+            with self.database.write_batch(sync=True) as batch:
                 batch.put(JOURNAL, identity)
 
     def sync(self) -> None:
@@ -273,7 +321,7 @@ class Store:
         LevelDB syncs the log that it writes now; one that it has just left, and whose content is
         not in a table yet, it does not.
         """
-        with self._db.write_batch(sync=True) as batch:
+        with self.database.write_batch(sync=True) as batch:
             batch.put(SYNCED, b"")
         if self._folder is None:
             return

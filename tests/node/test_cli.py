@@ -14,10 +14,13 @@ import structlog
 from node.cli import app, main
 from node.commands.report import EXIT_CODES, REFUSED, USAGE
 from node.home.testnet import Layout, write_testnet
+from node.validator.store import Store
+from tests.node.network import NO_COMMITS, open_network
 
 COMMANDS = (
     "testnet",
     "run",
+    "prune",
     "validator recover",
     "status",
     "submit",
@@ -311,3 +314,31 @@ def test_a_lost_journal_is_recovered_by_the_command_that_the_refusal_names(
     assert f"concilium validator rotate {home}" in text
     code, _ = refusal(capsys, "validator", "recover", str(home), exit_code=REFUSED)
     assert code == "journal.sound"
+
+
+def test_a_stopped_validator_is_pruned_by_command(
+    net: Layout,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It says what is left, in both formats; too few blocks, and no chain, are refused."""
+    home = str(net.home("hospital-1", "validator"))
+    monkeypatch.setenv("CONCILIUM_STORE_FOLDER", str(tmp_path))
+    assert refusal(capsys, "prune", home, exit_code=REFUSED)[0] == "prune.nothing"
+    with open_network(tmp_path) as network:
+        for height in range(1, 1_101):
+            header = network.chain.execute(height, b"", NO_COMMITS)
+        network.certify(header)
+    (tmp_path / "store").rename(tmp_path / "chain")
+
+    code, message = refusal(capsys, "prune", home, "--retain", "1000", exit_code=REFUSED)
+    assert (code, "at least 1024" in message) == ("prune.retain", True)
+    assert main(["prune", home, "--retain", "1024", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"below": 77, "snapshots": [1024]}
+    assert main(["prune", home]) == 0
+    assert "from height 77 on" in capsys.readouterr().out
+    store = Store(tmp_path / "chain")
+    assert (store.row(0), store.block(76)) == (None, None)
+    assert store.block(77) is not None
+    store.close()

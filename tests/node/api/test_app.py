@@ -14,6 +14,7 @@ import pytest
 from node.api import answer as answering
 from node.api import blocks, events, transactions
 from node.api.problem import PROBLEMS
+from node.validator.prune import Pruner
 from tests.node.network import (
     HOSPITALS,
     MODEL,
@@ -155,6 +156,30 @@ def test_what_is_not_certified_is_not_shown(network: Network) -> None:
         assert_problem(await get(f"{url}/v1/blocks/2"), 404, "block.missing")
         assert_problem(await get(f"{url}/v1/checkpoints/2"), 404, "checkpoint.missing")
 
+    run(network, check)
+
+
+def test_what_is_pruned_is_gone_and_says_whom_to_ask(network: Network) -> None:
+    """410 for its block, its transactions and events from it on; lists end, checkpoints stay."""
+    item = register_dataset(network, HOSPITALS[0])
+    for height in range(1, 13):
+        network.block(*([item] if height == 7 else []))
+    store = network.chain.store
+    pruner = Pruner(store, snapshot_blocks=8, window=2)
+    list(pruner.steps(pruner.target(3)))
+
+    async def check(url: str, _: Node) -> None:
+        for path in ("blocks/3", "blocks/7", f"transactions/{item.id.hex()}", "events?since=4"):
+            got = await get(f"{url}/v1/{path}")
+            assert_problem(got, 410, "block.pruned")
+            assert "retain_blocks = 0" in got.body["detail"]
+        heights = [block["height"] for block in (await get(f"{url}/v1/blocks")).body["items"]]
+        assert heights == [12, 11, 10]
+        assert (await get(f"{url}/v1/blocks/10")).status == 200
+        assert_problem(await get(f"{url}/v1/checkpoints/3"), 404, "checkpoint.missing")
+        assert (await get(f"{url}/v1/datasets/hospital-1.opt")).status == 200
+
+    assert store.row(7) is not None
     run(network, check)
 
 

@@ -10,6 +10,7 @@ from node.home.config import (
     CONFIG_FILE,
     PORT_MAX,
     Chain,
+    ChainStore,
     Client,
     ClientConfig,
     Endpoint,
@@ -52,7 +53,7 @@ def validator(folder: Path) -> ValidatorConfig:
         ),
         tls=Tls(authority=folder / "tls/authority.crt"),
         chain=Chain(genesis=folder / "genesis.json"),
-        store=Store(folder=folder / "store"),
+        store=ChainStore(folder=folder / "store", retain_blocks=2048),
         peer=Peer(
             listen=Endpoint("127.0.0.1", 7100),
             validators={
@@ -173,6 +174,9 @@ def test_the_environment_may_hold_a_whole_section(tmp_path: Path) -> None:
     ("old", "new", "code", "names"),
     [
         ("listen =", "listn =", "config.unknown", "[peer] listn"),
+        ("blocks = 2048", "blocks = 1023", "config.value", "0 for all, or at least 1024"),
+        ("blocks = 2048", "blocks = -1", "config.value", "0 for all, or at least 1024"),
+        ("blocks = 2048", 'blocks = "all"', "config.value", "[store] retain_blocks"),
         ("[log]", "[log]\ncolour = true", "config.unknown", "[log] colour"),
         ("[log]", "[lock]\nx = 1\n[log]", "config.unknown", "[lock]"),
         ('"127.0.0.1:7100"', '"127.0.0.1"', "config.value", "[peer] listen: expected host:port"),
