@@ -24,6 +24,7 @@ from tests.simulation.trace import Trace, tell, tell_effect
 from tests.simulation.traitor import Plot
 from tests.simulation.world import Weather, World
 
+SIZES = (4, 4, 4, 5, 6, 7)  # of the first set of validators, if not given
 STEPS = 2_500  # events until everything heals
 HEALED_MS_MAX = 60_000  # a dozen of the longest view timeouts
 REQUEST_EVERY_MS = 60
@@ -46,10 +47,10 @@ TIMING = Limits(
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run is; `traitors` None draws up to f of them, `mood` "" draws theirs."""
+    """What a run is; what is None or "" is drawn, of traitors f at most."""
 
     seed: int
-    replicas: int = 4
+    replicas: int | None = None
     steps: int = STEPS
     traitors: int | None = None
     mood: str = ""
@@ -57,9 +58,12 @@ class Options:
     @property
     def replay(self) -> str:
         """The command that repeats the run."""
-        line = f"scripts/simulate --seed {self.seed} --replicas {self.replicas}"
-        line += f" --steps {self.steps}"
-        return line if self.traitors is None else f"{line} --traitors {self.traitors}"
+        line = f"scripts/simulate --seed {self.seed} --steps {self.steps}"
+        if self.replicas is not None:
+            line += f" --replicas {self.replicas}"
+        if self.traitors is not None:
+            line += f" --traitors {self.traitors}"
+        return line
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +71,12 @@ class Report:
     """What a run did, for the person who asked for it."""
 
     seed: int
+    replicas: int
     events: int
     simulated_ms: int
     height: int
     view: int
+    epochs: int
     crashes: int
     transactions: int
     traitors: str  # how many, and their mood
@@ -84,7 +90,8 @@ class Simulation:
         self.options = options
         self.world = World(options.seed)
         rng = self.world.rng
-        self.genesis = genesis_of(options.replicas)
+        n = rng.choice(SIZES) if options.replicas is None else options.replicas
+        self.genesis = genesis_of(n)
         self.program = program()
         self.limits = TIMING
         self.crashes = 0
@@ -92,15 +99,15 @@ class Simulation:
         self._trace = trace
         self._healed = False
         self._quiet = rng.random() < 0.5  # the run ends with a power cut, without requests
-        names = [f"hospital-{i + 1}.validator" for i in range(options.replicas)]
-        f = (options.replicas - 1) // 3
+        names = [f"hospital-{i + 1}.validator" for i in range(n)]
+        f = (n - 1) // 3
         count = rng.randint(0, f) if options.traitors is None else options.traitors
         liars = sorted(rng.sample(names, count))
         keys = {name: key_of(name) for name in liars}
         self.plot = Plot(self.world, self.genesis.chain, keys, names, options.mood)
         self.judge = Judge(self.genesis, liars)
         self.network = Network(self.world, names, self.weather)
-        self.clients = Clients(self.world, self.genesis, options.replicas, self._ask)
+        self.clients = Clients(self.world, self.genesis, n, self._ask)
         self.shells = {name: self._shell(name) for name in names}
         self.honest = [shell for name, shell in self.shells.items() if name not in liars]
 
@@ -326,10 +333,12 @@ class Simulation:
         liars = len(self.plot.traitors)
         return Report(
             seed=self.options.seed,
+            replicas=len(self.shells),
             events=self.world.events,
             simulated_ms=self.world.now_ms,
             height=len(self.judge.decided),
             view=max(shell.replica.view for shell in self.honest),
+            epochs=len(self.judge.epochs),
             crashes=self.crashes,
             transactions=len(self.judge.acknowledged),
             traitors=f"{liars} {self.plot.mood}" if liars else "none",

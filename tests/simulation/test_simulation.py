@@ -26,7 +26,7 @@ def digest_of(seed: int, steps: int) -> str:
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_four_validators_keep_every_promise(seed: int) -> None:
     """With at most one traitor of four, agreement holds at all times and liveness once healed."""
-    report = Simulation(Options(seed)).run()
+    report = Simulation(Options(seed, replicas=4)).run()
 
     assert report.height > 0
     assert report.transactions > 0
@@ -43,7 +43,7 @@ def test_larger_sets_keep_every_promise(replicas: int) -> None:
 @pytest.mark.parametrize("mood", MOODS)
 def test_no_kind_of_traitor_breaks_a_promise(mood: str) -> None:
     """One traitor of four, whatever it does, costs some views and nothing else."""
-    report = Simulation(Options(5, traitors=1, mood=mood)).run()
+    report = Simulation(Options(5, replicas=4, traitors=1, mood=mood)).run()
 
     assert report.height > 0
 
@@ -53,7 +53,7 @@ def test_two_traitors_of_four_are_caught_forking() -> None:
     violations = []
     for seed in range(1, 11):
         try:
-            Simulation(Options(seed, steps=600, traitors=2, mood="two-faced")).run()
+            Simulation(Options(seed, 4, 600, traitors=2, mood="two-faced")).run()
         except Violation as violation:
             violations.append(str(violation))
 
