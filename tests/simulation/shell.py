@@ -31,7 +31,13 @@ from consensus.event import (
     Turned,
 )
 from consensus.journal import frame, read_frames
-from consensus.message import decode_envelope, encode_envelope, is_signed, signing_digest
+from consensus.message import (
+    COMPLAINTS_MAX,
+    decode_envelope,
+    encode_envelope,
+    is_signed,
+    signing_digest,
+)
 from consensus.replica import History, Replica, Start
 from node.validator.chain import Chain
 from node.validator.journal import newest_stable
@@ -40,7 +46,7 @@ from node.validator.store import Store
 from tests.simulation.disk import JournalFile, MemoryDatabase
 from tests.simulation.network import Parcel
 from vm.access import check_access
-from vm.block import Header, Payload, Receipt
+from vm.block import PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX, Header, Payload, Receipt
 from vm.certificate import CheckpointCertificate
 from vm.epoch import epochs, ruling, scheduled
 from vm.execute import Program
@@ -49,7 +55,7 @@ from vm.keys import verify
 from vm.quorum import Epoch
 from vm.record import Member
 from vm.refusal import Refused
-from vm.shape import Digest, PublicKey, Signature, pack
+from vm.shape import Digest, PublicKey, Signature, pack, unpack
 from vm.transaction import Transaction, read
 
 JOURNAL_BYTES_MAX = 48 * 1024  # before it is made anew: several times in a run
@@ -154,7 +160,9 @@ class Shell:
         self._outbox: list[Broadcast | Send] = []
         self._certified: list[Certified] = []
         self._timers: dict[TimerName, Timer] = {}
-        self._view, self._waiting, self._turning = 0, False, False
+        self._view = (0, 0)  # epoch and view
+        self._pending = Pending(waiting=False)
+        self._turning = False
         self._idle_ms = 0  # when the last execution will be reported
         self._kept_bytes = 0  # of the journal when it was last made anew
         self._waited: set[bytes] = set()
@@ -227,8 +235,8 @@ class Shell:
         certificate = self.chain.store.certified(self.chain.head.height)
         return 0 if certificate is None else certificate.height
 
-    def submit(self, packed: bytes) -> Proof | None:
-        """A transaction from a client or a peer; the proof if it is certified already."""
+    def submit(self, packed: bytes, *, forward: bool = False) -> Proof | None:
+        """A transaction from a peer, or from a client (`forward`); its proof, if there is one."""
         if not self.up:
             return None
         try:
@@ -242,6 +250,8 @@ class Shell:
             return None
         if fresh:
             self._wake()
+            if forward:
+                self._around.gossip(self.name, packed)
         return None
 
     def _check_access(self, transaction: Transaction) -> None:
@@ -315,8 +325,9 @@ class Shell:
     def _drain(self) -> None:
         while self._follow_up:
             self._perform(self.replica.step(self._follow_up.popleft()))
-        if self.replica.view != self._view:
-            self._view = self.replica.view
+        view = (self.replica.epoch.number, self.replica.view)
+        if view != self._view:
+            self._view = view
             self.mempool.release()
 
     def _perform(self, effects: Sequence[Effect]) -> None:
@@ -370,6 +381,9 @@ class Shell:
         assert row is not None, "the block was just written"
         self.mempool.remove(receipt.transaction for receipt in row.receipts)
         self.mempool.expire(effect.sequence + 1)
+        if effect.payload and effect.certificate.view == self.replica.view:
+            items = unpack(Payload, effect.payload, PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX)
+            self.mempool.passed_over([items.transactions[place] for place in row.positions])
         epoch = scheduled(self.chain.state(), effect.sequence)
         answer = Executed(effect.sequence, header.digest, epoch)
         if self._execution_ms == 0:
@@ -382,10 +396,10 @@ class Shell:
     # Requests
 
     def _tell_pending(self) -> None:
-        waiting = len(self.mempool) > 0
-        if waiting != self._waiting:
-            self._waiting = waiting
-            self._step(Pending(waiting))
+        pending = Pending(len(self.mempool) > 0, self.mempool.omitted(COMPLAINTS_MAX))
+        if pending != self._pending:
+            self._pending = pending
+            self._step(pending)
 
     def _propose(self) -> None:
         while self.replica.may_propose:

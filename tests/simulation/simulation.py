@@ -8,12 +8,14 @@ done within a bound of simulated time. One seed and its options give one run, wh
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from unittest.mock import patch
 
 from consensus.event import Effect, Limits
 from consensus.message import Envelope
 from node.program import program
+from node.validator import mempool
 from tests.harness import START_MS, genesis_of, key_of
 from tests.simulation.client import Clients, Wish
 from tests.simulation.judge import Judge, Violation
@@ -25,6 +27,7 @@ from tests.simulation.traitor import Plot
 from tests.simulation.world import Weather, World
 
 SIZES = (4, 4, 4, 5, 6, 7)  # of the first set of validators, if not given
+WINDOWS = (2, 4, 8)
 STEPS = 2_500  # events until everything heals
 HEALED_MS_MAX = 60_000  # a dozen of the longest view timeouts
 REQUEST_EVERY_MS = 60
@@ -42,7 +45,9 @@ TIMING = Limits(
     status_ms=100,
     status_idle_ms=1_000,
     payload_bytes_max=256 * 1024,  # so small that a greedy traitor reaches it
+    pace_ms=40,
 )
+OMITTED_BLOCKS_MAX = 16  # two windows, as the mempool's own bound is two of the largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +96,9 @@ class Simulation:
         self.world = World(options.seed)
         rng = self.world.rng
         n = rng.choice(SIZES) if options.replicas is None else options.replicas
-        self.genesis = genesis_of(n)
+        self.genesis = replace(genesis_of(n), window=rng.choice(WINDOWS))
         self.program = program()
-        self.limits = TIMING
+        self.limits = replace(TIMING, window=self.genesis.window)
         self.crashes = 0
         self.weather = Weather.draw(rng)
         self._trace = trace
@@ -113,7 +118,7 @@ class Simulation:
 
     def run(self) -> Report:
         """Run to the end; raises `Violation`."""
-        with remembered():
+        with remembered(), patch.object(mempool, "OMITTED_BLOCKS_MAX", OMITTED_BLOCKS_MAX):
             try:
                 return self._run()
             except Violation:
@@ -238,9 +243,7 @@ class Simulation:
         def arrive() -> None:
             if not shell.up:
                 return
-            proof, height = shell.submit(wish.packed), shell.certified
-            if proof is None:
-                self.gossip(shell.name, wish.packed)
+            proof, height = shell.submit(wish.packed, forward=True), shell.certified
             self.network.carry(shell.name, client, lambda: self._answer(wish, proof, height))
 
         self.network.carry(client, shell.name, arrive)
