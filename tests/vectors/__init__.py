@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.vectors import agreement, basics, content, inclusion, learning, ledger
+from tests.vectors import agreement, basics, content, inclusion, learning, ledger, reign
 
 FOLDER = Path(__file__).parent
 
@@ -27,6 +27,8 @@ BUILDERS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "genesis": ("Genesis block", ledger.genesis),
     "block": ("Blocks", ledger.block),
     "record": ("State", ledger.record),
+    "governance": ("Governance", reign.governance),
+    "succession": ("Succession", reign.succession),
     "agreement": ("Consensus", agreement.messages),
     "inclusion": ("Inclusion proofs", inclusion.proofs),
     "learning": ("Learning in numbers", learning.numbers),

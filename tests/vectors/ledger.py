@@ -228,22 +228,27 @@ def block() -> dict[str, Any]:
     chain = story()
     return {
         "story": "block 0 is in genesis.json; execute the payloads in order",
-        "blocks": [
-            {
-                "height": made.header.height,
-                "payload": made.payload.hex(),
-                "time_ms": made.header.time_ms,
-                "executed": hexes(item.id for item in made.transactions),
-                "codes": [receipt.code for receipt in made.receipts],
-                "receipts": hexes(pack(receipt) for receipt in made.receipts),
-                "writes": _writes(made),
-                "header": pack(made.header).hex(),
-                "digest": made.header.digest.hex(),
-            }
-            for made in chain.blocks[1:]
-        ],
+        "blocks": blocks(chain),
         "refused_payloads": _refused_payloads(chain),
     }
+
+
+def blocks(chain: Ledger) -> list[dict[str, Any]]:
+    """Every block above genesis as a chain has it."""
+    return [
+        {
+            "height": made.header.height,
+            "payload": made.payload.hex(),
+            "time_ms": made.header.time_ms,
+            "executed": hexes(item.id for item in made.transactions),
+            "codes": [receipt.code for receipt in made.receipts],
+            "receipts": hexes(pack(receipt) for receipt in made.receipts),
+            "writes": _writes(made),
+            "header": pack(made.header).hex(),
+            "digest": made.header.digest.hex(),
+        }
+        for made in chain.blocks[1:]
+    ]
 
 
 def _refused_payloads(chain: Ledger) -> list[dict[str, Any]]:

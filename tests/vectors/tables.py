@@ -32,6 +32,7 @@ from vm import (
     quorum,
     record,
     shape,
+    succession,
     transaction,
 )
 from vm import range as state_range
@@ -92,6 +93,7 @@ def groups() -> dict[str, list[Any]]:
             inclusion.RecordProof,
             inclusion.TransactionProof,
             inclusion.LineageProof,
+            succession.Step,
         ],
         "Arrays of state sync": [StateRange],
         "Arrays of blobs": [Manifest],
