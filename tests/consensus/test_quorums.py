@@ -59,12 +59,16 @@ def test_without_a_quorum_nothing_is_decided(n: int) -> None:
 
 @pytest.mark.parametrize("n", SIZES)
 def test_f_faulty_ones_that_say_two_things_decide_one_at_most(n: int) -> None:
-    """The attack: the primary splits the others, and f with it vote for both payloads."""
+    """The attack: the primary splits the others, and f vote for both; the halves hear no other."""
     cluster = Cluster(n)
     f = cluster.validators.f
     honest = range(f, n)
     half = f + (n - f + 1) // 2
-    cluster.lost = lambda sender, _r, _e: int(sender[1:]) < f  # the test speaks for them
+    cluster.lost = (
+        lambda sender, receiver, _e: (  # the test speaks for the faulty ones
+            int(sender[1:]) < f or (int(sender[1:]) < half) != (int(receiver[1:]) < half)
+        )
+    )
 
     for receiver in honest:
         digest, payload = (ONE, b"one") if receiver < half else (TWO, b"two")

@@ -27,7 +27,7 @@ from tests.consensus.node import Node
 from tests.scenarios.forge import Forger, index, split
 from tests.scenarios.words import Names, voters
 
-TOPICS = ("messages", "again", "blocks", "journal", "timers", "statuses")
+TOPICS = ("messages", "again", "blocks", "journal", "timers", "pace", "statuses")
 SHOWN = frozenset(("messages", "blocks"))  # from the start; views and faults are always told
 CLAUSES = ("tag", "from", "to", "at", "in")
 
@@ -231,7 +231,7 @@ class Stage:
 
     def _tell_one(self, node: Node, seen: Effect | TimerFired) -> None:
         match seen:
-            case TimerFired(timer) if timer.name is not TimerName.STATUS:
+            case TimerFired(timer) if timer.name is TimerName.VIEW or self._timed(timer.name):
                 self._tell(f"{node.name} at {self.cluster.now_ms} ms: {timer.name} timer fires")
             case Persist(entry) if "journal" in self._shown:
                 self._tell(f"{node.name} persists {self.names.entry(entry)}")
@@ -265,4 +265,5 @@ class Stage:
         return "again" if again and slot_of(envelope.body) is not None else "messages"
 
     def _timed(self, name: TimerName) -> bool:
-        return ("statuses" if name is TimerName.STATUS else "timers") in self._shown
+        topics = {TimerName.VIEW: "timers", TimerName.PACE: "pace", TimerName.STATUS: "statuses"}
+        return topics[name] in self._shown
