@@ -11,6 +11,7 @@ block-reply 3 1 2                   blocks of the sender's store, in this order
 
 from collections.abc import Callable
 
+from consensus.complaints import SLOWNESS
 from consensus.message import (
     BlockReply,
     BlockRequest,
@@ -119,8 +120,15 @@ class Forger:
 
     def _status(self, words: list[str]) -> Status:
         state, view, _, executed, *rest = words
-        stable = self._stable(split(rest, ("above",)))
-        return Status(int(view), state == "in", int(executed), stable, (), (), True)
+        clauses = split(rest, ("above", "complains"))
+        complaints = tuple(
+            SLOWNESS if word == "slowness" else self._names.digest(word)
+            for kind, *told in clauses
+            if kind == "complains"
+            for word in told
+        )
+        active, stable = state == "in", self._stable(clauses)
+        return Status(int(view), active, int(executed), stable, (), complaints, True)
 
 
 def split(words: list[str], starts: tuple[str, ...]) -> list[list[str]]:

@@ -27,8 +27,9 @@ from tests.consensus.node import Node
 from tests.scenarios.forge import Forger, index, split
 from tests.scenarios.words import Names, voters
 
-TOPICS = ("messages", "again", "blocks", "journal", "timers", "pace", "statuses")
+TOPICS = ("messages", "again", "blocks", "complaints", "journal", "timers", "pace", "statuses")
 SHOWN = frozenset(("messages", "blocks"))  # from the start; views and faults are always told
+WORDS_MAX = 4  # blocks that a state names
 CLAUSES = ("tag", "from", "to", "at", "in")
 
 
@@ -46,7 +47,9 @@ class Stage:
             "show": lambda words: self._show(self._shown | self._topics(words)),
             "mute": lambda words: self._show(self._shown - self._topics(words)),
             "propose": self._propose,
+            "trickle": self._trickle,
             "waiting": lambda words: self._pending(words, waiting=True),
+            "omitted": self._omitted,
             "idle": lambda words: self._pending(words, waiting=False),
             "carry": self._carry,
             "drop": self._drop,
@@ -94,6 +97,25 @@ class Stage:
         """`propose one two`: the primary does, and nothing is carried yet."""
         for word in words:
             self.cluster.event(self.cluster.leader(), Propose(self.names.payload(word)))
+
+    def _trickle(self, words: list[str]) -> None:
+        """`trickle 1900 4`: every 1900 ms the primary orders one block, until 4 or its view end."""
+        every_ms, count = map(int, words)
+        view = self._newest_view()
+        for number in range(count):
+            self.cluster.pass_time(every_ms)
+            if self._newest_view() > view:
+                return
+            self.cluster.propose(self.names.payload(f"block-{number}"))
+
+    def _newest_view(self) -> int:
+        return max(node.replica.view for node in self.cluster.nodes)
+
+    def _omitted(self, words: list[str]) -> None:
+        """`omitted req v01 v02`: there req waits, and blocks that had room passed it over."""
+        request, *names = words
+        for node in self._nodes(names):
+            self.cluster.event(node.index, Pending(True, (self.names.digest(request),)))
 
     def _pending(self, words: list[str], *, waiting: bool) -> None:
         for node in self._nodes(words):
@@ -175,7 +197,9 @@ class Stage:
         for node in self._nodes(words):
             replica = node.replica
             stable = "genesis" if replica.stable is None else f"h{replica.stable.height}"
-            blocks = " ".join(map(self._word, node.payloads)) or "none"
+            blocks = " ".join(map(self._word, node.payloads[-WORDS_MAX:])) or "none"
+            if len(node.payloads) > WORDS_MAX:
+                blocks = f"{len(node.payloads)}, the last {blocks}"
             timed = "running" if TimerName.VIEW in node.timers else "not running"
             self._tell(
                 f"{node.name}: {'in' if replica.active else 'asks for'} view {replica.view}, "
@@ -261,7 +285,7 @@ class Stage:
     def _topic(self, envelope: Envelope, *, again: bool = False) -> str:
         """What is sent to one alone was said to all before, unless it is asked for or given."""
         if isinstance(envelope.body, Status):
-            return "statuses"
+            return "complaints" if envelope.body.complaints else "statuses"
         return "again" if again and slot_of(envelope.body) is not None else "messages"
 
     def _timed(self, name: TimerName) -> bool:

@@ -5,6 +5,7 @@ A header is called by its height, `h3`; a second header of that height is `h3'`.
 
 from collections.abc import Iterable, Sequence
 
+from consensus.complaints import SLOWNESS
 from consensus.journal import Entry, Held, Said, Stable
 from consensus.message import (
     NULL_DIGEST,
@@ -33,7 +34,7 @@ class Names:
     """What digests are called."""
 
     def __init__(self) -> None:
-        self._payloads: dict[bytes, str] = {NULL_DIGEST: "null"}
+        self._payloads: dict[bytes, str] = {NULL_DIGEST: "null", SLOWNESS: "slowness"}
         self._headers: dict[bytes, str] = {}
         self._by_name: dict[str, bytes] = {}
 
@@ -149,9 +150,11 @@ class Names:
     def _status(self, body: Status) -> str:
         state = "in" if body.active else "asking for"
         accepted = "".join(f" {height}" for height in body.accepted)
+        complaints = "".join(f" {self.of(complaint)}" for complaint in body.complaints)
         return (
             f"{state} view {body.view}, executed {body.executed}, stable {self._above(body.stable)}"
             f"{', accepted' + accepted if accepted else ''}"
+            f"{', complains of' + complaints if complaints else ''}"
         )
 
 
