@@ -1,11 +1,24 @@
 """Who complains of a primary, who is heard, and when it is left: dialogues of real replicas."""
 
+from dataclasses import replace
+
 import pytest
 
 from consensus.complaints import HEARD_MAX, SLOWNESS, Complaints
 from consensus.event import Limits, Pending, Received, TimerName
-from consensus.message import COMPLAINTS_MAX, Envelope, Status, ViewChange
+from consensus.message import (
+    COMPLAINTS_MAX,
+    Envelope,
+    PrePrepare,
+    Status,
+    ViewChange,
+    payload_digest,
+)
+from consensus.outbox import Outbox
+from consensus.pace import PATIENCE_TICKS
 from tests.consensus.cluster import Cluster
+from tests.consensus.node import CHAIN
+from vm.quorum import ValidatorSet
 
 X = b"x" * 32  # ids of requests
 Y = b"y" * 32
@@ -137,6 +150,50 @@ def test_only_voters_who_follow_this_primary_are_heard(envelope: Envelope) -> No
     assert cluster[1].replica.view == 1
 
 
+def test_a_suspended_seat_is_not_heard() -> None:
+    """It counts in n, and it has no say in who leads."""
+    cluster = Cluster(4, LIMITS)
+    replica = cluster[1].replica
+    *others, last = cluster.validators.validators
+    suspended = ValidatorSet((*others, replace(last, suspended=True)))
+    complaints = Complaints(suspended, replica._ordering, replica._outbox)
+
+    complaints.hear("v02", status(X))
+    complaints.hear("v03", status(X))
+
+    assert list(complaints._heard) == ["v02"]
+
+
+def test_an_observer_complains_of_nothing() -> None:
+    """It has no seat from which to be heard."""
+    replica = Cluster(4, LIMITS)[1].replica
+    observing = Complaints(replica._validators, replica._ordering, Outbox(CHAIN, "v01", 0, None))
+
+    observing.pending(True, (X,))
+
+    assert not observing.draw_up()
+    assert observing.mine == ()
+
+
+def test_between_two_views_nobody_complains() -> None:
+    """There is no primary to complain of, and what was said of the last one is over."""
+    cluster = Cluster(4, LIMITS)
+    cluster.lost = lambda _s, _r, _e: True
+    complain(cluster, 1, X)
+    cluster.pass_time(2_500)
+    assert not cluster[1].replica.active
+
+    complain(cluster, 1, Y)
+    for sender in (2, 3):
+        cluster.inject(sender, 1, status(Y, view=1))
+
+    (*_, last) = cluster.sent_by(1, Status)
+    assert isinstance(last.body, Status)
+    assert last.body.complaints == ()
+    assert cluster[1].replica.view == 1
+    assert not any(cluster[1].replica._complaints._heard.values())
+
+
 def test_a_new_view_begins_without_complaints() -> None:
     """What was held against the old primary, by others or by us, does not touch the new one."""
     cluster = Cluster(4, LIMITS)
@@ -226,9 +283,32 @@ def test_the_pace_is_taken_while_requests_wait_and_only_then() -> None:
     cluster.event(1, Pending(False))
     assert TimerName.PACE not in cluster[1].timers
 
+    complain(cluster, 1)
+    cluster.pass_time(PATIENCE_TICKS * LIMITS.pace_ms)
+    cluster.event(1, Pending(False))
+    complain(cluster, 1)
+    cluster.pass_time(LIMITS.pace_ms)
+    ticks = cluster[1].replica._complaints.pace._ticks
+    assert list(ticks) == [(False, 0)] * (PATIENCE_TICKS + 1)  # patience begins anew
+
+    cluster.event(1, Pending(False))
     cluster[1].replica._backoff.failed()
     complain(cluster, 1)
     assert cluster[1].timers[TimerName.PACE].delay_ms == 2 * LIMITS.pace_ms
+
+
+@pytest.mark.parametrize(("sequence", "busy"), [(1, True), (2, False), (8, False)])
+def test_only_the_next_height_under_way_is_work(sequence: int, busy: bool) -> None:
+    """The attack: a proposal beyond a gap that the primary never fills looks like agreement."""
+    cluster = Cluster(4, LIMITS)
+    cluster.lost = lambda _s, _r, _e: True
+    complain(cluster, 1)
+
+    cluster.inject(0, 1, PrePrepare(0, sequence, payload_digest(b"one")), b"one")
+    cluster.pass_time(LIMITS.view_timeout_ms - 1)
+
+    ticks = cluster[1].replica._complaints.pace._ticks
+    assert any(starved for starved, _ in ticks) is not busy
 
 
 def test_leaving_by_complaint_backs_off() -> None:

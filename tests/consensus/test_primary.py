@@ -160,9 +160,9 @@ def test_sustained_overload_votes_nobody_out() -> None:
 
 
 def test_light_load_on_a_long_line_votes_nobody_out() -> None:
-    """Single requests, each of which takes a second and a half: waiting, but never starved."""
+    """Single requests, each almost two seconds in agreement: waiting, but not starved."""
     traffic = Traffic()
-    traffic.delay_ms = 400
+    traffic.delay_ms = 600
     traffic.flow(2_500, range(50))
 
     traffic.run(130_000)

@@ -1,18 +1,21 @@
 """Four runtimes with real journals and stores agree, survive crashes and lose nothing."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from consensus.message import Envelope, Prepare, encode_envelope, signing_digest, slot_of
+from node.validator import mempool
 from node.validator.journal import Journal
 from node.validator.runtime import EVENTS_MAX, wall_clock_ms
 from tests.harness import key_of
-from tests.node.committee import Committee, Seat
+from tests.node.committee import LIMITS, Committee, Seat
 from vm.keys import verify
 from vm.record import Member, Role
 from vm.registry import EnrolMember
+from vm.shape import pack
 
 
 def members(seat: Seat) -> list[str]:
@@ -140,6 +143,60 @@ def test_a_due_deadline_wakes_an_idle_chain(tmp_path: Path) -> None:
 
         rows = [seat.chain.store.row(1) for seat in committee.seats.values()]
         assert {row.receipts for row in rows if row is not None} == {()}
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_a_due_deadline_is_work_for_which_backups_time_the_primary(tmp_path: Path) -> None:
+    """With the primary away and no transaction waiting, a new view makes the block that is due."""
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        due = [wall_clock_ms()]
+        committee.next_deadline = lambda state: due[0] if due else None
+        for id in committee.ids[1:]:
+            committee.start(id)
+
+        await committee.certified(1)
+        due.clear()
+
+        assert all(seat.runtime.replica.view > 0 for seat in committee.seats.values())
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_a_primary_that_leaves_a_transaction_out_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack: everything but one transaction is ordered, so that no timer ever fires."""
+    monkeypatch.setattr(mempool, "OMITTED_BLOCKS_MAX", 3)
+    patient = replace(LIMITS, view_timeout_ms=60_000)
+    monkeypatch.setattr("tests.node.committee.LIMITS", patient)
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        for id in committee.ids:
+            committee.start(id)
+        victim = committee.sign("hospital-1.admin", "member.enrol", enrol(9))
+        pool = committee.seats[committee.ids[0]].mempool
+        draw = pool.draw
+        monkeypatch.setattr(
+            pool, "draw", lambda height: tuple(x for x in draw(height) if x != pack(victim))
+        )
+
+        await committee.submit(victim)
+        for number in range(1, 4):
+            body = enrol(number)
+            await committee.submit(committee.sign("hospital-1.admin", "member.enrol", body))
+            await committee.certified(number)
+        await committee.certified(4)
+
+        for seat in committee.seats.values():
+            assert "hospital-1.extra-9" in members(seat)
+            assert seat.runtime.replica.view == 1
+            assert len(seat.mempool) == 0
         await committee.stop_all()
 
     asyncio.run(scenario())
