@@ -271,11 +271,8 @@ def _collapses(left: Link, right: Link) -> bool:
 def read_leaf(read: ReadNode, link: Link) -> tuple[bytes, bytes]:
     """Key and value in the leaf at `link`; raises `DamagedNode`, or as `read`."""
     node = node_key(link.height, DEPTH_MAX, link.leaf)
-    data = read(node)
-    start = 2 + int.from_bytes(data[:2], "big")
-    key, value = data[2:start], data[start:]
-    good = start <= len(data) and digest(STATE_KEY, key) == link.leaf
-    if not good or digest(STATE_VALUE, value) != link.value:
+    key, value = split_leaf(read(node))
+    if digest(STATE_KEY, key) != link.leaf or digest(STATE_VALUE, value) != link.value:
         raise DamagedNode(f"expected the leaf {link.digest.hex()} at {node.hex()}")
     return key, value
 
@@ -283,6 +280,14 @@ def read_leaf(read: ReadNode, link: Link) -> tuple[bytes, bytes]:
 def leaf_bytes(key: bytes, value: bytes) -> bytes:
     """What is stored of a leaf, under its whole path."""
     return len(key).to_bytes(2, "big") + key + value
+
+
+def split_leaf(data: bytes) -> tuple[bytes, bytes]:
+    """Key and value of what `leaf_bytes` made; raises `DamagedNode` for bytes cut off."""
+    start = 2 + int.from_bytes(data[:2], "big")
+    if start > len(data):
+        raise DamagedNode(f"expected a leaf with a key of {start - 2} bytes, found {len(data)}")
+    return data[2:start], data[start:]
 
 
 def interior_bytes(left: Link, right: Link) -> bytes:

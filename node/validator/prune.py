@@ -123,7 +123,8 @@ class Pruner:
                     continue  # state sync began above it
                 if height < target.below:
                     batch.delete(BLOCK + key)
-                    if header.validators == header.next_validators:
+                    ends_epoch = header.validators != header.next_validators
+                    if not ends_epoch and height not in target.snapshots:
                         batch.delete(CERTIFICATE + key)
                 row = None if target.has_row(height, self._window) else self._store.row(height)
                 if row is not None:
