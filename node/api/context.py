@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from node.api.admission import Admission
 from node.api.feed import Feed
@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from node.validator.chain import Chain
 
 
+Part = Literal["voting", "observing", "suspended"]
+
+
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
     """A node's own word on how it is; nothing here is certified.
 
+    `role` is the node's part in consensus in the `epoch` under way: without a seat, or with a key
+    that may not vote, it observes.
     `state_root` is that of `certified_height`. `peers` and `pending` are counts: connected
     validators, and transactions that wait for a block.
     """
@@ -24,6 +29,8 @@ class NodeStatus:
     name: str
     version: str
     chain: Digest
+    epoch: int
+    role: Part
     view: int
     primary: str
     changing_view: bool

@@ -254,11 +254,16 @@ class SubmitAnswer(BaseModel):
 
 
 class StatusView(BaseModel):
-    """The node's own word on how it is; `state_root` is that of `certified_height`."""
+    """The node's own word on how it is; `state_root` is that of `certified_height`.
+
+    `role` is voting, observing or suspended, in the `epoch` under way.
+    """
 
     name: str
     version: str
     chain: str
+    epoch: int
+    role: str
     view: int
     primary: str
     changing_view: bool

@@ -70,16 +70,19 @@ class Aggregator:
         fetch: Callable[[str, int], Awaitable[bytes]],
         keep: Callable[[bytes], Awaitable[str]],
         submit: Callable[[str, Aggregate], Awaitable[None]],
+        votes: Callable[[], bool] = lambda: True,
     ) -> None:
         """`fetch(address, size)` gives a blob from here or another validator; `keep` stores one.
 
-        `submit(kind, body)` returns when the transaction was executed or has expired.
+        `submit(kind, body)` returns when the transaction was executed or has expired. `votes` says
+        whether this validator has a seat that counts: without one, it aggregates nothing.
         """
         self._validator = validator
         self._state = state
         self._fetch = fetch
         self._keep = keep
         self._submit = submit
+        self._votes = votes
         self._news = asyncio.Event()
         self._pauses: dict[_JobKey, _Pause] = {}
         self._impossible: set[_JobKey] = set()
@@ -115,6 +118,8 @@ class Aggregator:
 
     def _jobs(self) -> Iterator[Job]:
         state = self._state()
+        if not self._votes():
+            return
         for id in open_tasks(state).tasks:
             task = state.require(Task, id)
             rnd = state.require(Round, id, task.round)

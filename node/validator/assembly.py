@@ -13,27 +13,31 @@ import aiohttp
 import structlog
 
 from consensus.event import Limits
+from consensus.message import Evidence, Status
 from consensus.replica import History, Replica, Start
 from fl.rounds import next_deadline
 from fl.weights import HEAD_BYTES, read_origin
 from node.api.admission import ADMITTED, Admission
 from node.api.app import build_api
-from node.api.context import ApiContext, NodeStatus
+from node.api.context import ApiContext, NodeStatus, Part
 from node.api.feed import Feed
 from node.home.config import ValidatorConfig
 from node.home.genesis import read_genesis
 from node.program import program
-from node.validator import journal
+from node.validator import journal, protocols
+from node.validator.accuser import Accuser
 from node.validator.aggregator import Aggregator
 from node.validator.chain import Chain
 from node.validator.custody import Custody
-from node.validator.directory import Directory, wrote_member
+from node.validator.directory import Directory, wrote
 from node.validator.gossip import Gossip
+from node.validator.halted import Outdated
 from node.validator.intake import Intake
 from node.validator.journal import Journal
 from node.validator.keyring import Keyring
 from node.validator.mempool import Mempool
 from node.validator.prune import Pruner, keep_pruned
+from node.validator.readiness import Readiness
 from node.validator.recover import check_journal
 from node.validator.runtime import Runtime, wall_clock_ms
 from node.validator.store import DAMAGE, FOLDER, BlockRow, Store
@@ -47,6 +51,10 @@ from node.wire.tls import client_context, server_context
 from node.wire.transfer import BlobService, obtain, open_session
 from vm.certificate import CheckpointCertificate
 from vm.genesis import Genesis
+from vm.keys import SigningKey
+from vm.proposal import Endpoint
+from vm.quorum import Epoch
+from vm.record import Member
 from vm.refusal import Refused
 from vm.shape import Digest, pack
 from vm.transaction import NONCE_BYTES, sign
@@ -100,14 +108,16 @@ class Validator:
         self._blobs = BlobStore(folder / "blobs", BLOBS_BYTES_MAX)
         self._directory = Directory(self._chain)
         self._custody = Custody(self._chain, self._origin_of)
-        self._check_seat()
+        if self._ruling().protocol not in protocols.SUPPORTED:
+            raise Outdated(self._ruling(), protocols.SUPPORTED)
         view = self._chain.view()
         self._certified = Feed(0 if view is None else view.height)
         self._executed = Feed(self._chain.head.height)
         self._gate = Gate(self._directory.identify, lambda: datetime.now(UTC))
+        self._readiness = Readiness(genesis.window)
         self._mesh = self._build_mesh()
-        peers = config.peer.validators.items()
-        self._sources = Sources([f"https://{at}" for id, at in peers if id != self._id])
+        self._sources = Sources(())
+        self._follow_addresses()
         self._runtime = self._build_runtime(genesis)
         self._intake = Intake(self._chain, self._mempool, folder, self._runtime.wake)
         self._gossip = Gossip(
@@ -121,51 +131,42 @@ class Validator:
             fetch=self._fetch,
             keep=lambda content: asyncio.to_thread(self._blobs.add, content),
             submit=self._submit_own,
+            votes=lambda: self._chain.epoch.validators.votes(self._id),
         )
+        self._accuser = Accuser(self._chain, self._submit_own)
 
     def _origin_of(self, address: str) -> Digest | None:
         head = self._blobs.head(address, HEAD_BYTES)
         return None if head is None else read_origin(head)
 
-    def _check_seat(self) -> None:
-        seat = self._chain.validators.get(self._id)
-        if seat is None:
-            raise Refused(
-                "validator.unknown", f"expected a validator of this chain, found {self._id}"
-            )
-        signer, held = self._keyring.signer(seat.key), self._keyring.held(seat.key)
-        if signer is None or held is None:
-            raise Refused(
-                "validator.key",
-                f"expected the key of {self._id}, {seat.key.hex()}, found it missing or barred",
-            )
-        self._key = held
+    def _ruling(self) -> Epoch:
+        """The epoch that the replica starts in: that of the first height not yet certified here."""
+        certified = self._chain.store.certified(self._chain.head.height)
+        return self._chain.epoch_at(1 if certified is None else certified.height + 1)
 
     def _build_mesh(self) -> Mesh:
-        peers = self._config.peer.validators
         return Mesh(
             me=self._id,
-            addresses={id: str(endpoint) for id, endpoint in peers.items()},
+            addresses={},
             context=client_context(self._config.tls.files(self._config.member)),
             gate=self._gate,
             on_message=self._on_message,
             on_connected=self._on_connected,
-            on_disconnected=lambda peer: None,
+            on_disconnected=self._readiness.lost,
             chance=random.SystemRandom().random,
         )
 
     def _build_runtime(self, genesis: Genesis) -> Runtime:
-        chain = self._chain
-        head = chain.head
-        epoch = chain.epoch
+        chain, store, head = self._chain, self._chain.store, self._chain.head
+        first = self._ruling().number
         replica = Replica(
             chain=chain.id,
             me=self._id,
             signer=self._keyring.signer,
             check=lambda height, payload: chain.check(height, payload, wall_clock_ms()),
-            history=History(chain.store.blocks, chain.store.certified, lambda _height: epoch),
-            start=Start(head.height, head.header, chain.store.certified(), (epoch,)),
-            limits=Limits(window=genesis.window),
+            history=History(store.blocks, store.certified, chain.epoch_at),
+            start=Start(head.height, head.header, store.certified(), chain.epochs[first:]),
+            limits=Limits(window=genesis.window, rotation=genesis.rotation),
         )
         return Runtime(
             replica=replica,
@@ -173,9 +174,9 @@ class Validator:
             journal=self._journal,
             mempool=self._mempool,
             network=_Consensus(self._mesh),
+            node=self,
+            protocols=protocols.SUPPORTED,
             next_deadline=next_deadline,
-            on_executed=self._on_executed,
-            on_certified=self._on_certified,
             clock_ms=wall_clock_ms,
         )
 
@@ -197,6 +198,7 @@ class Validator:
                         self._runtime.run(),
                         self._mesh.run(),
                         self._aggregator.run(),
+                        self._accuser.run(),
                         self._gossip.run(),
                         self._sweep(),
                         keep_pruned(Pruner(self._chain.store), retain, self._executed),
@@ -242,16 +244,49 @@ class Validator:
             case _:
                 log.warning("peer.channel", peer=sender, channel=channel)
 
-    def _on_executed(self, row: BlockRow) -> None:
-        if wrote_member(row):
+    def on_executed(self, row: BlockRow) -> None:
+        """A block was executed: members, addresses and rounds may have changed."""
+        if wrote(row, Member):
             self._mesh.recheck()
             self._intake.recheck()
+        if wrote(row, Member) or wrote(row, Endpoint):
+            self._follow_addresses()
         self._custody.follow(row)
         self._executed.publish(row.header.height)
         self._aggregator.wake()
 
-    def _on_certified(self, certificate: CheckpointCertificate) -> None:
+    def on_certified(self, certificate: CheckpointCertificate) -> None:
+        """Readers may see up to this height."""
         self._certified.publish(min(certificate.height, self._chain.head.height))
+
+    def on_turned(self, epoch: Epoch) -> None:
+        """An epoch begins: from now on its seats' keys count."""
+        seat = epoch.validators.get(self._id)
+        if seat is not None:
+            self._keyring.promote(seat.key)
+        log.info("epoch.turned", epoch=epoch.number, first=epoch.first, role=self._role())
+
+    def on_status(self, peer: str, status: Status) -> None:
+        """A peer has said where it stands."""
+        self._readiness.heard(peer, status.executed)
+
+    def on_fault(self, evidence: Evidence) -> None:
+        """A validator is proven faulty: the chain is told."""
+        self._accuser.wake()
+
+    def on_forgotten(self) -> None:
+        """Our key has promised what our journal does not know."""
+        seat = self._runtime.replica.epoch.validators.get(self._id)
+        assert seat is not None, "a replica without a seat promises nothing"
+        self._keyring.bar(seat.key)
+
+    def _follow_addresses(self) -> None:
+        """Reach every validator where the chain says, else where the configuration does."""
+        configured = {id: str(at) for id, at in self._config.peer.validators.items()}
+        addresses = configured | self._directory.addresses()
+        addresses.pop(self._id, None)
+        self._mesh.set_addresses(addresses)
+        self._sources.follow([f"https://{at}" for at in addresses.values()])
 
     async def _sweep(self) -> None:
         """Delete blobs whose time is over."""
@@ -273,7 +308,7 @@ class Validator:
     async def _submit_own(self, kind: str, body: object) -> None:
         """Sign and submit; return when it was executed or can no longer be."""
         transaction = sign(
-            self._key,
+            self._member_key(),
             chain=self._chain.id,
             kind=kind,
             sender=self._id,
@@ -288,6 +323,17 @@ class Validator:
             height = await self._executed.wait(self._chain.head.height)
             if height > transaction.intent.valid_until_height:
                 return
+
+    def _member_key(self) -> SigningKey:
+        """The key that the newest state has for us: it may be ahead of the seat's."""
+        member = self._chain.state().get(Member, self._id)
+        key = None if member is None else self._keyring.held(member.public_key)
+        if key is None:
+            raise Refused(
+                "validator.key",
+                f"expected the key that is enrolled for {self._id}, found it missing here",
+            )
+        return key
 
     async def _fetch(self, address: str, size: int) -> bytes:
         """A blob of `size` bytes, from here or from another validator."""
@@ -304,6 +350,8 @@ class Validator:
             name=self._id,
             version=version("concilium"),
             chain=self._chain.id,
+            epoch=replica.epoch.number,
+            role=self._role(),
             view=replica.view,
             primary=replica.primary,
             changing_view=not replica.active,
@@ -314,14 +362,29 @@ class Validator:
             pending=len(self._mempool),
         )
 
+    def _role(self) -> Part:
+        """What part we have in the epoch under way."""
+        replica = self._runtime.replica
+        seat = replica.epoch.validators.get(self._id)
+        if seat is not None and seat.suspended:
+            return "suspended"
+        return "voting" if replica.voting else "observing"
+
     def _ready(self) -> tuple[bool, str]:
-        needed = self._chain.validators.quorum - 1
-        found = self._connected()
+        replica, view = self._runtime.replica, self._chain.view()
+        validators = replica.epoch.validators
+        connected = {peer.id for peer in self._mesh.status() if peer.connected}
+        found = sum(seat.id in connected for seat in validators.voters)
+        needed = validators.quorum - validators.votes(self._id)
         if found < needed:
             return False, f"expected {needed} connected validators, found {found}"
+        certified = 0 if view is None else view.height
+        missing = self._readiness.missing(self._id, validators, certified)
+        if missing is not None:
+            return False, missing
         # A replica that gave up on a primary alone waits for others to join it, and follows the
         # chain by block transfer meanwhile: that is trouble only while something waits here.
-        if not self._runtime.replica.active and len(self._mempool):
+        if not replica.active and len(self._mempool):
             return False, "expected an active view, found a view change under way"
         return True, "ready"
 

@@ -6,6 +6,7 @@ from consensus.message import Block, CommitCertificate
 from node.validator.store import BlockRow, Head, Store, View
 from vm import sparse, tree
 from vm.block import Header, check_payload, receipts_root, transactions_root
+from vm.epoch import epochs, ruling, scheduled
 from vm.execute import BlockContext, Program, execute_block
 from vm.genesis import Genesis, check_genesis, genesis_writes
 from vm.quorum import Epoch
@@ -21,7 +22,9 @@ class Chain:
     """The state machine over its store.
 
     `known` maps packed transactions that this node verified before (its mempool's) to their
-    decoded form, so that a signature is verified once.
+    decoded form, so that a signature is verified once. `epochs` are all that the executed state
+    has, by number; the last ones may not have begun. `scheduled` is the one among them that came
+    with the newest block, if one did.
     """
 
     def __init__(
@@ -32,8 +35,7 @@ class Chain:
         known: Mapping[bytes, Transaction],
     ) -> None:
         self.id: Digest = genesis.chain
-        self.epoch: Epoch = check_genesis(genesis)
-        self.validators = self.epoch.validators
+        self.epochs: tuple[Epoch, ...] = (check_genesis(genesis),)
         self.store = store
         self._known = known
         self._program = program
@@ -45,6 +47,17 @@ class Chain:
                 f"expected a store of chain {self.id.hex()}, found one of {self.head.chain.hex()}; "
                 "use the genesis file that this home was made with, or another data folder",
             )
+        self.epochs = epochs(self.state())
+        self.scheduled: Epoch | None = scheduled(self.state(), self.head.height)
+
+    def epoch_at(self, height: int) -> Epoch:
+        """The epoch that rules a height, up to window + 1 above the newest executed one."""
+        return ruling(self.epochs, height)
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch that rules the next height to execute."""
+        return self.epoch_at(self.head.height + 1)
 
     def check(self, height: int, payload: bytes, now_ms: int) -> None:
         """What a backup checks of a fresh proposal; raises `Refused`.
@@ -72,7 +85,8 @@ class Chain:
         if payload:
             proposal, transactions = check_payload(payload, height, self.id, self._known)
             time_ms = max(proposal.time_ms, time_ms)
-        block = BlockContext(self.id, height, time_ms, head.header, self.validators)
+        ruled_by = self.epoch
+        block = BlockContext(self.id, height, time_ms, head.header, ruled_by.validators)
         done = execute_block(
             lambda key: self.store.read(head.root, key),
             block,
@@ -89,8 +103,8 @@ class Chain:
             receipts=receipts_root(done.receipts),
             state=update.root.digest,
             history=head.frontier.root,
-            validators=self.epoch.digest,
-            next_validators=self.epoch.digest,
+            validators=ruled_by.digest,
+            next_validators=self.epoch_at(height + 1).digest,
         )
         executed = {item.id for item in done.transactions}
         row = BlockRow(
@@ -102,6 +116,9 @@ class Chain:
             writes=tuple(sorted(done.writes)),
         )
         self._write(header, row, Block(payload, certificate), update)
+        self.scheduled = scheduled(self.state(), height)
+        if self.scheduled is not None:
+            self.epochs = (*self.epochs, self.scheduled)
         return header
 
     def state(self) -> State:
@@ -133,8 +150,8 @@ class Chain:
             receipts=empty,
             state=update.root.digest,
             history=tree.EMPTY_ROOT,
-            validators=self.epoch.digest,
-            next_validators=self.epoch.digest,
+            validators=self.epochs[0].digest,
+            next_validators=self.epochs[0].digest,
         )
         row = BlockRow(header, update.root, (), (), (), tuple(sorted(writes)))
         self.head = Head(self.id, 0, header.digest, 0, update.root, tree.EMPTY)

@@ -65,6 +65,10 @@ class Keyring:
         """The public keys of this home, the one in use first."""
         return tuple(found.key.public for found in self._keys().values())
 
+    def bar(self, public: bytes) -> None:
+        """Never let this key vote again."""
+        bar(self._folder, public)
+
     def promote(self, public: bytes) -> None:
         """Put `next_key` in the place of `key` if a seat has it now."""
         following = self._keys().get(self._member.next_key)

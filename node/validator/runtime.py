@@ -2,15 +2,16 @@
 
 Events are taken in batches: all their effects are worked off, then the journal is synced once, and
 only then do messages leave. So one sync serves many slots, and nothing is said before it is
-remembered.
+remembered. A turn executes a bounded number of blocks: a node that catches up still answers.
 """
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -35,10 +36,14 @@ from consensus.event import (
     Timer,
     TimerFired,
     TimerName,
+    Turned,
 )
 from consensus.message import (
     COMPLAINTS_MAX,
+    CommitCertificate,
     Envelope,
+    Evidence,
+    Status,
     decode_envelope,
     encode_envelope,
     is_signed,
@@ -46,14 +51,16 @@ from consensus.message import (
 )
 from consensus.replica import Replica
 from node.validator.chain import Chain
-from node.validator.halted import Halted
+from node.validator.halted import Halted, Outdated
 from node.validator.journal import Journal
 from node.validator.mempool import Mempool
+from node.validator.promises import Promises
 from node.validator.store import BlockRow
 from node.validator.threads import to_the_end
 from vm.block import PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX, Payload
 from vm.certificate import CheckpointCertificate
 from vm.keys import verify
+from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import pack, unpack
 from vm.state import State
@@ -62,7 +69,11 @@ EVENTS_MAX = 4_096  # waiting for the loop; a full queue stops reading from peer
 BATCH_EVENTS_MAX = 256  # between two syncs, so that messages do not wait for ever
 DECODE_ON_LOOP_BYTES_MAX = 16 * 1024  # votes and statuses; larger ones are read in a thread
 PIPELINE_TRANSACTIONS_MIN = 200  # waiting before a block is proposed beside one in flight
+TURN_STEPS_MAX = 32  # of the replica between two syncs: each may execute a block
+THREADS = 2  # for signatures and syncs alone: neither waits behind blobs
 IN_FLIGHT_MAX = 4  # own proposals not executed yet: full ones are 16 MiB on every link
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -77,8 +88,34 @@ class Network(Protocol):
         """Queue for every other validator; may be lost."""
 
 
+class Node(Protocol):
+    """Who hears what became of it: the rest of the validator, or a test."""
+
+    def on_executed(self, row: BlockRow) -> None:
+        """A block was executed."""
+
+    def on_certified(self, certificate: CheckpointCertificate) -> None:
+        """A header of ours is certified, and the store has the certificate."""
+
+    def on_turned(self, epoch: Epoch) -> None:
+        """An epoch begins."""
+
+    def on_status(self, peer: str, status: Status) -> None:
+        """A peer has said where it stands."""
+
+    def on_fault(self, evidence: Evidence) -> None:
+        """A validator signed two messages for one slot; the store has them."""
+
+    def on_forgotten(self) -> None:
+        """Our key has promised what our journal does not know: it must never vote again."""
+
+
 class Runtime:
-    """Drives one replica."""
+    """Drives one replica.
+
+    `protocols` are the versions that this software knows: before the first block of another one
+    `run` raises `Outdated`.
+    """
 
     def __init__(
         self,
@@ -88,9 +125,9 @@ class Runtime:
         journal: Journal,
         mempool: Mempool,
         network: Network,
+        node: Node,
+        protocols: frozenset[str],
         next_deadline: Callable[[State], int | None],
-        on_executed: Callable[[BlockRow], None],
-        on_certified: Callable[[CheckpointCertificate], None],
         clock_ms: Callable[[], int],
     ) -> None:
         self.replica = replica
@@ -98,9 +135,9 @@ class Runtime:
         self._journal = journal
         self._mempool = mempool
         self._network = network
+        self._node = node
+        self._protocols = protocols
         self._next_deadline = next_deadline
-        self._on_executed = on_executed
-        self._on_certified = on_certified
         self._clock_ms = clock_ms
         self._events: asyncio.Queue[Event | None] = asyncio.Queue(EVENTS_MAX)
         self._follow_up: deque[Event] = deque()
@@ -109,6 +146,9 @@ class Runtime:
         self._timers: dict[TimerName, asyncio.TimerHandle] = {}
         self._deadline: asyncio.TimerHandle | None = None
         self._deadline_ms: int | None = None
+        self._promises = Promises(replica.me, journal.entries)
+        self._pool = ThreadPoolExecutor(THREADS, "consensus")
+        self._steps = 0  # of this turn
         self._view = (0, 0)  # epoch and view
         self._pending = Pending(False)
 
@@ -122,9 +162,7 @@ class Runtime:
         """
         try:
             large = len(data) > DECODE_ON_LOOP_BYTES_MAX
-            envelope = (
-                await asyncio.to_thread(decode_envelope, data) if large else decode_envelope(data)
-            )
+            envelope = await self._aside(decode_envelope, data) if large else decode_envelope(data)
         except Refused as refused:
             log.warning("message.refused", code=refused.code, reason=refused.message)
             return
@@ -133,16 +171,24 @@ class Runtime:
         else:
             genuine = envelope.sender == peer
         if genuine:
+            if isinstance(envelope.body, Status):
+                self._node.on_status(peer, envelope.body)
             await self._events.put(Received(envelope))
         else:
             log.warning("message.signature", sender=envelope.sender, kind=envelope.body.TAG)
 
     async def _is_signed_by_seat(self, envelope: Envelope) -> bool:
-        seat = self._chain.validators.get(envelope.sender)
+        if envelope.epoch >= len(self._chain.epochs):
+            return False
+        seat = self._chain.epochs[envelope.epoch].validators.get(envelope.sender)
         if seat is None:
             return False
         message = signing_digest(self._chain.id, envelope.epoch, envelope.body)
-        return await asyncio.to_thread(verify, seat.key, message, envelope.seal)
+        return await self._aside(verify, seat.key, message, envelope.seal)
+
+    async def _aside(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run in a thread of our own."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
     async def connected(self, peer: str) -> None:
         """A validator can be reached."""
@@ -156,41 +202,53 @@ class Runtime:
     # The loop
 
     async def run(self) -> None:
-        """Recover from the journal, then work until cancelled; raises `Halted`."""
-        self._perform(self.replica.recover(self._journal.entries))
-        self._drain()
-        self._journal.entries.clear()
-        self._watch_deadline()
-        await self._settle()
-        while True:
-            await self._settle(await self._take())
+        """Recover from the journal, then work until cancelled.
 
-    async def _take(self) -> list[Event | None]:
-        events = [await self._events.get()]
+        Raises `Halted`, `Outdated`, and `Refused("journal.old")` if others hold a promise of ours
+        that the journal lacks.
+        """
+        try:
+            self._watch_deadline()
+            await self._turn(lambda: self._perform(self.replica.recover(self._journal.entries)))
+            self._journal.entries.clear()
+            while True:
+                events = await self._take()
+                await self._turn(partial(self._follow_up.extend, events))
+        finally:
+            self._pool.shutdown(wait=False)
+
+    async def _take(self) -> list[Event]:
+        """What has come; waits for something unless an earlier turn left work."""
+        events = [] if self._follow_up else [await self._events.get()]
         while len(events) < BATCH_EVENTS_MAX and not self._events.empty():
             events.append(self._events.get_nowait())
-        return events
+        return [event for event in events if event is not None]
 
-    async def _settle(self, events: Sequence[Event | None] = ()) -> None:
-        for event in events:
-            if event is not None:
-                self._step(event)
-        self._tell_pending()
-        self._propose()
+    async def _turn(self, begin: Callable[[], None]) -> None:
+        """Work off effects, sync once, send: in this order also when the software is too old."""
+        self._steps = 0
+        outdated = None
+        try:
+            begin()
+            self._drain()
+            self._tell_pending()
+            self._propose()
+        except Outdated as error:
+            outdated = error
         if self._journal.dirty:
-            await to_the_end(self._journal.sync)
+            await to_the_end(self._journal.sync, self._pool)
         self._flush()
+        if outdated is not None:
+            raise outdated
         if self._journal.oversized:
-            await to_the_end(self._chain.store.sync)
-            await to_the_end(partial(self._journal.replace, self.replica.entries()))
-
-    def _step(self, event: Event) -> None:
-        self._follow_up.append(event)
-        self._drain()
+            await to_the_end(self._chain.store.sync, self._pool)
+            await to_the_end(partial(self._journal.replace, self.replica.entries()), self._pool)
+        await asyncio.sleep(0)  # others have their turn, however much is left
 
     def _drain(self) -> None:
-        """Hand the replica what its own effects led to, until nothing is left."""
-        while self._follow_up:
+        """Hand the replica what its own effects led to; the next turn goes on where this ends."""
+        while self._follow_up and self._steps < TURN_STEPS_MAX:
+            self._steps += 1
             self._perform(self.replica.step(self._follow_up.popleft()))
         view = (self.replica.epoch.number, self.replica.view)
         if view != self._view:
@@ -202,16 +260,19 @@ class Runtime:
             match effect:
                 case Persist(entry):
                     self._journal.append(entry)
+                    self._promises.remember(entry)
                 case Broadcast() | Send():
                     self._outbox.append(effect)
                 case Deliver(sequence, payload, certificate):
-                    header = self._chain.execute(sequence, payload, certificate)
-                    self._after_block(sequence)
-                    if payload and certificate.view == self.replica.view:
-                        self._pass_over(sequence, payload)
-                    self._follow_up.append(Executed(sequence, header.digest, None))
+                    self._deliver(sequence, payload, certificate)
                 case Certified(certificate):
+                    self._expect_known(self._promises.knows_checkpoint(certificate))
                     self._certified.append(certificate)
+                case Turned(epoch):
+                    self._chain.store.sync()  # entries of this epoch may rely on the blocks before
+                    if epoch.protocol not in self._protocols:
+                        raise Outdated(epoch, self._protocols)
+                    self._node.on_turned(epoch)
                 case SetTimer(timer, delay_ms):
                     self._set_timer(timer, delay_ms)
                 case CancelTimer(name):
@@ -220,10 +281,32 @@ class Runtime:
                     self._chain.store.write_evidence(evidence)
                     sender = evidence.first.sender
                     log.error("peer.equivocation", peer=sender, slot=evidence.first.body.TAG)
+                    self._node.on_fault(evidence)
                 case Rejected(peer, code, message):
                     log.info("message.rejected", peer=peer, code=code, reason=message)
                 case Halt(reason):
                     raise Halted(reason)
+
+    def _deliver(self, sequence: int, payload: bytes, certificate: CommitCertificate) -> None:
+        epoch = self._chain.epoch_at(sequence).number
+        view = self.replica.view
+        self._expect_known(self._promises.knows_commit(epoch, view, certificate))
+        header = self._chain.execute(sequence, payload, certificate)
+        self._after_block(sequence)
+        if payload and certificate.view == view:
+            self._pass_over(sequence, payload)
+        self._follow_up.append(Executed(sequence, header.digest, self._chain.scheduled))
+
+    def _expect_known(self, known: bool) -> None:
+        if known or not self.replica.voting:
+            return
+        self._node.on_forgotten()
+        raise Refused(
+            "journal.old",
+            "expected a journal with all that its key has promised, found a promise of ours in a "
+            "certificate that the journal lacks: this home, or its journal, is an older copy. The "
+            "key never votes again. Start again to observe, and run: concilium validator rotate",
+        )
 
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, []
@@ -236,7 +319,7 @@ class Runtime:
         certified, self._certified = self._certified, []
         for certificate in certified:  # only now: the journal has them on disk
             self._chain.store.write_certificate(certificate)
-            self._on_certified(certificate)
+            self._node.on_certified(certificate)
 
     # Proposing and pending work
 
@@ -250,14 +333,15 @@ class Runtime:
             drawn = self._mempool.draw(self.replica.next_sequence)
             if not drawn and (in_flight or not self._due()):
                 return
-            self._step(Propose(pack(Payload(self._clock_ms(), drawn))))
+            proposal = Propose(pack(Payload(self._clock_ms(), drawn)))
+            self._perform(self.replica.step(proposal))
 
     def _tell_pending(self) -> None:
         waiting = len(self._mempool) > 0 or self._due()
         pending = Pending(waiting, self._mempool.omitted(COMPLAINTS_MAX))
         if pending != self._pending:
             self._pending = pending
-            self._step(pending)
+            self._perform(self.replica.step(pending))
 
     def _due(self) -> bool:
         return self._deadline_ms is not None and self._deadline_ms <= self._clock_ms()
@@ -268,7 +352,7 @@ class Runtime:
         self._mempool.remove(receipt.transaction for receipt in row.receipts)
         self._mempool.expire(height + 1)
         self._watch_deadline()
-        self._on_executed(row)
+        self._node.on_executed(row)
 
     def _pass_over(self, height: int, payload: bytes) -> None:
         """What waits still was left out of a block of the current primary."""

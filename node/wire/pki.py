@@ -14,16 +14,18 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from node.home.keyfile import write_private
+from node.home.keyfile import read_private, write_private
 from vm.refusal import Refused
 
 AUTHORITY_DAYS = 20 * 365  # longer than the retention of any record that it helped to write
@@ -32,6 +34,7 @@ WARNING_DAYS = 30  # time enough to enrol a new key by an ordinary transaction
 CLOCK_SKEW = timedelta(hours=1)  # certificates start earlier: a peer's clock may lag
 LOCAL_HOSTS = ("localhost", "127.0.0.1")
 CERTIFICATE_BYTES_MAX = 16 * 1024  # ours take about 1 KiB
+KEY_BYTES_MAX = 16 * 1024  # a PEM private key of any size in use
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,20 @@ class Credential:
     key: ec.EllipticCurvePrivateKey
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an authority is asked to certify, and the private key that it never sees."""
+
+    request: x509.CertificateSigningRequest
+    key: ec.EllipticCurvePrivateKey
+
+
 def create_authority(consortium: str, now: datetime) -> Credential:
     """Make the consortium's self-signed certificate authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(consortium, "certificate authority")
     certificate = (
-        _builder(key, subject=name, issuer=name, now=now, days=AUTHORITY_DAYS)
+        _builder(key.public_key(), subject=name, issuer=name, now=now, days=AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(key, SHA256())
@@ -63,14 +74,42 @@ def issue(
     Its alternative names are the member's id, localhost, 127.0.0.1 and `hosts` (names or
     addresses).
     """
+    made = create_request(member=member, organisation=organisation, hosts=hosts)
+    return Credential(certify(authority, made.request, now), made.key)
+
+
+def create_request(*, member: str, organisation: str, hosts: Sequence[str]) -> Request:
+    """Make a TLS key, and a request (PKCS #10) for what `issue` would give: the key stays here."""
     key = ec.generate_private_key(ec.SECP256R1())
     names = [_general_name(name) for name in dict.fromkeys((member, *LOCAL_HOSTS, *hosts))]
-    signer = authority.certificate.public_key()
+    request = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(_name(organisation, member))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, SHA256())
+    )
+    return Request(request, key)
+
+
+def certify(
+    authority: Credential, request: x509.CertificateSigningRequest, now: datetime
+) -> x509.Certificate:
+    """The certificate that was requested; of the request only names and key are taken over.
+
+    Raises `Refused("tls.request")` unless the request is signed by its own key.
+    """
+    key, signer = request.public_key(), authority.certificate.public_key()
     assert isinstance(signer, ec.EllipticCurvePublicKey), "our authorities have EC keys"
-    certificate = (
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not request.is_signature_valid:
+        raise Refused("tls.request", "expected a request signed by its own EC key, found another")
+    try:
+        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError) as error:
+        raise Refused("tls.request", f"expected alternative names, found: {error}") from error
+    return (
         _builder(
             key,
-            subject=_name(organisation, member),
+            subject=request.subject,
             issuer=authority.certificate.subject,
             now=now,
             days=MEMBER_DAYS,
@@ -83,11 +122,33 @@ def issue(
             ),
             critical=False,
         )
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(names, critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False)
         .sign(authority.key, SHA256())
     )
-    return Credential(certificate, key)
+
+
+def read_request(data: bytes) -> x509.CertificateSigningRequest:
+    """Read a request's PEM bytes; raises `Refused("tls.request")`."""
+    try:
+        return x509.load_pem_x509_csr(data)
+    except ValueError as error:
+        raise Refused("tls.request", f"expected a PEM certificate request: {error}") from error
+
+
+def read_credential(*, certificate: Path, key: Path) -> Credential:
+    """Read what `write_credential` wrote; raises `Refused("tls.certificate" | "key.*")`."""
+    secret = read_private(key, KEY_BYTES_MAX)
+    try:
+        found = x509.load_pem_x509_certificate(certificate.read_bytes())
+        private = load_pem_private_key(secret, None)
+    except (OSError, ValueError, TypeError) as error:
+        raise Refused(
+            "tls.certificate", f"expected the certificate {certificate} and its key, found: {error}"
+        ) from error
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise Refused("tls.certificate", f"{key}: expected an EC key, found another kind")
+    return Credential(found, private)
 
 
 def spki_digest(certificate_der: bytes) -> bytes:
@@ -96,7 +157,11 @@ def spki_digest(certificate_der: bytes) -> bytes:
     It names the key, so a renewed certificate for the same key needs no transaction. Raises
     `Refused("tls.certificate")`.
     """
-    key = parse_certificate(certificate_der).public_key()
+    return key_digest(parse_certificate(certificate_der).public_key())
+
+
+def key_digest(key: CertificatePublicKeyTypes) -> bytes:
+    """SHA-256 of a TLS key's SubjectPublicKeyInfo."""
     return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
 
 
@@ -128,22 +193,23 @@ def warn_validity(certificate: x509.Certificate, now: datetime) -> str | None:
 
 def write_credential(credential: Credential, *, certificate: Path, key: Path) -> None:
     """Write both as PEM; the key readable by its owner alone, never over an existing file."""
-    write_private(
-        key,
-        credential.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-    )
+    write_tls_key(credential.key, key)
     certificate.write_bytes(credential.certificate.public_bytes(Encoding.PEM))
 
 
+def write_tls_key(key: ec.EllipticCurvePrivateKey, path: Path) -> None:
+    """Write a TLS key as PEM, readable by its owner alone, never over an existing file."""
+    write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
 def _builder(
-    key: ec.EllipticCurvePrivateKey,
+    public: ec.EllipticCurvePublicKey,
     *,
     subject: x509.Name,
     issuer: x509.Name,
     now: datetime,
     days: int,
 ) -> x509.CertificateBuilder:
-    public = key.public_key()
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

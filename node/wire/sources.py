@@ -74,6 +74,12 @@ class Sources:
             self._ask_last(url)
         return found, failures
 
+    def follow(self, urls: Sequence[str]) -> None:
+        """From now on these are the sources; those that stay keep their order, new ones follow."""
+        kept = [url for url in self._urls if url in urls]
+        self._urls = kept + [url for url in urls if url not in kept]
+
     def _ask_last(self, url: str) -> None:
-        self._urls.remove(url)
-        self._urls.append(url)
+        if url in self._urls:  # else it went while it was asked
+            self._urls.remove(url)
+            self._urls.append(url)

@@ -7,13 +7,12 @@ from pathlib import Path
 from cryptography import x509
 
 from node.home.keyfile import read_private
-from node.wire.pki import parse_certificate, spki_digest
+from node.wire.pki import KEY_BYTES_MAX, parse_certificate, spki_digest
 from vm.refusal import Refused
 
 # X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h; the standard library has no name for it.
 # The key enrolled on chain decides who may connect; dates only warn (`pki.warn_validity`).
 NO_CHECK_TIME = 0x200000
-KEY_BYTES_MAX = 16 * 1024  # a PEM private key of any size in use
 
 
 @dataclass(frozen=True, slots=True)

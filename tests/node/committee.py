@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from consensus.event import Limits
+from consensus.message import Evidence, Status
 from consensus.replica import History, Replica, Start
 from fl.rounds import next_deadline
 from node.api.admission import Admission
@@ -19,10 +20,13 @@ from node.validator.chain import Chain
 from node.validator.intake import Intake
 from node.validator.journal import Journal, create_journal
 from node.validator.mempool import Mempool
+from node.validator.protocols import SUPPORTED
 from node.validator.runtime import Runtime, wall_clock_ms
-from node.validator.store import Store
+from node.validator.store import BlockRow, Store
 from tests.harness import genesis_of, key_of
+from vm.certificate import CheckpointCertificate
 from vm.genesis import Genesis
+from vm.quorum import Epoch
 from vm.shape import pack
 from vm.state import State
 from vm.transaction import Transaction, sign
@@ -39,9 +43,43 @@ class Seat:
     mempool: Mempool
     intake: Intake
     runtime: Runtime
-    feed: Feed
+    heard: "Heard"
     task: asyncio.Task[None]
     deliveries: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class Heard:
+    """What a runtime told the rest of its validator."""
+
+    def __init__(self) -> None:
+        self.certified = Feed()
+        self.turned: list[Epoch] = []
+        self.faults: list[Evidence] = []
+        self.statuses: dict[str, Status] = {}
+        self.forgotten = False
+
+    def on_executed(self, row: BlockRow) -> None:
+        """The store has it."""
+
+    def on_certified(self, certificate: CheckpointCertificate) -> None:
+        """Tests wait for it."""
+        self.certified.publish(certificate.height)
+
+    def on_turned(self, epoch: Epoch) -> None:
+        """In order."""
+        self.turned.append(epoch)
+
+    def on_status(self, peer: str, status: Status) -> None:
+        """The newest of each."""
+        self.statuses[peer] = status
+
+    def on_fault(self, evidence: Evidence) -> None:
+        """In order."""
+        self.faults.append(evidence)
+
+    def on_forgotten(self) -> None:
+        """The runtime stops next."""
+        self.forgotten = True
 
 
 class Committee:
@@ -51,6 +89,7 @@ class Committee:
         self.genesis: Genesis = genesis_of(organisations)
         self.ids = tuple(f"hospital-{i + 1}.validator" for i in range(organisations))
         self.seats: dict[str, Seat] = {}
+        self.protocols = SUPPORTED
         self.next_deadline: Callable[[State], int | None] = next_deadline
         self._folder = folder
         self._nonce = 0
@@ -58,7 +97,7 @@ class Committee:
     def start(self, id: str) -> Seat:
         """Start a validator on whatever its folder holds."""
         home = self._folder / id
-        mempool, feed = Mempool(), Feed()
+        mempool, heard = Mempool(), Heard()
         store = Store(home / "chain")
         chain = Chain(store, self.genesis, program(), mempool.by_bytes)
         if not (home / "journal").exists():
@@ -69,8 +108,8 @@ class Committee:
             me=id,
             signer=lambda key: key_of(id).sign if key == key_of(id).public else None,
             check=lambda height, payload: chain.check(height, payload, wall_clock_ms()),
-            history=History(store.blocks, store.certified, lambda _height: chain.epoch),
-            start=Start(chain.head.height, chain.head.header, store.certified(), (chain.epoch,)),
+            history=History(store.blocks, store.certified, chain.epoch_at),
+            start=Start(chain.head.height, chain.head.header, store.certified(), chain.epochs),
             limits=LIMITS,
         )
         runtime = Runtime(
@@ -80,13 +119,13 @@ class Committee:
             mempool=mempool,
             network=_Wire(self, id),
             next_deadline=self.next_deadline,
-            on_executed=lambda height: None,
-            on_certified=lambda certificate: feed.publish(certificate.height),
+            node=heard,
+            protocols=self.protocols,
             clock_ms=wall_clock_ms,
         )
         intake = Intake(chain, mempool, home, runtime.wake)
         task = asyncio.create_task(runtime.run())
-        seat = Seat(chain, journal, mempool, intake, runtime, feed, task)
+        seat = Seat(chain, journal, mempool, intake, runtime, heard, task)
         self.seats[id] = seat
         for other in self.seats:
             if other != id:
@@ -132,7 +171,9 @@ class Committee:
 
     async def certified(self, height: int, ids: Callable[[str], bool] = lambda id: True) -> None:
         """Wait until the chosen running validators have certified `height`."""
-        waits = [seat.feed.wait(height - 1) for id, seat in self.seats.items() if ids(id)]
+        waits = [
+            seat.heard.certified.wait(height - 1) for id, seat in self.seats.items() if ids(id)
+        ]
         await asyncio.wait_for(asyncio.gather(*waits), 30)
 
 

@@ -67,6 +67,8 @@ class Node:
             name="hospital-1.validator",
             version="0.1.0",
             chain=chain.id,
+            epoch=0,
+            role="voting",
             view=0,
             primary="hospital-1.validator",
             changing_view=False,

@@ -21,8 +21,10 @@ from tests.node.network import (
     open_network,
     register_dataset,
 )
+from tests.vm import council
 from vm import tree
 from vm.block import TRANSACTIONS_MAX, Payload, Result, receipts_root, transactions_root
+from vm.governance import Approve, Propose
 from vm.record import Dataset, Member, Role, Standing
 from vm.refusal import Refused
 from vm.registry import EnrolMember, RegisterDataset, SetStanding
@@ -102,7 +104,7 @@ def test_a_header_commits_to_its_block_and_to_all_before(network: Network) -> No
     assert second.receipts == receipts_root(row.receipts)
     assert second.state == row.root.digest != first.state
     assert second.history == tree.root([genesis.header.digest, first.digest])
-    assert second.validators == second.next_validators == network.chain.epoch.digest
+    assert second.validators == second.next_validators == network.chain.epochs[0].digest
 
 
 def test_time_only_rises(network: Network) -> None:
@@ -345,3 +347,35 @@ def test_a_node_that_restarts_before_every_block_agrees_with_one_that_never_does
         store.close()
 
     assert head == last
+
+
+def test_a_change_of_seats_rules_a_window_later(tmp_path: Path) -> None:
+    """Headers name the set of their height and of the next; a restart knows the same epochs."""
+    store = Store(tmp_path / "epochs")
+    network = Network(store, genesis_of(4))
+    window = network.genesis.window
+    change = council.rotation(2)
+    propose = network.sign("hospital-2.admin", "governance.propose", Propose("rotate", change, 100))
+    approvals = [
+        network.sign(f"hospital-{number}.admin", "governance.approve", Approve("rotate"))
+        for number in (1, 3)
+    ]
+
+    headers = [network.block(propose, *approvals)]
+    scheduled = network.chain.scheduled
+    headers += [network.block() for _ in range(window + 1)]
+
+    first, second = network.chain.epochs
+    assert scheduled == second
+    assert network.chain.scheduled is None
+    assert second.first == 1 + window + 1
+    assert [header.validators for header in headers] == [
+        (first if header.height < second.first else second).digest for header in headers
+    ]
+    assert [header.next_validators for header in headers] == [
+        (first if header.height + 1 < second.first else second).digest for header in headers
+    ]
+    assert network.chain.epoch_at(second.first - 1) == first
+    assert network.chain.epoch == second
+    assert Network(store, genesis_of(4)).chain.epochs == (first, second)
+    store.close()

@@ -6,12 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from node.validator.directory import Directory, wrote_member
+from node.validator import directory as directory_module
+from node.validator.directory import Directory, wrote
 from node.validator.store import Store
 from tests.harness import genesis_of
 from tests.node.network import HOSPITALS, Network, open_network
+from tests.vm import council
+from vm.block import Header
+from vm.governance import Approve, Propose
+from vm.proposal import Endpoint
 from vm.record import Member, Role, Standing
 from vm.registry import EnrolMember, SetStanding
+from vm.shape import pack
+from vm.sparse import Root
+from vm.state import Record, state_key
 from vm.transaction import Transaction
 
 A, B, *_ = HOSPITALS
@@ -35,7 +43,7 @@ class Door:
         height = self.network.block(*transactions).height
         row = self.network.chain.store.row(height)
         assert row is not None
-        return wrote_member(row)
+        return wrote(row, Member)
 
     def enrol(self, id: str, transport: bytes | None, hospital: str = A) -> Transaction:
         """An admin enrols an auditor who connects with this TLS key."""
@@ -130,3 +138,67 @@ def test_members_of_genesis_are_known_at_once(tmp_path: Path) -> None:
 
     store.close()
     assert found == member
+
+
+def seat_fifth(network: Network) -> Header:
+    """A fifth hospital is admitted and its validator seated, by all four admins."""
+    admission, seating = council.admission(5), council.seating(5)
+    for id, change in (("admit", admission), ("seat", seating)):
+        last = network.chain.head.height + 100
+        propose = network.sign(f"{A}.admin", "governance.propose", Propose(id, change, last))
+        approvals = [
+            network.sign(f"{hospital}.admin", "governance.approve", Approve(id))
+            for hospital in HOSPITALS[1:3]
+        ]
+        header = network.block(propose, *approvals)
+    return header
+
+
+def test_a_seated_validator_is_reached_where_the_chain_says(door: Door) -> None:
+    """Those of genesis are not: the chain does not know their addresses."""
+    before = door.directory.addresses()
+
+    header = seat_fifth(door.network)
+    row = door.network.chain.store.row(header.height)
+
+    assert before == {}
+    assert door.directory.addresses() == {"hospital-5.validator": "hospital-5.example:7100"}
+    assert row is not None
+    assert wrote(row, Endpoint)
+
+
+def test_a_validator_without_standing_has_no_address(door: Door) -> None:
+    """Suspended for a fault, it is cut off and not dialled."""
+    seat_fifth(door.network)
+    member = door.network.chain.state().require(Member, "hospital-5.validator")
+
+    door.network.chain.store = Overlaid(  # type: ignore[assignment]
+        door.network.chain.store, replace(member, standing=Standing.SUSPENDED)
+    )
+
+    assert door.directory.addresses() == {}
+
+
+class Overlaid:
+    """A store in which one record is another."""
+
+    def __init__(self, store: Store, record: Record) -> None:
+        self._store = store
+        self._key, self._data = state_key(record.KIND, record.key), pack(record)
+
+    def read(self, root: Root, key: bytes) -> bytes | None:
+        """As the store, but for one key."""
+        return self._data if key == self._key else self._store.read(root, key)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
+def test_too_many_addresses_leave_those_of_the_seats(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mesh is bounded, and a seat is worth more than a member without one."""
+    seat_fifth(door.network)
+    monkeypatch.setattr(directory_module, "ADDRESSES_MAX", 0)
+
+    assert door.directory.addresses() == {"hospital-5.validator": "hospital-5.example:7100"}

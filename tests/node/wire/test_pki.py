@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from node.wire.pki import (
@@ -14,8 +15,13 @@ from node.wire.pki import (
     MEMBER_DAYS,
     WARNING_DAYS,
     Credential,
+    certify,
     create_authority,
+    create_request,
     issue,
+    key_digest,
+    read_credential,
+    read_request,
     spki_digest,
     warn_validity,
     write_credential,
@@ -146,3 +152,57 @@ def test_a_private_key_is_written_for_its_owner_alone(
     assert x509.load_pem_x509_certificate(paths["certificate"].read_bytes()) == (
         credential.certificate
     )
+
+
+def test_a_request_is_certified_without_its_key(authority: Credential, tmp_path: Path) -> None:
+    """The hospital keeps the key; names and key are taken over, dates are the authority's."""
+    made = create_request(member="h.validator", organisation="h", hosts=("node.example",))
+    pem = made.request.public_bytes(Encoding.PEM)
+
+    certificate = certify(authority, read_request(pem), NOW)
+
+    issued = issue(
+        authority, member="h.validator", organisation="h", hosts=("node.example",), now=NOW
+    ).certificate
+    assert certificate.subject == issued.subject
+    assert [item.oid for item in certificate.extensions] == [i.oid for i in issued.extensions]
+    assert certificate.not_valid_after_utc == issued.not_valid_after_utc
+    assert spki_digest(certificate.public_bytes(Encoding.DER)) == key_digest(made.key.public_key())
+
+
+def test_a_request_that_another_key_signed_is_refused(authority: Credential) -> None:
+    """Else somebody could have a certificate for a key that he does not hold."""
+    made = create_request(member="h.validator", organisation="h", hosts=())
+    data = bytearray(made.request.public_bytes(Encoding.DER))
+    data[-1] ^= 1
+
+    for forged in (
+        x509.load_der_x509_csr(bytes(data)),
+        x509.CertificateSigningRequestBuilder(made.request.subject).sign(made.key, SHA256()),
+    ):
+        with pytest.raises(Refused) as refused:
+            certify(authority, forged, NOW)
+        assert refused.value.code == "tls.request"
+
+
+def test_what_is_no_request_is_refused() -> None:
+    """By code, whatever it is."""
+    for data in (b"", b"-----BEGIN CERTIFICATE REQUEST-----", b"\xff" * 40):
+        with pytest.raises(Refused) as refused:
+            read_request(data)
+        assert refused.value.code == "tls.request"
+
+
+def test_a_credential_is_read_back(authority: Credential, tmp_path: Path) -> None:
+    """An authority's files are enough to certify with; half of them are refused."""
+    files = tmp_path / "authority.crt", tmp_path / "authority.key"
+    write_credential(authority, certificate=files[0], key=files[1])
+
+    found = read_credential(certificate=files[0], key=files[1])
+    files[0].write_text("x")
+
+    assert found.certificate == authority.certificate
+    assert found.key.private_numbers() == authority.key.private_numbers()
+    with pytest.raises(Refused) as refused:
+        read_credential(certificate=files[0], key=files[1])
+    assert refused.value.code == "tls.certificate"

@@ -116,3 +116,27 @@ def test_trouble_of_our_own_is_raised_at_once() -> None:
     with pytest.raises(Refused, match=r"blob\.disk_full"):
         ask(validators, 1, final=frozenset({"blob.disk_full"}))
     assert validators.asked == ["a"]
+
+
+def test_sources_follow_the_validators() -> None:
+    """Those that stay keep their order, new ones come last, and who is gone is not asked."""
+    sources = Sources(["a", "b", "c"])
+
+    sources.follow(["d", "c", "a"])
+
+    assert list(sources) == ["a", "c", "d"]
+
+
+def test_a_source_that_goes_while_it_is_asked_is_not_asked_again() -> None:
+    """Its failure does not bring it back."""
+    sources = Sources(["a", "b"])
+
+    async def request(url: str) -> str:
+        sources.follow(["b"])
+        if url == "a":
+            raise Refused("blob.unreachable", "gone")
+        return url
+
+    found, failures = asyncio.run(sources.ask(1, request))
+
+    assert (found, len(failures), list(sources)) == (["b"], 1, ["b"])
