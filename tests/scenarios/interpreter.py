@@ -1,7 +1,9 @@
 """Runs the steps of a script: each command goes to the part of the world that knows it."""
 
 from tests.scenarios.disk import Disk
+from tests.scenarios.home import Home
 from tests.scenarios.hostile import Hostile
+from tests.scenarios.ledger import Ledger
 from tests.scenarios.named import fact
 from tests.scenarios.pool import Pool
 from tests.scenarios.script import Step
@@ -15,14 +17,11 @@ class Interpreter:
     def __init__(self) -> None:
         self._lines: list[str] = []
         tell = self._lines.append
-        self._stage, self._disk = Stage(tell), Disk(tell)
-        self._commands = (
-            self._stage.commands
-            | self._disk.commands
-            | Pool(tell).commands
-            | Hostile(tell, self._stage).commands
-            | {"holds": self._holds}
-        )
+        self._stage = Stage(tell)
+        self._places = (Disk(tell), Ledger(tell), Home(tell))
+        self._commands = self._stage.commands | {"holds": self._holds}
+        for part in (*self._places, Pool(tell), Hostile(tell, self._stage)):
+            self._commands |= part.commands
 
     def run(self, step: Step) -> list[str]:
         """What the step prints."""
@@ -44,7 +43,8 @@ class Interpreter:
 
     def close(self) -> None:
         """Give back what the world holds of this machine."""
-        self._disk.close()
+        for place in self._places:
+            place.close()
 
     def _holds(self, words: list[str]) -> None:
         """`holds tests/file.py::test_name`: a test that says the rest."""
