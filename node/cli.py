@@ -11,9 +11,16 @@ from itertools import pairwise
 
 from cyclopts import App, CycloptsError, Parameter
 
-from node.commands import audit, network, office, peer, store, validator
-from node.commands.report import EXIT_CODES, INTERRUPTED, OK, show_halt, show_refusal
-from node.validator.halted import Halted
+from node.commands import audit, governance, network, office, peer, store, validator
+from node.commands.report import (
+    EXIT_CODES,
+    INTERRUPTED,
+    OK,
+    show_halt,
+    show_outdated,
+    show_refusal,
+)
+from node.validator.halted import Halted, Outdated
 from vm.refusal import Refused
 
 EXTRAS = frozenset({"numpy", "plyvel", "safetensors", "torch"})  # what the base install lacks
@@ -31,6 +38,7 @@ app.command(network.run)
 app.command(store.prune)
 app.command(audit.status)
 app.command(validator.app)
+app.command(governance.app)
 app.command(peer.app)
 app.command(office.submit)
 app.command(office.dataset)
@@ -51,6 +59,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
         return show_refusal(refused, as_json)
     except Halted as halted:
         return show_halt(halted, as_json)
+    except Outdated as outdated:
+        return show_outdated(outdated, as_json)
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from vm.learning import Round, Task, Update, Verdict
+from vm.proposal import Endpoint, Fault, Proposal
 from vm.record import Dataset, Member, Model, ModelHead, Organisation
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, NAME_BYTES_MAX
@@ -53,6 +54,9 @@ RESOURCES = (
     Resource(Task, "/v1/tasks/{id}"),
     Resource(Round, "/v1/tasks/{id}/rounds/{number}"),
     Resource(Update, "/v1/tasks/{id}/rounds/{number}/updates/{organisation}"),
+    Resource(Proposal, "/v1/proposals/{id}"),
+    Resource(Fault, "/v1/faults/{key}"),
+    Resource(Endpoint, "/v1/endpoints/{member}"),
     Resource(Verdict, "/v1/tasks/{id}/rounds/{number}/updates/{organisation}/verdicts/{verifier}"),
 )
 BY_RECORD: dict[Any, Resource] = {resource.record: resource for resource in RESOURCES}

@@ -21,7 +21,7 @@ class Submitter:
 
     async def submit(self, kind: str, body: object) -> Receipt:
         """Send until certified; raises `Refused` with the receipt's code if it failed."""
-        height = await self._height()
+        height = await self.height()
         transaction = sign(
             self._key,
             chain=self.client.chain,
@@ -33,7 +33,7 @@ class Submitter:
         )
         return await self.client.submit_and_wait(transaction)
 
-    async def _height(self) -> int:
+    async def height(self) -> int:
         """The newest certified height; 0 on a chain that has only its genesis."""
         try:
             return (await self.client.header()).height

@@ -162,7 +162,7 @@ def submit(home: Path, kind: str, body: Path, *, output: Format = "text") -> Non
 
 
 async def _submit(home: Path, kind: str, body: object, output: Format) -> None:
-    async with _pen(home) as submitter:
+    async with pen(home) as submitter:
         receipt = await submitter.submit(kind, body)
     show(
         output,
@@ -186,7 +186,7 @@ async def _open_task(
 
     fixed = load(Terms, read_file(terms))
     settings = config.load(config.OfficeConfig, home, os.environ)
-    async with _pen(home) as submitter:
+    async with pen(home) as submitter:
         if weights is not None and spec is not None:
             content = read_file(weights, WEIGHTS_BYTES_MAX)
             folder = home / "blobs"
@@ -211,7 +211,7 @@ async def _get_model(home: Path, id: str, version: int | None, out: Path, output
 
     check_absent(out)
     settings = config.load(config.OfficeConfig, home, os.environ)
-    async with _pen(home) as submitter:
+    async with pen(home) as submitter:
         client = submitter.client
         if version is None:
             head = await client.record(ModelHead, id)
@@ -241,7 +241,7 @@ async def _get_model(home: Path, id: str, version: int | None, out: Path, output
 
 
 @asynccontextmanager
-async def _pen(home: Path) -> AsyncIterator[Submitter]:
+async def pen(home: Path) -> AsyncIterator[Submitter]:
     """The pen of the member whose home this is: a steward's or an admin's."""
     settings = config.load(config.OfficeConfig, home, os.environ)
     urls = [validator.http for validator in settings.client.validators]

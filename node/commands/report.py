@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from node.validator.halted import Halted
+from node.validator.halted import Halted, Outdated
 from vm.refusal import Refused
 
 Format: TypeAlias = Annotated[
@@ -27,6 +27,7 @@ USAGE = 2  # the command line itself
 REFUSED = 3  # input, configuration or the chain's rules
 UNREACHABLE = 4  # nobody could answer: try again later
 UNVERIFIED = 5  # an answer that its proof does not bear out
+OUTDATED = 6  # the chain follows a newer protocol than this software knows
 INTERRUPTED = 130  # Ctrl-C, as shells have it
 
 EXIT_CODES = """Exit codes:
@@ -36,6 +37,7 @@ EXIT_CODES = """Exit codes:
   3    refused: input, configuration or the chain's rules
   4    nobody could answer: try again later
   5    not verified: a proof does not hold
+  6    the chain goes on under a newer protocol: install newer software
   130  interrupted"""
 
 UNREACHABLE_CODES = frozenset(
@@ -85,6 +87,17 @@ def show_halt(halted: Halted, as_json: bool) -> int:
         as_json,
     )
     return FAILED
+
+
+def show_outdated(outdated: Outdated, as_json: bool) -> int:
+    """Say that the chain has gone on to another protocol, and what to install."""
+    _show_error(
+        "protocol.unknown",
+        f"{outdated}. Install a release of concilium that knows it and start again: nothing was "
+        "lost, and the node goes on where it stopped.",
+        as_json,
+    )
+    return OUTDATED
 
 
 def _show_error(code: str, message: str, as_json: bool) -> None:
