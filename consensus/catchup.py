@@ -1,40 +1,57 @@
 """Catching up: blocks with commit certificates from peers that are ahead."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from consensus.certificate import Verifier
 from consensus.message import (
-    BLOCKS_MAX,
     PAYLOAD_BYTES_MAX,
+    VOTE_BYTES_MAX,
     Block,
     BlockReply,
     BlockRequest,
     payload_digest,
 )
 from consensus.outbox import Outbox
+from vm.certificate import CheckpointCertificate
+from vm.quorum import VALIDATORS_MAX, Epoch
 from vm.refusal import Refused
 
-BUFFER_BLOCKS_MAX = 2 * BLOCKS_MAX  # blocks that wait for an earlier one
-BUFFER_BYTES_MAX = 16 * 1024 * 1024  # of their payloads: a few full replies
+BUFFER_BYTES_MAX = 16 * 1024 * 1024  # of payloads that wait for an earlier block: a few replies
+GIVEN_BYTES_MAX = 16 * PAYLOAD_BYTES_MAX  # to one peer in a status period, and a reply at most
+CERTIFICATE_BYTES_MAX = VALIDATORS_MAX * VOTE_BYTES_MAX
+PEERS_MAX = 2 * VALIDATORS_MAX  # whose heights are known; those without a seat among them
 TICKS_MAX = 2  # status periods until another peer is asked
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the shell's store answers about the past.
+
+    `blocks(first, last)` yields the stored blocks of these heights (both included) in order, and
+    stops where it has no more; it is read lazily. `certificate(at_most)` is the newest checkpoint
+    certificate not above a height, `epoch(height)` the epoch that rules a height up to window + 1
+    above the executed one; genesis counts as a height of epoch 0.
+    """
+
+    blocks: Callable[[int, int], Iterable[Block]]
+    certificate: Callable[[int], CheckpointCertificate | None]
+    epoch: Callable[[int], Epoch]
 
 
 class CatchUp:
     """Which peers are ahead, what was asked of whom, and blocks that came before their turn."""
 
-    def __init__(
-        self,
-        outbox: Outbox,
-        verifier: Verifier,
-        blocks: Callable[[int, int], Iterable[Block]],
-    ) -> None:
+    def __init__(self, outbox: Outbox, history: History, window: int) -> None:
         self._outbox = outbox
-        self._verifier = verifier
-        self._blocks = blocks
+        self._history = history
+        self._window = window
         self._heights: dict[str, int] = {}  # by peer: executed height of its newest status
         self._buffer: dict[int, Block] = {}
         self._bytes = 0
         self._given: dict[str, int] = {}  # by peer: up to which height in this status period
+        self._spent: Counter[str] = Counter()  # by peer: bytes of payload in this status period
         self._doubted: set[str] = set()  # peers that claimed more than we have, and gave nothing
         self._last = ""  # the peer asked last
         self._first = 0  # the height that it was asked for
@@ -44,8 +61,13 @@ class CatchUp:
         self._delivered = 0  # at the last status period
 
     def heard(self, peer: str, executed: int) -> None:
-        """Note how far a peer has come."""
+        """Note how far a peer has come; of too many the one not heard for longest is dropped."""
+        self._heights.pop(peer, None)
         self._heights[peer] = executed
+        if len(self._heights) > PEERS_MAX:
+            dropped = next(iter(self._heights))
+            del self._heights[dropped]
+            self._doubted.discard(dropped)
 
     def behind(self, delivered: int) -> bool:
         """Whether a peer whose word is good claims more than we have."""
@@ -54,30 +76,43 @@ class CatchUp:
     def on_block_request(self, sender: str, body: BlockRequest, executed: int) -> None:
         """Give blocks from the store, as many as fit one reply; perhaps none.
 
-        The same ones are given once in a status period: requests are small and replies are not.
+        Beyond a window the peer does not know who may decide, so it gets no more. The same ones are
+        given once in a status period: requests are small and replies are not.
         """
-        if body.first <= self._given.get(sender, -1):
+        first = body.first
+        if first <= self._given.get(sender, -1) or self._spent[sender] >= GIVEN_BYTES_MAX:
             return
-        last = min(body.first + BLOCKS_MAX - 1, executed)
+        if not 1 <= first <= executed + 1:
+            self._outbox.send(sender, BlockReply(None, ()))
+            return
         found: list[Block] = []
         room = PAYLOAD_BYTES_MAX
-        for block in self._blocks(body.first, last) if 1 <= body.first <= last else ():
+        last = min(first - 1 + self._window, executed)
+        for block in self._history.blocks(first, self._within(first, last)):
             room -= len(block.payload)
             if room < 0:
                 break
             found.append(block)
             self._given[sender] = block.certificate.sequence
-        self._outbox.send(sender, BlockReply(None, tuple(found)))
+            self._spent[sender] += CERTIFICATE_BYTES_MAX + len(block.payload)
+        stable = self._history.certificate(self._within(first - 1, last))
+        self._spent[sender] += CERTIFICATE_BYTES_MAX
+        self._outbox.send(sender, BlockReply(stable, tuple(found)))
 
-    def on_block_reply(self, sender: str, body: BlockReply, delivered: int) -> None:
-        """Keep valid blocks until their turn; raises `Refused` at the first bad one."""
+    def on_block_reply(
+        self, sender: str, body: BlockReply, delivered: int, reach: int, verifier: Verifier
+    ) -> None:
+        """Keep valid blocks until their turn; raises `Refused` at the first bad one.
+
+        `verifier` knows who decides up to `reach`; blocks above are dropped, and asked for later.
+        """
         useful = 0
         for block in body.blocks:
             sequence = block.certificate.sequence
-            if not delivered < sequence <= delivered + BUFFER_BLOCKS_MAX:
+            if not delivered < sequence <= reach:
                 continue
             if sequence not in self._buffer:
-                self._verify(block)
+                self._verify(block, verifier)
                 self._keep(block, delivered)
             useful += 1
         if sender == self._last and self._waiting:
@@ -114,6 +149,7 @@ class CatchUp:
         one's answer may have been lost.
         """
         self._given.clear()
+        self._spent.clear()
         self._ticks += 1
         progress, self._delivered = delivered > self._delivered, delivered
         if progress or (self._waiting and self._ticks < TICKS_MAX):
@@ -148,10 +184,17 @@ class CatchUp:
         elif not body.blocks or body.blocks[0].certificate.sequence != self._first:
             self._doubted.add(sender)
 
-    def _verify(self, block: Block) -> None:
+    def _within(self, height: int, last: int) -> int:
+        """The highest of the heights from `height` to `last` that are in the same epoch."""
+        number = self._history.epoch(height).number
+        while last > height and (later := self._history.epoch(last)).number != number:
+            last = later.first - 1
+        return last
+
+    def _verify(self, block: Block, verifier: Verifier) -> None:
         if payload_digest(block.payload) != block.certificate.digest:
             raise Refused("consensus.payload_mismatch", "expected the payload of the certificate")
-        self._verifier.committed(block.certificate)
+        verifier.committed(block.certificate)
 
     def _keep(self, block: Block, delivered: int) -> None:
         """Buffer within the bounds; what does not fit is asked for again."""

@@ -1,5 +1,6 @@
 """Verification of the signatures that lie inside messages, each statement once."""
 
+from consensus.epochs import base_of
 from consensus.message import (
     CommitCertificate,
     PreparedCertificate,
@@ -27,6 +28,7 @@ class Verifier:
 
     def __init__(self, chain: Digest, epoch: Epoch) -> None:
         self.validators = epoch.validators
+        self.base = base_of(epoch)
         self._chain = chain
         self._epoch = epoch.number
         self._verified: dict[tuple[Digest, tuple[Vote, ...]], None] = {}

@@ -77,9 +77,8 @@ class Checkpoints:
         """Record our header at the next height; whether our vote for it is still of use."""
         assert height == self.executed + 1, f"executed {height} after {self.executed}"
         self.recall(height, header)
-        if self.executed > self.low + self._window:
-            del self._headers[self.executed]  # no vote for it is kept to compare it with
         self.executed = height
+        self._trim()
         for certificate in (self.stable, self._ahead):
             if certificate is not None and certificate.height == height:
                 self._adopt(certificate)
@@ -101,7 +100,12 @@ class Checkpoints:
         """Drop what lies below the stable checkpoint."""
         for height in [h for h in self._votes if h <= self.low]:
             del self._votes[height]
-        for height in [h for h in self._headers if h < min(self.low, self.executed)]:
+        self._trim()
+
+    def _trim(self) -> None:
+        """Keep the newest window of headers, for certificates that come after execution."""
+        oldest = max(min(self.low, self.executed), self.executed - self._window)
+        for height in [h for h in self._headers if h < oldest]:
             del self._headers[height]
 
     def _certificate(self, height: int) -> CheckpointCertificate | None:

@@ -25,7 +25,7 @@ from consensus.message import (
 )
 from vm.certificate import CheckpointCertificate
 from vm.refusal import Refused
-from vm.shape import Height, pack, unpack
+from vm.shape import Count, Height, pack, unpack
 
 FRAME_HEADER_BYTES = 12
 FRAME_END = b"\xa5"  # no single flipped bit makes it zero
@@ -63,7 +63,17 @@ class Stable:
     certificate: CheckpointCertificate
 
 
-Entry: TypeAlias = Said | Held | Stable | PreparedCertificate | CommitCertificate
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What follows, up to the next section, was written in this epoch."""
+
+    TAG: ClassVar[str] = "section"
+    VERSION: ClassVar[int] = 1
+
+    epoch: Count
+
+
+Entry: TypeAlias = Said | Held | Stable | Section | PreparedCertificate | CommitCertificate
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ PAYLOAD_BYTES_MAX = 4 * 1024 * 1024  # one ordered batch; equal to vm's bound on
 ENVELOPE_BYTES_MAX = MESSAGE_BYTES_MAX  # a full payload and its certificates fit in half of it
 WINDOW_MAX = 64  # sequence numbers between the watermarks; bounds every list of slots
 BLOCKS_MAX = WINDOW_MAX  # blocks of one reply: the set of validators is known no further ahead
+VOTE_BYTES_MAX = 136  # a name of 64 bytes, a signature and their framing
 COMPLAINTS_MAX = 8  # of one status
 
 View: TypeAlias = Annotated[int, Int(0, HEIGHT_MAX)]

@@ -46,25 +46,22 @@ class Ordering:
         outbox: Outbox,
         check: Callable[[int, bytes], None],
         limits: Limits,
+        base: int,
     ) -> None:
         self.view = 0
         self.active = True  # False from our ViewChange for `view` to its NewView
-        self.low = 0  # low watermark: height of the stable checkpoint
-        self.base = 0  # of this view: proposals start above it
+        self.low = base  # low watermark: height of the stable checkpoint
+        self.high = base  # high watermark: no vote of ours lies above it
+        self.base = base  # of this view: proposals start above it
         self.top = 0  # the highest sequence number accepted in this view
         self.payloads = Payloads()
-        self._next = 1  # the sequence number that we propose next as primary
+        self._next = base + 1  # the sequence number that we propose next as primary
         self._instances: dict[int, Instance] = {}
         self._given: set[tuple[str, Digest]] = set()  # payloads by peer, in this status period
         self._validators = validators
         self._outbox = outbox
         self._check = check
         self._limits = limits
-
-    @property
-    def high(self) -> int:
-        """The high watermark: no vote of ours lies above it."""
-        return self.low + self._limits.window
 
     @property
     def primary(self) -> str:
@@ -213,6 +210,12 @@ class Ordering:
             if instance.committed is not None and instance.committed.digest != body.digest:
                 raise Diverged(f"view {body.view} orders other bytes at height {body.sequence}")
 
+    def reach(self, high: int) -> None:
+        """Move the high watermark, and vote for what lies between the watermarks now."""
+        if high != self.high:
+            self.high = high
+            self.resume()
+
     def resume(self) -> None:
         """Do whatever the log allows: after entering a view, a restart or moving watermarks."""
         for sequence in sorted(self._instances):
@@ -288,8 +291,12 @@ class Ordering:
                 cast(instance.commits, envelope.sender, Ballot(view, digest, envelope.seal))
 
     def recall_certificate(self, certificate: PreparedCertificate | CommitCertificate) -> None:
-        """Take a certificate from the journal or from a transferred block."""
-        if not self.low < certificate.sequence <= self.high:
+        """Take a certificate from the journal or from a transferred block.
+
+        What our journal holds counts also above the high watermark, which a restart may have set
+        back until execution is where it was.
+        """
+        if not self.low < certificate.sequence <= self.low + self._limits.window:
             return
         instance = self._instances.setdefault(certificate.sequence, Instance())
         if isinstance(certificate, PreparedCertificate):

@@ -33,10 +33,14 @@ class Outbox:
 
     def __init__(self, chain: Digest, me: str, epoch: int, sign: Sign | None) -> None:
         self.me = me
-        self.epoch = epoch
         self._chain = chain
-        self._sign = sign
         self._effects: list[Effect] = []
+        self.turn(epoch, sign)
+
+    def turn(self, epoch: int, sign: Sign | None) -> None:
+        """Begin an epoch, in which nothing has been said yet."""
+        self.epoch = epoch
+        self._sign = sign
         self._said: dict[Slot, Envelope] = {}
         self._accused: set[str] = set()  # validators whose evidence was given out
 
@@ -108,20 +112,24 @@ class Outbox:
         """Our messages that still bind us, oldest first."""
         return list(self._said.values())
 
-    def forget(self, view: int, stable: int) -> None:
-        """Drop what can never be said again: earlier views, and heights up to the low watermark."""
+    def forget(self, view: int, stable: int, executed: int) -> None:
+        """Drop what can never be said again.
+
+        That is earlier views, heights up to the low watermark, and checkpoints up to `executed`: of
+        what lies a window below execution the others have a certificate, or nobody could be here.
+        """
         self._said = {
             slot: envelope
             for slot, envelope in self._said.items()
-            if _binds(envelope.body, slot, view, stable)
+            if _binds(envelope.body, slot, view, stable, executed)
         }
 
 
-def _binds(body: Body, slot: Slot, view: int, stable: int) -> bool:
+def _binds(body: Body, slot: Slot, view: int, stable: int, executed: int) -> bool:
     _, said_in, sequence = slot
     match body:
         case PrePrepare() | Prepare() | Commit():
             return said_in >= view and sequence > stable
         case ViewChange() | NewView():
             return said_in >= view
-    return sequence > stable
+    return sequence > max(stable, executed)

@@ -6,14 +6,15 @@ lost), `catchup` (blocks for a replica that was away), `complaints` (of a slow o
 `outbox` (what we said). Nothing here waits, draws or reads a clock.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from consensus.catchup import CatchUp
+from consensus.catchup import CatchUp, History
 from consensus.certificate import Verifier
 from consensus.checkpoint import Checkpoints
 from consensus.complaints import Complaints
+from consensus.epochs import Epochs, base_of
 from consensus.event import (
     Certified,
     Connected,
@@ -29,12 +30,11 @@ from consensus.event import (
     Received,
     TimerFired,
     TimerName,
+    Turned,
 )
-from consensus.journal import Entry, Held, Said, Stable
+from consensus.journal import Entry, Held, Said, Section, Stable
 from consensus.message import (
-    ENVELOPE_BYTES_MAX,
     NULL_DIGEST,
-    WINDOW_MAX,
     Block,
     BlockReply,
     BlockRequest,
@@ -55,34 +55,23 @@ from consensus.message import (
 )
 from consensus.ordering import Ordering
 from consensus.outbox import Outbox, Sign
+from consensus.recovery import Recollection
 from consensus.status import StatusExchange
 from consensus.timer import Backoff, Timers
 from consensus.viewchange import ViewChanges
+from consensus.window import check_window
 from vm.certificate import CheckpointCertificate
-from vm.quorum import Epoch, quorum
+from vm.quorum import Epoch
 from vm.refusal import Refused
-from vm.shape import Digest, PublicKey
+from vm.shape import HEIGHT_MAX, Digest, PublicKey
+
+__all__ = ["GUESTS_MAX", "UNEXECUTED_MAX", "History", "Replica", "Signer", "Start"]
 
 UNEXECUTED_MAX = 16  # blocks delivered and not yet executed: 64 MiB of payloads at most
-VOTE_BYTES_MAX = 136  # a name of 64 bytes, a signature and their framing
+GUESTS_MAX = 64  # peers without a seat that are heard in one status period
 
 
 Signer: TypeAlias = Callable[[PublicKey], Sign | None]
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """What the shell's store answers about the past.
-
-    `blocks(first, last)` yields the stored blocks of these heights (both included) in order, and
-    stops where it has no more; it is read lazily. `certificate(at_most)` is the newest checkpoint
-    certificate not above a height, `epoch(height)` the epoch that rules a height up to window + 1
-    above the executed one; genesis counts as a height of epoch 0.
-    """
-
-    blocks: Callable[[int, int], Iterable[Block]]
-    certificate: Callable[[int], CheckpointCertificate | None]
-    epoch: Callable[[int], Epoch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,37 +107,67 @@ class Replica:
         start: Start,
         limits: Limits,
     ) -> None:
-        epoch = start.epochs[0]
-        validators = epoch.validators
-        _check_window(validators.n, limits.window)
-        seat = validators.get(me)
         self.me = me
         self.delivered = start.executed
         self.halted: str | None = None
-        self.epoch = epoch
-        self._validators = validators
+        self._signer = signer
+        self._check = check
         self._limits = limits
+        self._epochs = Epochs(start.epochs)
+        self._recollection = Recollection(())
         self._waiting = False
+        self._guests: set[str] = set()  # peers without a seat, heard in this status period
         self._unexecuted: dict[int, Block] = {}
         self._certified = 0 if start.stable is None else start.stable.height  # newest reported
         self._resting = False  # whether the status timer runs at its idle period
         self._attempt = 0  # status periods, to turn among the holders of a payload
-        sign = None if seat is None or seat.suspended else signer(seat.key)
-        self._outbox = Outbox(chain, me, epoch.number, sign)
-        self._verifier = Verifier(chain, epoch)
-        self._checkpoints = Checkpoints(
-            validators, limits.window, start.executed, start.header, start.stable
-        )
-        self._ordering = Ordering(validators, self._outbox, check, limits)
+        self._chain = chain
+        self._outbox = Outbox(chain, me, self.epoch.number, None)
+        self._catch_up = CatchUp(self._outbox, history, limits.window)
+        self._timers = Timers(self._outbox)
+        for epoch in start.epochs:
+            check_window(epoch.validators.n, limits.window)
+        self._begin(start.executed, start.header, start.stable)
+
+    def _begin(self, executed: int, header: Digest, stable: CheckpointCertificate | None) -> None:
+        """Start the current epoch as PBFT starts: view 0 and an empty log above its base."""
+        epoch, window = self.epoch, self._limits.window
+        validators, base = epoch.validators, base_of(epoch)
+        self._outbox.turn(epoch.number, self._signature())
+        self._verifier = Verifier(self._chain, epoch)
+        self._checkpoints = Checkpoints(validators, window, executed, header, stable)
+        self._ordering = Ordering(validators, self._outbox, self._check, self._limits, base)
         self._ordering.forget(self._checkpoints.low)
-        self._views = ViewChanges(self._verifier, self._ordering, self._outbox, limits)
+        self._ordering.reach(self._reach(self._checkpoints.low))
+        self._views = ViewChanges(self._verifier, self._ordering, self._outbox, self._limits)
         self._complaints = Complaints(validators, self._ordering, self._outbox)
         self._status = StatusExchange(
             self._ordering, self._checkpoints, self._views, self._complaints, self._outbox
         )
-        self._catch_up = CatchUp(self._outbox, self._verifier, history.blocks)
-        self._timers = Timers(self._outbox)
-        self._backoff = Backoff(limits)
+        self._backoff = Backoff(self._limits)
+
+    def _signature(self) -> Sign | None:
+        """What signs for our seat in this epoch, if we have one and may.
+
+        A journal that has seen a later epoch no longer holds what we promised in this one.
+        """
+        seat = self.epoch.validators.get(self.me)
+        if seat is None or seat.suspended or self.epoch.number < self._recollection.newest:
+            return None
+        return self._signer(seat.key)
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch that orders the next height."""
+        return self._epochs.current
+
+    @property
+    def turning(self) -> bool:
+        """Whether another epoch is scheduled: blocks are wanted, if only empty ones, to get there.
+
+        Without them a change of the validators would wait for traffic that may need it.
+        """
+        return self._epochs.last < HEIGHT_MAX
 
     @property
     def view(self) -> int:
@@ -195,11 +214,13 @@ class Replica:
 
         Re-delivers what the journal holds above the executed height, and starts the timers.
         """
+        self._recollection = Recollection(entries)
+        self._outbox.turn(self.epoch.number, self._signature())
         try:
-            for block in self._recall_all(entries):
-                self._deliver(block)
+            if self._recollection.open != self.epoch.number:
+                self._outbox.persist(Section(self.epoch.number))
+            self._recall()
             self._complete_store()
-            self._ordering.resume()
             self._broadcast_status()
             self._settle()
         except Diverged as divergence:
@@ -212,7 +233,9 @@ class Replica:
         The shell syncs its store, writes these to a new journal, syncs that and its directory, and
         only then deletes the old one.
         """
-        kept: list[Entry] = [] if self.stable is None else [Stable(self.stable)]
+        kept: list[Entry] = [*self._recollection.entries(), Section(self.epoch.number)]
+        if self.stable is not None:
+            kept.append(Stable(self.stable))
         if self.active and self._views.new_view is not None:
             kept.append(Said(self._views.new_view))
         kept.extend(Held(sequence, data) for sequence, data in self._ordering.payloads.entries())
@@ -234,8 +257,8 @@ class Replica:
                     self._on_message(envelope)
                 case TimerFired(timer) if self._timers.fired(timer):
                     self._on_timer(timer.name)
-                case Executed(height, header, _):
-                    self._on_executed(height, header)
+                case Executed(height, header, epoch):
+                    self._on_executed(height, header, epoch)
                 case Pending(waiting, omitted):
                     self._waiting = waiting
                     self._complaints.pending(waiting, omitted)
@@ -253,22 +276,32 @@ class Replica:
     def _on_message(self, envelope: Envelope) -> None:
         if envelope.sender == self.me:
             return
-        signed = is_signed(envelope.body)
-        if signed and envelope.epoch != self.epoch.number:
-            return  # who says it says it again when both are in one epoch
         try:
-            if signed:
-                self._check_seat(envelope.sender)
-            self._dispatch(envelope)
+            if self._is_for_us(envelope):
+                self._dispatch(envelope)
         except Refused as refusal:
             self._outbox.reject(envelope.sender, refusal)
 
-    def _check_seat(self, sender: str) -> None:
-        seat = self._validators.get(sender)
+    def _is_for_us(self, envelope: Envelope) -> bool:
+        """Whether to look at a message; raises `Refused` for a vote of one who has none.
+
+        What is signed in another epoch is said again once both are in the same one. Transfer counts
+        also between epochs, and from peers without a seat, of which so many are heard in a status
+        period: what we give and note for each peer is bounded by that.
+        """
+        sender = envelope.sender
+        seat = self.epoch.validators.get(sender)
+        if not is_signed(envelope.body):
+            if seat is None and len(self._guests) < GUESTS_MAX:
+                self._guests.add(sender)
+            return seat is not None or sender in self._guests
+        if envelope.epoch != self.epoch.number:
+            return False
         if seat is None:
             raise Refused("consensus.unknown_sender", "expected a validator of this epoch")
         if seat.suspended:
             raise Refused("consensus.suspended", "expected a seat that is not suspended")
+        return True
 
     def _dispatch(self, envelope: Envelope) -> None:
         match envelope.body:
@@ -287,9 +320,10 @@ class Replica:
                 if self._views.on_new_view(envelope, body):
                     self._entered()
             case Status() as body:
-                if envelope.epoch == self.epoch.number:
+                same_epoch = envelope.epoch == self.epoch.number
+                if same_epoch:
                     self._complaints.hear(envelope.sender, body)
-                self._on_status(envelope.sender, body)
+                self._on_status(envelope.sender, body, same_epoch=same_epoch)
             case PayloadRequest() as body:
                 self._ordering.on_payload_request(envelope.sender, body)
             case PayloadReply() as body:
@@ -297,7 +331,7 @@ class Replica:
             case BlockRequest() as body:
                 self._catch_up.on_block_request(envelope.sender, body, self.executed)
             case BlockReply() as body:
-                self._catch_up.on_block_reply(envelope.sender, body, self.delivered)
+                self._on_block_reply(envelope.sender, body)
 
     def _on_timer(self, name: TimerName) -> None:
         match name:
@@ -307,6 +341,7 @@ class Replica:
             case TimerName.PACE:
                 self._complaints.pace.tick()
             case TimerName.STATUS:
+                self._guests.clear()
                 self._broadcast_status()
                 self._ordering.retry(self._attempt)
                 self._attempt += 1
@@ -315,11 +350,13 @@ class Replica:
     # Blocks and checkpoints (4.3)
 
     def _settle(self) -> None:
-        """Lead a view or deliver what is now due; then set the timers as the state calls for."""
+        """Turn, lead a view or deliver what is now due; then set the timers as the state asks."""
+        self._turn()
+        self._ordering.reach(self._reach(self._checkpoints.low))
         self._judge_primary()
         if self._views.lead():
             self._entered()
-        while self.delivered - self.executed < UNEXECUTED_MAX:
+        while self._may_deliver():
             block = self._next_block()
             if block is None:
                 break
@@ -327,9 +364,38 @@ class Replica:
                 self._outbox.persist(Held(block.certificate.sequence, block.payload))
             self._outbox.persist(block.certificate)
             self._deliver(block)
-        if self.delivered - self.executed < UNEXECUTED_MAX:
+        if self._may_deliver():
             self._catch_up.go_on(self.delivered)
         self._set_timers()
+
+    def _turn(self) -> None:
+        """Enter the next epoch once the last block of this one is executed here and certified.
+
+        Nothing is in flight then: no vote and no block lies above the last height of an epoch.
+        """
+        while (stable := self.stable) is not None and stable.height == self._epochs.last:
+            if self.executed < stable.height:
+                return  # a certificate from before a crash, whose blocks execution has yet to reach
+            self._timers.cancel(TimerName.VIEW)
+            self._timers.cancel(TimerName.PACE)
+            epoch = self._epochs.turn()
+            self._outbox.put(Turned(epoch))
+            self._outbox.persist(Section(epoch.number))
+            self._begin(stable.height, stable.header, stable)
+            self._recall()
+            self._broadcast_status()
+
+    def _reach(self, low: int) -> int:
+        """A window above `low`, but no further than this epoch is known to go.
+
+        A change that is executed at h is in force a window later. So nothing is known of what lies
+        more than a window above execution, which after a restart may be below what is stable.
+        """
+        return min(min(low, self.executed) + self._limits.window, self._epochs.last)
+
+    def _may_deliver(self) -> bool:
+        waiting = self.delivered - self.executed
+        return waiting < UNEXECUTED_MAX and self.delivered < self._reach(self.executed)
 
     def _next_block(self) -> Block | None:
         sequence = self.delivered + 1
@@ -346,8 +412,11 @@ class Replica:
         self._complaints.pace.delivered()
         self._timers.cancel(TimerName.VIEW)  # set again at the end of the step if still needed
 
-    def _on_executed(self, height: int, header: Digest) -> None:
+    def _on_executed(self, height: int, header: Digest, epoch: Epoch | None) -> None:
         assert height <= self.delivered, f"executed {height}, delivered {self.delivered}"
+        if epoch is not None:
+            assert epoch.first == height + self._limits.window + 1, f"{epoch.first} set at {height}"
+            self._epochs.schedule(epoch)
         low = self._checkpoints.low
         wanted = self._checkpoints.execute(height, header)
         del self._unexecuted[height]
@@ -356,9 +425,11 @@ class Replica:
         self._checkpoints.settle(height)
         self._stabilise(low)
         self._certify()
+        if height > self._checkpoints.low + self._limits.window:
+            self._forget()  # what we say while far ahead of a certificate is bounded too
 
     def _say_checkpoint(self, height: int, header: Digest) -> None:
-        if self._outbox.said(Checkpoint.TAG, 0, height) is None:
+        if self.voting and self._outbox.said(Checkpoint.TAG, 0, height) is None:
             said = self._outbox.say(Checkpoint(height, header))
             self._checkpoints.vote(self.me, height, header, said.seal)
 
@@ -372,8 +443,13 @@ class Replica:
         self._stabilise(low)
 
     def _observe(self, certificate: CheckpointCertificate | None) -> None:
-        """Take a checkpoint certificate out of a peer's message; raises `Refused` if it is bad."""
-        if certificate is not None and certificate.height > self._checkpoints.known:
+        """Take a checkpoint certificate out of a peer's message; raises `Refused` if it is bad.
+
+        One from beyond our reach cannot be judged: perhaps another set signs there.
+        """
+        if certificate is None:
+            return
+        if self._checkpoints.known < certificate.height <= self._reach(self.executed):
             self._verifier.checkpoint(certificate)
             low = self._checkpoints.low
             self._checkpoints.observe(certificate)
@@ -386,7 +462,6 @@ class Replica:
             self._outbox.persist(Stable(stable))
             self._certify()
             self._forget()
-            self._ordering.resume()
 
     def _certify(self) -> None:
         """Report the stable checkpoint once our execution is there; again if the store lost it."""
@@ -399,7 +474,11 @@ class Replica:
         low = self._checkpoints.low
         self._checkpoints.forget()
         self._ordering.forget(low)
-        self._outbox.forget(self.view, low)
+        self._forget_said()
+
+    def _forget_said(self) -> None:
+        known = self.executed - self._limits.window  # the oldest header that is still compared
+        self._outbox.forget(self.view, self._checkpoints.low, known - 1)
 
     # View changes (4.4)
 
@@ -411,7 +490,7 @@ class Replica:
     def _on_views(self) -> None:
         """Join a view change early."""
         view = self._views.early()
-        if view is not None:
+        if view is not None and self.voting:
             if not self._views.joins_planned(view):
                 self._backoff.failed()
             self._start_view_change(view)
@@ -420,7 +499,7 @@ class Replica:
         self._timers.cancel(TimerName.VIEW)
         self._timers.cancel(TimerName.PACE)
         self._complaints.turn()
-        self._outbox.forget(self.view, self._checkpoints.low)
+        self._forget_said()
         self._ordering.release()
         self._ordering.resume()
 
@@ -438,12 +517,18 @@ class Replica:
 
     # Status and catching up
 
-    def _on_status(self, sender: str, status: Status) -> None:
+    def _on_status(self, sender: str, status: Status, *, same_epoch: bool) -> None:
         self._observe(status.stable)
         self._catch_up.heard(sender, status.executed)
-        self._status.on_status(sender, status)
+        self._status.on_status(sender, status, same_epoch=same_epoch)
         if status.stable is not None and status.stable.height > self.delivered:
             self._catch_up.ask(sender, self.delivered)  # it no longer has votes to send again
+
+    def _on_block_reply(self, sender: str, reply: BlockReply) -> None:
+        self._observe(reply.stable)
+        self._turn()  # the blocks are perhaps the next epoch's
+        reach = self._reach(self.executed)
+        self._catch_up.on_block_reply(sender, reply, self.delivered, reach, self._verifier)
 
     def _broadcast_status(self) -> None:
         self._set_status_timer()
@@ -478,6 +563,8 @@ class Replica:
 
     def _needs_view_timer(self) -> bool:
         """A backup times the primary while requests wait; a view change, once a quorum joins."""
+        if not self.voting:
+            return False  # an observer follows those who time the primary
         if not self.active:
             return self._views.quorum_has_left()
         in_flight = self._ordering.top > self.delivered
@@ -495,6 +582,12 @@ class Replica:
 
     # Recovery
 
+    def _recall(self) -> None:
+        """Take back what the journal holds of this epoch: what we said binds us still."""
+        for block in self._recall_all(self._recollection.take(self.epoch.number)):
+            self._deliver(block)
+        self._ordering.resume()
+
     def _recall_all(self, entries: Sequence[Entry]) -> list[Block]:
         """Take back every entry; the decided blocks from the executed height on."""
         payloads = {NULL_DIGEST: b""}
@@ -503,10 +596,11 @@ class Replica:
             if isinstance(entry, Stable):
                 self._checkpoints.restore(entry.certificate)
         self._ordering.forget(self._checkpoints.low)
+        self._ordering.reach(self._reach(self._checkpoints.low))
         for entry in entries:
             match entry:
                 case Said(envelope):
-                    self._recall(envelope)
+                    self._recall_message(envelope)
                 case Held(sequence, payload):
                     payloads[payload_digest(payload)] = payload
                     self._ordering.payloads.hold(payload, sequence)
@@ -531,8 +625,7 @@ class Replica:
         if self.executed > self._checkpoints.known:
             self._say_checkpoint(self.executed, self._checkpoints.header)
 
-    def _recall(self, envelope: Envelope) -> None:
-        """Take back one message: what we said binds us still."""
+    def _recall_message(self, envelope: Envelope) -> None:
         if envelope.sender == self.me:
             self._outbox.recall(envelope)
         match envelope.body:
@@ -545,21 +638,3 @@ class Replica:
                 self._checkpoints.vote(self.me, height, header, envelope.seal)
             case _:
                 self._ordering.recall(envelope)
-
-
-def window_max(n: int) -> int:
-    """The largest window for `n` validators.
-
-    A NewView in which every view change has a full window must fit one envelope.
-    """
-    certificate_bytes_max = (n + 1) * VOTE_BYTES_MAX
-    slots = ENVELOPE_BYTES_MAX // (quorum(n) * certificate_bytes_max)
-    return min(WINDOW_MAX, slots - 2)
-
-
-def _check_window(n: int, window: int) -> None:
-    if window > window_max(n):
-        raise Refused(
-            "limits.window",
-            f"expected a window of at most {window_max(n)} for {n} validators, found {window}",
-        )

@@ -66,13 +66,18 @@ class StatusExchange:
             self._complained = True
             self._outbox.broadcast(self._status(answer=False))
 
-    def on_status(self, sender: str, status: Status) -> None:
-        """Send the peer what it may lack, and where we stand if that differs."""
+    def on_status(self, sender: str, status: Status, *, same_epoch: bool) -> None:
+        """Send the peer what it may lack, and where we stand if that differs.
+
+        A peer in another epoch can use nothing that we said in ours. One that lags finds in our
+        status the certificate that it lacks to turn, or learns that it must ask for blocks.
+        """
         if self._answered[sender, status.answer] >= self._answers_max:
             return
         self._answered[sender, status.answer] += 1
-        self._resend_view(sender, status)
-        self._resend_votes(sender, status)
+        if same_epoch:
+            self._resend_view(sender, status)
+            self._resend_votes(sender, status)
         mine = self._status(answer=True)
         if not status.answer and _position(mine) != _position(status):
             self._outbox.send(sender, mine)

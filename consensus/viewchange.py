@@ -30,13 +30,13 @@ class Plan:
     holders: dict[int, tuple[str, ...]]  # by sequence number: the signers of the certificate
 
 
-def plan(view: int, view_changes: tuple[SignedViewChange, ...]) -> Plan:
+def plan(view: int, view_changes: tuple[SignedViewChange, ...], base: int) -> Plan:
     """Choose the proposals of `view` from the whole set of view changes, as section 4.4 does.
 
-    The set is used in full: taking only those that share a checkpoint led to endless view changes
-    (fabric#1111).
+    `base` is the height before the epoch, stable at everybody in it. The set is used in full:
+    taking only those that share a checkpoint led to endless view changes (fabric#1111).
     """
-    base = max(_height(change.message.stable) for change in view_changes)
+    base = max(_height(change.message.stable, base) for change in view_changes)
     chosen: dict[int, PreparedCertificate] = {}
     for change in view_changes:
         for certificate in change.message.prepared:
@@ -56,7 +56,12 @@ def verify_view_change(message: ViewChange, verifier: Verifier, window: int) -> 
     """Check what a ViewChange claims; raises `Refused`."""
     if message.stable is not None:
         verifier.checkpoint(message.stable)
-    low = previous = _height(message.stable)
+    low = previous = _height(message.stable, verifier.base)
+    if low < verifier.base:
+        raise Refused(
+            "consensus.bad_view_change",
+            f"expected a checkpoint above {verifier.base}, where this epoch begins, found {low}",
+        )
     for certificate in message.prepared:
         if not previous < certificate.sequence <= low + window:
             raise Refused(
@@ -92,7 +97,7 @@ def verify_new_view(message: NewView, verifier: Verifier, window: int) -> Plan:
         verifier.signed(change.sender, change)
         verify_view_change(change.message, verifier, window)
         previous = change.sender
-    expected = plan(message.view, message.view_changes)
+    expected = plan(message.view, message.view_changes, verifier.base)
     if tuple(item.message for item in message.pre_prepares) != expected.proposals:
         raise Refused(
             "consensus.bad_new_view", "expected the proposals that its view changes call for"
@@ -122,8 +127,12 @@ class ViewChanges:
         self._rotation = limits.rotation
 
     def start(self, view: int, stable: CheckpointCertificate | None) -> None:
-        """Leave the current view and ask for `view`."""
-        message = ViewChange(view, stable, self._ordering.prepared())
+        """Leave the current view and ask for `view`.
+
+        The checkpoint before the epoch is another set's, and nobody in the epoch lacks it.
+        """
+        proof = stable if _height(stable, 0) > self._verifier.base else None
+        message = ViewChange(view, proof, self._ordering.prepared())
         self.recall_view_change(self._outbox.say(message), message)
 
     def on_view_change(self, envelope: Envelope, body: ViewChange) -> None:
@@ -164,7 +173,8 @@ class ViewChanges:
     def joins_planned(self, view: int) -> bool:
         """Whether somebody asks for `view` or more because ours is over by plan."""
         return self._ordering.active and any(
-            item.message.view >= view and self.planned(_height(item.message.stable))
+            item.message.view >= view
+            and self.planned(_height(item.message.stable, self._verifier.base))
             for item in self._heard.values()
         )
 
@@ -181,7 +191,8 @@ class ViewChanges:
         may hold a certificate for bytes that nobody else kept; a view with it would stand still.
         """
         view = self._ordering.view
-        if self._ordering.active or self._ordering.primary != self._outbox.me:
+        leading = self._outbox.voting and self._ordering.primary == self._outbox.me
+        if self._ordering.active or not leading:
             return False
         supporting = tuple(
             item
@@ -190,7 +201,7 @@ class ViewChanges:
         )
         if len(supporting) < self._verifier.validators.quorum:
             return False
-        chosen = plan(view, supporting)
+        chosen = plan(view, supporting, self._verifier.base)
         signed = tuple(SignedPrePrepare(item, self._outbox.sign(item)) for item in chosen.proposals)
         message = NewView(view, supporting, signed)
         self._enter(self._outbox.say(message), message, chosen)
@@ -219,7 +230,7 @@ class ViewChanges:
 
     def recall_new_view(self, envelope: Envelope, body: NewView) -> None:
         """Enter again the view of a journaled NewView."""
-        self._enter(envelope, body, plan(body.view, body.view_changes))
+        self._enter(envelope, body, plan(body.view, body.view_changes, self._verifier.base))
 
     def _obtain(self, item: SignedViewChange) -> bool:
         """Whether we have every payload of its certificates; what is missing is asked for."""
@@ -244,5 +255,5 @@ class ViewChanges:
             self._outbox.accuse(accepted.body, accepted.seal, envelope)
 
 
-def _height(certificate: CheckpointCertificate | None) -> int:
-    return 0 if certificate is None else certificate.height
+def _height(certificate: CheckpointCertificate | None, none: int) -> int:
+    return none if certificate is None else certificate.height

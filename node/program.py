@@ -6,7 +6,7 @@ of it.
 
 from types import MappingProxyType
 
-from consensus.replica import window_max
+from consensus.window import window_max
 from fl import kinds as learning
 from vm import governance, registry
 from vm.execute import Program

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from consensus.replica import window_max
+from consensus.window import window_max
 from node.home.config import (
     CONFIG_FILE,
     PORT_MAX,

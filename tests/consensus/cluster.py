@@ -33,15 +33,20 @@ def see_nothing(_node: Node, _seen: Sequence[Effect | TimerFired]) -> None:
 
 
 class Cluster:
-    """n nodes whose messages arrive in the order of sending; time passes only on demand."""
+    """n nodes whose messages arrive in the order of sending; time passes only on demand.
+
+    The first `seated` of them, or all, have the seats of the genesis.
+    """
 
     def __init__(
         self,
         n: int = 4,
         limits: Limits = LIMITS,
         check: Callable[[int, bytes], None] = accept_all,
+        seated: int | None = None,
     ) -> None:
-        self.validators = validator_set(n)
+        self.validators = validator_set(seated or n)
+        peers = tuple(f"v{i:02}" for i in range(n))
         self.lost: Lost = lose_nothing
         self.now_ms = 0
         self.sent: list[tuple[str, str, Envelope]] = []  # everything, lost or not
@@ -50,7 +55,7 @@ class Cluster:
         self.wire: deque[tuple[str, str, Envelope]] = deque()
         self._due: dict[tuple[str, str], tuple[int, int]] = {}  # (node, timer) -> (ms, setting)
         self.nodes = [
-            Node(i, self.validators, self._sender(f"v{i:02}"), limits, check) for i in range(n)
+            Node(i, self.validators, self._sender(peers[i]), limits, check, peers) for i in range(n)
         ]
         self.up = {node.name: True for node in self.nodes}
         for node in self.nodes:
@@ -168,7 +173,7 @@ class Cluster:
         return send
 
 
-def signed(sender: int, body: Body, payload: bytes | None = None) -> Envelope:
+def signed(sender: int, body: Body, payload: bytes | None = None, epoch: int = 0) -> Envelope:
     """An envelope with the signature of the validator of this index."""
-    signature = KEYS[sender].sign(signing_digest(CHAIN, 0, body)) if is_signed(body) else None
-    return Envelope(f"v{sender:02}", 0, body, signature, payload)
+    signature = KEYS[sender].sign(signing_digest(CHAIN, epoch, body)) if is_signed(body) else None
+    return Envelope(f"v{sender:02}", epoch, body, signature, payload)

@@ -18,6 +18,7 @@ from consensus.event import (
     Rejected,
     Send,
     SetTimer,
+    Turned,
 )
 from consensus.journal import Entry, frame, read_frames
 from consensus.message import Block, Envelope, Evidence
@@ -39,6 +40,8 @@ def key_of(index: int) -> SigningKey:
 
 
 KEYS = tuple(key_of(index) for index in range(16))
+ROTATED = tuple(key_of(index + 100) for index in range(16))  # the validators' next keys
+SEATS = b"seats "  # a payload that begins so changes the validators
 
 
 def validator_set(n: int) -> ValidatorSet:
@@ -46,6 +49,23 @@ def validator_set(n: int) -> ValidatorSet:
     return ValidatorSet(
         tuple(Validator(f"v{i:02}", f"hospital-{i:02}", KEYS[i].public) for i in range(n))
     )
+
+
+def seats(*items: int | str) -> bytes:
+    """A payload that gives seats to these: 3 to v03, "3+" with its next key, "3!" suspended."""
+    return SEATS + " ".join(map(str, items)).encode()
+
+
+def elected(payload: bytes) -> ValidatorSet | None:
+    """The validators that a payload asks for."""
+    if not payload.startswith(SEATS):
+        return None
+    chosen = []
+    for item in payload.removeprefix(SEATS).decode().split():
+        i = int(item.rstrip("+!"))
+        key = (ROTATED if "+" in item else KEYS)[i].public
+        chosen.append(Validator(f"v{i:02}", f"hospital-{i:02}", key, "!" in item))
+    return ValidatorSet(tuple(chosen))
 
 
 def genesis_epoch(validators: ValidatorSet) -> Epoch:
@@ -70,12 +90,16 @@ class Disk:
     unsynced: bytearray = field(default_factory=bytearray)
     store: list[tuple[Block, bytes]] = field(default_factory=list)  # block and header, from 1
     durable: int = 0  # heights of the store that survive a crash
+    certificates: dict[int, CheckpointCertificate] = field(default_factory=dict)
     stable: CheckpointCertificate | None = None
     stable_durable: CheckpointCertificate | None = None
 
 
 class Node:
-    """One validator. `send` takes what leaves, as (receiver, envelope)."""
+    """One node. `send` takes what leaves, as (receiver, envelope).
+
+    `validators` are the genesis', of whom it need not be one; it is connected to all `peers`.
+    """
 
     def __init__(
         self,
@@ -84,9 +108,13 @@ class Node:
         send: Callable[[str, Envelope], None],
         limits: Limits = LIMITS,
         check: Callable[[int, bytes], None] = accept_all,
+        peers: tuple[str, ...] = (),
     ) -> None:
         self.index = index
-        self.name = validators.validators[index].id
+        self.name = f"v{index:02}"
+        self.peers = peers or tuple(seat.id for seat in validators.validators)
+        self.keys = {key.public: key for key in (KEYS[index], ROTATED[index])}  # it may use
+        self.turns: list[Epoch] = []  # as they were reported, also again after a restart
         self.validators = validators
         self.limits = limits
         self.check = check
@@ -131,6 +159,8 @@ class Node:
         stable = disk.stable
         if not certificate or stable is None or stable.height > len(disk.store):
             disk.stable = disk.stable_durable
+        top = 0 if disk.stable is None else disk.stable.height
+        disk.certificates = {h: kept for h, kept in disk.certificates.items() if h <= top}
         self.flush()  # what a restart finds stays
 
     def flush(self) -> None:
@@ -156,16 +186,18 @@ class Node:
                 self.disk.unsynced += frame(entry)
             case Broadcast(envelope):
                 self.sync()
-                for validator in self.validators.validators:
-                    if validator.id != self.name:
-                        self.send(validator.id, envelope)
+                for peer in self.peers:
+                    if peer != self.name:
+                        self.send(peer, envelope)
             case Send(to, envelope):
                 self.sync()
                 self.send(to, envelope)
             case Deliver(sequence, payload, certificate):
                 self._execute(sequence, Block(payload, certificate))
             case Certified(certificate):
-                self.disk.stable = certificate
+                self.disk.stable = self.disk.certificates[certificate.height] = certificate
+            case Turned(epoch):
+                self.turns.append(epoch)
             case SetTimer(timer):
                 self.timers[timer.name] = effect
             case CancelTimer(name):
@@ -190,27 +222,47 @@ class Node:
         assert sequence == len(self.disk.store) + 1, f"{self.name} delivered {sequence} out of turn"
         header = execute(self.header(sequence - 1), sequence, block.payload)
         self.disk.store.append((block, header))
-        self.answers.append(Executed(sequence, header, None))
+        scheduled = [epoch for epoch in self.epochs() if epoch.first == self._after(sequence)]
+        self.answers.append(Executed(sequence, header, scheduled[0] if scheduled else None))
+
+    def _after(self, height: int) -> int:
+        """Where the epoch begins that the block at this height schedules."""
+        return height + self.limits.window + 1
+
+    def epochs(self) -> list[Epoch]:
+        """The epochs of the chain as far as it is executed."""
+        found = [genesis_epoch(self.validators)]
+        for height, payload in enumerate(self.payloads, start=1):
+            validators = elected(payload)
+            if validators is not None:
+                found.append(Epoch(len(found), self._after(height), PROTOCOL, validators))
+        return found
+
+    def epoch_at(self, height: int) -> Epoch:
+        """The epoch that rules a height."""
+        return next(epoch for epoch in reversed(self.epochs()) if epoch.first <= max(1, height))
 
     def _make(self) -> Replica:
-        executed, epoch = len(self.disk.store), genesis_epoch(self.validators)
+        executed, stable = len(self.disk.store), self.disk.stable
+        first = self.epoch_at(min(executed, 0 if stable is None else stable.height) + 1)
         return Replica(
             chain=CHAIN,
             me=self.name,
             signer=self._signer,
             check=self.check,
-            history=History(self._read, self._certificate, lambda _height: epoch),
-            start=Start(executed, self.header(executed), self.disk.stable, (epoch,)),
+            history=History(self._read, self._certificate, self.epoch_at),
+            start=Start(
+                executed, self.header(executed), stable, tuple(self.epochs()[first.number :])
+            ),
             limits=self.limits,
         )
 
     def _signer(self, key: bytes) -> Callable[[bytes], bytes] | None:
-        mine = KEYS[self.index]
-        return mine.sign if mine.public == key else None
+        return self.keys[key].sign if key in self.keys else None
 
     def _certificate(self, at_most: int) -> CheckpointCertificate | None:
-        stable = self.disk.stable
-        return stable if stable is not None and stable.height <= at_most else None
+        kept = [h for h in self.disk.certificates if h <= at_most]
+        return self.disk.certificates[max(kept)] if kept else None
 
     def _read(self, first: int, last: int) -> Iterator[Block]:
         for block, _ in self.disk.store[max(first, 1) - 1 : last]:

@@ -16,7 +16,8 @@ from consensus.message import (
     ViewChange,
     payload_digest,
 )
-from consensus.replica import History, Replica, Start, window_max
+from consensus.replica import History, Replica, Start
+from consensus.window import window_max
 from tests.consensus.certificates import checkpoint
 from tests.consensus.cluster import Cluster
 from tests.consensus.node import (
@@ -74,7 +75,7 @@ def test_one_view_change_and_one_height_are_kept_for_each_sender() -> None:
         cluster.inject(2, 1, Status(view, True, view, None, (), (), True))
 
     assert list(cluster[1].replica._views._heard) == ["v02"]
-    assert list(cluster[1].replica._catch_up._heights) == ["v00", "v02", "v03"]
+    assert sorted(cluster[1].replica._catch_up._heights) == ["v00", "v02", "v03"]
     assert cluster[1].replica._catch_up._heights["v02"] == 49
 
 
@@ -178,7 +179,7 @@ def test_a_long_run_leaves_no_more_behind_than_a_short_one() -> None:
         assert not replica._unexecuted
         assert not replica._checkpoints._votes
         assert len(replica._checkpoints._headers) == 1
-        assert len(replica.entries()) == 1
+        assert len(replica.entries()) == 2  # the epoch and its stable checkpoint
 
 
 def test_a_window_whose_new_view_would_not_fit_an_envelope_is_refused_at_the_start() -> None:

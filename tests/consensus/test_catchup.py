@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from consensus.catchup import BUFFER_BLOCKS_MAX, BUFFER_BYTES_MAX, CatchUp
+from consensus.catchup import BUFFER_BYTES_MAX, CatchUp, History
 from consensus.certificate import Verifier
-from consensus.event import Connected, Deliver, Executed, Received, Send
+from consensus.event import Connected, Deliver, Executed, Limits, Received, Send
 from consensus.message import (
-    BLOCKS_MAX,
     PAYLOAD_BYTES_MAX,
+    WINDOW_MAX,
     Block,
     BlockReply,
     BlockRequest,
@@ -222,7 +222,7 @@ def test_a_request_out_of_range_is_answered_with_nothing(first: int) -> None:
 
 def test_one_step_delivers_a_bounded_number_of_blocks() -> None:
     """The rest follows as the shell executes, so that messages and timers get their turn."""
-    cluster = Cluster()
+    cluster = Cluster(limits=Limits(window=WINDOW_MAX))
     count = 3 * UNEXECUTED_MAX
     reply = signed(0, BlockReply(None, tuple(block(height) for height in range(1, count + 1))))
 
@@ -236,9 +236,20 @@ def test_one_step_delivers_a_bounded_number_of_blocks() -> None:
     assert len(cluster[3].replica._unexecuted) == UNEXECUTED_MAX
 
 
+def test_blocks_are_delivered_no_further_than_their_validators_are_known() -> None:
+    """A block that waits for execution may change who decides a window later."""
+    cluster = Cluster()
+    reply = signed(0, BlockReply(None, tuple(block(height) for height in range(1, 13))))
+
+    effects = cluster[3].step(Received(reply))
+
+    delivered = [effect.sequence for effect in effects if isinstance(effect, Deliver)]
+    assert delivered == list(range(1, 9))  # the window is 8
+
+
 def test_blocks_beyond_one_step_are_all_executed_in_the_end() -> None:
     """Each executed block makes room for the next."""
-    cluster = Cluster()
+    cluster = Cluster(limits=Limits(window=WINDOW_MAX))
     count = 3 * UNEXECUTED_MAX
 
     reply = BlockReply(None, tuple(block(height) for height in range(1, count + 1)))
@@ -249,21 +260,23 @@ def test_blocks_beyond_one_step_are_all_executed_in_the_end() -> None:
 
 def test_the_buffer_holds_a_bounded_number_of_blocks_and_bytes() -> None:
     """What does not fit is dropped, and asked for when its turn comes."""
-    verifier = Verifier(CHAIN, genesis_epoch(validator_set(4)))
-    catch_up = CatchUp(Outbox(CHAIN, "v03", 0, KEYS[3].sign), verifier, lambda _first, _last: ())
-    count = BUFFER_BLOCKS_MAX + 10
-    for first in range(2, count, BLOCKS_MAX):
-        last = min(first + BLOCKS_MAX, count)
-        reply = BlockReply(None, tuple(block(height) for height in range(first, last)))
-        catch_up.on_block_reply("v00", reply, delivered=0)
-    assert catch_up.take(BUFFER_BLOCKS_MAX) is not None
-    assert catch_up.take(BUFFER_BLOCKS_MAX + 1) is None
+    epoch = genesis_epoch(validator_set(4))
+    verifier = Verifier(CHAIN, epoch)
+    history = History(lambda _first, _last: (), lambda _at_most: None, lambda _height: epoch)
+    catch_up = CatchUp(Outbox(CHAIN, "v03", 0, KEYS[3].sign), history, WINDOW_MAX)
 
-    catch_up.forget(count)
+    def receive(*blocks: Block) -> None:
+        catch_up.on_block_reply("v00", BlockReply(None, blocks), 0, WINDOW_MAX, verifier)
+
+    receive(*(block(height) for height in range(2, WINDOW_MAX + 10)))
+    assert catch_up.take(WINDOW_MAX) is not None
+    assert catch_up.take(WINDOW_MAX + 1) is None
+
+    catch_up.forget(WINDOW_MAX)
     large = b"x" * PAYLOAD_BYTES_MAX
     fitting = BUFFER_BYTES_MAX // PAYLOAD_BYTES_MAX
     for height in range(2, fitting + 3):
-        catch_up.on_block_reply("v00", BlockReply(None, (block(height, large),)), delivered=0)
+        receive(block(height, large))
     assert catch_up.take(fitting + 1) is not None
     assert catch_up.take(fitting + 2) is None
 

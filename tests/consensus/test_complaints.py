@@ -167,7 +167,9 @@ def test_a_suspended_seat_is_not_heard() -> None:
 def test_an_observer_complains_of_nothing() -> None:
     """It has no seat from which to be heard."""
     replica = Cluster(4, LIMITS)[1].replica
-    observing = Complaints(replica._validators, replica._ordering, Outbox(CHAIN, "v01", 0, None))
+    observing = Complaints(
+        replica.epoch.validators, replica._ordering, Outbox(CHAIN, "v01", 0, None)
+    )
 
     observing.pending(True, (X,))
 

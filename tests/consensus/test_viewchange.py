@@ -52,7 +52,7 @@ def test_the_certificate_of_the_highest_view_decides_a_number() -> None:
     for first, second in ((older, newer), (newer, older)):
         changes = three(ViewChange(3, None, (first,)), ViewChange(3, None, (second,)))
 
-        chosen = plan(3, changes)
+        chosen = plan(3, changes, 0)
 
         assert chosen.proposals == (PrePrepare(3, 1, TWO),)
         assert chosen.holders == {1: ("v00", "v02", "v03")}
@@ -66,7 +66,7 @@ def test_the_view_starts_above_the_newest_stable_checkpoint_of_all_view_changes(
         ViewChange(1, stable, ()),
     )
 
-    chosen = plan(1, changes)
+    chosen = plan(1, changes, 0)
 
     assert chosen.base == 5
     assert chosen.proposals == (PrePrepare(1, 6, NULL_DIGEST), PrePrepare(1, 7, TWO))

@@ -6,7 +6,7 @@ A header is called by its height, `h3`; a second header of that height is `h3'`.
 from collections.abc import Iterable, Sequence
 
 from consensus.complaints import SLOWNESS
-from consensus.journal import Entry, Held, Said, Stable
+from consensus.journal import Entry, Held, Said, Section, Stable
 from consensus.message import (
     NULL_DIGEST,
     BlockReply,
@@ -111,6 +111,8 @@ class Names:
                 return f"payload {self.of(payload_digest(payload))} for {sequence}"
             case Stable(certificate):
                 return f"stable {self.certificate(certificate)}"
+            case Section(epoch):
+                return f"section of epoch {epoch}"
             case PreparedCertificate() | CommitCertificate():
                 return f"{entry.TAG} {self.proof(entry)}"
 

@@ -75,7 +75,7 @@ def messages() -> dict[str, Any]:
         "evidence": pack(Evidence(first, second)).hex(),
         "new_view": {
             "window": WINDOW,
-            "base": plan(1, new_view.view_changes).base,
+            "base": plan(1, new_view.view_changes, 0).base,
             "view_changes": [pack(change).hex() for change in new_view.view_changes],
             "pre_prepares": [pack(item.message).hex() for item in new_view.pre_prepares],
             "accepted": pack(new_view).hex(),
@@ -132,7 +132,7 @@ def _new_view(chain: Ledger) -> NewView:
         BACKUP: ViewChange(1, stable, tuple(_prepared(n, names[n]) for n in (2, 4))),
     }
     signed = tuple(SignedViewChange(id, body, _sign(id, body)) for id, body in changes.items())
-    return _lead(signed, plan(1, signed).proposals)
+    return _lead(signed, plan(1, signed, 0).proposals)
 
 
 def _lead(changes: tuple[SignedViewChange, ...], proposals: tuple[PrePrepare, ...]) -> NewView:
@@ -143,10 +143,10 @@ def _lead(changes: tuple[SignedViewChange, ...], proposals: tuple[PrePrepare, ..
 def _refused(chain: Ledger, good: NewView) -> list[dict[str, str]]:
     """New views that a faulty primary could send."""
     changes = good.view_changes
-    proposals = plan(1, changes).proposals
+    proposals = plan(1, changes, 0).proposals
     verifier = Verifier(chain.genesis.chain, chain.epoch)
     attacks = {
-        "two view changes of three": _lead(changes[:2], plan(1, changes[:2]).proposals),
+        "two view changes of three": _lead(changes[:2], plan(1, changes[:2], 0).proposals),
         "one view change twice": _lead((changes[0], changes[1], changes[1]), proposals),
         "a prepared number left out": _lead(changes, proposals[:2]),
         "a null request in place of a prepared payload": _lead(

@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from consensus.replica import window_max
+from consensus.window import window_max
 from node.home.config import (
     PORT_MAX,
     ClientConfig,

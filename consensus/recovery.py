@@ -1,0 +1,39 @@
+"""The journal as a replica finds it when it starts: sections, each written in one epoch."""
+
+from collections.abc import Iterator, Sequence
+
+from consensus.journal import Entry, Section
+
+
+class Recollection:
+    """Entries by epoch, until the replica is in that epoch.
+
+    Most often a journal ends in the epoch in which its store is. It may be ahead: by a turn that
+    the store has lost, or by everything if the store was given up and the chain is fetched again.
+    What was promised in an epoch binds again once the replica is back there. Before that it says
+    nothing: of epochs that the journal has left behind it no longer knows what it promised.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.open: int | None = None  # the epoch to which the next entry in the file would belong
+        self.newest = 0  # the newest epoch in which we may have promised something
+        self._sections: dict[int, list[Entry]] = {}
+        for entry in entries:
+            if isinstance(entry, Section):
+                self.open = entry.epoch
+                self.newest = max(self.newest, entry.epoch)
+            else:
+                assert self.open is not None, "expected a section at the start of a journal"
+                self._sections.setdefault(self.open, []).append(entry)
+
+    def take(self, epoch: int) -> list[Entry]:
+        """The entries of an epoch that has begun; those of earlier ones are forgotten."""
+        taken = self._sections.get(epoch, [])
+        self._sections = {n: kept for n, kept in self._sections.items() if n > epoch}
+        return taken
+
+    def entries(self) -> Iterator[Entry]:
+        """What a fresh journal must hold of epochs to come."""
+        for number, entries in sorted(self._sections.items()):
+            yield Section(number)
+            yield from entries

@@ -1,0 +1,532 @@
+"""Epochs: validators come, go and change keys, and no vote of one set counts in another."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from consensus.event import Certified, Limits, Pending, Persist, Received, Turned
+from consensus.journal import Said, Section
+from consensus.message import (
+    BlockReply,
+    BlockRequest,
+    Body,
+    Checkpoint,
+    Commit,
+    NewView,
+    Prepare,
+    PrePrepare,
+    Status,
+    ViewChange,
+    is_signed,
+    payload_digest,
+    signing_digest,
+    slot_of,
+)
+from consensus.replica import GUESTS_MAX
+from tests.consensus.certificates import checkpoint
+from tests.consensus.cluster import Cluster, signed
+from tests.consensus.node import CHAIN, ROTATED, seats
+
+WINDOW = 4
+LAST = 1 + WINDOW  # of epoch 0, where the first block changes the validators
+FIVE = seats(0, 1, 2, 3, 4)
+
+
+def cluster_of(n: int, seated: int = 4) -> Cluster:
+    """A cluster with a short window, so that changes are in force soon."""
+    return Cluster(n, Limits(window=WINDOW), seated=seated)
+
+
+def fill(cluster: Cluster, count: int, name: str = "x") -> None:
+    """Order so many blocks."""
+    for i in range(count):
+        cluster.propose(b"%s%d" % (name.encode(), i))
+
+
+def numbers(cluster: Cluster) -> list[int]:
+    """The epochs that the nodes are in."""
+    return [node.replica.epoch.number for node in cluster.nodes]
+
+
+def agreed(cluster: Cluster) -> list[bytes]:
+    """The payloads of the longest chain, of which every other node has a beginning."""
+    longest = max((node.payloads for node in cluster.nodes), key=len)
+    for node in cluster.nodes:
+        assert node.halted is None
+        assert node.payloads == longest[: len(node.payloads)]
+    return longest
+
+
+def test_a_change_rules_a_window_after_the_block_that_made_it() -> None:
+    """Executed at h, in force from h + window + 1: the old set orders and certifies up to there."""
+    cluster = cluster_of(5)
+    cluster.propose(FIVE)
+    fill(cluster, WINDOW - 1)
+    before = numbers(cluster)
+
+    fill(cluster, 1, "last")
+    fill(cluster, 1, "first")
+
+    assert before == [0] * 5
+    assert numbers(cluster) == [1] * 5
+    assert len(agreed(cluster)) == LAST + 1
+    stable = cluster[4].disk.certificates[LAST]
+    assert {vote.validator for vote in stable.votes} <= {"v00", "v01", "v02", "v03"}
+    assert cluster[0].replica.epoch.first == LAST + 1
+    assert cluster.sent_by(4, Commit)[-1].epoch == 1
+
+
+def test_ordering_passes_the_end_of_an_epoch_only_once_that_is_certified() -> None:
+    """The high watermark stays at the last height until its checkpoint is stable."""
+    cluster = cluster_of(5)
+    cluster.propose(FIVE)
+    fill(cluster, WINDOW - 1)
+    cluster.lost = lambda _s, _r, e: isinstance(e.body, Checkpoint)
+
+    fill(cluster, 1, "last")
+    held = [node.replica.may_propose for node in cluster.nodes]
+    cluster.lost = lambda _s, _r, _e: False
+    cluster.pass_time(1_000)
+
+    assert held == [False] * 5
+    assert [node.replica.may_propose for node in cluster.nodes] == [True] + [False] * 4
+    assert numbers(cluster) == [1] * 5
+
+
+def test_the_certificate_of_the_last_height_is_told_before_the_turn() -> None:
+    """The shell's store has what lets others follow, before anything of the next epoch."""
+    cluster = cluster_of(4)
+    seen: list[object] = []
+    cluster.watch = lambda node, effects: seen.extend(effects if node.index == 1 else ())
+
+    cluster.propose(seats(0, 1, 2, "3+"))
+    fill(cluster, WINDOW)
+
+    heights = [e.certificate.height if isinstance(e, Certified) else e for e in seen]
+    turned = Turned(cluster[1].replica.epoch)
+    at = heights.index(turned)
+    assert LAST in heights[:at]
+    assert heights[at + 1] == Persist(Section(1))
+    assert cluster[1].turns == [cluster[1].replica.epoch]
+
+
+@pytest.mark.parametrize("kind", [PrePrepare, Prepare, Commit, ViewChange])
+def test_a_signed_message_of_another_epoch_is_dropped(kind: type[Body]) -> None:
+    """Neither a vote kept from the past nor one for the future counts (INDY-2319, A11)."""
+    cluster = cluster_of(4)
+    cluster.propose(seats(0, 1, 2, "3+"))
+    fill(cluster, WINDOW)
+    cluster.lost = lambda _s, _r, _e: True
+    one = payload_digest(b"one")
+    bodies: dict[type[Body], Body] = {
+        PrePrepare: PrePrepare(0, LAST + 1, one),
+        Prepare: Prepare(0, LAST + 1, one),
+        Commit: Commit(0, LAST + 1, one),
+        ViewChange: ViewChange(1, None, ()),
+    }
+    before = cluster[1].replica.entries()
+
+    for epoch in (0, 2, 2**53):
+        payload = b"one" if kind is PrePrepare else None
+        cluster.event(1, Received(signed(0, bodies[kind], payload, epoch)))
+
+    assert cluster[1].replica.entries() == before
+    assert cluster[1].replica._ordering.empty
+    assert not cluster[1].replica._views._heard
+    assert cluster[1].rejected == []
+
+
+def test_a_joiner_observes_until_it_has_a_seat_and_then_votes() -> None:
+    """It follows the chain without a word that is signed."""
+    cluster = cluster_of(5)
+    fill(cluster, 3)
+    cluster.pass_time(1_000)
+    joined = len(cluster[4].payloads)
+
+    cluster.propose(FIVE)
+    fill(cluster, WINDOW)
+    silent = [e for s, _, e in cluster.sent if s == "v04" and is_signed(e.body)]
+    fill(cluster, 2)
+
+    assert joined == 3
+    assert silent == []
+    assert cluster[4].replica.voting
+    assert cluster.sent_by(4, Prepare)
+    assert cluster.sent_by(4, Checkpoint)
+
+
+def test_a_validator_that_leaves_turns_with_the_others_and_observes() -> None:
+    """Its seat is gone, and so is its vote; the rest go on without it."""
+    cluster = cluster_of(5, seated=5)
+    cluster.propose(seats(0, 1, 2, 3))
+    fill(cluster, WINDOW)
+    said = len([e for s, _, e in cluster.sent if s == "v04" and is_signed(e.body)])
+
+    fill(cluster, 3)
+
+    assert numbers(cluster) == [1] * 5
+    assert not cluster[4].replica.voting
+    assert len([e for s, _, e in cluster.sent if s == "v04" and is_signed(e.body)]) == said
+    assert len(agreed(cluster)) == LAST + 3
+    cluster.event(1, Received(signed(4, Prepare(0, LAST + 4, bytes(32)), epoch=1)))
+    assert cluster[1].rejected[-1].code == "consensus.unknown_sender"
+
+
+def test_a_validator_signs_with_the_key_that_its_seat_has_in_the_epoch() -> None:
+    """The signer is asked anew at each turn; without that key the replica observes."""
+    cluster = cluster_of(5, seated=5)
+    del cluster[4].keys[ROTATED[4].public]
+    cluster.propose(seats(0, 1, 2, "3+", "4+"))
+    fill(cluster, WINDOW + 1)
+
+    assert cluster[3].replica.voting
+    assert not cluster[4].replica.voting
+    commit = cluster.sent_by(3, Commit)[-1]
+    assert commit.seal == ROTATED[3].sign(_digest(commit.epoch, commit.body))
+    assert len(agreed(cluster)) == LAST + 1
+
+
+def test_a_suspended_seat_never_leads_and_its_votes_are_refused() -> None:
+    """It counts in n until it is replaced, and nowhere else."""
+    cluster = cluster_of(7, seated=7)
+    cluster.propose(seats("0!", 1, 2, 3, 4, 5, 6))
+    fill(cluster, WINDOW)
+
+    fill(cluster, 2)
+    cluster.event(1, Received(signed(0, Prepare(0, LAST + 3, bytes(32)), epoch=1)))
+
+    assert cluster[0].replica.epoch.validators.n == 7
+    assert {node.replica.primary for node in cluster.nodes} == {"v01"}
+    assert not cluster[0].replica.voting
+    assert cluster[1].rejected[-1].code == "consensus.suspended"
+    assert len(agreed(cluster)) == LAST + 2
+
+
+def test_views_pass_over_a_suspended_seat() -> None:
+    """Also when the timer has run out: the primary of each view is one of those who vote."""
+    cluster = cluster_of(7, seated=7)
+    cluster.propose(seats(0, "1!", 2, 3, 4, 5, 6))
+    fill(cluster, WINDOW)
+    cluster.kill(0)
+
+    cluster.wait_for(requests=True)
+    cluster.pass_time(3_000)
+
+    assert {n.replica.primary for n in cluster.nodes[1:]} == {"v02"}
+    fill(cluster, 1)
+    assert len(agreed(cluster)) == LAST + 1
+
+
+def test_several_epochs_pass_in_a_row_each_a_block_long() -> None:
+    """Changes in consecutive blocks make epochs of one block, and each turns."""
+    cluster = cluster_of(6)
+    cluster.propose(seats(0, 1, 2, 3, 4), seats(0, 1, 2, 3, 4, 5), seats(1, 2, 3, 4, 5))
+
+    fill(cluster, WINDOW + 2)
+
+    assert numbers(cluster) == [3] * 6
+    firsts = [epoch.first for epoch in cluster[0].turns]
+    assert [b - a for a, b in pairwise(firsts)] == [1, 1]
+    assert len(agreed(cluster)) == 3 + WINDOW + 2
+
+
+@pytest.mark.parametrize("lost", [Checkpoint, Commit])
+def test_who_missed_the_end_of_an_epoch_follows_the_others(lost: type[Body]) -> None:
+    """All others have turned; the last certificate reaches it by a status, or with blocks."""
+    for more in (0, 1, 3 * WINDOW):
+        cluster = cluster_of(5)
+        cluster.propose(FIVE)
+        fill(cluster, WINDOW - 1)
+        cluster.lost = lambda _s, r, e: r == "v03" and isinstance(e.body, lost | Status)
+        fill(cluster, 1, "last")
+        fill(cluster, more, "more")
+        cluster.lost = lambda _s, r, e: r == "v03" and isinstance(e.body, lost) and not e.epoch
+        assert numbers(cluster) == [1, 1, 1, 0, 1]
+
+        cluster.pass_time(5_000)
+
+        assert numbers(cluster) == [1] * 5
+        assert len(agreed(cluster)) == LAST + more == len(cluster[3].payloads)
+        assert cluster[3].replica.stable is not None
+
+
+def test_who_was_away_catches_up_across_several_epochs() -> None:
+    """Each answer holds blocks of one epoch, and the certificate with which that one began."""
+    cluster = cluster_of(7)
+    cluster.kill(3)
+    cluster.propose(FIVE)
+    fill(cluster, 2 * WINDOW, "a")
+    cluster.propose(seats(0, 1, 2, 3, 4, 5), seats(0, 1, 2, 3, 4, 5, 6), seats(0, 2, 3, 4, 5, 6))
+    fill(cluster, 3 * WINDOW, "b")
+    before = numbers(cluster)
+
+    cluster.restart(3)
+    cluster.pass_time(10_000)
+    fill(cluster, 1, "end")
+
+    assert before[3] == 0
+    assert numbers(cluster) == [4] * 7
+    assert len(cluster[3].payloads) == len(agreed(cluster))
+    assert cluster[3].replica.stable is not None
+    assert cluster[3].replica.stable.height == len(agreed(cluster))
+    for _, receiver, envelope in cluster.sent:
+        if receiver == "v03" and isinstance(envelope.body, BlockReply):
+            blocks = envelope.body.blocks
+            epochs = {cluster[0].epoch_at(b.certificate.sequence).number for b in blocks}
+            assert len(epochs) <= 1
+            assert len(blocks) <= WINDOW
+
+
+def test_the_primary_of_the_first_view_of_an_epoch_may_be_down() -> None:
+    """Views start anew with the epoch, and the view timer runs in it as in every view."""
+    cluster = cluster_of(5)
+    cluster.propose(FIVE)
+    fill(cluster, WINDOW - 1)
+    cluster.lost = lambda s, _r, e: s == "v00" and e.epoch == 1
+    cluster.wait_for(requests=True)
+    fill(cluster, 1, "last")
+    cluster.kill(0)
+
+    cluster.pass_time(4_000)
+    fill(cluster, 2, "new")
+
+    assert [node.replica.view for node in cluster.nodes[1:]] == [1] * 4
+    assert numbers(cluster)[1:] == [1] * 4
+    assert len(agreed(cluster)) == LAST + 2
+
+
+def test_a_view_change_right_after_a_turn_needs_no_certificate_of_the_old_set() -> None:
+    """Everybody in the epoch has the checkpoint before it, which other validators signed."""
+    cluster = cluster_of(5)
+    cluster.propose(FIVE)
+    fill(cluster, WINDOW)
+    cluster.kill(0)
+    cluster.wait_for(requests=True)
+
+    cluster.pass_time(4_000)
+
+    changes = [e.body for _, _, e in cluster.sent if isinstance(e.body, ViewChange)]
+    assert {change.stable for change in changes} == {None}
+    (new_view,) = {e.body for _, _, e in cluster.sent if isinstance(e.body, NewView)}
+    assert new_view.pre_prepares == ()
+    fill(cluster, 1)
+    assert len(agreed(cluster)) == LAST + 1
+
+
+def test_an_observer_enters_views_and_delivers_without_a_word() -> None:
+    """It follows a view change by the NewView alone."""
+    cluster = cluster_of(5)
+    cluster.kill(0)
+    cluster.wait_for(requests=True)
+    cluster.pass_time(4_000)
+
+    fill(cluster, 2)
+
+    assert cluster[4].replica.view == 1
+    assert len(cluster[4].payloads) == 2
+    assert [e for s, _, e in cluster.sent if s == "v04" and is_signed(e.body)] == []
+
+
+@pytest.mark.parametrize("behind", ["nothing", "store", "journal"])
+@pytest.mark.parametrize("height", range(LAST - 1, LAST + 3))
+def test_all_crash_around_a_turn_and_come_back(behind: str, height: int) -> None:
+    """Before it, in it or after it; with store and journal level, or either of them behind."""
+    cluster = cluster_of(5)
+    cluster.propose(FIVE)
+    fill(cluster, height - 1)
+    promised = [node.replica.entries() for node in cluster.nodes]
+    for node in cluster.nodes:
+        if behind == "store":
+            node.sync()
+        elif behind == "journal":
+            node.flush()
+        else:
+            node.sync()
+            node.flush()
+
+    for i in range(5):
+        cluster.kill(i)
+    for i in range(5):
+        cluster.restart(i)
+    cluster.pass_time(10_000)
+    fill(cluster, 3, "after")
+
+    assert promised
+    assert len(agreed(cluster)) >= height + 3 - (behind == "journal")
+    assert len({len(node.payloads) for node in cluster.nodes}) == 1
+    assert set(numbers(cluster)) == {1}
+    _signed_once(cluster)
+
+
+@pytest.mark.parametrize("kept", range(0, 4_000, 97))
+def test_a_crash_at_any_byte_of_the_journal_around_a_turn_breaks_no_promise(kept: int) -> None:
+    """The store has lost every block; the journal is cut anywhere behind what was synced."""
+    cluster = cluster_of(5)
+    cluster.propose(FIVE)
+    fill(cluster, WINDOW + 2)
+    node = cluster[1]
+    node.crash(kept=kept)
+    cluster.up[node.name] = False
+
+    cluster.restart(1)
+    cluster.pass_time(5_000)
+    fill(cluster, 2, "after")
+
+    assert numbers(cluster) == [1] * 5
+    assert len(node.payloads) == len(agreed(cluster)) == LAST + 4
+    _signed_once(cluster)
+
+
+def restarted_behind_its_journal() -> Cluster:
+    """v01's certificate is at 4, its log holds 5 as prepared; its store has to begin anew."""
+    cluster = cluster_of(5)
+    cluster.propose(FIVE)
+    fill(cluster, WINDOW - 1)
+    cluster.lost = lambda _s, _r, e: isinstance(e.body, Commit)
+    fill(cluster, 1, "last")
+    cluster[1].sync()
+    cluster.kill(1)
+    cluster.lost = lambda _s, _r, _e: True
+    cluster.busy.add("v01")
+    cluster.restart(1)
+    assert (cluster[1].replica.stable or checkpoint(0, bytes(32))).height == LAST - 1
+    assert cluster[1].replica.executed == 0
+    return cluster
+
+
+def test_nothing_is_voted_for_where_execution_has_yet_to_tell_who_votes() -> None:
+    """Until the blocks are executed again, nobody here knows that the epoch ends at 5."""
+    cluster = restarted_behind_its_journal()
+
+    beyond = PrePrepare(0, LAST + 1, payload_digest(b"beyond"))
+    cluster.event(1, Received(signed(0, beyond, b"beyond")))
+
+    assert cluster[1].rejected[-1].code == "consensus.out_of_watermarks"
+    assert [e for e in cluster.sent_by(1, Prepare) if e.body == _vote(beyond)] == []
+
+
+def test_what_was_prepared_counts_also_before_execution_is_there_again() -> None:
+    """The view change after a restart still proves it, or a new view could order other bytes."""
+    cluster = restarted_behind_its_journal()
+    cluster.event(1, Pending(True))
+
+    cluster.pass_time(2_500)
+
+    change = cluster.sent_by(1, ViewChange)[0].body
+    assert isinstance(change, ViewChange)
+    assert [certificate.sequence for certificate in change.prepared] == [LAST]
+
+
+def test_an_epoch_is_passed_in_one_round_trip() -> None:
+    """The certificate in an answer makes its blocks, which are the next epoch's, readable."""
+    cluster = cluster_of(5)
+    cluster.propose(FIVE)
+    fill(cluster, WINDOW - 1)
+    cluster.lost = lambda _s, r, _e: r == "v03"
+    fill(cluster, 3, "last")
+    node = cluster[0]
+    blocks = tuple(node.disk.store[i][0] for i in range(WINDOW, LAST))
+    cluster.event(3, Received(signed(0, BlockReply(None, blocks), epoch=1)))
+    assert (len(cluster[3].payloads), cluster[3].replica.epoch.number) == (LAST, 0)
+
+    next_one = (node.disk.store[LAST][0],)
+    reply = BlockReply(node.disk.certificates[LAST], next_one)
+    cluster.event(3, Received(signed(0, reply, epoch=1)))
+
+    assert (len(cluster[3].payloads), cluster[3].replica.epoch.number) == (LAST + 1, 1)
+
+
+def test_who_lost_its_store_signs_nothing_before_the_epoch_in_which_it_last_voted() -> None:
+    """A faulty primary of the past offers it slots whose votes its journal no longer holds."""
+    cluster = cluster_of(5)
+    cluster.propose(FIVE)
+    fill(cluster, WINDOW + 3)
+    node = cluster[1]
+    node.rotate()
+    disk = node.disk
+    disk.store.clear()
+    disk.certificates.clear()
+    disk.stable = disk.stable_durable = None
+    disk.durable = 0
+    cluster.kill(1)
+    cluster.lost = lambda _s, _r, _e: True
+    cluster.restart(1)
+    assert cluster[1].replica.epoch.number == 0
+
+    other = PrePrepare(0, 1, payload_digest(b"other"))
+    cluster.event(1, Received(signed(0, other, b"other")))
+    answered = [e for e in cluster.wire if e[0] == "v01" and is_signed(e[2].body)]
+    cluster.lost = lambda _s, _r, _e: False
+    cluster.pass_time(10_000)
+    fill(cluster, 2, "after")
+
+    assert answered == []
+    assert cluster[1].replica.voting
+    assert len(cluster[1].payloads) == len(agreed(cluster))
+    _signed_once(cluster)
+
+
+def test_what_was_promised_in_an_epoch_to_come_waits_in_a_fresh_journal_too() -> None:
+    """A journal that is made anew while the chain is fetched again still holds it."""
+    cluster = cluster_of(5)
+    cluster.propose(FIVE)
+    fill(cluster, WINDOW)
+    cluster.lost = lambda _s, _r, e: isinstance(e.body, Commit)
+    fill(cluster, 1, "open")
+    node = cluster[1]
+    promised = [e for e in node.replica.entries() if isinstance(e, Said)]
+    node.rotate()
+    node.disk.store.clear()
+    node.disk.certificates.clear()
+    node.disk.stable = node.disk.stable_durable = None
+    node.disk.durable = 0
+    cluster.kill(1)
+    cluster.lost = lambda _s, _r, _e: True
+    cluster.restart(1)
+
+    node.rotate()
+    held = node.entries()
+    cluster.kill(1)
+    cluster.lost = lambda _s, _r, _e: False
+    cluster.restart(1)
+    cluster.pass_time(5_000)
+
+    assert promised
+    assert set(promised) <= set(held)
+    assert held[0] == Section(1)
+    assert len(cluster[1].payloads) == len(agreed(cluster)) == LAST + 1
+    _signed_once(cluster)
+
+
+def test_peers_without_a_seat_are_heard_and_answered_up_to_a_bound() -> None:
+    """Observers and joiners fetch blocks; a crowd of them takes no more than so much."""
+    cluster = cluster_of(4)
+    fill(cluster, 2)
+    before = len(cluster.sent)
+
+    for i in range(GUESTS_MAX + 20):
+        guest, request = f"guest-{i:03}", signed(1, BlockRequest(1))
+        effects = cluster[0].step(Received(replace(request, sender=guest)))
+        assert len(effects) == (i < GUESTS_MAX)
+
+    assert len(cluster.sent) == before
+    assert len(cluster[0].replica._guests) == GUESTS_MAX
+
+
+def _vote(body: PrePrepare) -> Prepare:
+    return Prepare(body.view, body.sequence, body.digest)
+
+
+def _digest(epoch: int, body: Body) -> bytes:
+    return signing_digest(CHAIN, epoch, body)
+
+
+def _signed_once(cluster: Cluster) -> None:
+    """No node has ever signed two messages for one slot of an epoch."""
+    said: dict[object, Body] = {}
+    for sender, _, envelope in cluster.sent:
+        slot = slot_of(envelope.body)
+        if slot is not None and sender == envelope.sender:
+            key = (sender, envelope.epoch, slot)
+            assert said.setdefault(key, envelope.body) == envelope.body
