@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import structlog
 from aiohttp import web
 
-from node.api import blocks, events, records, transactions
+from node.api import blocks, epochs, events, records, transactions
 from node.api.answer import Answer, Read, Reader, parse_query, problem, respond
 from node.api.context import ApiContext
 from node.api.problem import PROBLEMS, TYPE_PATH
@@ -27,7 +27,7 @@ def build_api(context: ApiContext) -> web.Application:
     )
     reader, streams = Reader(), events.Streams()
     submissions = transactions.Submissions(context)
-    for read in (*blocks.READS, *records.READS, *transactions.READS):
+    for read in (*blocks.READS, *epochs.READS, *records.READS, *transactions.READS):
         app.router.add_get(read.path, _read_handler(context, reader, read))
 
     async def submit(request: web.Request) -> web.StreamResponse:

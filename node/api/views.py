@@ -49,6 +49,12 @@ class ListQuery(NoQuery):
     cursor: Annotated[str, Field(min_length=1, max_length=CURSOR_BYTES_MAX)] | None = None
 
 
+class EpochsQuery(NoQuery):
+    """The number of the newest epoch that the reader knows; genesis tells epoch 0."""
+
+    after: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] = 0
+
+
 class EventsQuery(NoQuery):
     """The last height that the reader has; None for the newest."""
 
@@ -112,6 +118,21 @@ class RecordView(BaseModel):
 
     record: dict[str, Any]
     proof: str
+
+
+class StepView(BaseModel):
+    """An epoch, and the certified header before its first height; `proof` is a `Step` to it."""
+
+    epoch: dict[str, Any]
+    checkpoint: CheckpointView
+    proof: str
+
+
+class EpochPage(BaseModel):
+    """Epochs in order; `next` is the number after which to go on."""
+
+    items: list[StepView]
+    next: str | None
 
 
 class RecordAnswer(RecordView):

@@ -1,8 +1,8 @@
 """Audits: what a model came from, fetched over HTTP or read from a file, trusting genesis alone.
 
 It needs neither LevelDB nor numpy nor torch. Whoever answers is not trusted: every record stands
-under a header that a quorum of the genesis' validators certified, and the rules of
-`node.audit.lineage` say that the records tell one complete story.
+under a header that a quorum of validators certified, who were followed from the genesis document,
+and the rules of `node.audit.lineage` say that the records tell one complete story.
 """
 
 import json
@@ -20,7 +20,7 @@ from node.home.document import dump
 from vm.block import Header
 from vm.encoding import decode
 from vm.epoch import ruling
-from vm.genesis import Genesis, check_genesis
+from vm.genesis import Genesis
 from vm.inclusion import (
     LINEAGE_BYTES_MAX,
     LINEAGE_ITEMS_MAX,
@@ -40,6 +40,7 @@ from vm.refusal import Refused
 from vm.shape import Digest, pack, unpack
 from vm.sparse import VALUE_BYTES_MAX
 from vm.state import Record, state_key
+from vm.succession import Step, follow
 
 R = TypeVar("R", bound=Record)
 
@@ -98,7 +99,7 @@ async def audit_model(client: Client, id: str, version: int | None = None) -> Mo
 
     def _audit(body: ProofBody) -> ModelAudit:
         proof = _unpack_lineage(read_base64(body.proof))
-        return audit_lineage(client.genesis, proof, id, wanted)
+        return audit_lineage(client.chain, client.proven.epochs, proof, id, wanted)
 
     path = LINEAGE_PATH.format(id=id, version=version)
     found = await client.ask(path, read, bytes_max=FILE_BYTES_MAX)
@@ -109,10 +110,11 @@ def _unpack_lineage(data: bytes) -> LineageProof:
     return unpack(LineageProof, data, LINEAGE_BYTES_MAX, LINEAGE_ITEMS_MAX)
 
 
-def audit_lineage(genesis: Genesis, proof: LineageProof, id: str, version: int) -> ModelAudit:
-    """Verify a lineage with nothing trusted but the genesis document."""
-    epochs = (check_genesis(genesis),)
-    proven = _Proven(verify_lineage(proof, genesis.chain, epochs))
+def audit_lineage(
+    chain: Digest, epochs: Sequence[Epoch], proof: LineageProof, id: str, version: int
+) -> ModelAudit:
+    """Verify a lineage with nothing trusted but the chain's id and the epochs followed from it."""
+    proven = _Proven(verify_lineage(proof, chain, epochs))
     lineage = trace(proven, id, version)
     proven.expect_all_read()
     header = proof.certified.header
@@ -168,13 +170,21 @@ def utc(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1_000, UTC).isoformat(timespec="seconds")
 
 
-def write_file(proof: LineageProof | RecordProof | TransactionProof) -> str:
-    """A proof as a file of its own: JSON around the canonical bytes."""
+def write_file(
+    proof: LineageProof | RecordProof | TransactionProof, steps: Sequence[Step] = ()
+) -> str:
+    """A proof as a file of its own: JSON around the canonical bytes.
+
+    `steps` lead from genesis to the epoch of its certificate or further; the file carries those
+    that it needs.
+    """
+    height = proof.certified.certificate.height
     name = {LineageProof: "lineage", RecordProof: "record", TransactionProof: "transaction"}
     document = {
         "format": FILE_FORMAT,
         "kind": name[type(proof)],
         "chain": proof.certified.header.chain.hex(),
+        "steps": [base64_text(pack(step)) for step in steps if step.epoch.first <= height],
         "proof": base64_text(pack(proof)),
     }
     return json.dumps(document, indent=2) + "\n"
@@ -187,36 +197,39 @@ def verify_file(genesis: Genesis, text: str | bytes) -> Audit:
     try:
         document = json.loads(text)
         form, kind, proof = document["format"], document["kind"], document["proof"]
+        steps = document["steps"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise Refused("file.format", "expected JSON with format, kind and proof") from None
-    if form != FILE_FORMAT or not isinstance(proof, str):
+        raise Refused("file.format", "expected JSON with format, kind, steps and proof") from None
+    if form != FILE_FORMAT or not isinstance(steps, list):
         raise Refused("file.format", f"expected format {FILE_FORMAT}, found {str(form)[:80]}")
+    if not all(isinstance(text, str) for text in (proof, *steps)):
+        raise Refused("file.format", "expected steps and proof as text, found something else")
+    epochs = follow(genesis, (unpack(Step, read_base64(step)) for step in steps))
     data = read_base64(proof)
     match kind:
         case "lineage":
-            return _audit_lineage_file(genesis, _unpack_lineage(data))
+            return _audit_lineage_file(genesis.chain, epochs, _unpack_lineage(data))
         case "record":
-            return _audit_record(genesis, unpack(RecordProof, data))
+            return _audit_record(genesis.chain, epochs, unpack(RecordProof, data))
         case "transaction":
-            return _audit_transaction(genesis, unpack(TransactionProof, data))
+            return _audit_transaction(genesis.chain, epochs, unpack(TransactionProof, data))
         case _:
             raise Refused(
                 "file.kind", f"expected lineage, record or transaction, found {str(kind)[:80]}"
             )
 
 
-def _audit_lineage_file(genesis: Genesis, proof: LineageProof) -> Audit:
+def _audit_lineage_file(chain: Digest, epochs: Sequence[Epoch], proof: LineageProof) -> Audit:
     """Of the model whose record comes first, as `trace` reads it first."""
     match decode(proof.records[0].key) if proof.records else None:
         case ("model", str(id), int(version)):
-            return audit_lineage(genesis, proof, id, version).audit
+            return audit_lineage(chain, epochs, proof, id, version).audit
         case _:
             raise Refused("lineage.missing", "expected a model's record first, found none")
 
 
-def _audit_record(genesis: Genesis, proof: RecordProof) -> Audit:
-    epochs = (check_genesis(genesis),)
-    verify_record(proof, genesis.chain, epochs)
+def _audit_record(chain: Digest, epochs: Sequence[Epoch], proof: RecordProof) -> Audit:
+    verify_record(proof, chain, epochs)
     parts = decode(proof.key)
     if not isinstance(parts, tuple) or not parts:  # the absence of any bytes can be proven
         raise Refused("audit.key", f"expected the key of a record, found {proof.key.hex()[:120]}")
@@ -231,9 +244,8 @@ def _audit_record(genesis: Genesis, proof: RecordProof) -> Audit:
     return _report(label, proof.certified.header, tuple(steps), dump(record))
 
 
-def _audit_transaction(genesis: Genesis, proof: TransactionProof) -> Audit:
-    epochs = (check_genesis(genesis),)
-    transaction = verify_transaction(proof, genesis.chain, epochs)
+def _audit_transaction(chain: Digest, epochs: Sequence[Epoch], proof: TransactionProof) -> Audit:
+    transaction = verify_transaction(proof, chain, epochs)
     header = proof.certified.header
     steps = (
         _certificate_step(proof.certified, epochs),
@@ -247,8 +259,10 @@ def _audit_transaction(genesis: Genesis, proof: TransactionProof) -> Audit:
 
 def _certificate_step(certified: CertifiedHeader, epochs: Sequence[Epoch]) -> str:
     certificate = certified.certificate
-    seats = ruling(epochs, certificate.height).validators.n
-    votes = f"{len(certificate.votes)} of {seats} validators"
+    epoch = ruling(epochs, certificate.height)
+    votes = f"{len(certificate.votes)} of {epoch.validators.n} validators"
+    if epoch.number:
+        votes += f" of epoch {epoch.number}, followed from genesis step by step"
     if certified.later is None:
         return f"header {certified.header.height} certified by {votes}"
     return (

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, TypeVar
 from node.audit.lineage import trace
 from vm import sparse, tree
 from vm.block import PAYLOAD_BYTES_MAX, Header, Payload
+from vm.epoch import EpochHead
 from vm.inclusion import (
     LINEAGE_RECORDS_MAX,
     CertifiedHeader,
@@ -14,9 +15,11 @@ from vm.inclusion import (
     RecordProof,
     TransactionProof,
 )
+from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import pack, unpack
-from vm.state import Record, state_key
+from vm.state import Record, State, state_key
+from vm.succession import Step
 
 if TYPE_CHECKING:
     from node.validator.chain import Chain
@@ -62,6 +65,25 @@ def prove_header(chain: "Chain", header: Header) -> CertifiedHeader:
     assert header.height < view.height, f"expected a certified height, found {header.height}"
     path = tree.inclusion_path_at(chain.store.history_node, header.height, view.height)
     return CertifiedHeader(header, view.certificate, Later(view.row.header, path))
+
+
+def prove_steps(chain: "Chain", after: int, limit: int) -> list[Step]:
+    """Steps to the epochs after number `after`, at most `limit` and as far as certified here.
+
+    The store keeps the header and the certificate of each epoch's last height for this, whatever
+    else is pruned; a node that synced a state has stored those that it followed.
+    """
+    state = State(newest(chain).read)
+    last = min(state.require(EpochHead).number, after + limit)
+    steps: list[Step] = []
+    for number in range(after + 1, last + 1):
+        epoch = state.require(Epoch, number)
+        header = chain.store.header(epoch.first - 1)
+        certificate = chain.store.certificate(epoch.first - 1)
+        if header is None or certificate is None:
+            break  # it has not ended
+        steps.append(Step(header, certificate, epoch))
+    return steps
 
 
 def view_header(view: "View") -> CertifiedHeader:

@@ -1,7 +1,8 @@
 """A client of the HTTP interface: several validators, none of them trusted.
 
-What is proven is checked against the genesis document before it is returned; a node whose proof
-does not hold is passed over and remembered in `distrusted`. Used by the command line, the training
+What is proven is checked against the genesis document before it is returned, and against the epochs
+that were followed from there; a node whose proof does not hold is passed over and remembered in
+`distrusted`. Used by the command line, the training
 peers and the auditor; it needs neither LevelDB nor numpy nor torch.
 """
 
@@ -15,37 +16,27 @@ import structlog
 
 from node.api.admission import ADMITTED, Admission
 from node.api.problem import PROBLEM_BYTES_MAX, read_body, read_problem
-from node.api.resource import BY_RECORD, Key
+from node.api.resource import BY_RECORD, EPOCHS_PATH, Key
 from node.api.views import LIMIT_MAX, EventView, StatusView
+from node.client.proven import Proven
 from node.client.reply import (
     LookupBody,
     Outcome,
     PageBody,
     ProofBody,
     Reply,
+    StepsBody,
     passes,
     read_admissions,
-    read_base64,
     reason,
 )
 from node.client.sse import EventReader
 from vm.block import Header, Receipt
 from vm.encoding import encode
-from vm.genesis import Genesis, check_genesis
-from vm.inclusion import (
-    CertifiedHeader,
-    RecordProof,
-    TransactionProof,
-    expect_key,
-    read_record,
-    verify_header,
-    verify_record,
-    verify_transaction,
-)
+from vm.genesis import Genesis
 from vm.refusal import Refused
-from vm.shape import pack, unpack
-from vm.sparse import VALUE_BYTES_MAX
-from vm.state import Record, state_key
+from vm.shape import pack
+from vm.state import Record
 from vm.transaction import Transaction
 
 log = structlog.get_logger()
@@ -54,6 +45,7 @@ T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 
 NEWEST_PATH = "/v1/checkpoints?limit=1"
+UNKNOWN_EPOCH = "audit.validators"  # what `vm.inclusion` says of a proof by an epoch not followed
 CONNECT_TIMEOUT_S = 3  # a validator that is up answers within one
 SILENCE_TIMEOUT_S = 5  # between two parts of an answer, the first after it was computed
 ANSWER_TIMEOUT_S = 60  # for a whole answer: 8 MiB over 1.2 Mbit/s, or somebody who trickles
@@ -80,10 +72,9 @@ class Client:
         """Raise `Refused` with `client.urls` or `genesis.*`."""
         self.genesis = genesis
         self.chain = genesis.chain
-        self.epochs = (check_genesis(genesis),)
+        self.proven = Proven(genesis)
         self.urls = [url.rstrip("/") for url in dict.fromkeys(urls)]
         self.distrusted: dict[str, Refused] = {}
-        self._proven_height = 0
         self._learned_s: float | None = None  # by the event loop's clock
         if not self.urls or not all(url.startswith(("http://", "https://")) for url in self.urls):
             found = ", ".join(self.urls) or "none"
@@ -119,7 +110,9 @@ class Client:
         refusals: list[Refused] = []
         for url in tuple(self.urls):
             try:
-                accepted = read(await self._fetch(url, path, bytes_max, transactions))
+                accepted = await self._accept(
+                    await self._fetch(url, path, bytes_max, transactions), read
+                )
             except Refused as refused:
                 refusals.append(refused)
             else:
@@ -140,7 +133,7 @@ class Client:
         height that was proven to us before: whoever is cut off cannot hide what came since.
         """
         await self._learn()
-        lowest = self._proven_height
+        lowest = self.proven.height
 
         def read_fresh(reply: Reply) -> tuple[T, Header]:
             found, header = read(reply)
@@ -173,7 +166,7 @@ class Client:
             async with asyncio.timeout(LEARN_S):
                 for answer in asyncio.as_completed(asked):
                     heard += await answer
-                    if heard > self.epochs[-1].validators.f:
+                    if heard > self.proven.epochs[-1].validators.f:
                         return
         except TimeoutError:
             return
@@ -185,22 +178,59 @@ class Client:
     async def _hear(self, url: str) -> bool:
         """Whether this node showed a certified header, or says that it has none yet."""
         try:
-            self._read_header(await self._fetch(url, NEWEST_PATH, ANSWER_BYTES_MAX))
+            await self._accept(await self._fetch(url, NEWEST_PATH), self._read_header)
         except Refused as refused:
             return refused.code == "node.not_ready"
         return True
 
+    async def _accept(self, reply: Reply, read: Callable[[Reply], T]) -> T:
+        """What `read` makes of a reply, after following its node to the epoch of its proof."""
+        try:
+            return read(reply)
+        except Refused as refused:
+            if refused.code != UNKNOWN_EPOCH:
+                raise
+        await self._follow(reply.url)
+        try:
+            return read(reply)
+        except Refused as refused:
+            if refused.code == UNKNOWN_EPOCH:
+                self._distrust(reply.url, refused)
+            raise
+
+    async def _follow(self, url: str) -> None:
+        """Take the steps that a node has beyond our newest epoch; each is verified."""
+        while True:
+            before = len(self.proven.epochs)
+            reply = await self._fetch(url, f"{EPOCHS_PATH}?after={len(self.proven.epochs) - 1}")
+            page = reply.read(StepsBody)
+            for item in page.items:
+                self.verified(reply, partial(self.proven.step, item.proof))
+            if page.next is None or len(self.proven.epochs) == before:
+                return
+
     def verified(self, reply: Reply, check: Callable[[], T]) -> T:
-        """What `check` makes of a reply; if it refuses, the node is noted as not to be trusted."""
+        """What `check` makes of a reply; if it refuses, the node is noted as not to be trusted.
+
+        Except where its proof is of an epoch that we do not know: that may be our own delay.
+        """
         try:
             return check()
         except Refused as refused:
-            self.distrusted[reply.url] = refused
-            log.warning("node.distrusted", url=reply.url, code=refused.code, reason=refused.message)
+            if refused.code != UNKNOWN_EPOCH:
+                self._distrust(reply.url, refused)
             raise
 
+    def _distrust(self, url: str, refused: Refused) -> None:
+        self.distrusted[url] = refused
+        log.warning("node.distrusted", url=url, code=refused.code, reason=refused.message)
+
     async def _fetch(
-        self, url: str, path: str, bytes_max: int, transactions: Sequence[bytes] | None = None
+        self,
+        url: str,
+        path: str,
+        bytes_max: int = ANSWER_BYTES_MAX,
+        transactions: Sequence[bytes] | None = None,
     ) -> Reply:
         assert self._session is not None, "the client is used as a context manager"
         try:
@@ -284,71 +314,30 @@ class Client:
         )
         return None if found is None else found.receipt
 
-    def see(self, certified: CertifiedHeader) -> Header:
-        """The header of what was verified; its height is proven to us from now on."""
-        newest = certified.later or certified
-        self._proven_height = max(self._proven_height, newest.header.height)
-        return certified.header
-
     def _read_header(self, reply: Reply) -> tuple[Header, Header]:
         page = reply.read(PageBody)
         if not page.items:
             raise Refused("node.not_ready", f"{reply.url}: expected a certified block, found none")
-
-        def check() -> tuple[Header, Header]:
-            certified = unpack(CertifiedHeader, read_base64(page.items[0].proof))
-            verify_header(certified, self.chain, self.epochs)
-            header = self.see(certified)
-            return header, header
-
-        return self.verified(reply, check)
+        header = self.verified(reply, lambda: self.proven.header(page.items[0].proof))
+        return header, header
 
     def _read_block(self, reply: Reply, height: int) -> Header:
         body = reply.read(ProofBody)
-
-        def check() -> Header:
-            certified = unpack(CertifiedHeader, read_base64(body.proof))
-            verify_header(certified, self.chain, self.epochs)
-            if certified.header.height != height:
-                raise Refused(
-                    "audit.height", f"expected height {height}, found {certified.header.height}"
-                )
-            return self.see(certified)
-
-        return self.verified(reply, check)
+        return self.verified(reply, lambda: self.proven.header_at(body.proof, height))
 
     def _read_record(self, reply: Reply, cls: type[R], key: Key) -> tuple[R | None, Header]:
         absent = reply.status == 404  # which is proven too
         body = reply.parse(ProofBody) if absent else reply.read(ProofBody)
-
-        def check() -> tuple[R | None, Header]:
-            proof = unpack(RecordProof, read_base64(body.proof))
-            record = read_record(proof, cls, key, self.chain, self.epochs)
-            return record, self.see(proof.certified)
-
-        return self.verified(reply, check)
+        return self.verified(reply, lambda: self.proven.record(body.proof, cls, key))
 
     def _read_page(
         self, reply: Reply, cls: type[R], prefix: Key, after: bytes
     ) -> tuple[list[R], str | None, bytes]:
         """The records of a page, the cursor of the next, and the last key."""
         page = reply.read(PageBody)
-
-        def check() -> tuple[list[R], str | None, bytes]:
-            records, last = [], after
-            for item in page.items:
-                proof = unpack(RecordProof, read_base64(item.proof))
-                verify_record(proof, self.chain, self.epochs)
-                record = unpack(cls, proof.value or b"", VALUE_BYTES_MAX)
-                expect_key(proof.key, state_key(cls.KIND, (*prefix, record.key[-1])))
-                if proof.key <= last:
-                    raise Refused("audit.key", "expected records in order of key, found a repeat")
-                records.append(record)
-                last = proof.key
-                self.see(proof.certified)
-            return records, page.next if records else None, last
-
-        return self.verified(reply, check)
+        check = partial(self.proven.records, page, cls, prefix, after)
+        records, last = self.verified(reply, check)
+        return records, page.next if records else None, last
 
     def _read_receipt(self, reply: Reply, id: bytes) -> Outcome | None:
         if reply.status == 404:
@@ -357,14 +346,8 @@ class Client:
         text = body.proof
         if text is None:
             return None
-
-        def check() -> Outcome:
-            proof = unpack(TransactionProof, read_base64(text))
-            expect_key(verify_transaction(proof, self.chain, self.epochs).id, id)
-            self.see(proof.certified)
-            return Outcome(proof.receipt, body.message or "")
-
-        return self.verified(reply, check)
+        receipt = self.verified(reply, lambda: self.proven.receipt(text, id))
+        return Outcome(receipt, body.message or "")
 
     # Submitting
 
@@ -420,8 +403,8 @@ class Client:
         """Ask one node for the receipt, again and again for RESEND_S if `patient`."""
         for _ in range(round(RESEND_S / POLL_S) if patient else 1):
             try:
-                reply = await self._fetch(url, f"/v1/transactions/{id.hex()}", ANSWER_BYTES_MAX)
-                outcome = self._read_receipt(reply, id)
+                reply = await self._fetch(url, f"/v1/transactions/{id.hex()}")
+                outcome = await self._accept(reply, lambda reply: self._read_receipt(reply, id))
             except Refused:
                 return None
             if outcome is not None:
@@ -474,7 +457,7 @@ class Client:
     async def _reaches(self, height: int) -> bool:
         """Whether the chain is proven to be as high as that."""
         try:
-            return height <= self._proven_height or height <= (await self.header()).height
+            return height <= self.proven.height or height <= (await self.header()).height
         except Refused:
             return False
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from node.api.admission import Admission
 from node.api.problem import parse_problem
+from node.api.resource import STEPS_MAX
 from node.api.views import LIMIT_MAX, SubmitAnswer
 from vm.block import Receipt, Result
 from vm.refusal import Refused
@@ -36,6 +37,13 @@ class PageBody(BaseModel):
     """A page of a list."""
 
     items: list[ProofBody] = Field(max_length=LIMIT_MAX)
+    next: str | None
+
+
+class StepsBody(BaseModel):
+    """Steps from one epoch to the next."""
+
+    items: list[ProofBody] = Field(max_length=STEPS_MAX)
     next: str | None
 
 

@@ -75,8 +75,9 @@ async def _audit_model(
         check_absent(save)
     async with Client(read_genesis(genesis), urls) as client:
         found = await audit_model(client, model, version)
+        steps = client.proven.steps
     if save is not None:
-        write_new(save, write_file(found.proof).encode())
+        write_new(save, write_file(found.proof, steps).encode())
     return found.audit
 
 

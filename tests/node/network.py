@@ -1,6 +1,6 @@
 """A validator's chain on real LevelDB, with certificates by the keys of all four validators."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from fl.spec import logistic_regression
 from node.program import program
 from node.validator.chain import Chain
 from node.validator.store import Store
-from tests.harness import START_MS, genesis_of, key_of
+from tests.harness import START_MS, Item, genesis_of, key_of
+from tests.vm.council import admission, approve, propose, seating, unseating
 from vm.block import Header, Payload
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
 from vm.genesis import Genesis
@@ -96,10 +97,36 @@ class Network:
         return header
 
     def certify(self, header: Header) -> CheckpointCertificate:
-        """Store a certificate by three of the four validators."""
-        made = certificate(self.genesis, header, HOSPITALS[:3])
+        """Store a certificate by a quorum of the validators that rule its height."""
+        members = self.chain.epoch_at(header.height).validators
+        names = [seat.organisation for seat in members.voters[: members.quorum]]
+        made = certificate(self.genesis, header, names)
         self.chain.store.write_certificate(made)
         return made
+
+
+def say(network: Network, items: Iterable[Item]) -> Header:
+    """Execute a block of what members say."""
+    return network.block(*(network.sign(sender, kind, body) for sender, kind, body in items))
+
+
+def grow(network: Network) -> None:
+    """A fifth organisation gets a seat, and its epoch begins."""
+    say(network, [propose(1, "admit", admission(5)), propose(1, "seat", seating(5))])
+    _agree(network, ("admit", "seat"), (2, 3))
+
+
+def shrink(network: Network) -> None:
+    """Of five organisations the first loses its seat, and the epoch without it begins."""
+    say(network, [propose(2, "out", unseating(1))])
+    _agree(network, ("out",), (3, 4, 5))
+
+
+def _agree(network: Network, proposals: tuple[str, ...], voices: tuple[int, ...]) -> None:
+    say(network, [approve(number, id) for number in voices for id in proposals])
+    epoch = network.chain.epochs[-1]
+    while network.chain.head.height < epoch.first:
+        network.block()
 
 
 @contextmanager

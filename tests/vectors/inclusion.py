@@ -41,7 +41,7 @@ def proofs() -> dict[str, Any]:
     absent = _record(chain, made, own, state_key(Member.KIND, ("nobody",)))
     transaction = _transaction(made, later)
     lineage = _lineage(chain, made, own)
-    audit_lineage(chain.genesis, lineage, MODEL, 1)
+    audit_lineage(chain.genesis.chain, (chain.epoch,), lineage, MODEL, 1)
     return {
         "genesis": pack(chain.genesis).hex(),
         "chain": chain.genesis.chain.hex(),
@@ -194,4 +194,4 @@ def _changes(chain: Ledger, good: LineageProof, made: Made) -> list[dict[str, An
 
 
 def _code(chain: Ledger, proof: LineageProof, version: int = 1) -> str:
-    return code_of(audit_lineage, chain.genesis, proof, MODEL, version)
+    return code_of(audit_lineage, chain.genesis.chain, (chain.epoch,), proof, MODEL, version)

@@ -20,6 +20,7 @@ from node.client.client import Client
 from tests.harness import genesis_of
 from tests.node.network import HOSPITALS, MODEL, POISONER, Network, certificate, learn, open_network
 from tests.node.serving import serve, serve_app
+from vm.genesis import check_genesis
 from vm.inclusion import LineageProof, RecordProof
 from vm.record import ModelHead
 from vm.refusal import Refused
@@ -225,7 +226,8 @@ def test_another_genesis_accepts_nothing(network: Network) -> None:
     """The genesis document is what everything stands on."""
     proof = lineage_of(network)
     other = genesis_of(5)
-    assert refusal(lambda: audit_lineage(other, proof, MODEL, 2)) == "audit.chain"
+    epochs = (check_genesis(other),)
+    assert refusal(lambda: audit_lineage(other.chain, epochs, proof, MODEL, 2)) == "audit.chain"
 
 
 # Files
@@ -278,6 +280,9 @@ def test_a_malformed_file_is_refused(network: Network) -> None:
         "[" * 100_000: "file.format",
         tampered(text, format="x"): "file.format",
         tampered(text, proof=1): "file.format",
+        tampered(text, steps=None): "file.format",
+        tampered(text, steps=[1]): "file.format",
+        tampered(text, steps=["?"]): "audit.base64",
         tampered(text, kind="x"): "file.kind",
         tampered(text, kind="transaction"): "shape.length",
         tampered(text, proof="?"): "audit.base64",

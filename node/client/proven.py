@@ -1,0 +1,97 @@
+"""What nodes have proven to a client: who rules, and how high the chain is at least."""
+
+from typing import TypeVar
+
+from node.api.resource import Key
+from node.client.reply import PageBody, read_base64
+from vm.block import Header, Receipt
+from vm.genesis import Genesis, check_genesis
+from vm.inclusion import (
+    CertifiedHeader,
+    RecordProof,
+    TransactionProof,
+    expect_key,
+    read_record,
+    verify_header,
+    verify_record,
+    verify_transaction,
+)
+from vm.quorum import Epoch
+from vm.refusal import Refused
+from vm.shape import unpack
+from vm.sparse import VALUE_BYTES_MAX
+from vm.state import Record, state_key
+from vm.succession import Step, follow_step
+
+R = TypeVar("R", bound=Record)
+
+
+class Proven:
+    """Checks proofs, as base64, against the genesis document and the epochs followed from it.
+
+    Each method raises `Refused` with `audit.*`, `succession.*` or what the decoder says.
+    `audit.validators` may be our own delay: the proof is of an epoch that was not followed yet.
+    `height` is the highest that was proven, `steps` what led to the newest of `epochs`.
+    """
+
+    def __init__(self, genesis: Genesis) -> None:
+        self.chain = genesis.chain
+        self.epochs: tuple[Epoch, ...] = (check_genesis(genesis),)
+        self.steps: tuple[Step, ...] = ()
+        self.height = 0
+
+    def step(self, proof: str) -> None:
+        """Take a step to the epoch after the newest."""
+        step, known = unpack(Step, read_base64(proof)), self.epochs[-1]
+        if step.epoch.number <= known.number:
+            return  # another call has come so far in the meantime
+        self.epochs = (*self.epochs, follow_step(self.chain, known, step))
+        self.steps = (*self.steps, step)
+
+    def header(self, proof: str) -> Header:
+        """A certified header."""
+        certified = unpack(CertifiedHeader, read_base64(proof))
+        verify_header(certified, self.chain, self.epochs)
+        return self._see(certified)
+
+    def header_at(self, proof: str, height: int) -> Header:
+        """The certified header of this height."""
+        header = self.header(proof)
+        if header.height != height:
+            raise Refused("audit.height", f"expected height {height}, found {header.height}")
+        return header
+
+    def record(self, proof: str, cls: type[R], key: Key) -> tuple[R | None, Header]:
+        """The record under `key`, None if it is proven that there is none, and the header."""
+        found = unpack(RecordProof, read_base64(proof))
+        record = read_record(found, cls, key, self.chain, self.epochs)
+        return record, self._see(found.certified)
+
+    def records(
+        self, page: PageBody, cls: type[R], prefix: Key, after: bytes
+    ) -> tuple[list[R], bytes]:
+        """The records of a page, in order of key beyond `after`, and the last key."""
+        records, last = [], after
+        for item in page.items:
+            proof = unpack(RecordProof, read_base64(item.proof))
+            verify_record(proof, self.chain, self.epochs)
+            record = unpack(cls, proof.value or b"", VALUE_BYTES_MAX)
+            expect_key(proof.key, state_key(cls.KIND, (*prefix, record.key[-1])))
+            if proof.key <= last:
+                raise Refused("audit.key", "expected records in order of key, found a repeat")
+            records.append(record)
+            last = proof.key
+            self._see(proof.certified)
+        return records, last
+
+    def receipt(self, proof: str, id: bytes) -> Receipt:
+        """The receipt of the transaction with this id."""
+        found = unpack(TransactionProof, read_base64(proof))
+        expect_key(verify_transaction(found, self.chain, self.epochs).id, id)
+        self._see(found.certified)
+        return found.receipt
+
+    def _see(self, certified: CertifiedHeader) -> Header:
+        newest = certified.later or certified
+        self.height = max(self.height, newest.header.height)
+        return certified.header
