@@ -3,6 +3,7 @@
 from tests.scenarios.disk import Disk
 from tests.scenarios.home import Home
 from tests.scenarios.hostile import Hostile
+from tests.scenarios.joining import Joining
 from tests.scenarios.ledger import Ledger
 from tests.scenarios.named import fact
 from tests.scenarios.pool import Pool
@@ -18,7 +19,8 @@ class Interpreter:
         self._lines: list[str] = []
         tell = self._lines.append
         self._stage = Stage(tell)
-        self._places = (Disk(tell), Ledger(tell), Home(tell))
+        ledger = Ledger(tell)
+        self._places = (Joining(tell, ledger), ledger, Disk(tell), Home(tell))
         self._commands = self._stage.commands | {"holds": self._holds}
         for part in (*self._places, Pool(tell), Hostile(tell, self._stage)):
             self._commands |= part.commands

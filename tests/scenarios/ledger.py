@@ -35,7 +35,8 @@ class Ledger:
         self._stack.close()
 
     @property
-    def _open(self) -> Network:
+    def network(self) -> Network:
+        """The chain, made when it is first asked for."""
         if self._network is None:
             folder = self._stack.enter_context(TemporaryDirectory())
             self._network = self._stack.enter_context(open_network(Path(folder)))
@@ -44,24 +45,24 @@ class Ledger:
     def _grow(self, words: list[str]) -> None:
         """`chain 30`: so many more blocks, each of which enrols somebody and rewrites a record."""
         for _ in range(int(words[0])):
-            height = self._open.chain.head.height + 1
+            height = self.network.chain.head.height + 1
             standing = Standing.ENROLLED if height % 2 else Standing.SUSPENDED
             newcomer = EnrolMember(
                 f"auditor-{height}", Role.AUDITOR, bytes(31) + bytes([height]), None
             )
-            self._open.block(
-                self._open.sign(
+            self.network.block(
+                self.network.sign(
                     "hospital-1.admin",
                     "member.standing",
                     SetStanding("hospital-1.trainer", standing),
                 ),
-                self._open.sign("hospital-2.admin", "member.enrol", newcomer),
+                self.network.sign("hospital-2.admin", "member.enrol", newcomer),
             )
-        self._tell(f"the chain is at {self._open.chain.head.height}")
+        self._tell(f"the chain is at {self.network.chain.head.height}")
 
     def _prune(self, words: list[str]) -> None:
         """`prune 6`: keep the last 6 blocks, the last two snapshots, and what is never pruned."""
-        pruner = Pruner(self._open.chain.store, SNAPSHOT_BLOCKS, WINDOW)
+        pruner = Pruner(self.network.chain.store, SNAPSHOT_BLOCKS, WINDOW)
         target = pruner.target(int(words[0]))
         before = self._rows()
         steps = sum(1 for _ in pruner.steps(target))
@@ -71,7 +72,7 @@ class Ledger:
 
     def _read(self, words: list[str]) -> None:
         """`read 5 16`: what there still is of these heights."""
-        store = self._open.chain.store
+        store = self.network.chain.store
         for height in map(int, words):
             row = store.row(height)
             there = {
@@ -84,7 +85,7 @@ class Ledger:
             self._tell(f"{height}: {found or 'nothing'}")
 
     def _proves(self, height: int) -> bool:
-        store = self._open.chain.store
+        store = self.network.chain.store
         row = store.row(height)
         assert row is not None, "looked up before"
         try:
@@ -95,5 +96,5 @@ class Ledger:
         return True
 
     def _rows(self) -> int:
-        with self._open.chain.store.database.iterator(include_value=False) as rows:
+        with self.network.chain.store.database.iterator(include_value=False) as rows:
             return sum(1 for _ in rows)
