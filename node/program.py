@@ -6,21 +6,15 @@ of it.
 
 from types import MappingProxyType
 
+from consensus.evidence import judge
 from consensus.window import window_max
 from fl import kinds as learning
 from vm import governance, registry
 from vm.execute import Program
-from vm.quorum import Validator
-from vm.refusal import Refused
 
 
 def program() -> Program:
     """Everything that can change the state of a Concilium chain."""
-    kinds = (*registry.KINDS, *governance.kinds(_judge, window_max), *learning.KINDS)
+    kinds = (*registry.KINDS, *governance.kinds(judge, window_max), *learning.KINDS)
     table = MappingProxyType({kind.name: kind for kind in kinds})
     return Program(table, (*governance.HOOKS, *learning.HOOKS))
-
-
-def _judge(*_: object) -> Validator:
-    """Until consensus can tell two messages for one slot, no report proves anything."""
-    raise Refused("evidence.unknown", "expected a kind of evidence that is known, found another")

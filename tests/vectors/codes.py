@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterator
 from types import ModuleType
 
+from consensus.evidence import judge
 from node.program import program
 from vm import execute
 from vm.block import Result
@@ -23,7 +24,7 @@ SPREAD = {"task.{role.value}": ("task.trainer", "task.verifier")}
 
 def receipt_codes() -> set[str]:
     """Every code of a failed receipt, and the one of those that applied."""
-    entry_points = [execute._apply, *(kind.apply for kind in program().kinds.values())]
+    entry_points = [execute._apply, judge, *(kind.apply for kind in program().kinds.values())]
     told: set[object] = set()
     found = {Result.APPLIED.value}
     for entry in entry_points:
@@ -57,7 +58,7 @@ def _called(call: ast.Call, module: ModuleType) -> object:
 
 
 def _ours(module: ModuleType) -> bool:
-    return module.__name__.split(".")[0] in ("vm", "fl")
+    return module.__name__.split(".")[0] in ("vm", "fl", "consensus")
 
 
 def stated(module: str, prefixes: tuple[str, ...]) -> set[str]:
