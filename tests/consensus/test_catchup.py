@@ -6,7 +6,7 @@ import pytest
 
 from consensus.catchup import BUFFER_BYTES_MAX, CatchUp, History
 from consensus.certificate import Verifier
-from consensus.event import Connected, Deliver, Executed, Limits, Received, Send
+from consensus.event import Connected, Deliver, Executed, Limits, Pending, Received, Send
 from consensus.message import (
     PAYLOAD_BYTES_MAX,
     WINDOW_MAX,
@@ -22,7 +22,15 @@ from consensus.outbox import Outbox
 from consensus.replica import UNEXECUTED_MAX
 from tests.consensus.certificates import checkpoint, committed
 from tests.consensus.cluster import Cluster, signed
-from tests.consensus.node import CHAIN, GENESIS_HEADER, KEYS, execute, genesis_epoch, validator_set
+from tests.consensus.node import (
+    CHAIN,
+    GENESIS_HEADER,
+    KEYS,
+    LIMITS,
+    execute,
+    genesis_epoch,
+    validator_set,
+)
 
 
 def block(height: int, payload: bytes = b"x") -> Block:
@@ -293,3 +301,20 @@ def test_a_reconnected_peer_is_told_where_we_stand() -> None:
     assert isinstance(effect, Send)
     assert isinstance(effect.envelope.body, Status)
     assert cluster[3].payloads == [b"one"]
+
+
+def test_a_block_caught_up_with_restarts_the_view_timer() -> None:
+    """Any delivery is progress, however it came: the primary is given its whole time again."""
+    cluster = behind()
+    cluster.event(3, Pending(True))
+    late = LIMITS.view_timeout_ms - 1
+
+    for height in (1, 2, 3):
+        cluster.pass_time(late)
+        cluster.inject(1, 3, BlockReply(None, (block(height),)))
+        assert cluster[3].replica.active
+
+    cluster.pass_time(late)
+    assert cluster[3].replica.active
+    cluster.pass_time(1)
+    assert not cluster[3].replica.active

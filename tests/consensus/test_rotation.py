@@ -97,6 +97,7 @@ def test_who_enters_a_view_before_its_own_checkpoint_is_stable_does_not_leave_it
         cluster.propose(b"%d" % height)
     assert cluster[3].replica.view == 1
     early = cluster[3].replica.stable
+    assert backoffs(cluster) == {LIMITS.view_timeout_ms}  # it joined early, but by plan
 
     cluster.lost = lambda _s, _r, _e: False
     cluster.pass_time(2_000)
