@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -19,7 +20,8 @@ from node.validator.chain import Chain
 from node.validator.store import Store
 from tests.vectors import BUILDERS, FOLDER, second
 from tests.vectors.codes import receipt_codes, stated
-from tests.vectors.ledger import story
+from tests.vectors.ledger import Ledger, story
+from tests.vectors.reign import reign
 from tests.vectors.tables import DOCUMENT, filled
 
 TEXT = DOCUMENT.read_text()
@@ -191,6 +193,23 @@ def test_a_second_reader_judges_state_paths_alike() -> None:
     assert not any(holds(case) for case in vector["refused"])
 
 
+def test_a_second_reader_follows_validator_sets_alike() -> None:
+    """The steps of the vectors lead it to their epochs, and what is false leads it nowhere."""
+    vector = json.loads((FOLDER / "succession.json").read_text())
+    epochs = json.loads((FOLDER / "governance.json").read_text())["epochs"]
+
+    def followed(steps: list[str]) -> list[str]:
+        auditor = second.Auditor(bytes.fromhex(vector["genesis"]))
+        for step in steps:
+            auditor.follow(second.decode(bytes.fromhex(step)))
+        return [second.encode(epoch).hex() for epoch in auditor.epochs]
+
+    assert followed(vector["steps"]) == epochs
+    for case in vector["refused"]:
+        with pytest.raises(second.Wrong):
+            followed(case["steps"])
+
+
 def test_every_route_is_described() -> None:
     """A client is written from the document, so a route that it lacks does not exist."""
     app = build_api(cast(Any, None))
@@ -202,13 +221,16 @@ def test_every_route_is_described() -> None:
     assert missing == set()
 
 
-def test_a_validator_comes_to_the_vectors_headers(tmp_path: Path) -> None:
-    """The story is executed by the tests' own ledger; a node's store must agree block by block."""
+@pytest.mark.parametrize("told", [story, reign])
+def test_a_validator_comes_to_the_vectors_headers(
+    tmp_path: Path, told: Callable[[], Ledger]
+) -> None:
+    """A story is executed by the tests' own ledger; a node's store must agree block by block."""
     store = Store(tmp_path / "chain")
-    chain = Chain(store, story().genesis, program(), {})
+    chain = Chain(store, told().genesis, program(), {})
     certificate = CommitCertificate(0, 1, bytes(32), ())
 
-    headers = [chain.execute(b.header.height, b.payload, certificate) for b in story().blocks[1:]]
+    headers = [chain.execute(b.header.height, b.payload, certificate) for b in told().blocks[1:]]
     store.close()
 
-    assert headers == [made.header for made in story().blocks[1:]]
+    assert headers == [made.header for made in told().blocks[1:]]

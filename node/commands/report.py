@@ -45,7 +45,7 @@ UNREACHABLE_CODES = frozenset(
 )
 # A proof that does not even decode proves nothing either.
 UNVERIFIED_ROOMS = frozenset(
-    {"audit", "certificate", "encoding", "frontier", "lineage", "shape", "state_path"}
+    {"audit", "certificate", "encoding", "frontier", "lineage", "shape", "state_path", "succession"}
 )
 MISSING = frozenset({"lineage.missing"})  # what was asked for is not there: no proof is false
 

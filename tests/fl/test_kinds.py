@@ -65,7 +65,7 @@ def test_one_chain_has_equal_writes_under_any_hash_seed() -> None:
 
 def test_base_install_is_enough_to_execute() -> None:
     """An auditor's install has neither numpy nor torch, and can read every kind."""
-    script = "import sys, fl.kinds; print(sorted({'numpy', 'torch'} & set(sys.modules)))"
+    script = "import sys, node.program; print(sorted({'numpy', 'torch'} & set(sys.modules)))"
 
     found = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True, text=True

@@ -155,11 +155,20 @@ class Auditor:
     def __init__(self, genesis: bytes) -> None:
         self.chain = digest("genesis", genesis)
         seats = sorted(member for member in decode(genesis)[8] if member[3] == "validator")
-        self.keys = {member[1]: member[4] for member in seats}
         listed = [[1, member[1], member[2], member[4], False] for member in seats]
-        self.epoch = digest("epoch", encode([1, 0, 1, "concilium.1", [1, listed]]))
-        n = len(seats)
-        self.quorum = (n + (n - 1) // 3 + 2) // 2
+        self.epochs: list[list[Any]] = [[1, 0, 1, "concilium.1", [1, listed]]]
+
+    def follow(self, step: list[Any]) -> None:
+        """Learn the next epoch from a Step."""
+        _, header, certificate, epoch = step
+        known = self.epochs[-1]
+        expect(header[1] == self.chain)
+        expect(certificate[1:3] == [header[2], digest("header", encode(header))])
+        expect(header[8] == digest("epoch", encode(known)))
+        expect(header[9] == digest("epoch", encode(epoch)))
+        expect(epoch[1:3] == [known[1] + 1, header[2] + 1])
+        self.votes(certificate, known)
+        self.epochs.append(epoch)
 
     def header(self, certified: list[Any]) -> list[Any]:
         """The header of a CertifiedHeader."""
@@ -167,21 +176,25 @@ class Auditor:
         signed = header if later is None else later[1]
         expect(header[1] == signed[1] == self.chain)
         expect(certificate[1:3] == [signed[2], digest("header", encode(signed))])
-        expect(signed[8] == self.epoch)
-        self.votes(certificate)
+        ruling = [epoch for epoch in self.epochs if epoch[2] <= max(signed[2], 1)][-1]
+        expect(signed[8] == digest("epoch", encode(ruling)))
+        self.votes(certificate, ruling)
         if later is not None:
             leaf = digest("header", encode(header))
             expect(merkle_root(leaf, header[2], signed[2], later[2]) == signed[7])
         return list(header)
 
-    def votes(self, certificate: list[Any]) -> None:
-        """A quorum of distinct seats signed the certificate's header."""
+    def votes(self, certificate: list[Any], epoch: list[Any]) -> None:
+        """A quorum of distinct seats that may vote signed the certificate's header."""
         _, height, header, votes = certificate
         message = digest("checkpoint", encode([self.chain, height, header]))
+        seats = epoch[4][1]
+        keys = {id: key for _, id, _, key, suspended in seats if not suspended}
         ids = [vote[1] for vote in votes]
-        expect(len(votes) >= self.quorum and ids == sorted(set(ids)) and set(ids) <= set(self.keys))
+        expect(len(votes) >= (len(seats) + (len(seats) - 1) // 3 + 2) // 2)
+        expect(ids == sorted(set(ids)) and set(ids) <= set(keys))
         for _, id, signature in votes:
-            verify(self.keys[id], message, signature)
+            verify(keys[id], message, signature)
 
     def record(self, proof: list[Any]) -> bytes | None:
         """The value that a RecordProof shows."""

@@ -10,13 +10,25 @@ import pytest
 from aiohttp import web
 
 from node.api import epochs as epochs_api
-from node.audit.check import verify_file, write_file
+from node.audit.check import audit_model, verify_file, write_file
+from node.audit.lineage import check_lineage, trace
 from node.audit.prove import newest, prove_key, prove_steps, view_header
 from node.client.client import Client
+from tests.harness import genesis_of
 from tests.node.client.test_client import encoded, refusal
-from tests.node.network import Network, certificate, grow, open_network, say, shrink
+from tests.node.network import (
+    MODEL,
+    Network,
+    certificate,
+    grow,
+    learn,
+    open_network,
+    say,
+    shrink,
+)
 from tests.node.serving import get, proof_of, serve, serve_app
 from tests.vm.council import approve, propose, upgrade
+from vm.genesis import check_genesis
 from vm.quorum import Epoch
 from vm.record import Member
 from vm.refusal import Refused
@@ -275,3 +287,36 @@ def test_a_proof_under_an_early_epoch_needs_no_steps(network: Network) -> None:
 
     assert '"steps": []' in text
     assert verify_file(network.genesis, text).height == 1
+
+
+def test_a_model_is_audited_across_epochs(tmp_path: Path) -> None:
+    """Its rounds closed under the first set; the header above them is certified by the third."""
+    with open_network(tmp_path) as network:
+        learn(network, 2)
+        grow(network)
+        shrink(network)
+
+        async def check(client: Client, _: str) -> None:
+            found = await audit_model(client, MODEL, 2)
+            assert "of epoch 2, followed from genesis" in found.audit.steps[0]
+            text = write_file(found.proof, client.proven.steps)
+            assert verify_file(network.genesis, text).subject == f"model {MODEL} version 2"
+
+        run(network, check)
+
+
+def test_a_model_made_under_another_set_needs_a_quorum_of_that_one(tmp_path: Path) -> None:
+    """Four equal aggregates close a round of five seats, and would be too few of nine."""
+    with open_network(tmp_path) as network:
+        grow(network)
+        learn(network, 2)
+        lineage = trace(newest(network.chain), MODEL, 2)
+        first, five = network.chain.epochs
+        nine = replace(five, validators=check_genesis(genesis_of(9)).validators)
+
+        steps = check_lineage(lineage, (first, five))
+        with pytest.raises(Refused) as caught:
+            check_lineage(lineage, (first, nine))
+
+        assert any("equal aggregates of a quorum" in step for step in steps)
+        assert caught.value.code == "lineage.aggregate"

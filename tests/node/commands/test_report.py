@@ -36,6 +36,7 @@ from vm.refusal import Refused
         ("certificate.no_quorum", UNVERIFIED),
         ("lineage.excess", UNVERIFIED),
         ("state_path.root", UNVERIFIED),
+        ("succession.certificate.no_quorum", UNVERIFIED),
         ("encoding.shortest", UNVERIFIED),
         ("lineage.missing", REFUSED),
     ],
