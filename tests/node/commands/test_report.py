@@ -9,6 +9,7 @@ from node.commands.report import (
     FAILED,
     INTERRUPTED,
     OK,
+    OUTDATED,
     REFUSED,
     UNREACHABLE,
     UNVERIFIED,
@@ -48,7 +49,7 @@ def test_each_room_of_codes_has_its_exit_code(code: str, found: int) -> None:
 
 def test_exit_codes_are_distinct_and_told() -> None:
     """The list that `--help` ends with names every one."""
-    codes = (OK, FAILED, USAGE, REFUSED, UNREACHABLE, UNVERIFIED, INTERRUPTED)
+    codes = (OK, FAILED, USAGE, REFUSED, UNREACHABLE, UNVERIFIED, OUTDATED, INTERRUPTED)
 
     told = [int(line.split()[0]) for line in EXIT_CODES.splitlines()[1:]]
 
