@@ -14,16 +14,18 @@ from consensus.event import (
     Pending,
     Persist,
     Propose,
+    Received,
     Rejected,
     Send,
     SetTimer,
     TimerFired,
     TimerName,
+    Turned,
 )
 from consensus.journal import Held, frame
 from consensus.message import Envelope, Status, slot_of
-from tests.consensus.cluster import Cluster, Route, everything, lose_nothing
-from tests.consensus.node import Node
+from tests.consensus.cluster import Cluster, Route, everything, lose_nothing, signed
+from tests.consensus.node import KEYS, Disk, Node, seats
 from tests.scenarios.forge import Forger, index, split
 from tests.scenarios.words import Names, voters
 
@@ -41,12 +43,13 @@ class Stage:
         self.names = Names()
         self._tell = tell
         self._shown = SHOWN
-        self._views: dict[str, tuple[int, bool]] = {}
+        self._views: dict[str, tuple[int, int, bool]] = {}
         self.commands: dict[str, Callable[[list[str]], None]] = {
             "validators": self._start,
             "show": lambda words: self._show(self._shown | self._topics(words)),
             "mute": lambda words: self._show(self._shown - self._topics(words)),
             "propose": self._propose,
+            "elect": self._elect,
             "trickle": self._trickle,
             "waiting": lambda words: self._pending(words, waiting=True),
             "omitted": self._omitted,
@@ -62,6 +65,9 @@ class Stage:
             "ready": self._ready,
             "crash": self._crash,
             "restart": self._restart,
+            "renew": self._renew,
+            "wipe": self._wipe,
+            "bar": self._bar,
             "tear": self._tear,
             "flip": self._flip,
             "forge": self._forge,
@@ -79,10 +85,13 @@ class Stage:
     # Commands
 
     def _start(self, words: list[str]) -> None:
+        """`validators 4 others=1 window=8`: seats, nodes without one, and `Limits`."""
         limits = {name: int(value) for name, value in (word.split("=") for word in words[1:])}
-        self.cluster = Cluster(int(words[0]), Limits(**({"window": 8} | limits)))
+        seated = int(words[0])
+        n = seated + limits.pop("others", 0)
+        self.cluster = Cluster(n, Limits(**({"window": 8} | limits)), seated=seated)
         self.cluster.watch = self._watch
-        self._views = {node.name: (0, True) for node in self.cluster.nodes}
+        self._views = {node.name: self._view(node) for node in self.cluster.nodes}
         self.names.meet(0, self.cluster[0].header(0))
 
     def _show(self, topics: frozenset[str]) -> None:
@@ -97,6 +106,11 @@ class Stage:
         """`propose one two`: the primary does, and nothing is carried yet."""
         for word in words:
             self.cluster.event(self.cluster.leader(), Propose(self.names.payload(word)))
+
+    def _elect(self, words: list[str]) -> None:
+        """`elect v00 v01+ v02!`: a block that gives them seats; + by its next key, ! suspended."""
+        data = seats(*(str(index(word.rstrip("+!"))) + word[3:] for word in words))
+        self.cluster.event(self.cluster.leader(), Propose(self.names.register(data)))
 
     def _trickle(self, words: list[str]) -> None:
         """`trickle 1900 4`: every 1900 ms the primary orders one block, until 4 or its view end."""
@@ -183,28 +197,48 @@ class Stage:
             self.cluster.up[node.name] = True
             self.cluster.apply(node, effects)
 
+    def _renew(self, words: list[str]) -> None:
+        """`renew v01`: a fresh journal, with what must be remembered alone."""
+        for node in self._nodes(words):
+            node.rotate()
+
+    def _wipe(self, words: list[str]) -> None:
+        """`wipe v01`: a crashed node's store is gone; its journal is kept."""
+        for node in self._nodes(words):
+            node.disk = Disk(journal=node.disk.journal)
+
+    def _bar(self, words: list[str]) -> None:
+        """`bar v01`: it may use its first key no more, whose journal was lost."""
+        for node in self._nodes(words):
+            node.disk = Disk()
+            del node.keys[KEYS[node.index].public]
+
     def _forge(self, words: list[str]) -> None:
-        """`forge v03 to v01: commit 0/1 one`: arrives at once, with v03's true signature."""
-        sender, _, receiver, *rest = words
-        forger = Forger(self.cluster, self.names, index(sender))
-        body, payload = forger.read(rest)
-        for node in self._nodes([receiver.rstrip(":")]):
-            if node.name != sender:
-                self.cluster.inject(index(sender), node.index, body, payload)
+        """`forge v03 to v01 in 1: commit 0/1 one`: arrives at once, signed by v03 in epoch 1."""
+        end = next(at for at, word in enumerate(words) if word.endswith(":"))
+        to, *rest = split(["to", *words[2:end], words[end].rstrip(":")], ("to", "in"))
+        epoch = int(rest[0][1]) if rest else 0
+        forger = Forger(self.cluster, self.names, index(words[0]))
+        body, payload = forger.read(words[end + 1 :])
+        for node in self._nodes(to[1:]):
+            if node.name != words[0]:
+                envelope = signed(index(words[0]), body, payload, epoch)
+                self.cluster.event(node.index, Received(envelope))
 
     def _state(self, words: list[str]) -> None:
         """`state v01`: where it stands, in one line."""
         for node in self._nodes(words):
             replica = node.replica
-            stable = "genesis" if replica.stable is None else f"h{replica.stable.height}"
+            stable = "none" if replica.stable is None else f"h{replica.stable.height}"
             blocks = " ".join(map(self._word, node.payloads[-WORDS_MAX:])) or "none"
             if len(node.payloads) > WORDS_MAX:
                 blocks = f"{len(node.payloads)}, the last {blocks}"
             timed = "running" if TimerName.VIEW in node.timers else "not running"
             self._tell(
-                f"{node.name}: {'in' if replica.active else 'asks for'} view {replica.view}, "
+                f"{node.name}: {self._place(node)}, "
                 f"blocks: {blocks}, stable {stable}, view timer {timed}"
                 f"{'' if self.cluster.up[node.name] else ', down'}"
+                f"{'' if replica.voting else ', observes'}"
             )
 
     def _journal(self, words: list[str]) -> None:
@@ -214,6 +248,15 @@ class Stage:
                 self._tell(f"{node.name} has {self.names.entry(entry)}")
 
     # Words
+
+    def _view(self, node: Node) -> tuple[int, int, bool]:
+        return node.replica.epoch.number, node.replica.view, node.replica.active
+
+    def _place(self, node: Node) -> str:
+        """`in view 1 of epoch 2`; of the first epoch nothing is said."""
+        epoch, view, active = self._view(node)
+        place = f"{'in' if active else 'asks for'} view {view}"
+        return f"{place} of epoch {epoch}" if epoch else place
 
     def _nodes(self, words: list[str]) -> list[Node]:
         if words in ([], ["all"]):
@@ -248,10 +291,14 @@ class Stage:
             self.names.meet(height, header)
         for item in seen:
             self._tell_one(node, item)
-        view = (node.replica.view, node.replica.active)
+        view = self._view(node)
         if view != self._views[node.name]:
             self._views[node.name] = view
-            self._tell(f"{node.name} {'is in' if view[1] else 'asks for'} view {view[0]}")
+            self._tell(
+                f"{node.name} is {self._place(node)}"
+                if view[2]
+                else f"{node.name} {self._place(node)}"
+            )
 
     def _tell_one(self, node: Node, seen: Effect | TimerFired) -> None:
         match seen:
@@ -267,6 +314,11 @@ class Stage:
                 decided = f"{proof.view}/{height} by {voters(proof.votes)}"
                 self._tell(
                     f"{node.name} delivers {height} {self._word(payload)}, decided {decided}"
+                )
+            case Turned(epoch):
+                seated = " ".join(seat.id for seat in epoch.validators.validators)
+                self._tell(
+                    f"{node.name} turns to epoch {epoch.number} from {epoch.first}: {seated}"
                 )
             case Certified(certificate) if "blocks" in self._shown:
                 self._tell(f"{node.name} certifies {self.names.certificate(certificate)}")

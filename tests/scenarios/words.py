@@ -44,6 +44,11 @@ class Names:
         self._payloads[payload_digest(data)] = word
         return data
 
+    def register(self, data: bytes) -> bytes:
+        """A payload that reads as it is, such as a choice of seats."""
+        self._payloads[payload_digest(data)] = data.decode()
+        return data
+
     def digest(self, word: str) -> bytes:
         """The digest of the payload that a script calls so."""
         return payload_digest(self.payload(word))
@@ -129,7 +134,7 @@ class Names:
         return f"{self.body(evidence.first.body)} | {self.body(evidence.second.body)}"
 
     def _above(self, stable: CheckpointCertificate | None) -> str:
-        return "genesis" if stable is None else self.of_header(stable.header)
+        return "the start" if stable is None else self.of_header(stable.header)
 
     def _view_change(
         self,
