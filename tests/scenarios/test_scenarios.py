@@ -13,6 +13,7 @@ from tests.scenarios.interpreter import Interpreter
 from tests.scenarios.script import printing, read, write
 
 SCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
+ROWS = 27  # of the table
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
@@ -26,3 +27,13 @@ def test_a_scenario_goes_as_written(path: Path, request: pytest.FixtureRequest) 
     if request.config.getoption("--rewrite", default=False):
         write(path, played)
     assert read(path) == played
+
+
+def test_every_row_has_its_script() -> None:
+    """One each, which begins with the row's number and says what must hold here."""
+    heads = [" ".join(read(path)[0].lines) for path in SCRIPTS]
+
+    assert [int(path.name[:2]) for path in SCRIPTS] == list(range(1, ROWS + 1))
+    for number, head in enumerate(heads, start=1):
+        assert head.startswith(f"# A{number}. ")
+        assert "# Here " in head
