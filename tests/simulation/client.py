@@ -14,7 +14,7 @@ from vm.registry import EnrolMember
 from vm.shape import pack
 from vm.transaction import NONCE_BYTES, Intent, Transaction, transaction_id
 
-RETRY_MS = 300  # until a client asks the next validator
+RETRY_MS = 150  # until a client asks the next validator
 LIFETIME_BLOCKS = 900  # of most transactions: longer than a run
 SHORT_LIFETIME_BLOCKS = 6
 SHORT_SHARE = 0.05

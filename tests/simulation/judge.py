@@ -60,6 +60,10 @@ class Judge:
             case Halt(reason):
                 raise Violation(f"halt: {shell.name} stopped: {reason}")
 
+    def excuse(self, shell: Shell) -> None:
+        """Its journal is gone: it need not come back with what it has told of."""
+        self._told.pop(shell.name, None)
+
     def seats(self, height: int) -> ValidatorSet:
         """Who rules this height, as far as it is known."""
         return ruling(self.epochs, height).validators

@@ -30,7 +30,7 @@ from consensus.event import (
     TimerName,
     Turned,
 )
-from consensus.journal import frame, read_frames
+from consensus.journal import Stable, frame, read_frames
 from consensus.message import (
     COMPLAINTS_MAX,
     decode_envelope,
@@ -38,6 +38,7 @@ from consensus.message import (
     is_signed,
     signing_digest,
 )
+from consensus.outbox import Sign
 from consensus.replica import History, Replica, Start
 from node.validator.chain import Chain
 from node.validator.journal import newest_stable
@@ -45,17 +46,18 @@ from node.validator.mempool import Mempool
 from node.validator.store import Store
 from tests.simulation.disk import JournalFile, MemoryDatabase
 from tests.simulation.network import Parcel
+from tests.simulation.signatures import signer
 from vm.access import check_access
 from vm.block import PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX, Header, Payload, Receipt
 from vm.certificate import CheckpointCertificate
 from vm.epoch import epochs, ruling, scheduled
 from vm.execute import Program
 from vm.genesis import Genesis
-from vm.keys import verify
+from vm.keys import SigningKey, verify
 from vm.quorum import Epoch
 from vm.record import Member
 from vm.refusal import Refused
-from vm.shape import Digest, PublicKey, Signature, pack, unpack
+from vm.shape import PublicKey, pack, unpack
 from vm.transaction import Transaction, read
 
 JOURNAL_BYTES_MAX = 48 * 1024  # before it is made anew: several times in a run
@@ -130,7 +132,7 @@ class Shell:
     def __init__(
         self,
         name: str,
-        signer: Callable[[PublicKey], Callable[[Digest], Signature] | None],
+        key: SigningKey,
         around: Surroundings,
         *,
         drift: float,
@@ -145,7 +147,8 @@ class Shell:
         self.life = 0  # counts starts: what an earlier life scheduled is void
         self.halted: str | None = None
         self.forgetful = False  # whether a real validator would take its journal for lost
-        self._signer = signer
+        self.keys: dict[PublicKey, Sign] = {}  # that it may use, by public key
+        self.hold(key)
         self._around = around
         self._execution_ms = execution_ms  # until an executed block is reported; 0: in its turn
 
@@ -179,6 +182,21 @@ class Shell:
         self.disk.database.crash(batches)
         self.disk.journal.crash(kept, zeros)
 
+    def hold(self, key: SigningKey) -> None:
+        """Have another key, made for the journal in use."""
+        self.keys[key.public] = signer(key)
+
+    def lose_journal(self) -> None:
+        """Its journal is gone while it is down: its keys never vote again, and it may observe.
+
+        What `concilium validator recover` does.
+        """
+        store = Store(self.disk.database)
+        certificate = store.certified()
+        known = () if certificate is None else (frame(Stable(certificate)),)
+        self.disk.journal.replace(b"".join(known))
+        self.keys.clear()
+
     def _make(self, store: Store) -> Replica:
         head, stable = self.chain.head, store.certified(self.chain.head.height)
         settled = min(head.height, 0 if stable is None else stable.height)
@@ -186,7 +204,7 @@ class Shell:
         return Replica(
             chain=self.chain.id,
             me=self.name,
-            signer=self._signer,
+            signer=self.keys.get,
             check=lambda height, payload: self.chain.check(
                 height, payload, self._around.now_ms(self)
             ),

@@ -16,16 +16,20 @@ from consensus.event import Effect, Limits
 from consensus.message import Envelope
 from node.program import program
 from node.validator import mempool
-from tests.harness import START_MS, genesis_of, key_of
+from tests.harness import START_MS, key_of, organisation
 from tests.simulation.client import Clients, Wish
+from tests.simulation.council import CHANGE_EVERY_MS, Council, genesis_with_guests
 from tests.simulation.judge import Judge, Violation
 from tests.simulation.network import Network, Parcel
 from tests.simulation.shell import TURN_MS_MAX, Crashed, Proof, Shell, through_bytes
-from tests.simulation.signatures import remembered, signer
+from tests.simulation.signatures import remembered
 from tests.simulation.trace import Trace, tell, tell_effect
 from tests.simulation.traitor import Plot
 from tests.simulation.world import Weather, World
+from vm.epoch import ruling
+from vm.quorum import faults
 
+GUESTS = (0, 0, 1, 2, 3)  # organisations without a seat at first
 SIZES = (4, 4, 4, 5, 6, 7)  # of the first set of validators, if not given
 WINDOWS = (2, 4, 8)
 STEPS = 2_500  # events until everything heals
@@ -96,24 +100,33 @@ class Simulation:
         self.world = World(options.seed)
         rng = self.world.rng
         n = rng.choice(SIZES) if options.replicas is None else options.replicas
-        self.genesis = replace(genesis_of(n), window=rng.choice(WINDOWS))
+        guests = rng.choice(GUESTS)
+        self.genesis = replace(genesis_with_guests(n, guests), window=rng.choice(WINDOWS))
         self.program = program()
         self.limits = replace(TIMING, window=self.genesis.window)
         self.crashes = 0
         self.weather = Weather.draw(rng)
         self._trace = trace
+        self._losses = rng.choice((0, 0, 0.1))  # of crashes, that take the journal with them
         self._healed = False
         self._quiet = rng.random() < 0.5  # the run ends with a power cut, without requests
-        names = [f"hospital-{i + 1}.validator" for i in range(n)]
-        f = (n - 1) // 3
-        count = rng.randint(0, f) if options.traitors is None else options.traitors
-        liars = sorted(rng.sample(names, count))
+        names = [f"{organisation(i + 1)}.validator" for i in range(n + guests)]
+        count = rng.randint(0, faults(n)) if options.traitors is None else options.traitors
+        liars = sorted(rng.sample(names[:n], count))
         keys = {name: key_of(name) for name in liars}
         self.plot = Plot(self.world, self.genesis.chain, keys, names, options.mood)
         self.judge = Judge(self.genesis, liars)
         self.network = Network(self.world, names, self.weather)
         self.clients = Clients(self.world, self.genesis, n, self._ask)
         self.shells = {name: self._shell(name) for name in names}
+        self.council = Council(
+            self.world,
+            self.clients,
+            names[n:],
+            give=lambda name, key: self.shells[name].hold(key),
+            holds=lambda name, public: public in self.shells[name].keys,
+        )
+        self.council.faulty.update(liars)
         self.honest = [shell for name, shell in self.shells.items() if name not in liars]
 
     def run(self) -> Report:
@@ -130,6 +143,7 @@ class Simulation:
         for shell in self.shells.values():
             shell.start()
         self._request()
+        self._govern()
         while self.world.events < self.options.steps:
             self.world.step()
             self._disturb()
@@ -145,11 +159,10 @@ class Simulation:
         return self._report(healed_ms)
 
     def _shell(self, name: str) -> Shell:
-        rng, key = self.world.rng, key_of(name)
-        sign = signer(key)
+        rng = self.world.rng
         return Shell(
             name,
-            lambda public: sign if public == key.public else None,
+            key_of(name),
             self,
             drift=rng.uniform(0.8, 1.25),
             skew_ms=rng.randint(-SKEW_MS_MAX, SKEW_MS_MAX),
@@ -198,8 +211,17 @@ class Simulation:
         kept = rng.randint(0, len(disk.journal.unsynced))
         shell.end(batches=batches, kept=kept, zeros=rng.choice(ZEROS))
         self._say(shell.name, "ends", why=why, batches=batches, kept=kept)
+        if self.world.chance(self._losses) and not self._healed and shell in self.honest:
+            self._lose_journal(shell)
         if not self._healed:
             self.world.later(rng.randint(1, DOWN_MS_MAX), lambda: self._restart(shell))
+
+    def _lose_journal(self, shell: Shell) -> None:
+        if self.council.bar(shell.name, self.judge.epochs, self.judge.certified):
+            self._say(shell.name, "journal lost")
+            shell.disk.database.full = shell.disk.journal.full = False
+            shell.lose_journal()
+            self.judge.excuse(shell)
 
     def watch(self, shell: Shell, effect: Effect) -> None:
         """An effect was run."""
@@ -257,9 +279,18 @@ class Simulation:
 
     def _request(self) -> None:
         self.clients.enrol(self.judge.certified)
-        quiet = self._quiet and self.world.events > QUIET_SHARE * self.options.steps
-        if not (self._healed or quiet):
+        if not (self._healed or self._is_quiet()):
             self.world.later(self.world.rng.randint(1, 2 * REQUEST_EVERY_MS), self._request)
+
+    def _govern(self) -> None:
+        epochs, certified = self.judge.epochs, self.judge.certified
+        self.council.look(ruling(epochs, certified + 1))
+        self.council.go_on(epochs[-1], certified)
+        if not (self._healed or self._is_quiet()):
+            self.world.later(self.world.rng.randint(1, 2 * CHANGE_EVERY_MS), self._govern)
+
+    def _is_quiet(self) -> bool:
+        return self._quiet and self.world.events > QUIET_SHARE * self.options.steps
 
     # What goes wrong
 
