@@ -25,6 +25,7 @@ REPEATED_SHARE = 0.1  # of transactions that enrol somebody who is enrolled: the
 class Wish:
     """A transaction on its way."""
 
+    sender: str  # its organisation
     packed: bytes
     valid_until_height: int
     proof: Proof | None = None
@@ -75,7 +76,7 @@ class Clients:
             self._genesis.chain, kind, sender, key.public, pack(body), valid_until_height, nonce
         )
         packed = pack(Transaction(intent, signer(key)(transaction_id(intent))))
-        wish = Wish(packed, valid_until_height)
+        wish = Wish(sender.split(".", maxsplit=1)[0], packed, valid_until_height)
         self.wishes.append(wish)
         self._try(wish)
         return wish

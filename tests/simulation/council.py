@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from consensus.message import Evidence, encode_envelope
 from tests.harness import genesis_of, key_of, organisation
 from tests.simulation.client import Clients, Wish
 from tests.simulation.world import World
 from vm.digest import digest
 from vm.epoch import ruling
 from vm.genesis import Genesis
-from vm.governance import Approve, Propose
+from vm.governance import EVIDENCE_BYTES_MAX, Approve, Propose, ReportFault
 from vm.keys import SigningKey
 from vm.proposal import Change, RotateKey, SeatValidator, UnseatValidator
 from vm.quorum import VALIDATORS_MIN, Epoch, faults
@@ -61,6 +62,7 @@ class Council:
         self._guests = list(guests)
         self._give = give
         self._holds = holds
+        self._reported: set[str] = set()
         self._made = 0
         self._wishes: list[Wish] = []
         self._to_approve: tuple[str, list[str]] | None = None  # a proposal, and whose admins
@@ -107,6 +109,21 @@ class Council:
         """Whether a set of these validators tolerates those of it that are faulty."""
         seats = list(names)
         return sum(name in self.faulty for name in seats) <= faults(len(seats))
+
+    def report(self, evidence: Evidence, finder: str, height: int) -> None:
+        """Bring the proof against a traitor before the chain, once."""
+        faulty = evidence.first.sender
+        if faulty in self._reported:
+            return
+        self._reported.add(faulty)
+        first, second = (
+            encode_envelope(replace(item, payload=None))
+            for item in (evidence.first, evidence.second)
+        )
+        if max(len(first), len(second)) <= EVIDENCE_BYTES_MAX:
+            body = ReportFault(first, second)
+            until = height + LIFETIME_BLOCKS
+            self._clients.wish(admin_of(finder), "validator.fault", body, until)
 
     def _propose(self, epoch: Epoch, height: int) -> None:
         seats = [seat.id for seat in epoch.validators.validators]

@@ -9,9 +9,11 @@ import os
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from contextlib import contextmanager
+from random import Random
 from typing import Any
 
 RANGE = frozenset({"prefix", "start", "stop", "include_start", "include_stop"})
+NEAR_SHARE = 0.5  # of power cuts: some bytes before or after the end of a record
 Undo = list[tuple[bytes, bytes | None]]  # keys of one batch with their values before it
 
 
@@ -143,6 +145,7 @@ class JournalFile:
         self.full = False
         self.synced = bytearray()
         self.unsynced = bytearray()
+        self._ends: list[int] = []  # of the records in it
 
     def append(self, data: bytes) -> None:
         """Write; a full disk takes a part of it."""
@@ -150,23 +153,40 @@ class JournalFile:
             self.unsynced += data[: len(data) // 2]
             raise full()
         self.unsynced += data
+        self._ends.append(len(self.unsynced))
+
+    def torn(self, rng: Random) -> int:
+        """How many unsynced bytes a power cut leaves: any number, or nearly a whole record."""
+        if self._ends and rng.random() < NEAR_SHARE:
+            return min(len(self.unsynced), max(0, rng.choice(self._ends) + rng.randint(-2, 1)))
+        return rng.randint(0, len(self.unsynced))
+
+    def damage(self, rng: Random) -> bytes:
+        """The synced bytes with one bit turned."""
+        data = bytearray(self.synced)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        return bytes(data)
 
     def sync(self) -> None:
         """On return everything is on disk."""
         self.synced += self.unsynced
-        self.unsynced.clear()
+        self._forget()
 
     def crash(self, kept: int, zeros: int) -> None:
         """Lose the unsynced bytes but the first `kept`; `zeros` follow where a page was due."""
         self.synced += self.unsynced[:kept] + bytes(zeros)
-        self.unsynced.clear()
+        self._forget()
 
     def replace(self, data: bytes) -> None:
         """Another content, synced, in one step: a new file took the name."""
         if self.full:
             raise full()
         self.synced = bytearray(data)
+        self._forget()
+
+    def _forget(self) -> None:
         self.unsynced.clear()
+        self._ends.clear()
 
 
 def _after(prefix: bytes) -> bytes | None:

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from consensus.event import Broadcast, Certified, Deliver, Effect, Fault, Halt, Send
 from consensus.message import (
     Checkpoint,
+    Commit,
     Envelope,
     Evidence,
+    Prepare,
+    PrePrepare,
     Slot,
     commit_digest,
     signing_digest,
@@ -16,12 +19,11 @@ from consensus.message import (
 from consensus.replica import Replica
 from tests.simulation.shell import Proof, Shell
 from vm.block import receipts_root
-from vm.certificate import CheckpointCertificate, Vote, verify_checkpoint, verify_votes
-from vm.epoch import ruling, scheduled
+from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
+from vm.epoch import ruling
 from vm.genesis import Genesis, check_genesis
 from vm.keys import verify
 from vm.quorum import Epoch, ValidatorSet
-from vm.refusal import Refused
 
 ITEMS_MAX = 20_000  # in all maps and lists of one replica, whatever its peers do
 
@@ -36,6 +38,7 @@ class Judge:
     def __init__(self, genesis: Genesis, traitors: list[str]) -> None:
         self.chain = genesis.chain
         self.epochs = [check_genesis(genesis)]
+        self._window = genesis.window
         self.traitors = traitors
         self.decided: dict[int, bytes] = {}  # payload by height
         self.executed: dict[int, bytes] = {}  # header digest by height
@@ -48,6 +51,8 @@ class Judge:
 
     def watch(self, shell: Shell, effect: Effect) -> None:
         """Judge one effect of an honest validator, just run."""
+        if shell.forgetful:
+            raise Violation(f"journal: {shell.name} lacks a promise that others hold")
         match effect:
             case Broadcast(envelope) | Send(_, envelope):
                 self._one_signature(shell, envelope)
@@ -81,10 +86,7 @@ class Judge:
     def acknowledge(self, proof: Proof) -> None:
         """A client takes a certified receipt as the end of its worry."""
         header, certificate = proof.header, proof.certificate
-        try:
-            verify_checkpoint(certificate, self.chain, self.seats(certificate.height))
-        except Refused as refusal:
-            raise Violation(f"certificate: a client was given {refusal}") from refusal
+        self._expect_certified("a client", certificate)
         sound = (
             proof.receipt in proof.receipts
             and receipts_root(proof.receipts) == header.receipts
@@ -119,14 +121,23 @@ class Judge:
         digest = commit_digest(
             self.chain, epoch.number, certificate.view, height, certificate.digest
         )
-        self._verify(shell, certificate.votes, digest, epoch.validators)
+        self._verify(shell.name, certificate.votes, digest, epoch.validators)
         header = shell.chain.head.header
         if self.executed.setdefault(height, header) != header:
             raise Violation(f"equal headers: {shell.name} executed another one at {height}")
         self._schedules(shell, height)
+        self._names_epochs(shell, height)
+
+    def _names_epochs(self, shell: Shell, height: int) -> None:
+        """The header holds the epochs of its height and of the next one."""
+        row = shell.chain.store.row(height)
+        assert row is not None, "the block was just executed"
+        named = (row.header.validators, row.header.next_validators)
+        if named != tuple(ruling(self.epochs, n).digest for n in (height, height + 1)):
+            raise Violation(f"epochs: {shell.name} names others in its header {height}")
 
     def _schedules(self, shell: Shell, height: int) -> None:
-        epoch = scheduled(shell.chain.state(), height)
+        epoch = shell.chain.scheduled
         known = height in self._scheduled
         if self._scheduled.setdefault(height, epoch) != epoch:
             raise Violation(f"epochs: {shell.name} schedules another one at {height}")
@@ -159,30 +170,53 @@ class Judge:
         if isinstance(envelope.body, Checkpoint):
             height = envelope.body.height
             self._told[shell.name] = max(height, self._told.get(shell.name, 0))
+        self._within_watermarks(shell, envelope)
         digest = signing_digest(self.chain, envelope.epoch, envelope.body)
         key = (shell.name, envelope.epoch, slot)
         if self._signed.setdefault(key, digest) != digest:
             raise Violation(f"one signature per slot: {shell.name} signed twice for {slot}")
 
+    def _within_watermarks(self, shell: Shell, envelope: Envelope) -> None:
+        """Nobody votes more than a window above what is stable here, nor beyond its epoch."""
+        body = envelope.body
+        if not isinstance(body, PrePrepare | Prepare | Commit):
+            return
+        stable = shell.replica.stable
+        high = (0 if stable is None else stable.height) + self._window
+        if body.sequence > high or ruling(self.epochs, body.sequence).number != envelope.epoch:
+            raise Violation(
+                f"watermarks: {shell.name} votes for {body.sequence} in epoch {envelope.epoch}, "
+                f"with {high} as the last height"
+            )
+
     def _certificate(self, shell: Shell, certificate: CheckpointCertificate) -> None:
         height, header = certificate.height, certificate.header
-        try:
-            verify_checkpoint(certificate, self.chain, self.seats(certificate.height))
-        except Refused as refusal:
-            raise Violation(f"certificate: {shell.name} accepted {refusal}") from refusal
+        self._expect_certified(shell.name, certificate)
         if self.executed.get(height) != header:
             raise Violation(f"equal headers: {shell.name} certified another one at {height}")
         self.certified = max(self.certified, height)
 
+    def _expect_certified(self, who: str, certificate: CheckpointCertificate) -> None:
+        height = certificate.height
+        digest = checkpoint_digest(self.chain, height, certificate.header)
+        self._verify(who, certificate.votes, digest, self.seats(height))
+
     def _verify(
-        self, shell: Shell, votes: tuple[Vote, ...], digest: bytes, seats: ValidatorSet
+        self, who: str, votes: tuple[Vote, ...], digest: bytes, seats: ValidatorSet
     ) -> None:
+        """A quorum, counted here by its definition: the code under test may count wrongly."""
         if (digest, votes) in self._verified:
             return
-        try:
-            verify_votes(votes, digest, seats)
-        except Refused as refusal:
-            raise Violation(f"certificate: {shell.name} accepted {refusal}") from refusal
+        keys = {seat.id: seat.key for seat in seats.validators if not seat.suspended}
+        n = len(seats.validators)
+        enough = -(-(n + (n - 1) // 3 + 1) // 2)
+        voters = {vote.validator for vote in votes}
+        sound = all(
+            vote.validator in keys and verify(keys[vote.validator], digest, vote.signature)
+            for vote in votes
+        )
+        if not sound or len(voters) < enough:
+            raise Violation(f"certificate: {who} accepted {len(voters)} votes, {sound=}")
         self._verified.add((digest, votes))
 
 

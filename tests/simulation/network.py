@@ -32,6 +32,7 @@ class Network:
         self._world = world
         self._names = list(names)
         self._cut: set[tuple[str, str]] = set()
+        self._far_ms = 0
 
     def carry(self, sender: str, receiver: str, arrive: Callable[[], object]) -> None:
         """Call `arrive` some time from now, perhaps twice, perhaps never."""
@@ -40,7 +41,8 @@ class Network:
             return
         for _ in range(2 if world.chance(weather.repeat) else 1):
             late = world.chance(weather.late)
-            world.later(world.rng.randint(1, LATE_MS_MAX if late else QUICK_MS_MAX), arrive)
+            delay_ms = world.rng.randint(1, LATE_MS_MAX if late else QUICK_MS_MAX)
+            world.later(self._far_ms + delay_ms, arrive)
 
     def disturb(self) -> str:
         """Between two events: links break and mend; says what happened."""
@@ -52,9 +54,9 @@ class Network:
             return "mended"
         return ""
 
-    def heal(self) -> None:
-        """Lose and delay nothing any more."""
-        self.weather, self._cut = CALM, set()
+    def heal(self, far_ms: int) -> None:
+        """Lose nothing any more; all that is said takes `far_ms` longer."""
+        self.weather, self._cut, self._far_ms = CALM, set(), far_ms
 
     def _part(self) -> set[tuple[str, str]]:
         """Two sides that do not hear each other, or of which one does not hear the other."""

@@ -7,6 +7,7 @@ then what is to be sent. Between any two of these steps the process can end (`Su
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Protocol
 
 from consensus.event import (
@@ -30,7 +31,7 @@ from consensus.event import (
     TimerName,
     Turned,
 )
-from consensus.journal import Stable, frame, read_frames
+from consensus.journal import Entry, Section, Stable, frame, read_frames
 from consensus.message import (
     COMPLAINTS_MAX,
     decode_envelope,
@@ -43,6 +44,7 @@ from consensus.replica import History, Replica, Start
 from node.validator.chain import Chain
 from node.validator.journal import newest_stable
 from node.validator.mempool import Mempool
+from node.validator.promises import Promises
 from node.validator.store import Store
 from tests.simulation.disk import JournalFile, MemoryDatabase
 from tests.simulation.network import Parcel
@@ -50,14 +52,14 @@ from tests.simulation.signatures import signer
 from vm.access import check_access
 from vm.block import PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX, Header, Payload, Receipt
 from vm.certificate import CheckpointCertificate
-from vm.epoch import epochs, ruling, scheduled
+from vm.epoch import epochs, ruling
 from vm.execute import Program
 from vm.genesis import Genesis
 from vm.keys import SigningKey, verify
-from vm.quorum import Epoch
 from vm.record import Member
 from vm.refusal import Refused
 from vm.shape import PublicKey, pack, unpack
+from vm.state import State
 from vm.transaction import Transaction, read
 
 JOURNAL_BYTES_MAX = 48 * 1024  # before it is made anew: several times in a run
@@ -186,21 +188,32 @@ class Shell:
         """Have another key, made for the journal in use."""
         self.keys[key.public] = signer(key)
 
-    def lose_journal(self) -> None:
-        """Its journal is gone while it is down: its keys never vote again, and it may observe.
+    def lose_journal(self, rng: Random) -> bool:
+        """Its journal is damaged while it is down: its keys never vote again, and it may observe.
 
-        What `concilium validator recover` does.
+        What `concilium validator recover` does. Whether the damage would have been noticed.
         """
+        journal = self.disk.journal
+        try:
+            noticed = not journal.synced or read_frames(journal.damage(rng))[1] < 0
+        except Refused:
+            noticed = True
         store = Store(self.disk.database)
-        certificate = store.certified()
-        known = () if certificate is None else (frame(Stable(certificate)),)
-        self.disk.journal.replace(b"".join(known))
+        head, certificate = store.head(), store.certified()
+        assert head is not None, "genesis is there"
+        known: list[Entry] = []
+        if certificate is not None:
+            state = State(lambda key: store.read(head.root, key))
+            epoch = ruling(epochs(state), certificate.height)
+            known = [Section(epoch.number), Stable(certificate)]
+        journal.replace(b"".join(map(frame, known)))
         self.keys.clear()
+        return noticed
 
     def _make(self, store: Store) -> Replica:
         head, stable = self.chain.head, store.certified(self.chain.head.height)
         settled = min(head.height, 0 if stable is None else stable.height)
-        first = self.epoch(settled + 1).number
+        first = self.chain.epoch_at(settled + 1).number
         return Replica(
             chain=self.chain.id,
             me=self.name,
@@ -208,19 +221,16 @@ class Shell:
             check=lambda height, payload: self.chain.check(
                 height, payload, self._around.now_ms(self)
             ),
-            history=History(store.blocks, store.certified, self.epoch),
-            start=Start(head.height, head.header, stable, epochs(self.chain.state(), first)),
+            history=History(store.blocks, store.certified, self.chain.epoch_at),
+            start=Start(head.height, head.header, stable, self.chain.epochs[first:]),
             limits=self._around.limits,
         )
-
-    def epoch(self, height: int) -> Epoch:
-        """The epoch that rules a height up to window + 1 above the executed one."""
-        return ruling(epochs(self.chain.state()), height)
 
     def _recover(self) -> None:
         journal = self.disk.journal
         entries, good = read_frames(bytes(journal.synced))
         del journal.synced[good:]
+        self._promises = Promises(self.name, entries)
         self.forgetful = self.certified > newest_stable(entries)
         self._perform(self.replica.recover(entries))
         self._drain()
@@ -238,11 +248,10 @@ class Shell:
 
     def _is_genuine(self, parcel: Parcel) -> bool:
         envelope = parcel.envelope
-        of_epoch = epochs(self.chain.state(), envelope.epoch)
-        if not of_epoch:
+        if envelope.epoch >= len(self.chain.epochs):
             return False  # so far ahead that this validator does not know the keys
         if parcel.sound is None:
-            seat = of_epoch[0].validators.get(envelope.sender)
+            seat = self.chain.epochs[envelope.epoch].validators.get(envelope.sender)
             message = signing_digest(self.chain.id, envelope.epoch, envelope.body)
             parcel.sound = seat is not None and verify(seat.key, message, envelope.seal)
         return parcel.sound
@@ -354,11 +363,13 @@ class Shell:
             match effect:
                 case Persist(entry):
                     self.disk.journal.append(frame(entry))
+                    self._promises.remember(entry)
                 case Broadcast() | Send():
                     self._outbox.append(effect)
                 case Deliver():
                     self._execute(effect)
-                case Certified():
+                case Certified(certificate):
+                    self._expect_known(self._promises.knows_checkpoint(certificate))
                     self._certified.append(effect)
                 case Turned():
                     self.chain.store.sync()  # before any later entry of the journal is
@@ -393,7 +404,14 @@ class Shell:
 
     # Execution
 
+    def _expect_known(self, known: bool) -> None:
+        """A real validator would bar its key for a promise that its journal lacks."""
+        self.forgetful = self.forgetful or (self.replica.voting and not known)
+
     def _execute(self, effect: Deliver) -> None:
+        epoch = self.chain.epoch_at(effect.sequence).number
+        view, certificate = self.replica.view, effect.certificate
+        self._expect_known(self._promises.knows_commit(epoch, view, certificate))
         header = self.chain.execute(effect.sequence, effect.payload, effect.certificate)
         row = self.chain.store.row(effect.sequence)
         assert row is not None, "the block was just written"
@@ -402,8 +420,7 @@ class Shell:
         if effect.payload and effect.certificate.view == self.replica.view:
             items = unpack(Payload, effect.payload, PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX)
             self.mempool.passed_over([items.transactions[place] for place in row.positions])
-        epoch = scheduled(self.chain.state(), effect.sequence)
-        answer = Executed(effect.sequence, header.digest, epoch)
+        answer = Executed(effect.sequence, header.digest, self.chain.scheduled)
         if self._execution_ms == 0:
             self._follow_up.append(answer)
             return
@@ -414,7 +431,8 @@ class Shell:
     # Requests
 
     def _tell_pending(self) -> None:
-        pending = Pending(len(self.mempool) > 0, self.mempool.omitted(COMPLAINTS_MAX))
+        waiting = len(self.mempool) > 0 or self.replica.turning
+        pending = Pending(waiting, self.mempool.omitted(COMPLAINTS_MAX))
         if pending != self._pending:
             self._pending = pending
             self._step(pending)
@@ -427,7 +445,7 @@ class Shell:
             if in_flight >= IN_FLIGHT_MAX:
                 return
             drawn = self._around.draw(self, self.mempool.draw(self.replica.next_sequence))
-            if not drawn:
+            if not drawn and (in_flight or not self.replica.turning):
                 return
             self._step(Propose(pack(Payload(self._around.now_ms(self), drawn))))
 

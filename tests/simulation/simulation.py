@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from unittest.mock import patch
 
-from consensus.event import Effect, Limits
+from consensus.event import Effect, Fault, Limits
 from consensus.message import Envelope
 from node.program import program
 from node.validator import mempool
@@ -25,7 +25,7 @@ from tests.simulation.shell import TURN_MS_MAX, Crashed, Proof, Shell, through_b
 from tests.simulation.signatures import remembered
 from tests.simulation.trace import Trace, tell, tell_effect
 from tests.simulation.traitor import Plot
-from tests.simulation.world import Weather, World
+from tests.simulation.world import CALM, Weather, World
 from vm.epoch import ruling
 from vm.quorum import faults
 
@@ -41,6 +41,9 @@ SKEW_MS_MAX = 10_000  # of honest clocks: a third of what backups bear
 DOWN_MS_MAX = 3_000
 EXECUTION_MS = (0, 0, 5, 20)  # until an executed block is reported
 ZEROS = (0, 0, 7, 4_096)  # bytes after a torn journal
+LOOK_EVERY = 10  # events between looks at whether all is done
+FAR_MS = (0, 0, 0, 0, 150)  # each way, once healed: the last is too far for the first timeout
+CALM_SHARE = 0.1  # of runs: without faults, in which nobody has reason to change the view
 BOUNDED_EVERY = 500  # events between looks at the replicas' memory
 TIMING = Limits(
     window=8,
@@ -105,17 +108,27 @@ class Simulation:
         self.program = program()
         self.limits = replace(TIMING, window=self.genesis.window)
         self.crashes = 0
-        self.weather = Weather.draw(rng)
+        self._calm = rng.random() < CALM_SHARE
+        self.weather = CALM if self._calm else Weather.draw(rng)
         self._trace = trace
         self._losses = rng.choice((0, 0, 0.1))  # of crashes, that take the journal with them
         self._healed = False
         self._quiet = rng.random() < 0.5  # the run ends with a power cut, without requests
         names = [f"{organisation(i + 1)}.validator" for i in range(n + guests)]
         count = rng.randint(0, faults(n)) if options.traitors is None else options.traitors
+        if self._calm and options.traitors is None:
+            count = 0
         liars = sorted(rng.sample(names[:n], count))
         keys = {name: key_of(name) for name in liars}
-        self.plot = Plot(self.world, self.genesis.chain, keys, names, options.mood)
         self.judge = Judge(self.genesis, liars)
+        self.plot = Plot(
+            self.world,
+            self.genesis.chain,
+            keys,
+            names,
+            lambda epoch: self.judge.epochs[epoch].first - 1,
+            options.mood,
+        )
         self.network = Network(self.world, names, self.weather)
         self.clients = Clients(self.world, self.genesis, n, self._ask)
         self.shells = {name: self._shell(name) for name in names}
@@ -149,13 +162,15 @@ class Simulation:
             self._disturb()
         self._heal()
         healed_ms = self.world.now_ms
-        while not self._done():
+        while self.world.events % LOOK_EVERY or not self._done():
             if self.world.now_ms > healed_ms + HEALED_MS_MAX:
                 raise Violation(f"liveness: {self._describe()}")
             self.world.step()
         for shell in self.honest:
             self.judge.kept(shell)
             self.judge.bounded(shell)
+            if self._calm and not self.plot.traitors and not self._quiet and shell.replica.view:
+                raise Violation(f"calm: {shell.name} is in view {shell.replica.view}")
         return self._report(healed_ms)
 
     def _shell(self, name: str) -> Shell:
@@ -208,7 +223,7 @@ class Simulation:
         rng, disk = self.world.rng, shell.disk
         self.crashes += 1
         batches = rng.choice((0, disk.database.unsynced, rng.randint(0, disk.database.unsynced)))
-        kept = rng.randint(0, len(disk.journal.unsynced))
+        kept = disk.journal.torn(rng)
         shell.end(batches=batches, kept=kept, zeros=rng.choice(ZEROS))
         self._say(shell.name, "ends", why=why, batches=batches, kept=kept)
         if self.world.chance(self._losses) and not self._healed and shell in self.honest:
@@ -220,7 +235,8 @@ class Simulation:
         if self.council.bar(shell.name, self.judge.epochs, self.judge.certified):
             self._say(shell.name, "journal lost")
             shell.disk.database.full = shell.disk.journal.full = False
-            shell.lose_journal()
+            if not shell.lose_journal(self.world.rng):
+                raise Violation(f"journal: {shell.name} would take damage for a torn tail")
             self.judge.excuse(shell)
 
     def watch(self, shell: Shell, effect: Effect) -> None:
@@ -231,6 +247,8 @@ class Simulation:
                 self._say(shell.name, told[0], **told[1])
         if shell in self.honest:
             self.judge.watch(shell, effect)
+            if isinstance(effect, Fault):
+                self.council.report(effect.evidence, shell.name, self.judge.certified)
 
     def draw(self, shell: Shell, drawn: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """What of these transactions is proposed."""
@@ -279,8 +297,18 @@ class Simulation:
 
     def _request(self) -> None:
         self.clients.enrol(self.judge.certified)
-        if not (self._healed or self._is_quiet()):
+        if self._healed:
+            more = self._is_censored()
+        else:
+            more = not self._is_quiet()
+        if more:
             self.world.later(self.world.rng.randint(1, 2 * REQUEST_EVERY_MS), self._request)
+
+    def _is_censored(self) -> bool:
+        """Whether somebody waits whose requests a primary leaves out, and keeps doing so."""
+        if self.plot.mood != "censoring" or self._quiet:
+            return False
+        return any(wish.open and wish.sender == self.plot.victim for wish in self.clients.wishes)
 
     def _govern(self) -> None:
         epochs, certified = self.judge.epochs, self.judge.certified
@@ -323,7 +351,7 @@ class Simulation:
 
     def _heal(self) -> None:
         self._healed = True
-        self.network.heal()
+        self.network.heal(far_ms=self.world.rng.choice(FAR_MS))
         self._say("network", "heals")
         for shell in self.honest:
             shell.disk.database.full = shell.disk.journal.full = False
@@ -340,18 +368,19 @@ class Simulation:
         height = max(shell.chain.head.height for shell in self.honest)
         return (
             height >= self.judge.certified
-            and all(self._at_rest(shell, height) for shell in self.honest)
             and not self.clients.open
+            and all(self._at_rest(shell, height) for shell in self.honest)
         )
 
     def _at_rest(self, shell: Shell, height: int) -> bool:
         """Whether it has every block, nothing waits, and replica and store have it certified."""
-        stable, stored = shell.replica.stable, shell.chain.store.certificate(height)
+        stable = shell.replica.stable
         return (
             shell.chain.head.height == height
             and not len(shell.mempool)
-            and (height == 0 or (stable is not None and stable.height == height))
-            and (height == 0 or stored is not None)
+            and not shell.replica.turning
+            and (0 if stable is None else stable.height) == height
+            and (height == 0 or shell.chain.store.certificate(height) is not None)
         )
 
     def _describe(self) -> str:

@@ -1,6 +1,6 @@
 """Traitors: validators that share their keys and tell each half of the network another story."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from consensus.message import (
@@ -12,10 +12,12 @@ from consensus.message import (
     CommitCertificate,
     Envelope,
     NewView,
+    PayloadReply,
     Prepare,
     PreparedCertificate,
     PrePrepare,
     SignedPrePrepare,
+    SignedViewChange,
     Status,
     ViewChange,
     commit_digest,
@@ -24,6 +26,7 @@ from consensus.message import (
     prepare_digest,
     signing_digest,
 )
+from consensus.viewchange import plan
 from tests.simulation.signatures import signer
 from tests.simulation.world import World
 from vm.block import Payload
@@ -70,15 +73,20 @@ class Plot:
         chain: Digest,
         keys: Mapping[str, SigningKey],
         names: Sequence[str],
+        base: Callable[[int], int],
         mood: str = "",
     ) -> None:
-        """`keys` are the traitors' own, by name; `names` are all validators'."""
+        """`keys` are the traitors' own, by name; `names` are all validators'.
+
+        `base(epoch)` is the height before an epoch's first.
+        """
         self.traitors = sorted(keys)
         self.mood = mood or world.rng.choice(MOODS)
         honest = [name for name in names if name not in keys]
         self.victim = world.rng.choice(honest or names).split(".")[0]  # of the censoring
         self._world = world
         self._chain = chain
+        self._base = base
         self._signs = {name: signer(key) for name, key in keys.items()}
         self._there = frozenset(world.rng.sample(honest, len(honest) // 2))  # one of the halves
         self._variants: dict[tuple[int, int], bytes] = {}  # other digest by view and sequence
@@ -116,8 +124,8 @@ class Plot:
                 for sequence in range(first, first + GREEDY_PROPOSALS):
                     yield 0, self._filling(envelope, view, sequence)
             case "lying":
-                yield 0, envelope
                 yield from self._lies(sender, envelope)
+                yield 0, envelope
             case "stale":
                 yield 0, envelope
                 yield from self._repeat(envelope)
@@ -181,13 +189,32 @@ class Plot:
                 digest = prepare_digest(self._chain, envelope.epoch, view, sequence, NULL_DIGEST)
                 proof = PreparedCertificate(view, sequence, NULL_DIGEST, self._votes(digest))
                 yield 0, self._sign(sender, envelope.epoch, ViewChange(view + 1, None, (proof,)))
+            case PrePrepare() | PayloadReply() if envelope.payload:
+                yield 0, replace(envelope, payload=_other_payload(envelope.payload))
+            case NewView() as body:
+                for changes in (body.view_changes[:2], tuple(map(_deny, body.view_changes))):
+                    yield 0, self._sign(sender, envelope.epoch, self._recount(envelope, changes))
             case BlockReply() as body if body.blocks:
                 first = body.blocks[0]
+                swapped = replace(first, payload=_other_payload(first.payload))
+                others = (swapped, *body.blocks[1:])
+                yield 0, self._sign(sender, envelope.epoch, replace(body, blocks=others))
                 sequence = first.certificate.sequence
                 digest = commit_digest(self._chain, envelope.epoch, 0, sequence, NULL_DIGEST)
                 forged = CommitCertificate(0, sequence, NULL_DIGEST, self._votes(digest))
                 blocks = (replace(first, payload=b"", certificate=forged), *body.blocks[1:])
                 yield 0, self._sign(sender, envelope.epoch, replace(body, blocks=blocks))
+
+    def _recount(self, envelope: Envelope, changes: tuple[SignedViewChange, ...]) -> NewView:
+        """The new view that would follow from other view changes than those that came."""
+        assert isinstance(envelope.body, NewView)
+        view, base = envelope.body.view, self._base(envelope.epoch)
+        proposals = plan(view, changes, base).proposals
+        signed = (
+            SignedPrePrepare(item, self._sign(envelope.sender, envelope.epoch, item).seal)
+            for item in proposals
+        )
+        return NewView(view, changes, tuple(signed))
 
     def _votes(self, digest: Digest) -> tuple[Vote, ...]:
         """As many votes as it takes, of those who cast none: one traitor's over and over."""
@@ -213,8 +240,15 @@ class Plot:
         return Envelope(sender, epoch, body, signature, None)
 
 
+def _deny(change: SignedViewChange) -> SignedViewChange:
+    """The view change of one who prepared nothing, with a signature of something else."""
+    return replace(change, message=replace(change.message, prepared=()))
+
+
 def _other_payload(payload: bytes) -> bytes:
     """As good as this one, and another."""
+    if not payload:
+        return pack(Payload(0, ()))
     proposal = unpack(Payload, payload, len(payload), 10_000)
     return pack(replace(proposal, time_ms=proposal.time_ms + 1))
 
