@@ -42,7 +42,7 @@ DOWN_MS_MAX = 3_000
 EXECUTION_MS = (0, 0, 5, 20)  # until an executed block is reported
 ZEROS = (0, 0, 7, 4_096)  # bytes after a torn journal
 LOOK_EVERY = 10  # events between looks at whether all is done
-FAR_MS = (0, 0, 0, 0, 150)  # each way, once healed: the last is too far for the first timeout
+FAR_MS = (*(0,) * 11, 120)  # each way, once healed: the last is too far for the first timeout
 CALM_SHARE = 0.1  # of runs: without faults, in which nobody has reason to change the view
 BOUNDED_EVERY = 500  # events between looks at the replicas' memory
 TIMING = Limits(
@@ -112,7 +112,7 @@ class Simulation:
         self.weather = CALM if self._calm else Weather.draw(rng)
         self._trace = trace
         self._losses = rng.choice((0, 0, 0.1))  # of crashes, that take the journal with them
-        self._healed = False
+        self._healed, self._made_before = False, 0  # how many wishes were made until then
         self._quiet = rng.random() < 0.5  # the run ends with a power cut, without requests
         names = [f"{organisation(i + 1)}.validator" for i in range(n + guests)]
         count = rng.randint(0, faults(n)) if options.traitors is None else options.traitors
@@ -297,18 +297,16 @@ class Simulation:
 
     def _request(self) -> None:
         self.clients.enrol(self.judge.certified)
-        if self._healed:
-            more = self._is_censored()
-        else:
-            more = not self._is_quiet()
+        more = self._is_censored() if self._healed else not self._is_quiet()
         if more:
             self.world.later(self.world.rng.randint(1, 2 * REQUEST_EVERY_MS), self._request)
 
     def _is_censored(self) -> bool:
         """Whether somebody waits whose requests a primary leaves out, and keeps doing so."""
-        if self.plot.mood != "censoring" or self._quiet:
+        if self.plot.mood != "censoring" or self._quiet or not self.plot.traitors:
             return False
-        return any(wish.open and wish.sender == self.plot.victim for wish in self.clients.wishes)
+        before = self.clients.wishes[: self._made_before]
+        return any(wish.open and wish.sender == self.plot.victim for wish in before)
 
     def _govern(self) -> None:
         epochs, certified = self.judge.epochs, self.judge.certified
@@ -350,7 +348,7 @@ class Simulation:
             self.judge.restarted(shell)
 
     def _heal(self) -> None:
-        self._healed = True
+        self._healed, self._made_before = True, len(self.clients.wishes)
         self.network.heal(far_ms=self.world.rng.choice(FAR_MS))
         self._say("network", "heals")
         for shell in self.honest:
