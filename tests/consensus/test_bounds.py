@@ -2,12 +2,17 @@
 
 import pytest
 
+from consensus.catchup import CERTIFICATE_BYTES_MAX, GIVEN_BYTES_MAX, PEERS_MAX, CatchUp, History
 from consensus.certificate import REMEMBERED_MAX, Verifier
-from consensus.event import Limits
-from consensus.journal import Held
+from consensus.event import Limits, Send
+from consensus.journal import Held, Said
 from consensus.message import (
+    PAYLOAD_BYTES_MAX,
+    WINDOW_MAX,
+    Block,
     BlockReply,
     BlockRequest,
+    Checkpoint,
     Commit,
     PayloadRequest,
     Prepare,
@@ -16,9 +21,10 @@ from consensus.message import (
     ViewChange,
     payload_digest,
 )
-from consensus.replica import History, Replica, Start
+from consensus.outbox import Outbox
+from consensus.replica import Replica, Start
 from consensus.window import window_max
-from tests.consensus.certificates import checkpoint
+from tests.consensus.certificates import checkpoint, committed
 from tests.consensus.cluster import Cluster
 from tests.consensus.node import (
     CHAIN,
@@ -97,6 +103,86 @@ def test_what_was_given_is_remembered_once_for_each_peer() -> None:
     assert replica._catch_up._doubted <= {"v02"}
     assert {peer for peer, _ in replica._status._answered} == {"v00", "v02", "v03"}
     assert len(replica._status._answered) <= 2 * 3
+
+
+def test_blocks_to_one_peer_are_bounded_in_bytes_for_a_status_period() -> None:
+    """Who asks for the whole chain at once gets so much of it, and the rest from then on."""
+    cluster = Cluster()
+    payload = b"x" * PAYLOAD_BYTES_MAX
+    chain = [Block(payload, committed(0, 1, payload))] * 100
+    history = History(lambda first, last: chain[first:last], lambda _: None, cluster[0].epoch_at)
+    outbox = Outbox(CHAIN, "v00", 0, None)
+    giver = CatchUp(outbox, history, WINDOW_MAX)
+
+    def given() -> int:
+        for first in range(1, 100):
+            giver._given.clear()  # as if each answer had been of other blocks
+            giver.on_block_request("v03", BlockRequest(first), 100)
+        replies = [e.envelope.body for e in outbox.take() if isinstance(e, Send)]
+        blocks = [reply.blocks for reply in replies if isinstance(reply, BlockReply)]
+        return sum(len(block.payload) for found in blocks for block in found)
+
+    before = given()
+    giver.tick(100)
+
+    assert GIVEN_BYTES_MAX - PAYLOAD_BYTES_MAX <= before <= GIVEN_BYTES_MAX
+    assert given() == before
+
+
+def test_empty_answers_are_bounded_too() -> None:
+    """A certificate beside no block at all is a large answer to a small request."""
+    cluster = Cluster()
+    cluster.propose(b"one")
+    cluster.lost = lambda _s, _r, _e: True
+    before = len(cluster.sent)
+
+    for _ in range(GIVEN_BYTES_MAX // CERTIFICATE_BYTES_MAX + 100):
+        cluster.inject(3, 0, BlockRequest(2))
+
+    assert len(cluster.sent) - before == GIVEN_BYTES_MAX // CERTIFICATE_BYTES_MAX + 1
+
+
+def test_heights_are_noted_of_a_bounded_number_of_peers() -> None:
+    """The one not heard for longest is dropped, and what is held against it."""
+    cluster = Cluster()
+    catch_up = cluster[0].replica._catch_up
+
+    for i in range(PEERS_MAX + 10):
+        catch_up.heard(f"guest-{i}", 7)
+        catch_up._doubted.add(f"guest-{i}")
+
+    assert len(catch_up._heights) == PEERS_MAX
+    assert catch_up._doubted == {f"guest-{i}" for i in range(10, PEERS_MAX + 10)}
+
+
+def test_what_is_said_of_checkpoints_far_ahead_of_a_certificate_is_bounded() -> None:
+    """Who catches up from peers that give no certificates keeps a window of votes and headers."""
+    cluster = deaf()
+    for first in range(1, 100, 8):
+        blocks = tuple(
+            Block(b"x", committed(0, height, b"x")) for height in range(first, first + 8)
+        )
+        cluster.inject(0, 3, BlockReply(None, blocks))
+
+    replica = cluster[3].replica
+    assert replica.executed == 104
+    assert replica.stable is None
+    said = [e.envelope.body for e in replica.entries() if isinstance(e, Said)]
+    assert [body.height for body in said if isinstance(body, Checkpoint)] == list(range(96, 105))
+    assert len(replica._checkpoints._headers) == 9
+
+
+def test_who_is_far_ahead_of_a_certificate_takes_one_of_the_last_window() -> None:
+    """The headers that it kept are enough to go on from there."""
+    cluster = deaf()
+    blocks = tuple(Block(b"x", committed(0, height, b"x")) for height in range(1, 25))
+    for first in range(0, 24, 8):
+        cluster.inject(0, 3, BlockReply(None, blocks[first : first + 8]))
+    header = cluster[3].header(20)
+
+    cluster.inject(0, 3, Status(0, True, 24, checkpoint(20, header), (), (), True))
+
+    assert cluster[3].replica.stable == checkpoint(20, header)
 
 
 def test_payloads_beyond_their_bytes_are_refused_until_a_checkpoint() -> None:
