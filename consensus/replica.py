@@ -114,6 +114,8 @@ class Replica:
         self._check = check
         self._limits = limits
         self._epochs = Epochs(start.epochs)
+        next_height = 1 + min(start.executed, 0 if start.stable is None else start.stable.height)
+        assert base_of(self.epoch) < next_height <= self._epochs.last, f"no epoch {next_height}"
         self._recollection = Recollection(())
         self._waiting = False
         self._guests: set[str] = set()  # peers without a seat, heard in this status period

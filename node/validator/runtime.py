@@ -344,7 +344,9 @@ class Runtime:
             self._perform(self.replica.step(pending))
 
     def _due(self) -> bool:
-        return self._deadline_ms is not None and self._deadline_ms <= self._clock_ms()
+        """Whether a block is wanted without transactions: for a deadline, or to get to an epoch."""
+        late = self._deadline_ms is not None and self._deadline_ms <= self._clock_ms()
+        return late or self.replica.turning
 
     def _after_block(self, height: int) -> None:
         row = self._chain.store.row(height)

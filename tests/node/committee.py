@@ -103,13 +103,15 @@ class Committee:
         if not (home / "journal").exists():
             create_journal(home / "journal")
         journal = Journal(home / "journal")
+        stable = store.certified()
+        first = chain.epoch_at(1 if stable is None else stable.height + 1).number
         replica = Replica(
             chain=chain.id,
             me=id,
             signer=lambda key: key_of(id).sign if key == key_of(id).public else None,
             check=lambda height, payload: chain.check(height, payload, wall_clock_ms()),
             history=History(store.blocks, store.certified, chain.epoch_at),
-            start=Start(chain.head.height, chain.head.header, store.certified(), chain.epochs),
+            start=Start(chain.head.height, chain.head.header, stable, chain.epochs[first:]),
             limits=LIMITS,
         )
         runtime = Runtime(

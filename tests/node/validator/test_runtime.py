@@ -12,6 +12,7 @@ from node.validator.journal import Journal
 from node.validator.runtime import EVENTS_MAX, wall_clock_ms
 from tests.harness import key_of
 from tests.node.committee import LIMITS, Committee, Seat
+from vm.governance import ReportFault
 from vm.keys import verify
 from vm.record import Member, Role
 from vm.registry import EnrolMember
@@ -162,6 +163,38 @@ def test_a_due_deadline_is_work_for_which_backups_time_the_primary(tmp_path: Pat
         due.clear()
 
         assert all(seat.runtime.replica.view > 0 for seat in committee.seats.values())
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_chain_gets_to_an_epoch_that_is_scheduled(tmp_path: Path) -> None:
+    """Empty blocks lead there: a change of validators may be what traffic waits for."""
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        for id in committee.ids:
+            committee.start(id)
+        liar = "hospital-4.validator"
+        bodies = [Prepare(0, 1, digest) for digest in (b"a" * 32, b"b" * 32)]
+        digests = [signing_digest(committee.genesis.chain, 0, body) for body in bodies]
+        seals = [key_of(liar).sign(digest) for digest in digests]
+        proof = [
+            encode_envelope(Envelope(liar, 0, body, seal, None))
+            for body, seal in zip(bodies, seals, strict=True)
+        ]
+
+        await committee.submit(
+            committee.sign("hospital-1.validator", "validator.fault", ReportFault(*proof))
+        )
+        await committee.certified(1 + LIMITS.window)
+
+        for seat in committee.seats.values():
+            assert seat.chain.head.height == 1 + LIMITS.window  # and it is idle again
+            assert (seat.runtime.replica.epoch.number, seat.runtime.replica.turning) == (1, False)
+            suspended = seat.runtime.replica.epoch.validators.get(liar)
+            assert suspended is not None
+            assert suspended.suspended
         await committee.stop_all()
 
     asyncio.run(scenario())
