@@ -60,15 +60,14 @@ def run(home: Path, *, output: LogFormat = None) -> None:
     home
         The validator's folder with concilium.toml.
     """
-    from node.validator.assembly import Validator
+    from node.validator.assembly import run_validator
 
     settings = config.load(config.ValidatorConfig, home, os.environ)
     start_logs(settings.log, output, settings.member.id)
     try:
-        validator = Validator(settings)
+        asyncio.run(until_signal(run_validator(settings)))
     except Refused as refused:
         raise name_remedy(refused, home) from refused
-    asyncio.run(until_signal(validator.run()))
 
 
 def name_remedy(refused: Refused, home: Path) -> Refused:

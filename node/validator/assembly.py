@@ -40,7 +40,9 @@ from node.validator.prune import Pruner, keep_pruned
 from node.validator.readiness import Readiness
 from node.validator.recover import check_journal
 from node.validator.runtime import Runtime, wall_clock_ms
+from node.validator.serve import Source, SyncService
 from node.validator.store import DAMAGE, FOLDER, BlockRow, Store
+from node.validator.sync import LeftBehind, connect, synchronise, watch
 from node.wire.blobs import BlobStore
 from node.wire.disk import is_full, say
 from node.wire.gate import Gate, build_peer_app
@@ -71,6 +73,26 @@ class Channel(IntEnum):
 
     CONSENSUS = 1
     TRANSACTIONS = 2
+
+
+async def run_validator(config: ValidatorConfig) -> None:
+    """Run a validator until cancelled, with a state sync before it whenever it is left behind.
+
+    Raises as `synchronise`, `Validator` and its `run` do.
+    """
+    while True:
+        try:
+            await synchronise(config)
+        except OSError as error:
+            raise _refuse_disk(error) from error
+        except DAMAGE as error:
+            raise _refuse_damage(error) from error
+        try:
+            await Validator(config).run()
+        except LeftBehind:
+            log.warning("validator.left_behind")
+        else:
+            return
 
 
 class Validator:
@@ -191,6 +213,7 @@ class Validator:
         try:
             async with AsyncExitStack() as stack:
                 await self._serve(stack)
+                peers = await connect(self._config, stack)
                 log.info("validator.started", height=self._chain.head.height)
                 retain = self._config.store.retain_blocks
                 async with asyncio.TaskGroup() as group:
@@ -202,6 +225,7 @@ class Validator:
                         self._gossip.run(),
                         self._sweep(),
                         keep_pruned(Pruner(self._chain.store), retain, self._executed),
+                        watch(self._chain.store, peers),
                     ):
                         group.create_task(work)
         except BaseExceptionGroup as failures:
@@ -216,7 +240,8 @@ class Validator:
             open_session(client_context(files), self._gate.admit)
         )
         blobs = BlobService(self._blobs, self._custody.may_read, self._custody.may_write)
-        peer_app = build_peer_app(self._gate, self._mesh.routes(), blobs.routes())
+        sync = SyncService(Source(self._chain.store))
+        peer_app = build_peer_app(self._gate, self._mesh.routes(), blobs.routes(), sync.routes())
         peer, http = config.peer.listen, config.http.listen
         await stack.enter_async_context(
             listening(peer_app, peer.host, peer.port, server_context(files))

@@ -5,6 +5,7 @@ and everything is put in its place, the head last: until that row is written the
 was before, and after a crash the same work is done again. The old state is left to pruning.
 """
 
+from collections.abc import Sequence
 from itertools import islice
 
 from node.validator.snapshot import BlockReceipts, Missing, Snapshot, WindowPart
@@ -29,11 +30,13 @@ from vm.digest import STATE_KEY, STATE_VALUE, digest
 from vm.range import RangeLeaf
 from vm.rebuild import Rebuild
 from vm.shape import pack, unpack
+from vm.succession import Step
 
 SNAPSHOT = b"q"  # -> Snapshot that is being synced
 MISSING = b"qm"  # -> Missing
 LEAF = b"ql"  # path -> leaf of the state
 RECEIPTS = b"qr"  # height -> BlockReceipts
+STEP = b"qs"  # height -> Step to the epoch that begins behind it
 SYNC_ROWS = (b"q", b"r")  # all rows of a sync, and the first that is none of its
 
 BATCH_ROWS = 2_000  # put or deleted at once
@@ -54,9 +57,11 @@ class Sync:
             return None
         return unpack(Snapshot, snapshot), unpack(Missing, missing)
 
-    def begin(self, snapshot: Snapshot, missing: Missing) -> None:
-        """Forget any other snapshot and begin this one."""
+    def begin(self, snapshot: Snapshot, missing: Missing, steps: Sequence[Step] = ()) -> None:
+        """Forget any other snapshot and begin this one; `steps` lead to its epoch."""
         self.forget()
+        before = [step for step in steps if step.header.height < snapshot.header.height]
+        self._put([(STEP + at(step.header.height), pack(step)) for step in before])
         with self._database.write_batch() as batch:
             batch.put(SNAPSHOT, pack(snapshot))
             batch.put(MISSING, pack(missing))
@@ -103,6 +108,7 @@ class Sync:
         root = self._build(header.height)
         if root.digest != header.state:
             raise sparse.DamagedNode(f"expected the state {header.state.hex()} of kept leaves")
+        self._follow()
         frontier = self._window(snapshot, root)
         head = Head(header.chain, header.height, header.digest, header.time_ms, root, frontier)
         self._store.sync()
@@ -129,6 +135,15 @@ class Sync:
         nodes += [(NODE + name, node) for name, node in rebuild.finish()]
         self._put(nodes)
         return rebuild.root
+
+    def _follow(self) -> None:
+        """Write the headers and certificates by which others follow the epochs in their turn."""
+        with self._database.iterator(prefix=STEP, include_key=False) as rows:
+            for data in rows:
+                step = unpack(Step, data)
+                key = at(step.header.height)
+                certificate = pack(step.certificate)
+                self._put([(HEADER + key, pack(step.header)), (CERTIFICATE + key, certificate)])
 
     def _window(self, snapshot: Snapshot, root: sparse.Root) -> tree.Frontier:
         """Write headers, receipts, their places and the history; its new frontier."""

@@ -1,22 +1,45 @@
-"""What a validator gives to one that syncs: offers, snapshots, ranges of state, receipts."""
+"""What a validator gives to one that syncs: offers, snapshots, ranges of state, receipts.
+
+    GET /sync                                  an Offer
+    GET /sync/epochs/{after}                   Steps to the epochs behind this number
+    GET /sync/{height}                         a Snapshot
+    GET /sync/{height}/state/{start}/{stop}    a StateRange; paths in hexadecimal
+    GET /sync/{height}/receipts/{first}        a WindowPart
+
+Answers are packed records. Whoever asks is an enrolled validator, with or without a seat.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from aiohttp import web
 
 from node.validator.prune import SNAPSHOT_BLOCKS
 from node.validator.snapshot import (
     OFFERED_MAX,
     RECEIPTS_BYTES_MAX,
+    STEPS_MAX,
     BlockReceipts,
     Offer,
     Snapshot,
+    Steps,
     WindowPart,
 )
 from node.validator.store import Store
+from node.wire.gate import MEMBER
 from vm import tree
+from vm.epoch import epochs
 from vm.range import StateRange, prove_range
+from vm.record import Role
 from vm.refusal import Refused
-from vm.shape import pack
+from vm.shape import HEIGHT_MAX, pack
 from vm.sparse import DamagedNode
+from vm.state import State
+from vm.succession import Step
 from vm.transaction import TX_LIFETIME_BLOCKS_MAX
 
+ANSWERS_MAX = 4  # made at a time; each takes a thread and some megabytes
 RANGE_BYTES = 1024 * 1024  # of keys and values in one answer; a large leaf makes it more
 
 
@@ -53,6 +76,20 @@ class Source:
             first=max(kept.below, base + 1),
         )
 
+    def steps(self, after: int) -> Steps:
+        """The steps to the epochs that follow number `after`, as far as they are certified."""
+        head = self._store.head()
+        assert head is not None, "a store that serves has a head"
+        read = partial(self._store.read, head.root)
+        found: list[Step] = []
+        for epoch in epochs(State(read), after + 1)[:STEPS_MAX]:
+            header = self._store.header(epoch.first - 1)
+            certificate = self._store.certificate(epoch.first - 1)
+            if header is None or certificate is None:
+                break
+            found.append(Step(header, certificate, epoch))
+        return Steps(tuple(found))
+
     def snapshot(self, height: int) -> Snapshot:
         """What the snapshot at `height` stands on."""
         self._require(height)
@@ -65,9 +102,7 @@ class Source:
         frontier = tree.frontier_at(self._store.history_node, first)
         return Snapshot(certificate, frontier, found)
 
-    def range(
-        self, height: int, start: bytes, stop: bytes, content_bytes: int = RANGE_BYTES
-    ) -> StateRange:
+    def range(self, height: int, start: bytes, stop: bytes, content_bytes: int) -> StateRange:
         """The leaves from `start` on, at most to `stop`."""
         self._require(height)
         row = self._store.row(height)
@@ -79,7 +114,7 @@ class Source:
             self._require(height)  # pruned meanwhile
             raise
 
-    def receipts(self, height: int, first: int, bytes_max: int = RECEIPTS_BYTES_MAX) -> WindowPart:
+    def receipts(self, height: int, first: int, bytes_max: int) -> WindowPart:
         """Receipts of the replay window from the block `first` on: one block at least."""
         self._require(height)
         if not max(0, height - self._window + 1) <= first <= height:
@@ -105,3 +140,64 @@ class Source:
 
 def _gone(height: int) -> Refused:
     return Refused("sync.gone", f"expected one of the last snapshots, found height {height}")
+
+
+class SyncService:
+    """Serves a source at the peer port."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._making = 0
+
+    def routes(self) -> list[web.RouteDef]:
+        """What the peer port serves for state sync."""
+        height, path = "/sync/{height:[0-9]{1,16}}", "[0-9a-f]{64}"
+        return [
+            web.get("/sync", self._get_offer),
+            web.get("/sync/epochs/{after:[0-9]{1,16}}", self._get_steps),
+            web.get(height, self._get_snapshot),
+            web.get(f"{height}/state/{{start:{path}}}/{{stop:{path}}}", self._get_range),
+            web.get(f"{height}/receipts/{{first:[0-9]{{1,16}}}}", self._get_receipts),
+        ]
+
+    async def _get_offer(self, request: web.Request) -> web.Response:
+        return await self._answer(request, self._source.offer)
+
+    async def _get_steps(self, request: web.Request) -> web.Response:
+        return await self._answer(request, partial(self._source.steps, _number(request, "after")))
+
+    async def _get_snapshot(self, request: web.Request) -> web.Response:
+        height = _number(request, "height")
+        return await self._answer(request, partial(self._source.snapshot, height))
+
+    async def _get_range(self, request: web.Request) -> web.Response:
+        start, stop = (bytes.fromhex(request.match_info[name]) for name in ("start", "stop"))
+        if start > stop:
+            raise Refused("sync.range", "expected a range that begins before it ends")
+        height = _number(request, "height")
+        return await self._answer(
+            request, partial(self._source.range, height, start, stop, RANGE_BYTES)
+        )
+
+    async def _get_receipts(self, request: web.Request) -> web.Response:
+        height, first = _number(request, "height"), _number(request, "first")
+        return await self._answer(
+            request, partial(self._source.receipts, height, first, RECEIPTS_BYTES_MAX)
+        )
+
+    async def _answer(self, request: web.Request, make: Callable[[], object]) -> web.Response:
+        member = request[MEMBER]
+        if member.role is not Role.VALIDATOR:
+            raise Refused("peer.role", f"expected a validator, found {member.id}, a {member.role}")
+        if self._making >= ANSWERS_MAX:
+            raise Refused("sync.busy", f"expected at most {ANSWERS_MAX} requests at a time")
+        self._making += 1
+        try:
+            body = await asyncio.to_thread(lambda: pack(make()))
+        finally:
+            self._making -= 1
+        return web.Response(body=body, content_type="application/octet-stream")
+
+
+def _number(request: web.Request, name: str) -> int:
+    return min(int(request.match_info[name]), HEIGHT_MAX)

@@ -31,6 +31,7 @@ from vm.range import (
 )
 from vm.refusal import Refused
 from vm.shape import Digest, Height, Many
+from vm.succession import Step
 from vm.transaction import TX_LIFETIME_BLOCKS_MAX
 
 OFFERED_MAX = 2  # snapshots that one peer has
@@ -41,6 +42,8 @@ SILENT_TICKS = 15  # without a byte until a request is given to somebody else
 SPARE_TICKS = 10  # until what one peer has been asked for is asked of an idle one as well
 REST_TICKS = 5  # after a failure, until a peer is asked again
 RECEIPTS_BYTES_MAX = 4 * 1024 * 1024  # of one part of the replay window
+STEPS_MAX = 64  # of one answer
+STEPS_BYTES_MAX = 2 * 1024 * 1024  # a set of 64 seats and their votes take about 20 KiB
 SNAPSHOT_BYTES_MAX = 1024 * 1024  # about 340 bytes for each of its headers
 
 
@@ -95,6 +98,15 @@ class WindowPart:
     VERSION: ClassVar[int] = 1
 
     blocks: Annotated[tuple[BlockReceipts, ...], Many(TX_LIFETIME_BLOCKS_MAX, 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps from one epoch to the next, in order; none if the peer knows of no more."""
+
+    VERSION: ClassVar[int] = 1
+
+    steps: Annotated[tuple[Step, ...], Many(STEPS_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,9 +318,13 @@ class StateSync:
         try:
             effects = self._take(peer, request, reply)
         except Refused as refused:
-            peer.dropped = True
-            effects = [Drop(name, refused.code, refused.message)]
+            return self.lied(name, refused)
         return [*effects, *([Complete()] if self._is_complete() else self._assign())]
+
+    def lied(self, name: str, refused: Refused) -> list[Effect]:
+        """What a peer sent is no sound reply: it is asked no more."""
+        self._peers[name].dropped = True
+        return [Drop(name, refused.code, refused.message), *self._assign()]
 
     def failed(self, name: str, request: Request, *, gone: bool = False) -> list[Effect]:
         """A request came to nothing; `gone` says that the peer no longer has the snapshot."""

@@ -40,6 +40,8 @@ STATUS = {
     "peer.standing": 403,
     "peer.stopping": 503,
     "peer.unknown_key": 403,
+    "sync.busy": 503,
+    "sync.gone": 410,
 }
 
 log = structlog.get_logger()

@@ -18,7 +18,7 @@ from fl import task
 from node.api.problem import PROBLEMS
 from node.api.resource import LINEAGE_PATH, RESOURCES
 from node.program import program
-from node.validator.snapshot import Offer, Snapshot, WindowPart
+from node.validator.snapshot import Offer, Snapshot, Steps, WindowPart
 from node.wire.cid import Manifest
 from tests.vectors import BUILDERS
 from vm import (
@@ -96,7 +96,7 @@ def groups() -> dict[str, list[Any]]:
             inclusion.LineageProof,
             succession.Step,
         ],
-        "Arrays of state sync": [Offer, Snapshot, StateRange, WindowPart],
+        "Arrays of state sync": [Offer, Steps, Snapshot, StateRange, WindowPart],
         "Arrays of blobs": [Manifest],
     }
 

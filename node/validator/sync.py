@@ -1,0 +1,350 @@
+"""State sync over the peer port: when it is needed, and how it is carried out.
+
+`synchronise` runs before a validator is put together, on a store that nobody else has open. It
+returns at once unless peers have pruned the blocks that follow ours, or are so far ahead that
+fetching blocks would take longer, or an earlier sync was cut off. `watch` runs beside a validator
+and ends it with `LeftBehind` when that has come true meanwhile.
+
+Servers need only a certificate of the consortium's authority: whatever they say is verified, and
+who is enrolled may have changed since we last knew.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TypeVar
+
+import aiohttp
+import structlog
+
+from consensus.journal import Stable
+from node.api.problem import read_problem
+from node.home.config import ValidatorConfig
+from node.home.genesis import read_genesis
+from node.validator.install import Sync
+from node.validator.journal import FOLDER as JOURNAL
+from node.validator.journal import Journal
+from node.validator.keyring import Keyring
+from node.validator.recover import check_journal
+from node.validator.snapshot import (
+    SNAPSHOT_BYTES_MAX,
+    STEPS_BYTES_MAX,
+    Ask,
+    AskOffer,
+    AskRange,
+    AskReceipts,
+    AskSnapshot,
+    Begin,
+    Complete,
+    Drop,
+    Effect,
+    KeepLeaves,
+    KeepReceipts,
+    Missing,
+    Offer,
+    Reply,
+    Request,
+    Snapshot,
+    StateSync,
+    Steps,
+    WindowPart,
+    left_behind,
+)
+from node.validator.store import FOLDER, Store
+from node.validator.threads import to_the_end
+from node.wire.tls import client_context
+from node.wire.transfer import CONNECT_TIMEOUT_S, open_session
+from vm.certificate import CheckpointCertificate
+from vm.encoding import MESSAGE_BYTES_MAX
+from vm.genesis import Genesis, check_genesis
+from vm.quorum import Epoch, faults
+from vm.range import RANGE_BYTES_MAX, StateRange
+from vm.refusal import Refused
+from vm.shape import unpack
+from vm.succession import Step, follow_step
+from vm.transaction import TX_LIFETIME_BLOCKS_MAX
+
+OFFER_BYTES_MAX = 1024
+OFFER_TIMEOUT_S = 3.0  # for all peers to say what they have; who is slower is not waited for
+SILENCE_TIMEOUT_S = 15.0  # between two parts of an answer; there is no limit on the whole
+TICK_S = 1.0
+WATCH_S = 30.0  # between two looks whether we are left behind
+GARBLED = frozenset({"sync.garbled", "sync.too_large"})  # no honest peer answers so
+EVENTS_MAX = 256  # one reply of each peer, and ticks
+
+T = TypeVar("T")
+_Event = tuple[str, Request, Reply | Refused] | None  # a peer's answer, or a tick
+
+log = structlog.get_logger()
+
+
+class LeftBehind(Exception):  # noqa: N818 - it says how things stand
+    """Peers no longer have the blocks that this node needs next: start again with a state sync."""
+
+
+class Peers:
+    """Asks the other validators over mutual TLS; `urls` by id."""
+
+    def __init__(self, session: aiohttp.ClientSession, urls: Mapping[str, str]) -> None:
+        self._session = session
+        self.urls = urls
+        self.fresh: set[str] = set()  # peers of whom bytes have come since the last look
+
+    @property
+    def enough(self) -> int:
+        """How many are sure to hold an honest one."""
+        return faults(len(self.urls) + 1) + 1
+
+    async def offers(self) -> list[Offer]:
+        """What the peers that answer soon have."""
+        if not self.urls:
+            return []
+        asked = [asyncio.ensure_future(self.ask(peer, AskOffer())) for peer in self.urls]
+        try:
+            await asyncio.wait(asked, timeout=OFFER_TIMEOUT_S)
+        finally:
+            for task in asked:
+                task.cancel()
+            found = await asyncio.gather(*asked, return_exceptions=True)
+        return [reply for reply in found if isinstance(reply, Offer)]
+
+    async def ask(self, peer: str, request: Request) -> Reply:
+        """The reply, of its kind but not verified; raises `Refused` if there is none."""
+        match request:
+            case AskOffer():
+                return await self._get(peer, "", Offer, OFFER_BYTES_MAX)
+            case AskSnapshot(height):
+                return await self._get(peer, f"/{height}", Snapshot, SNAPSHOT_BYTES_MAX)
+            case AskRange(height, gap):
+                path = f"/{height}/state/{gap.start.hex()}/{gap.stop.hex()}"
+                return await self._get(peer, path, StateRange, RANGE_BYTES_MAX)
+            case AskReceipts(height, first):
+                path = f"/{height}/receipts/{first}"
+                return await self._get(peer, path, WindowPart, MESSAGE_BYTES_MAX)
+
+    async def steps(self, peer: str, after: int) -> tuple[Step, ...]:
+        """The steps behind an epoch, not verified; raises `Refused` if there is no answer."""
+        return (await self._get(peer, f"/epochs/{after}", Steps, STEPS_BYTES_MAX)).steps
+
+    async def _get(self, peer: str, path: str, cls: type[T], bytes_max: int) -> T:
+        url = f"{self.urls[peer]}/sync{path}"
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S
+        )
+        body = bytearray()
+        try:
+            async with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise await read_problem(response)
+                async for part in response.content.iter_any():
+                    self.fresh.add(peer)
+                    body += part
+                    if len(body) > bytes_max:
+                        raise Refused(
+                            "sync.too_large", f"{url}: expected at most {bytes_max} bytes"
+                        )
+        except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError
+            name = type(error).__name__
+            raise Refused("sync.unreachable", f"{url}: expected an answer, found {name}") from error
+        try:
+            return await asyncio.to_thread(unpack, cls, bytes(body), bytes_max)
+        except Refused as refused:
+            raise Refused("sync.garbled", f"{url}: {refused}") from refused
+
+
+async def synchronise(config: ValidatorConfig) -> None:
+    """Bring the store of a stopped validator to a recent snapshot, if it needs one.
+
+    The journal learns of the snapshot's certificate before the store does, and is checked against
+    the store as it was: a copy of an old journal must not pass for one that knows.
+    Raises `Refused` as journal and store do, or with `sync.peers` if no peer's answers verify.
+    """
+    genesis, folder = read_genesis(config.chain.genesis), config.store.folder
+    async with AsyncExitStack() as stack:
+        journal = stack.enter_context(Journal(folder / JOURNAL))
+        keyring = Keyring(config.member, folder, journal.identity)
+        store = Store(folder / FOLDER)
+        stack.callback(store.close)
+        check_journal(keyring, journal.identity, journal.entries, store)
+
+        def remember(certificate: CheckpointCertificate) -> None:
+            journal.append(Stable(certificate))
+            journal.sync()
+
+        await run(store, genesis, await connect(config, stack), remember)
+
+
+async def connect(config: ValidatorConfig, stack: AsyncExitStack) -> Peers:
+    """The other validators of the configuration, until `stack` is closed."""
+    context = client_context(config.tls.files(config.member))
+    session = await stack.enter_async_context(open_session(context, lambda connection: None))
+    others = config.peer.validators.items()
+    return Peers(session, {id: f"https://{at}" for id, at in others if id != config.member.id})
+
+
+async def watch(store: Store, peers: Peers, period_s: float = WATCH_S) -> None:
+    """Look now and then whether we are left behind; raises `LeftBehind`."""
+    before = -1
+    while True:
+        await asyncio.sleep(period_s)
+        head = store.head()
+        executed = 0 if head is None else head.height
+        if executed == before and left_behind(executed, await peers.offers(), peers.enough):
+            raise LeftBehind
+        before = executed
+
+
+async def run(
+    store: Store,
+    genesis: Genesis,
+    peers: Peers,
+    remember: Callable[[CheckpointCertificate], None],
+    window: int = TX_LIFETIME_BLOCKS_MAX,
+) -> None:
+    """Go on with the sync that was cut off, or sync if we are left behind.
+
+    `remember` is given the certificate before the snapshot becomes the head.
+    Raises `Refused("sync.peers")`.
+    """
+    rows, head = Sync(store), store.head()
+    executed = 0 if head is None else head.height
+    kept = await to_the_end(rows.kept)
+    if kept is not None and kept[0].header.height <= executed:
+        await to_the_end(rows.forget)  # it was installed, and not forgotten yet
+        kept = None
+    if kept is None and not left_behind(executed, await peers.offers(), peers.enough):
+        return
+    log.info("sync.started", executed=executed, resumed=kept is not None)
+    if kept is None or not kept[1].empty(kept[0].header.height):
+        await _fetch(genesis, executed, peers, rows, kept, window)
+        kept = await to_the_end(rows.kept)
+    assert kept is not None, "all of the snapshot is here"
+    await to_the_end(partial(remember, kept[0].certificate))
+    await to_the_end(rows.install)
+    log.info("sync.installed", height=kept[0].header.height)
+
+
+async def _fetch(
+    genesis: Genesis,
+    executed: int,
+    peers: Peers,
+    rows: Sync,
+    kept: tuple[Snapshot, Missing] | None,
+    window: int,
+) -> None:
+    """Fetch what is missing of a snapshot above `executed`, until all of it is in `rows`."""
+    epochs, steps = await _follow(genesis, peers)
+    names = tuple(peers.urls)
+    sync = StateSync(genesis.chain, epochs, executed, names, peers.enough, kept, window)
+    try:
+        async with asyncio.TaskGroup() as group:
+            await _Carrier(sync, rows, peers, steps, group).run()
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+
+
+async def _follow(genesis: Genesis, peers: Peers) -> tuple[Sequence[Epoch], Sequence[Step]]:
+    """Follow the epochs from genesis to the last that any peer shows."""
+    epochs, steps = [check_genesis(genesis)], list[Step]()
+    for peer in peers.urls:
+        try:
+            while found := await peers.steps(peer, epochs[-1].number):
+                for step in found:
+                    epochs.append(follow_step(genesis.chain, epochs[-1], step))
+                    steps.append(step)
+        except Refused as refused:
+            log.warning("sync.epochs", peer=peer, code=refused.code, reason=refused.message)
+    return epochs, steps
+
+
+class _Carrier:
+    """Carries a core's requests to peers, and what it verified to disk."""
+
+    def __init__(
+        self,
+        sync: StateSync,
+        rows: Sync,
+        peers: Peers,
+        steps: Sequence[Step],
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._sync = sync
+        self._rows = rows
+        self._peers = peers
+        self._steps = steps
+        self._group = group
+        self._events: asyncio.Queue[_Event] = asyncio.Queue(EVENTS_MAX)
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._dropped: list[str] = []
+
+    async def run(self) -> None:
+        """Until all of the snapshot is kept; raises `Refused("sync.peers")`."""
+        ticking = self._group.create_task(self._tick())
+        try:
+            effects = self._sync.start()
+            while not await self._perform(effects):
+                effects = await to_the_end(partial(self._step, await self._events.get()))
+        finally:
+            for task in (ticking, *self._running.values()):
+                task.cancel()
+
+    def _step(self, event: _Event) -> list[Effect]:
+        """In a thread: verifying a range takes a while."""
+        if event is None:
+            fresh, self._peers.fresh = self._peers.fresh, set()
+            for peer in fresh:
+                self._sync.progressed(peer)
+            return self._sync.tick()
+        peer, request, answer = event
+        if isinstance(answer, Refused):
+            if answer.code in GARBLED:
+                return self._sync.lied(peer, answer)
+            log.info("sync.failed", peer=peer, code=answer.code, reason=answer.message)
+            return self._sync.failed(peer, request, gone=answer.code == "sync.gone")
+        return self._sync.received(peer, request, answer)
+
+    async def _perform(self, effects: list[Effect]) -> bool:
+        """Work effects off in order; whether all of the snapshot is kept."""
+        for effect in effects:
+            match effect:
+                case Ask(peer, request):
+                    self._ask(peer, request)
+                case Drop(peer, code, message):
+                    log.warning("sync.dropped", peer=peer, code=code, reason=message)
+                    self._dropped.append(f"{peer}: {code}: {message}")
+                case Begin(snapshot, missing):
+                    log.info("sync.snapshot", height=snapshot.header.height)
+                    await to_the_end(partial(self._rows.begin, snapshot, missing, self._steps))
+                case KeepLeaves(leaves, missing):
+                    await to_the_end(partial(self._rows.keep_leaves, leaves, missing))
+                case KeepReceipts(first, part, missing):
+                    await to_the_end(partial(self._rows.keep_receipts, first, part, missing))
+                case Complete():
+                    return True
+        if self._sync.hopeless:
+            raise Refused(
+                "sync.peers",
+                "expected a validator whose snapshot verifies, found none: "
+                + "; ".join(self._dropped),
+            )
+        return False
+
+    def _ask(self, peer: str, request: Request) -> None:
+        before = self._running.pop(peer, None)
+        if before is not None:
+            before.cancel()
+        self._running[peer] = self._group.create_task(self._carry(peer, request))
+
+    async def _carry(self, peer: str, request: Request) -> None:
+        answer: Reply | Refused
+        try:
+            answer = await self._peers.ask(peer, request)
+        except Refused as refused:
+            answer = refused
+        await self._events.put((peer, request, answer))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            await self._events.put(None)
