@@ -136,6 +136,16 @@ def test_a_seat_for_which_the_window_is_impossible_is_refused() -> None:
     assert scheduled(chain) == chain.validators
 
 
+def test_a_seat_for_which_the_window_is_just_possible_is_taken() -> None:
+    """The bound is the last that fits."""
+    chain = council(window_max=lambda n: 8)
+    decide(chain, "admit", admission(5))
+
+    decide(chain, "seat", seating(5))
+
+    assert scheduled(chain).n == 5
+
+
 def test_no_more_seats_than_there_may_be() -> None:
     """Quadratic messages make more than VALIDATORS_MAX unwise."""
     chain = council(VALIDATORS_MAX)
@@ -233,6 +243,16 @@ def test_a_key_is_rotated_to_one_that_nobody_ever_had(key: str) -> None:
 
     assert chain.refused(approve(3, "p")) == "member.key"
     assert scheduled(chain) == chain.validators
+
+
+def test_a_transport_key_of_another_is_refused() -> None:
+    """The attack: a validator that others take for a hospital's when it connects."""
+    chain = council()
+    stolen = key_of(validator(2)).public
+    change = RotateKey(validator(1), None, stolen, None)
+    chain.applied([propose(1, "p", change), approve(2, "p")])
+
+    assert chain.refused(approve(3, "p")) == "member.key"
 
 
 def test_a_retired_key_never_comes_back() -> None:
