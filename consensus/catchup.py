@@ -1,8 +1,6 @@
 """Catching up: blocks with commit certificates from peers that are ahead."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from consensus.certificate import Verifier
 from consensus.message import (
@@ -14,8 +12,8 @@ from consensus.message import (
     payload_digest,
 )
 from consensus.outbox import Outbox
-from vm.certificate import CheckpointCertificate
-from vm.quorum import VALIDATORS_MAX, Epoch
+from consensus.start import History
+from vm.quorum import VALIDATORS_MAX
 from vm.refusal import Refused
 
 BUFFER_BYTES_MAX = 16 * 1024 * 1024  # of payloads that wait for an earlier block: a few replies
@@ -23,21 +21,6 @@ GIVEN_BYTES_MAX = 16 * PAYLOAD_BYTES_MAX  # to one peer in a status period, and 
 CERTIFICATE_BYTES_MAX = VALIDATORS_MAX * VOTE_BYTES_MAX
 PEERS_MAX = 2 * VALIDATORS_MAX  # whose heights are known; those without a seat among them
 TICKS_MAX = 2  # status periods until another peer is asked
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """What the shell's store answers about the past.
-
-    `blocks(first, last)` yields the stored blocks of these heights (both included) in order, and
-    stops where it has no more; it is read lazily. `certificate(at_most)` is the newest checkpoint
-    certificate not above a height, `epoch(height)` the epoch that rules a height up to window + 1
-    above the executed one; genesis counts as a height of epoch 0.
-    """
-
-    blocks: Callable[[int, int], Iterable[Block]]
-    certificate: Callable[[int], CheckpointCertificate | None]
-    epoch: Callable[[int], Epoch]
 
 
 class CatchUp:

@@ -2,7 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 
-from consensus.journal import Entry, Section
+from consensus.checkpoint import Checkpoints
+from consensus.journal import Entry, Held, Said, Section
+from consensus.message import (
+    NULL_DIGEST,
+    Block,
+    Checkpoint,
+    CommitCertificate,
+    Envelope,
+    NewView,
+    PreparedCertificate,
+    ViewChange,
+    payload_digest,
+)
+from consensus.ordering import Ordering
+from consensus.outbox import Outbox
+from consensus.viewchange import ViewChanges
 
 
 class Recollection:
@@ -37,3 +52,49 @@ class Recollection:
         for number, entries in sorted(self._sections.items()):
             yield Section(number)
             yield from entries
+
+
+def recall(
+    entries: Sequence[Entry],
+    outbox: Outbox,
+    checkpoints: Checkpoints,
+    ordering: Ordering,
+    views: ViewChanges,
+) -> dict[int, Block]:
+    """Hand each entry back to its part; by height, the decided blocks with their payloads."""
+    payloads = {NULL_DIGEST: b""}
+    decided: list[CommitCertificate] = []
+    for entry in entries:
+        match entry:
+            case Said(envelope):
+                if envelope.sender == outbox.me:
+                    outbox.recall(envelope)
+                _recall_message(envelope, checkpoints, ordering, views)
+            case Held(sequence, payload):
+                payloads[payload_digest(payload)] = payload
+                ordering.payloads.hold(payload, sequence)
+            case PreparedCertificate():
+                ordering.recall_certificate(entry)
+            case CommitCertificate():
+                decided.append(entry)
+                ordering.recall_certificate(entry)
+    return {  # of the rest the payload had yet to come
+        proof.sequence: Block(payloads[proof.digest], proof)
+        for proof in decided
+        if proof.digest in payloads
+    }
+
+
+def _recall_message(
+    envelope: Envelope, checkpoints: Checkpoints, ordering: Ordering, views: ViewChanges
+) -> None:
+    match envelope.body:
+        case ViewChange() as body:
+            views.recall_view_change(envelope, body)
+        case NewView() as body:
+            views.recall_new_view(envelope, body)
+        case Checkpoint(height, header):
+            checkpoints.recall(height, header)
+            checkpoints.vote(envelope.sender, height, header, envelope.seal)
+        case _:
+            ordering.recall(envelope)

@@ -7,10 +7,8 @@ lost), `catchup` (blocks for a replica that was away), `complaints` (of a slow o
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
-from consensus.catchup import CatchUp, History
+from consensus.catchup import CatchUp
 from consensus.certificate import Verifier
 from consensus.checkpoint import Checkpoints
 from consensus.complaints import Complaints
@@ -34,28 +32,25 @@ from consensus.event import (
 )
 from consensus.journal import Entry, Held, Said, Section, Stable
 from consensus.message import (
-    NULL_DIGEST,
     Block,
     BlockReply,
     BlockRequest,
     Checkpoint,
     Commit,
-    CommitCertificate,
     Envelope,
     NewView,
     PayloadReply,
     PayloadRequest,
     Prepare,
-    PreparedCertificate,
     PrePrepare,
     Status,
     ViewChange,
     is_signed,
-    payload_digest,
 )
 from consensus.ordering import Ordering
 from consensus.outbox import Outbox, Sign
-from consensus.recovery import Recollection
+from consensus.recovery import Recollection, recall
+from consensus.start import History, Signer, Start
 from consensus.status import StatusExchange
 from consensus.timer import Backoff, Timers
 from consensus.viewchange import ViewChanges
@@ -63,29 +58,12 @@ from consensus.window import check_window
 from vm.certificate import CheckpointCertificate
 from vm.quorum import Epoch
 from vm.refusal import Refused
-from vm.shape import HEIGHT_MAX, Digest, PublicKey
+from vm.shape import HEIGHT_MAX, Digest
 
 __all__ = ["GUESTS_MAX", "UNEXECUTED_MAX", "History", "Replica", "Signer", "Start"]
 
 UNEXECUTED_MAX = 16  # blocks delivered and not yet executed: 64 MiB of payloads at most
 GUESTS_MAX = 64  # peers without a seat that are heard in one status period
-
-
-Signer: TypeAlias = Callable[[PublicKey], Sign | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """What the shell's store holds durably: height and header executed, and its newest proof.
-
-    `epochs` are all that may still matter, in order: from the one that rules the height above the
-    certificate on, up to the newest that execution has scheduled.
-    """
-
-    executed: int
-    header: Digest
-    stable: CheckpointCertificate | None
-    epochs: tuple[Epoch, ...]
 
 
 class Replica:
@@ -586,57 +564,21 @@ class Replica:
 
     def _recall(self) -> None:
         """Take back what the journal holds of this epoch: what we said binds us still."""
-        for block in self._recall_all(self._recollection.take(self.epoch.number)):
-            self._deliver(block)
-        self._ordering.resume()
-
-    def _recall_all(self, entries: Sequence[Entry]) -> list[Block]:
-        """Take back every entry; the decided blocks from the executed height on."""
-        payloads = {NULL_DIGEST: b""}
-        decided: dict[int, CommitCertificate] = {}
+        entries = self._recollection.take(self.epoch.number)
         for entry in entries:
             if isinstance(entry, Stable):
                 self._checkpoints.restore(entry.certificate)
         self._ordering.forget(self._checkpoints.low)
         self._ordering.reach(self._reach(self._checkpoints.low))
-        for entry in entries:
-            match entry:
-                case Said(envelope):
-                    self._recall_message(envelope)
-                case Held(sequence, payload):
-                    payloads[payload_digest(payload)] = payload
-                    self._ordering.payloads.hold(payload, sequence)
-                case PreparedCertificate():
-                    self._ordering.recall_certificate(entry)
-                case CommitCertificate():
-                    decided[entry.sequence] = entry
-                    self._ordering.recall_certificate(entry)
+        decided = recall(entries, self._outbox, self._checkpoints, self._ordering, self._views)
         self._forget()
         self._ordering.release()
-        blocks: list[Block] = []
-        while (proof := decided.get(self.delivered + len(blocks) + 1)) is not None:
-            decided_payload = payloads.get(proof.digest)
-            if decided_payload is None:
-                break  # it was decided, but its payload had yet to come
-            blocks.append(Block(decided_payload, proof))
-        return blocks
+        while (block := decided.get(self.delivered + 1)) is not None:
+            self._deliver(block)
+        self._ordering.resume()
 
     def _complete_store(self) -> None:
         """Do what a crash between store and journal left undone, either being ahead."""
         self._certify()
         if self.executed > self._checkpoints.known:
             self._say_checkpoint(self.executed, self._checkpoints.header)
-
-    def _recall_message(self, envelope: Envelope) -> None:
-        if envelope.sender == self.me:
-            self._outbox.recall(envelope)
-        match envelope.body:
-            case ViewChange() as body:
-                self._views.recall_view_change(envelope, body)
-            case NewView() as body:
-                self._views.recall_new_view(envelope, body)
-            case Checkpoint(height, header):
-                self._checkpoints.recall(height, header)
-                self._checkpoints.vote(self.me, height, header, envelope.seal)
-            case _:
-                self._ordering.recall(envelope)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consensus.catchup import CERTIFICATE_BYTES_MAX, GIVEN_BYTES_MAX, PEERS_MAX, CatchUp, History
+from consensus.catchup import CERTIFICATE_BYTES_MAX, GIVEN_BYTES_MAX, PEERS_MAX, CatchUp
 from consensus.certificate import REMEMBERED_MAX, Verifier
 from consensus.event import Limits, Send
 from consensus.journal import Held, Said
@@ -23,6 +23,7 @@ from consensus.message import (
 )
 from consensus.outbox import Outbox
 from consensus.replica import Replica, Start
+from consensus.start import History
 from consensus.window import window_max
 from tests.consensus.certificates import checkpoint, committed
 from tests.consensus.cluster import Cluster

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from consensus.catchup import BUFFER_BYTES_MAX, CatchUp, History
+from consensus.catchup import BUFFER_BYTES_MAX, CatchUp
 from consensus.certificate import Verifier
 from consensus.event import Connected, Deliver, Executed, Limits, Pending, Received, Send
 from consensus.message import (
@@ -20,6 +20,7 @@ from consensus.message import (
 )
 from consensus.outbox import Outbox
 from consensus.replica import UNEXECUTED_MAX
+from consensus.start import History
 from tests.consensus.certificates import checkpoint, committed
 from tests.consensus.cluster import Cluster, signed
 from tests.consensus.node import (
