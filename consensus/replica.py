@@ -471,7 +471,7 @@ class Replica:
         """Join a view change early."""
         view = self._views.early()
         if view is not None and self.voting:
-            if not self._views.joins_planned(view):
+            if not self._views.others_planned():
                 self._backoff.failed()
             self._start_view_change(view)
 

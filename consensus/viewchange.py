@@ -170,12 +170,11 @@ class ViewChanges:
         every = self._rotation
         return every > 0 and height // every > self._ordering.base // every
 
-    def joins_planned(self, view: int) -> bool:
-        """Whether somebody asks for `view` or more because ours is over by plan."""
+    def others_planned(self) -> bool:
+        """Whether somebody leaves our view because it is over by plan."""
+        base = self._verifier.base
         return self._ordering.active and any(
-            item.message.view >= view
-            and self.planned(_height(item.message.stable, self._verifier.base))
-            for item in self._heard.values()
+            self.planned(_height(item.message.stable, base)) for item in self._heard.values()
         )
 
     def quorum_has_left(self) -> bool:

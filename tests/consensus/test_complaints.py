@@ -8,6 +8,8 @@ from consensus.complaints import HEARD_MAX, SLOWNESS, Complaints
 from consensus.event import Limits, Pending, Received, TimerName
 from consensus.message import (
     COMPLAINTS_MAX,
+    Block,
+    BlockReply,
     Envelope,
     PrePrepare,
     Status,
@@ -15,8 +17,9 @@ from consensus.message import (
     payload_digest,
 )
 from consensus.outbox import Outbox
-from consensus.pace import PATIENCE_TICKS
-from tests.consensus.cluster import Cluster
+from consensus.pace import PATIENCE_TICKS, WINDOW_TICKS
+from tests.consensus.certificates import committed
+from tests.consensus.cluster import Cluster, signed
 from tests.consensus.node import CHAIN
 from vm.quorum import ValidatorSet
 
@@ -311,6 +314,21 @@ def test_only_the_next_height_under_way_is_work(sequence: int, busy: bool) -> No
 
     ticks = cluster[1].replica._complaints.pace._ticks
     assert any(starved for starved, _ in ticks) is not busy
+
+
+def test_execution_is_work_too() -> None:
+    """While a block is executed here the primary may wait for the same: capacity is short."""
+    cluster = Cluster(4, LIMITS)
+    cluster.lost = lambda _s, _r, _e: True
+    complain(cluster, 1)
+    first = Block(b"x", committed(0, 1, b"x"))
+
+    cluster[1].step(Received(signed(0, BlockReply(None, (first,)))))  # and never executes it
+    cluster.pass_time(WINDOW_TICKS * LIMITS.pace_ms)
+
+    ticks = cluster[1].replica._complaints.pace._ticks
+    assert len(ticks) == WINDOW_TICKS
+    assert not any(starved for starved, _ in ticks)
 
 
 def test_leaving_by_complaint_backs_off() -> None:

@@ -139,14 +139,14 @@ def test_a_request_that_only_f_plus_one_hold_votes_nobody_out() -> None:
 
 
 def test_sustained_overload_votes_nobody_out() -> None:
-    """Three times of what can be executed, then with capacity fallen to a tenth, and no view ends.
+    """More than can be executed, then capacity falls to a tenth, and still no view ends.
 
     Blocks are full, the pipeline is busy, execution takes a second a block and messages ten times
     as long; requests wait for minutes and the pool refuses more.
     """
     traffic = Traffic()
     traffic.execution_ms = 5
-    traffic.flow(2, range(30_000))
+    traffic.flow(4, range(15_000))
     traffic.run(20_000)
     before = traffic.heights[0]
 
