@@ -145,3 +145,20 @@ def test_a_dead_successor_is_passed_over_with_backoff() -> None:
     assert {cluster[i].replica.view for i in (0, 2, 3)} == {2}
     assert {cluster[i].replica._backoff.delay_ms for i in (0, 2, 3)} == {4_000}
     assert cluster.sent_by(2, NewView)
+
+
+def test_an_observer_follows_the_turns_of_others_without_a_word() -> None:
+    """It has the plan like everybody, and nothing to say; nobody waits for it."""
+    cluster = Cluster(4, LIMITS)
+    cluster.kill(3)
+    cluster[3].keys.clear()
+    cluster.restart(3)
+
+    for height in range(2 * EVERY + 1):
+        cluster.propose(b"%d" % height)
+    cluster.pass_time(2_000)
+
+    assert not cluster[3].replica.voting
+    assert len(cluster[3].payloads) == 2 * EVERY + 1
+    assert {node.replica.view for node in cluster.nodes} == {2}
+    assert cluster.sent_by(3, ViewChange) == []
