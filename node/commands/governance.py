@@ -30,6 +30,47 @@ NONCE_BYTES = 3  # in the id of a proposal that was not named
 
 
 @app.command
+def init(
+    home: Path,
+    *,
+    organisation: str,
+    title: str,
+    region: str,
+    like: Path,
+    id: str | None = None,
+    output: Format = "text",
+) -> None:
+    """Write the home of a new organisation's admin, and the admission that another proposes.
+
+    Parameters
+    ----------
+    home
+        Folder to write; nothing may be there yet.
+    organisation
+        Id of the new organisation, such as hospital-5.
+    title
+        What it is called, in words.
+    region
+        ISO 3166 code of where it is, such as DE or US-MN.
+    like
+        Folder of another admin, with genesis.json and concilium.toml: whom to ask is copied.
+    id
+        Id of the admin; the organisation's with .admin if not given.
+    """
+    from node.home.admission import Newcomer, write_admin
+
+    settings = config.load(config.OfficeConfig, like, {})
+    newcomer = Newcomer(organisation, title, region, id or f"{organisation}.admin")
+    document = write_admin(home, newcomer, settings.chain.genesis, settings.client)
+    show(
+        output,
+        {"home": str(home), "document": str(document)},
+        f"Wrote {home}. Next, an admin of an organisation with a seat:\n"
+        f"  concilium governance propose ADMIN_HOME {document}",
+    )
+
+
+@app.command
 def propose(
     home: Path,
     document: Path,

@@ -400,11 +400,11 @@ class Validator:
         validators = replica.epoch.validators
         connected = {peer.id for peer in self._mesh.status() if peer.connected}
         found = sum(seat.id in connected for seat in validators.voters)
-        needed = validators.quorum - validators.votes(self._id)
+        needed = validators.quorum - 1
         if found < needed:
             return False, f"expected {needed} connected validators, found {found}"
         certified = 0 if view is None else view.height
-        missing = self._readiness.missing(self._id, validators, certified)
+        missing = self._readiness.missing(validators, certified)
         if missing is not None:
             return False, missing
         # A replica that gave up on a primary alone waits for others to join it, and follows the

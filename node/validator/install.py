@@ -15,10 +15,12 @@ from node.validator.store import (
     HEAD,
     HEADER,
     HISTORY,
+    JOURNAL,
     KEY,
     NODE,
     ROW,
     TRANSACTION,
+    Binding,
     BlockRow,
     Head,
     Place,
@@ -116,6 +118,8 @@ class Sync:
             batch.put(CERTIFICATE + at(header.height), pack(snapshot.certificate))
             batch.put(BASE, at(header.height))
             batch.put(HEAD, pack(head))
+            if (bound := self._store.journal) is not None:  # which need not know the certificate
+                batch.put(JOURNAL, pack(Binding(bound.identity, header.height)))
         self.forget()
 
     def _build(self, height: int) -> sparse.Root:

@@ -28,8 +28,8 @@ IDENTITY = "identity"
 IDENTITY_BYTES = 16  # drawn at random: no two journals have the same
 
 
-def create_journal(folder: Path, entries: Iterable[Entry] = ()) -> bytes:
-    """Make a journal that holds `entries`; returns its identity.
+def create_journal(folder: Path) -> bytes:
+    """Make an empty journal; returns its identity.
 
     Raises `Refused("journal.exists")`. On return it is on disk. A crash before leaves no identity,
     and so no journal.
@@ -38,10 +38,7 @@ def create_journal(folder: Path, entries: Iterable[Entry] = ()) -> bytes:
     if (folder / IDENTITY).exists() or (folder / SEGMENT).exists():
         raise Refused("journal.exists", f"{folder}: expected no journal there, found one")
     identity = secrets.token_bytes(IDENTITY_BYTES)
-    for name, data in (
-        (SEGMENT, b"".join(frame(entry) for entry in entries)),
-        (IDENTITY, identity),
-    ):
+    for name, data in ((SEGMENT, b""), (IDENTITY, identity)):
         fresh = folder / f"{name}.new"
         fresh.write_bytes(data)
         sync_file(fresh)

@@ -28,11 +28,11 @@ class Readiness:
         """A peer is gone: what it said says nothing of now."""
         self._claims.pop(peer, None)
 
-    def missing(self, me: str, validators: ValidatorSet, certified: int) -> str | None:
+    def missing(self, validators: ValidatorSet, certified: int) -> str | None:
         """What still has to happen before this node shows the newest state; None if nothing."""
         voters = {seat.id for seat in validators.voters}
         claims = sorted((h for peer, h in self._claims.items() if peer in voters), reverse=True)
-        needed = validators.quorum - (me in voters)
+        needed = validators.quorum - 1  # with this node a quorum, if it votes
         if len(claims) < needed:
             return f"expected to hear from {needed} validators, heard from {len(claims)}"
         claim = claims[validators.f]

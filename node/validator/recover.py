@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from consensus.journal import Entry, Stable
+from consensus.journal import Entry
 from node.home.config import ValidatorConfig
 from node.validator import journal
 from node.validator.journal import create_journal, hold, newest_stable, read_journal
@@ -42,13 +42,15 @@ def check_journal(
     """
     keyring.check()
     bound = store.journal
-    if bound is not None and bound != identity:
+    if bound is not None and bound.identity != identity:
         raise Refused(
             "journal.lost",
-            f"expected the journal {bound.hex()} that the store was used with, "
+            f"expected the journal {bound.identity.hex()} that the store was used with, "
             f"found {identity.hex()}",
         )
     certified, known = store.certified(), newest_stable(entries)
+    if bound is not None:
+        known = max(known, bound.since)
     if certified is not None and certified.height > known:
         raise Refused(
             "journal.lost",
@@ -82,8 +84,7 @@ def recover(config: ValidatorConfig, *, restored: bool = False) -> Recovery:
         keys = Keyring(config.member, folder, b"").publics()
         bar(folder, *keys)
         aside = _set_aside(place)
-        certified = None if store is None else store.certified()
-        identity = create_journal(place, () if certified is None else [Stable(certified)])
+        identity = create_journal(place)
         if store is not None:
             store.bind_journal(identity)
     return Recovery(keys, aside)

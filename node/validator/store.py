@@ -40,7 +40,7 @@ EVIDENCE = b"e"  # validator -> Evidence of two messages that it signed for one 
 BASE = b"mb"  # -> height of the snapshot with which this store began
 KEPT = b"mp"  # -> Kept
 SYNCED = b"ms"  # -> nothing; written to sync what came before
-JOURNAL = b"mj"  # -> identity of the journal that goes with this store
+JOURNAL = b"mj"  # -> Binding to the journal that goes with this store
 
 DAMAGE = (plyvel.CorruptionError, sparse.DamagedNode)  # the disk gave back something else
 
@@ -81,6 +81,19 @@ class BlockRow:
     receipts: Annotated[tuple[Receipt, ...], Many(TRANSACTIONS_MAX)]
     messages: Annotated[tuple[Note, ...], Many(TRANSACTIONS_MAX)]
     writes: Annotated[tuple[Annotated[bytes, Bytes(1, KEY_BYTES_MAX)], ...], Many(WRITES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The journal that a store is used with: it need not know certificates up to `since`.
+
+    Those were there when the two met, or came with a snapshot.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    identity: Annotated[bytes, Bytes(16, 16)]
+    since: Height
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +272,10 @@ class Store:
             return [unpack(Evidence, data) for data in rows]
 
     @property
-    def journal(self) -> bytes | None:
-        """Identity of the journal that this store is used with; None if it was never used."""
-        return self._get(JOURNAL)
+    def journal(self) -> Binding | None:
+        """The journal that this store is used with; None if it was never used."""
+        data = self._get(JOURNAL)
+        return None if data is None else unpack(Binding, data)
 
     # What is written
 
@@ -311,9 +325,12 @@ class Store:
 
     def bind_journal(self, identity: bytes) -> None:
         """Tie this store to the journal of `identity`: with no other may it be used again."""
-        if self.journal != identity:
+        bound = self.journal
+        if bound is None or bound.identity != identity:
+            certified = self.certified()
+            since = 0 if certified is None else certified.height
             with self.database.write_batch(sync=True) as batch:
-                batch.put(JOURNAL, identity)
+                batch.put(JOURNAL, pack(Binding(identity, since)))
 
     def sync(self) -> None:
         """On return everything written so far is on disk.

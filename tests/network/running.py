@@ -5,11 +5,13 @@ Tests wait on conditions, with a deadline that only a hang reaches.
 
 import asyncio
 import http.client
+import itertools
 import json
 import os
 import secrets
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,12 +29,14 @@ from node.home.keyfile import read_key
 from node.home.testnet import Layout
 from vm.block import Header
 from vm.keys import SigningKey
-from vm.record import Role
+from vm.record import Member, Role
 from vm.refusal import Refused
 from vm.registry import EnrolMember
 
 DEADLINE_S = 60.0  # for anything that takes seconds on a machine with nothing else to do
 POLL_S = 0.05
+SERIAL = itertools.count()  # of names: an id is enrolled once in the life of a network
+FLOW = 25  # transactions acknowledged before and after each blow
 HOSPITALS = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -111,7 +115,9 @@ class Running:
         self.hospitals = tuple(f"hospital-{number}" for number in range(1, size + 1))
         self.layout = Layout(directory, self.hospitals)
         self.genesis = read_genesis(self.layout.genesis)
-        self.urls = config.load(config.ClientConfig, self.layout.auditor, {}).client.validators
+        self.urls = list(
+            config.load(config.ClientConfig, self.layout.auditor, {}).client.validators
+        )
         self._processes: dict[Path, subprocess.Popen[bytes]] = {}
 
     @property
@@ -123,7 +129,7 @@ class Running:
 
     def home(self, number: int, role: str = "validator") -> Path:
         """A home of the hospital with this number."""
-        return self.layout.home(self.hospitals[number - 1], role)
+        return self.layout.home(f"hospital-{number}", role)
 
     def start(self, number: int, *, file_kib_max: int | None = None) -> None:
         """Start a validator; with `file_kib_max` no file of its may grow beyond."""
@@ -244,3 +250,60 @@ def newcomer(name: str) -> EnrolMember:
     """The body of a transaction that enrols a trainer with a key of its own."""
     key = SigningKey(secrets.token_bytes(32))
     return EnrolMember(name, Role.TRAINER, key.public, None)
+
+
+class Flow:
+    """Transactions of all four admins, one after the other, and those that were acknowledged."""
+
+    def __init__(self, net: Running) -> None:
+        self._net = net
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self.acknowledged: list[str] = []
+
+    def __enter__(self) -> "Flow":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def await_more(self, count: int = FLOW) -> None:
+        """Wait until so many more are acknowledged."""
+        wanted = len(self.acknowledged) + count
+        until(lambda: len(self.acknowledged) >= wanted, f"{wanted} acknowledged transactions")
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(1, len(HOSPITALS) + 1):
+                group.create_task(self._send(number))
+
+    async def _send(self, number: int) -> None:
+        async with self._net.pen(number) as pen:
+            while not self._stop.is_set():
+                name = f"trainer-{number}-{next(SERIAL)}"
+                try:
+                    await pen.submit("member.enrol", newcomer(name))
+                except Refused as refused:
+                    if refused.code != "client.unreachable":  # all four are down, for now
+                        raise
+                    continue
+                self.acknowledged.append(name)
+
+
+def assert_nothing_lost(net: Running, names: list[str]) -> None:
+    """Every validator shows every acknowledged record, proven, and all have one state."""
+
+    async def check(number: int) -> None:
+        async with net.client(number) as client:
+            for name in names:
+                assert await patiently(partial(client.record, Member, name)), name
+
+    async def check_all() -> None:
+        await asyncio.gather(*(check(number) for number in range(1, len(HOSPITALS) + 1)))
+
+    headers = net.headers()
+    assert len({header.digest for header in headers}) == 1
+    assert len({header.state for header in headers}) == 1
+    asyncio.run(check_all())

@@ -1,26 +1,28 @@
 """Four real validators under kill -9 and SIGTERM: the network goes on and loses nothing."""
 
 import asyncio
-import itertools
 import json
 import signal
 import socket
-import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from node.home.document import dump
-from tests.network.running import HOSPITALS, Running, concilium, newcomer, patiently, until
-from vm.record import Member
+from tests.network.running import (
+    HOSPITALS,
+    Flow,
+    Running,
+    assert_nothing_lost,
+    concilium,
+    newcomer,
+    patiently,
+    until,
+)
 from vm.refusal import Refused
 
 pytestmark = pytest.mark.network
-
-SERIAL = itertools.count()  # of names: an id is enrolled once in the life of a network
-FLOW = 25  # transactions acknowledged before and after each blow
 
 
 @pytest.fixture(scope="module")
@@ -32,63 +34,6 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield running
     finally:
         running.close()
-
-
-class Flow:
-    """Transactions of all four admins, one after the other, and those that were acknowledged."""
-
-    def __init__(self, net: Running) -> None:
-        self._net = net
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-        self.acknowledged: list[str] = []
-
-    def __enter__(self) -> "Flow":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def await_more(self, count: int = FLOW) -> None:
-        """Wait until so many more are acknowledged."""
-        wanted = len(self.acknowledged) + count
-        until(lambda: len(self.acknowledged) >= wanted, f"{wanted} acknowledged transactions")
-
-    async def _run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for number in range(1, len(HOSPITALS) + 1):
-                group.create_task(self._send(number))
-
-    async def _send(self, number: int) -> None:
-        async with self._net.pen(number) as pen:
-            while not self._stop.is_set():
-                name = f"trainer-{number}-{next(SERIAL)}"
-                try:
-                    await pen.submit("member.enrol", newcomer(name))
-                except Refused as refused:
-                    if refused.code != "client.unreachable":  # all four are down, for now
-                        raise
-                    continue
-                self.acknowledged.append(name)
-
-
-def assert_nothing_lost(net: Running, names: list[str]) -> None:
-    """Every validator shows every acknowledged record, proven, and all have one state."""
-
-    async def check(number: int) -> None:
-        async with net.client(number) as client:
-            for name in names:
-                assert await patiently(partial(client.record, Member, name)), name
-
-    async def check_all() -> None:
-        await asyncio.gather(*(check(number) for number in range(1, len(HOSPITALS) + 1)))
-
-    headers = net.headers()
-    assert len({header.digest for header in headers}) == 1
-    assert len({header.state for header in headers}) == 1
-    asyncio.run(check_all())
 
 
 def test_a_transaction_goes_through_the_command_line(net: Running, tmp_path: Path) -> None:

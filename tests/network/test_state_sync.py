@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.network.running import Running, fetch, until
-from tests.network.test_crash import Flow, assert_nothing_lost
+from tests.network.running import Flow, Running, assert_nothing_lost, fetch, until
 
 pytestmark = pytest.mark.network
 

@@ -21,6 +21,7 @@ COMMANDS = (
     "testnet",
     "run",
     "prune",
+    "governance init",
     "governance propose",
     "governance approve",
     "governance list",

@@ -10,9 +10,10 @@ import plyvel
 import pytest
 
 from node.validator import store as module
-from node.validator.store import Store
+from node.validator.store import Binding, Store
 from tests.harness import genesis_of
 from tests.node.network import HOSPITALS, Network, open_network, register_dataset
+from vm.certificate import CheckpointCertificate, Vote
 from vm.record import Dataset, Member
 from vm.refusal import Refused
 from vm.shape import pack
@@ -256,20 +257,27 @@ def test_the_store_of_another_chain_is_refused(tmp_path: Path) -> None:
     store.close()
 
 
+VOTES = tuple(Vote(f"v{number}", bytes(64)) for number in range(3))
+
+
 def test_a_store_knows_the_journal_that_it_is_used_with(tmp_path: Path) -> None:
     """Also after a restart; a new one takes its place only where it is told so."""
     store = Store(tmp_path)
     before = store.journal
-    store.bind_journal(b"one")
+    store.bind_journal(b"1" * 16)
+    store.write_certificate(CheckpointCertificate(7, bytes(32), VOTES))
     store.close()
 
     again = Store(tmp_path)
+    again.bind_journal(b"1" * 16)
     bound = again.journal
-    again.bind_journal(b"two")
+    again.bind_journal(b"2" * 16)
     rebound = again.journal
     again.close()
 
-    assert (before, bound, rebound) == (None, b"one", b"two")
+    assert before is None
+    assert bound == Binding(b"1" * 16, 0)
+    assert rebound == Binding(b"2" * 16, 7)
 
 
 def test_syncing_reaches_the_log_that_leveldb_has_just_left(
