@@ -48,9 +48,10 @@ def certified_row(chain: "Chain", height: int) -> "BlockRow | None":
 def whole_row(chain: "Chain", height: int) -> "BlockRow | None":
     """What execution made of the block at `height`, unless its transactions are pruned.
 
-    Of the blocks before a snapshot the receipts alone are kept, or were ever fetched.
+    Of the blocks before a snapshot the receipts alone are kept, or were ever fetched; and up to the
+    one that this node has synced there may be no path from header to header.
     """
-    row = chain.store.row(height)
+    row = None if height < chain.store.base() else chain.store.row(height)
     if row is not None and row.receipts and chain.store.block(height) is None:
         return None
     return row

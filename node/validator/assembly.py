@@ -213,7 +213,7 @@ class Validator:
         try:
             async with AsyncExitStack() as stack:
                 await self._serve(stack)
-                peers = await connect(self._config, stack)
+                peers = await connect(self._config, self._chain.store, stack)
                 log.info("validator.started", height=self._chain.head.height)
                 retain = self._config.store.retain_blocks
                 async with asyncio.TaskGroup() as group:

@@ -31,6 +31,7 @@ from vm.range import (
 )
 from vm.refusal import Refused
 from vm.shape import Digest, Height, Many
+from vm.sparse import DEPTH_MAX
 from vm.succession import Step
 from vm.transaction import TX_LIFETIME_BLOCKS_MAX
 
@@ -131,6 +132,12 @@ class Missing:
     def empty(self, height: int) -> bool:
         """Whether all of the snapshot at `height` is here."""
         return not self.gaps and self.receipts > height
+
+    @property
+    def per_mille(self) -> int:
+        """How much of the path space is missing, in thousandths: keys are spread over it evenly."""
+        wide = (int.from_bytes(g.stop, "big") - int.from_bytes(g.start, "big") for g in self.gaps)
+        return sum(wide) * 1_000 >> DEPTH_MAX
 
 
 # Requests: what one peer is asked for

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 import aiohttp
@@ -22,6 +23,7 @@ from consensus.journal import Stable
 from node.api.problem import read_problem
 from node.home.config import ValidatorConfig
 from node.home.genesis import read_genesis
+from node.validator.directory import ADDRESSES_MAX
 from node.validator.install import Sync
 from node.validator.journal import FOLDER as JOURNAL
 from node.validator.journal import Journal
@@ -58,6 +60,7 @@ from node.wire.transfer import CONNECT_TIMEOUT_S, open_session
 from vm.certificate import CheckpointCertificate
 from vm.encoding import MESSAGE_BYTES_MAX
 from vm.genesis import Genesis, check_genesis
+from vm.proposal import Endpoint
 from vm.quorum import Epoch, faults
 from vm.range import RANGE_BYTES_MAX, StateRange
 from vm.refusal import Refused
@@ -69,6 +72,7 @@ OFFER_BYTES_MAX = 1024
 OFFER_TIMEOUT_S = 3.0  # for all peers to say what they have; who is slower is not waited for
 SILENCE_TIMEOUT_S = 15.0  # between two parts of an answer; there is no limit on the whole
 TICK_S = 1.0
+TELL_TICKS = 10  # between two lines about how far a sync has come
 WATCH_S = 30.0  # between two looks whether we are left behind
 GARBLED = frozenset({"sync.garbled", "sync.too_large"})  # no honest peer answers so
 EVENTS_MAX = 256  # one reply of each peer, and ticks
@@ -172,15 +176,31 @@ async def synchronise(config: ValidatorConfig) -> None:
             journal.append(Stable(certificate))
             journal.sync()
 
-        await run(store, genesis, await connect(config, stack), remember)
+        await run(store, genesis, await connect(config, store, stack), remember)
 
 
-async def connect(config: ValidatorConfig, stack: AsyncExitStack) -> Peers:
-    """The other validators of the configuration, until `stack` is closed."""
+async def connect(config: ValidatorConfig, store: Store, stack: AsyncExitStack) -> Peers:
+    """The other validators, until `stack` is closed: where the chain in `store` says, if it does.
+
+    Else where the configuration does. Who must not connect any more answers us nothing sound.
+    """
     context = client_context(config.tls.files(config.member))
     session = await stack.enter_async_context(open_session(context, lambda connection: None))
-    others = config.peer.validators.items()
-    return Peers(session, {id: f"https://{at}" for id, at in others if id != config.member.id})
+    addresses = {id: str(at) for id, at in config.peer.validators.items()} | _endpoints(store)
+    addresses.pop(config.member.id, None)
+    return Peers(session, {id: f"https://{at}" for id, at in addresses.items()})
+
+
+def _endpoints(store: Store) -> dict[str, str]:
+    """Addresses of the validators that joined, as far as this store's chain knows."""
+    head, found = store.head(), dict[str, str]()
+    if head is not None:
+        for key in islice(store.keys(Endpoint.KIND, (), 1), ADDRESSES_MAX):
+            data = store.read(head.root, key)
+            if data is not None:
+                endpoint = unpack(Endpoint, data)
+                found[endpoint.member] = endpoint.address
+    return found
 
 
 async def watch(store: Store, peers: Peers, period_s: float = WATCH_S) -> None:
@@ -277,6 +297,8 @@ class _Carrier:
         self._events: asyncio.Queue[_Event] = asyncio.Queue(EVENTS_MAX)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._dropped: list[str] = []
+        self._leaves = 0  # kept since the start
+        self._ticks = 0
 
     async def run(self) -> None:
         """Until all of the snapshot is kept; raises `Refused("sync.peers")`."""
@@ -292,6 +314,10 @@ class _Carrier:
     def _step(self, event: _Event) -> list[Effect]:
         """In a thread: verifying a range takes a while."""
         if event is None:
+            self._ticks += 1
+            if self._ticks % TELL_TICKS == 0:
+                missing = self._sync.missing.per_mille
+                log.info("sync.progress", leaves=self._leaves, missing_per_mille=missing)
             fresh, self._peers.fresh = self._peers.fresh, set()
             for peer in fresh:
                 self._sync.progressed(peer)
@@ -317,6 +343,7 @@ class _Carrier:
                     log.info("sync.snapshot", height=snapshot.header.height)
                     await to_the_end(partial(self._rows.begin, snapshot, missing, self._steps))
                 case KeepLeaves(leaves, missing):
+                    self._leaves += len(leaves)
                     await to_the_end(partial(self._rows.keep_leaves, leaves, missing))
                 case KeepReceipts(first, part, missing):
                     await to_the_end(partial(self._rows.keep_receipts, first, part, missing))

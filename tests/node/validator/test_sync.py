@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from node.api.problem import problem
+from node.audit.prove import whole_row
 from node.validator import serve as serving
 from node.validator import sync as module
 from node.validator.install import Sync
@@ -22,12 +23,14 @@ from node.validator.sync import LeftBehind, Peers, run, watch
 from node.wire.gate import MEMBER, STATUS
 from tests.harness import genesis_of
 from tests.node.network import Network, open_network
+from tests.node.network import grow as change_seats
 from tests.node.serving import serve_app
 from tests.node.validator.test_prune import everything, grow
 from vm.certificate import CheckpointCertificate
 from vm.range import FIRST_PATH, LAST_PATH
 from vm.record import Member
 from vm.refusal import Refused
+from vm.succession import follow
 
 SNAPSHOT = 8
 WINDOW = 4
@@ -155,6 +158,37 @@ def test_a_peer_that_corrupts_chunks_is_dropped_and_named(
     said = capsys.readouterr().out
     assert "sync.dropped" in said
     assert "hospital-1.validator" in said
+
+
+def test_epochs_are_followed_and_can_be_followed_from_who_synced(
+    tmp_path: Path, store: Store
+) -> None:
+    """The snapshot stands under a set that genesis does not know; its steps are served in turn."""
+    with open_network(tmp_path) as served:
+        change_seats(served)
+        grow(served, 30 - served.chain.head.height)
+        pruner = Pruner(served.chain.store, SNAPSHOT, WINDOW)
+        list(pruner.steps(pruner.target(6)))
+
+        async def work() -> None:
+            async with peers_of(served, honest, honest, honest) as peers:
+                await run(store, served.genesis, peers, lambda _: None, WINDOW)
+
+        do(work)
+
+        assert_synced(store, served)
+        joined = Network(store, served.genesis)
+        for block in served.chain.store.blocks(25, served.chain.head.height):
+            joined.certify(
+                joined.chain.execute(joined.chain.head.height + 1, block.payload, block.certificate)
+            )
+        assert joined.chain.head == served.chain.head
+        steps = Source(store, SNAPSHOT, WINDOW).steps(0).steps
+        assert len(steps) == 1
+        assert steps == Source(served.chain.store, SNAPSHOT, WINDOW).steps(0).steps
+        assert follow(served.genesis, steps)[-1].digest == joined.chain.epochs[-1].digest
+        earlier = whole_row(joined.chain, 22)
+        assert earlier is None  # known by its receipts alone
 
 
 def test_liars_alone_install_nothing(network: Network, store: Store) -> None:
