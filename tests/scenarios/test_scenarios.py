@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.interpreter import Interpreter
+from tests.scenarios.named import check_named
 from tests.scenarios.script import printing, read, write
 
 SCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
@@ -37,3 +38,12 @@ def test_every_row_has_its_script() -> None:
     for number, head in enumerate(heads, start=1):
         assert head.startswith(f"# A{number}. ")
         assert "# Here " in head
+
+
+def test_a_named_test_must_be_there_and_run() -> None:
+    """A script that names a test which is gone, or left out, is red."""
+    check_named("tests/scenarios/test_scenarios.py::test_every_row_has_its_script")
+
+    for absent in ("test_of_nothing", "check_named"):
+        with pytest.raises(AssertionError, match="found no such test"):
+            check_named(f"tests/scenarios/test_scenarios.py::{absent}")
