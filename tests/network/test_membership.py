@@ -64,7 +64,8 @@ async def decide(net: Running, id: str, change: Change, seats: int) -> None:
 
 
 def await_role(net: Running, number: int, role: str) -> None:
-    """Wait until a validator says that this is its part."""
+    """Wait until a validator is there and says that this is its part."""
+    net.await_ready(number)
     until(lambda: net.status(number)["role"] == role, f"validator {number} {role}")
 
 
