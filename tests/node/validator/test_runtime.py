@@ -1,6 +1,7 @@
 """Four runtimes with real journals and stores agree, survive crashes and lose nothing."""
 
 import asyncio
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import pytest
 
 from consensus.message import Envelope, Prepare, encode_envelope, signing_digest, slot_of
 from node.validator import mempool
+from node.validator.halted import Outdated
 from node.validator.journal import Journal
 from node.validator.runtime import EVENTS_MAX, wall_clock_ms
 from tests.harness import key_of
 from tests.node.committee import LIMITS, Committee, Seat
-from vm.governance import ReportFault
+from vm.governance import Approve, Propose, ReportFault
 from vm.keys import verify
+from vm.proposal import UpgradeProtocol
 from vm.record import Member, Role
+from vm.refusal import Refused
 from vm.registry import EnrolMember
 from vm.shape import pack
 
@@ -280,5 +284,87 @@ def test_a_full_event_queue_slows_the_peers_down_and_loses_nothing(tmp_path: Pat
 
         assert (waiting, held, seat.runtime._events.qsize()) == (True, EVENTS_MAX, EVENTS_MAX)
         await committee.stop("hospital-1.validator")
+
+    asyncio.run(scenario())
+
+
+def test_a_home_put_back_from_a_copy_stops_when_its_own_votes_come_back(tmp_path: Path) -> None:
+    """Nothing in the copy tells that it is old; a certificate with a vote that it lacks does."""
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        one, two, _, four = committee.ids
+        for id in (one, two, four):  # a quorum only together: no block goes without the fourth
+            committee.start(id)
+        await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(1)))
+        await committee.certified(1)
+        await committee.stop(four)
+        shutil.copytree(tmp_path / four, tmp_path / "copy")
+        committee.start(four)
+        for number in (2, 3):
+            await committee.submit(
+                committee.sign("hospital-1.admin", "member.enrol", enrol(number))
+            )
+            await committee.certified(number)
+        await committee.stop(four)
+
+        shutil.rmtree(tmp_path / four)
+        (tmp_path / "copy").rename(tmp_path / four)
+        restored = committee.start(four)
+        with pytest.raises(Refused) as refused:
+            await asyncio.wait_for(restored.task, 30)
+
+        assert refused.value.code == "journal.old"
+        assert restored.heard.forgotten
+        await committee.stop(four)
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_software_that_is_too_old_stops_before_the_first_block_that_it_does_not_know(
+    tmp_path: Path,
+) -> None:
+    """All blocks before are executed and certified; newer software goes on from there."""
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        for id in committee.ids:
+            committee.start(id)
+        window = committee.genesis.window
+        change = UpgradeProtocol("concilium.2")
+        await committee.submit(
+            committee.sign("hospital-1.admin", "governance.propose", Propose("up", change, 500))
+        )
+        await committee.certified(1)
+        for number in (2, 3):
+            approve = committee.sign(
+                f"hospital-{number}.admin", "governance.approve", Approve("up")
+            )
+            await committee.submit(approve)
+            await committee.certified(number)
+        for number in range(4, 4 + window):
+            await committee.submit(
+                committee.sign("hospital-1.admin", "member.enrol", enrol(number))
+            )
+            await committee.certified(number)
+
+        ended = await asyncio.gather(
+            *(seat.task for seat in committee.seats.values()), return_exceptions=True
+        )
+        heights = [seat.chain.head.height for seat in committee.seats.values()]
+        for id in committee.ids:
+            await committee.stop(id)
+        committee.protocols |= {"concilium.2"}
+        for id in committee.ids:
+            committee.start(id)
+        await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(99)))
+        await committee.certified(4 + window)
+
+        assert [type(end) for end in ended] == [Outdated] * 4
+        assert heights == [3 + window] * 4
+        for seat in committee.seats.values():
+            assert seat.runtime.replica.epoch.protocol == "concilium.2"
+        await committee.stop_all()
 
     asyncio.run(scenario())
