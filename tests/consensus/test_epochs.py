@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from consensus.certificate import Verifier
 from consensus.event import Certified, Limits, Pending, Persist, Received, Turned
 from consensus.journal import Said, Section
 from consensus.message import (
@@ -24,9 +25,11 @@ from consensus.message import (
     slot_of,
 )
 from consensus.replica import GUESTS_MAX
-from tests.consensus.certificates import checkpoint
+from consensus.viewchange import verify_new_view
+from tests.consensus.certificates import change, checkpoint, new_view
 from tests.consensus.cluster import Cluster, signed
-from tests.consensus.node import CHAIN, ROTATED, seats
+from tests.consensus.node import CHAIN, ROTATED, elected, genesis_epoch, seats
+from vm.refusal import Refused
 
 WINDOW = 4
 LAST = 1 + WINDOW  # of epoch 0, where the first block changes the validators
@@ -249,6 +252,41 @@ def test_who_missed_the_end_of_an_epoch_follows_the_others(lost: type[Body]) -> 
         assert numbers(cluster) == [1] * 5
         assert len(agreed(cluster)) == LAST + more == len(cluster[3].payloads)
         assert cluster[3].replica.stable is not None
+
+
+def test_what_was_said_before_a_replica_turned_is_said_to_it_again() -> None:
+    """Half of them turn late and drop the first proposal; the primary keeps its place."""
+    cluster = cluster_of(4)
+    cluster.propose(seats(0, 1, 2, "3+"))
+    fill(cluster, WINDOW - 1)
+    late = ("v02", "v03")
+    cluster.lost = lambda _s, r, e: r in late and isinstance(e.body, Checkpoint | Status)
+    fill(cluster, 1, "last")
+    before = numbers(cluster)
+    cluster.wait_for(requests=True)
+    fill(cluster, 1, "first")
+    cluster.lost = lambda _s, _r, _e: False
+
+    cluster.pass_time(1_900)
+
+    assert before == [1, 1, 0, 0]
+    assert numbers(cluster) == [1] * 4
+    assert [len(node.payloads) for node in cluster.nodes] == [LAST + 1] * 4
+    assert {node.replica.view for node in cluster.nodes} == {0}
+
+
+def test_a_view_change_of_a_suspended_seat_supports_no_new_view() -> None:
+    """Whoever puts it among the others has one too few."""
+    validators = elected(seats("0!", 1, 2, 3, 4, 5, 6))
+    assert validators is not None
+    verifier = Verifier(CHAIN, genesis_epoch(validators))
+
+    def lead(*senders: int) -> NewView:
+        return new_view(1, (change(i, ViewChange(1, None, ())) for i in senders), signer=2)
+
+    verify_new_view(lead(1, 2, 3, 4, 5), verifier, WINDOW)
+    with pytest.raises(Refused, match=r"certificate\.bad_signature"):
+        verify_new_view(lead(0, 1, 2, 3, 4), verifier, WINDOW)
 
 
 def test_who_was_away_catches_up_across_several_epochs() -> None:
