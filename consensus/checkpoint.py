@@ -24,7 +24,9 @@ class Checkpoints:
         executed: int,
         header: Digest,
         stable: CheckpointCertificate | None,
+        base: int = 0,
     ) -> None:
+        self._base = base  # the height before the epoch: stable, even if a crash took the proof
         self.stable = stable
         self.executed = executed
         self._validators = validators
@@ -38,8 +40,8 @@ class Checkpoints:
 
     @property
     def low(self) -> int:
-        """Height of the stable checkpoint, 0 at the genesis."""
-        return 0 if self.stable is None else self.stable.height
+        """Height of the stable checkpoint, at first the one before the epoch."""
+        return self._base if self.stable is None else max(self._base, self.stable.height)
 
     @property
     def header(self) -> Digest:

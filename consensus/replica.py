@@ -94,6 +94,8 @@ class Replica:
         self._epochs = Epochs(start.epochs)
         next_height = 1 + min(start.executed, 0 if start.stable is None else start.stable.height)
         assert base_of(self.epoch) < next_height <= self._epochs.last, f"no epoch {next_height}"
+        while start.executed > self._epochs.last:  # a crash took the certificate of its end
+            self._epochs.turn()
         self._recollection = Recollection(())
         self._waiting = False
         self._guests: set[str] = set()  # peers without a seat, heard in this status period
@@ -115,7 +117,7 @@ class Replica:
         validators, base = epoch.validators, base_of(epoch)
         self._outbox.turn(epoch.number, self._signature())
         self._verifier = Verifier(self._chain, epoch)
-        self._checkpoints = Checkpoints(validators, window, executed, header, stable)
+        self._checkpoints = Checkpoints(validators, window, executed, header, stable, base)
         self._ordering = Ordering(validators, self._outbox, self._check, self._limits, base)
         self._ordering.forget(self._checkpoints.low)
         self._ordering.reach(self._reach(self._checkpoints.low))

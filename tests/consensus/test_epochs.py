@@ -289,6 +289,25 @@ def test_a_view_change_of_a_suspended_seat_supports_no_new_view() -> None:
         verify_new_view(lead(0, 1, 2, 3, 4), verifier, WINDOW)
 
 
+def test_blocks_of_an_epoch_without_the_certificate_before_it_are_a_start() -> None:
+    """The store kept what was executed, and a crash took the certificates: it is in the epoch."""
+    cluster = cluster_of(5)
+    cluster.propose(FIVE)
+    fill(cluster, WINDOW + 2)
+    node = cluster[1]
+    node.disk.journal.clear()
+    node.crash(blocks=LAST + 2)
+    assert (len(node.payloads), node.disk.stable) == (LAST + 2, None)
+
+    cluster.up[node.name] = True
+    cluster.apply(node, node.recover())
+    cluster.pass_time(2_000)
+    fill(cluster, 2, "after")
+
+    assert numbers(cluster) == [1] * 5
+    assert {len(n.payloads) for n in cluster.nodes} == {LAST + 4}
+
+
 def test_who_was_away_catches_up_across_several_epochs() -> None:
     """Each answer holds blocks of one epoch, and the certificate with which that one began."""
     cluster = cluster_of(7)
