@@ -296,7 +296,8 @@ class Shell:
             return None
         exact = store.certificate(place.height)
         row = store.row(place.height)
-        assert row is not None, "what has a place has a row"
+        if row is None:
+            return None  # from before this validator came
         return Proof(row.receipts[place.index], row.header, row.receipts, exact or certificate)
 
     # Turns

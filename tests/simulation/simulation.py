@@ -19,6 +19,7 @@ from node.validator import mempool
 from tests.harness import START_MS, key_of, organisation
 from tests.simulation.client import Clients, Wish
 from tests.simulation.council import CHANGE_EVERY_MS, Council, genesis_with_guests
+from tests.simulation.joiner import SNAPSHOT_BLOCKS, Joiner
 from tests.simulation.judge import Judge, Violation
 from tests.simulation.network import Network, Parcel
 from tests.simulation.shell import TURN_MS_MAX, Crashed, Proof, Shell, through_bytes
@@ -44,6 +45,8 @@ ZEROS = (0, 0, 7, 4_096)  # bytes after a torn journal
 LOOK_EVERY = 10  # events between looks at whether all is done
 FAR_MS = (*(0,) * 11, 120)  # each way, once healed: the last is too far for the first timeout
 CALM_SHARE = 0.1  # of runs: without faults, in which nobody has reason to change the view
+ABSENT_SHARE = 0.5  # of guests, that come later and begin with a snapshot
+ABSENT_MS_MAX = 2_000
 BOUNDED_EVERY = 500  # events between looks at the replicas' memory
 TIMING = Limits(
     window=8,
@@ -140,6 +143,7 @@ class Simulation:
             holds=lambda name, public: public in self.shells[name].keys,
         )
         self.council.faulty.update(liars)
+        self.absent = {name for name in names[n:] if rng.random() < ABSENT_SHARE}
         self.honest = [shell for name, shell in self.shells.items() if name not in liars]
 
     def run(self) -> Report:
@@ -153,8 +157,13 @@ class Simulation:
                 raise Violation(f"bug: {type(error).__name__}: {error}") from error
 
     def _run(self) -> Report:
-        for shell in self.shells.values():
-            shell.start()
+        for name, shell in self.shells.items():
+            if name in self.absent:
+                self.world.later(
+                    self.world.rng.randint(1, ABSENT_MS_MAX), partial(self._join, shell)
+                )
+            else:
+                shell.start()
         self._request()
         self._govern()
         while self.world.events < self.options.steps:
@@ -335,12 +344,37 @@ class Simulation:
                 self._say(shell.name, "disk full")
         if self.world.events % BOUNDED_EVERY == 0:
             for shell in self.honest:
-                self.judge.bounded(shell)
+                if shell.name not in self.absent:
+                    self.judge.bounded(shell)
 
     def _restart(self, shell: Shell) -> None:
         if not shell.up:
             self._say(shell.name, "starts")
             self._start(shell)
+
+    def _join(self, shell: Shell) -> None:
+        """A newcomer fetches a snapshot, if there is one, or else every block."""
+        if self.judge.certified < SNAPSHOT_BLOCKS:
+            if self._healed:
+                self._arrived(shell)
+            else:
+                self.world.later(ABSENT_MS_MAX // 10, partial(self._join, shell))
+            return
+        Joiner(
+            shell,
+            self.world,
+            self.network,
+            self.genesis.chain,
+            peers=lambda: {n: peer for n, peer in self.shells.items() if n not in self.absent},
+            epochs=lambda: list(self.judge.epochs),
+            liars=self.plot.traitors,
+            done=partial(self._arrived, shell),
+        ).begin()
+
+    def _arrived(self, shell: Shell) -> None:
+        self.absent.discard(shell.name)
+        self._say(shell.name, "joins")
+        self._start(shell)
 
     def _start(self, shell: Shell) -> None:
         shell.start()
@@ -355,19 +389,20 @@ class Simulation:
             shell.disk.database.full = shell.disk.journal.full = False
             if self._quiet and shell.up:
                 self.ended(shell, "power cut")  # what is left undone now, no request will mend
-        for shell in self.shells.values():
-            self._restart(shell)
+        for name, shell in self.shells.items():
+            if name not in self.absent:
+                self._restart(shell)
         if not self._quiet:
             self._request()
 
     # The end
 
     def _done(self) -> bool:
+        if self.absent or self.clients.open:
+            return False
         height = max(shell.chain.head.height for shell in self.honest)
-        return (
-            height >= self.judge.certified
-            and not self.clients.open
-            and all(self._at_rest(shell, height) for shell in self.honest)
+        return height >= self.judge.certified and all(
+            self._at_rest(shell, height) for shell in self.honest
         )
 
     def _at_rest(self, shell: Shell, height: int) -> bool:
@@ -386,9 +421,10 @@ class Simulation:
             f"{name} view {shell.replica.view}{'' if shell.replica.active else '?'}"
             f" height {shell.chain.head.height} waiting {len(shell.mempool)}"
             for name, shell in self.shells.items()
+            if name not in self.absent
         )
         who = f"{self.plot.mood} {self.plot.traitors}"
-        return f"{who}; {'; '.join(lines)}; clients wait for {self.clients.open}"
+        return f"{who}; {'; '.join(lines)}; clients wait for {self.clients.open}; absent {sorted(self.absent)}"
 
     def _report(self, healed_ms: int) -> Report:
         liars = len(self.plot.traitors)
