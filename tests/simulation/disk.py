@@ -161,6 +161,10 @@ class JournalFile:
             return min(len(self.unsynced), max(0, rng.choice(self._ends) + rng.randint(-2, 1)))
         return rng.randint(0, len(self.unsynced))
 
+    def truncate(self, length: int) -> None:
+        """Cut off what is synced beyond a length."""
+        del self.synced[length:]
+
     def damage(self, rng: Random) -> bytes:
         """The synced bytes with one bit turned."""
         data = bytearray(self.synced)

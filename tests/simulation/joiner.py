@@ -1,8 +1,9 @@
 """State sync in the simulated world: the real core over a store, and peers that may lie."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from consensus.journal import Stable, frame
 from node.validator.install import Sync
 from node.validator.serve import Source
 from node.validator.snapshot import (
@@ -42,7 +43,10 @@ CRASH_SHARE = 0.02  # of effects, in runs with crashes
 
 
 class Joiner:
-    """Brings a validator without a chain to a certified snapshot; `done` starts it there."""
+    """Brings a validator without a chain to a certified snapshot; `done` starts it there.
+
+    `epochs` grow as the chain goes on: the newcomer follows their succession.
+    """
 
     def __init__(
         self,
@@ -51,7 +55,7 @@ class Joiner:
         network: Network,
         chain: Digest,
         peers: Callable[[], dict[str, Shell]],
-        epochs: Callable[[], list[Epoch]],
+        epochs: Sequence[Epoch],
         liars: list[str],
         done: Callable[[], None],
     ) -> None:
@@ -71,7 +75,7 @@ class Joiner:
         self._store = Store(self._shell.disk.database)
         self._rows = Sync(self._store)
         self._sync = StateSync(
-            self._chain, self._epochs(), 0, sorted(self._peers()), ENOUGH, self._rows.kept()
+            self._chain, self._epochs, 0, sorted(self._peers()), ENOUGH, self._rows.kept()
         )
         self._perform(self._sync.start())
         self._later(TICK_MS, self._tick)
@@ -103,9 +107,17 @@ class Joiner:
                     self._rows.keep_receipts(first, part, missing)
                 case Complete():
                     self._life += 1  # what is on its way comes too late
+                    self._remember()
                     self._rows.install()
                     self._done()
                     return
+
+    def _remember(self) -> None:
+        """The journal learns of the certificate before the store does."""
+        snapshot, journal = self._sync.snapshot, self._shell.disk.journal
+        assert snapshot is not None, "it is complete"
+        journal.append(frame(Stable(snapshot.certificate)))
+        journal.sync()
 
     def _crash(self) -> None:
         self._life += 1

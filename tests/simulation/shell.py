@@ -31,7 +31,7 @@ from consensus.event import (
     TimerName,
     Turned,
 )
-from consensus.journal import Entry, Section, Stable, frame, read_frames
+from consensus.journal import Stable, frame, read_frames
 from consensus.message import (
     COMPLAINTS_MAX,
     decode_envelope,
@@ -52,14 +52,12 @@ from tests.simulation.signatures import signer
 from vm.access import check_access
 from vm.block import PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX, Header, Payload, Receipt
 from vm.certificate import CheckpointCertificate
-from vm.epoch import epochs, ruling
 from vm.execute import Program
 from vm.genesis import Genesis
 from vm.keys import SigningKey, verify
 from vm.record import Member
 from vm.refusal import Refused
 from vm.shape import PublicKey, pack, unpack
-from vm.state import State
 from vm.transaction import Transaction, read
 
 JOURNAL_BYTES_MAX = 48 * 1024  # before it is made anew: several times in a run
@@ -195,17 +193,13 @@ class Shell:
         """
         journal = self.disk.journal
         try:
+            journal.truncate(read_frames(bytes(journal.synced))[1])
             noticed = not journal.synced or read_frames(journal.damage(rng))[1] < 0
         except Refused:
             noticed = True
         store = Store(self.disk.database)
-        head, certificate = store.head(), store.certified()
-        assert head is not None, "genesis is there"
-        known: list[Entry] = []
-        if certificate is not None:
-            state = State(lambda key: store.read(head.root, key))
-            epoch = ruling(epochs(state), certificate.height)
-            known = [Section(epoch.number), Stable(certificate)]
+        certificate = store.certified()
+        known = () if certificate is None else (Stable(certificate),)
         journal.replace(b"".join(map(frame, known)))
         self.keys.clear()
         return noticed

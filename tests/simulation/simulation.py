@@ -118,7 +118,8 @@ class Simulation:
         self._healed, self._made_before = False, 0  # how many wishes were made until then
         self._quiet = rng.random() < 0.5  # the run ends with a power cut, without requests
         names = [f"{organisation(i + 1)}.validator" for i in range(n + guests)]
-        count = rng.randint(0, faults(n)) if options.traitors is None else options.traitors
+        f = faults(n)
+        count = options.traitors if options.traitors is not None else rng.choice((*range(f + 1), f))
         if self._calm and options.traitors is None:
             count = 0
         liars = sorted(rng.sample(names[:n], count))
@@ -366,7 +367,7 @@ class Simulation:
             self.network,
             self.genesis.chain,
             peers=lambda: {n: peer for n, peer in self.shells.items() if n not in self.absent},
-            epochs=lambda: list(self.judge.epochs),
+            epochs=self.judge.epochs,
             liars=self.plot.traitors,
             done=partial(self._arrived, shell),
         ).begin()
@@ -424,7 +425,8 @@ class Simulation:
             if name not in self.absent
         )
         who = f"{self.plot.mood} {self.plot.traitors}"
-        return f"{who}; {'; '.join(lines)}; clients wait for {self.clients.open}; absent {sorted(self.absent)}"
+        waiting = f"clients wait for {self.clients.open}, {len(self.absent)} are absent"
+        return f"{who}; {'; '.join(lines)}; {waiting}"
 
     def _report(self, healed_ms: int) -> Report:
         liars = len(self.plot.traitors)
