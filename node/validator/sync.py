@@ -10,7 +10,7 @@ who is enrolled may have changed since we last knew.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from itertools import islice
@@ -19,7 +19,6 @@ from typing import TypeVar
 import aiohttp
 import structlog
 
-from consensus.journal import Stable
 from node.api.problem import read_problem
 from node.home.config import ValidatorConfig
 from node.home.genesis import read_genesis
@@ -57,7 +56,6 @@ from node.validator.store import FOLDER, Store
 from node.validator.threads import to_the_end
 from node.wire.tls import client_context
 from node.wire.transfer import CONNECT_TIMEOUT_S, open_session
-from vm.certificate import CheckpointCertificate
 from vm.encoding import MESSAGE_BYTES_MAX
 from vm.genesis import Genesis, check_genesis
 from vm.proposal import Endpoint
@@ -160,8 +158,8 @@ class Peers:
 async def synchronise(config: ValidatorConfig) -> None:
     """Bring the store of a stopped validator to a recent snapshot, if it needs one.
 
-    The journal learns of the snapshot's certificate before the store does, and is checked against
-    the store as it was: a copy of an old journal must not pass for one that knows.
+    The journal is checked against the store as it was: a copy of an old journal must not pass for
+    one that knows. With a snapshot the store notes that the journal need not know its certificate.
     Raises `Refused` as journal and store do, or with `sync.peers` if no peer's answers verify.
     """
     genesis, folder = read_genesis(config.chain.genesis), config.store.folder
@@ -171,12 +169,8 @@ async def synchronise(config: ValidatorConfig) -> None:
         store = Store(folder / FOLDER)
         stack.callback(store.close)
         check_journal(keyring, journal.identity, journal.entries, store)
-
-        def remember(certificate: CheckpointCertificate) -> None:
-            journal.append(Stable(certificate))
-            journal.sync()
-
-        await run(store, genesis, await connect(config, store, stack), remember)
+        store.bind_journal(journal.identity)
+        await run(store, genesis, await connect(config, store, stack))
 
 
 async def connect(config: ValidatorConfig, store: Store, stack: AsyncExitStack) -> Peers:
@@ -219,12 +213,10 @@ async def run(
     store: Store,
     genesis: Genesis,
     peers: Peers,
-    remember: Callable[[CheckpointCertificate], None],
     window: int = TX_LIFETIME_BLOCKS_MAX,
 ) -> None:
     """Go on with the sync that was cut off, or sync if we are left behind.
 
-    `remember` is given the certificate before the snapshot becomes the head.
     Raises `Refused("sync.peers")`.
     """
     rows, head = Sync(store), store.head()
@@ -240,7 +232,6 @@ async def run(
         await _fetch(genesis, executed, peers, rows, kept, window)
         kept = await to_the_end(rows.kept)
     assert kept is not None, "all of the snapshot is here"
-    await to_the_end(partial(remember, kept[0].certificate))
     await to_the_end(rows.install)
     log.info("sync.installed", height=kept[0].header.height)
 

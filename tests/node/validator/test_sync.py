@@ -18,7 +18,7 @@ from node.validator.install import Sync
 from node.validator.prune import Pruner
 from node.validator.serve import Source, SyncService
 from node.validator.snapshot import AskOffer, AskRange, AskReceipts, AskSnapshot, Gap
-from node.validator.store import Store
+from node.validator.store import Binding, Store
 from node.validator.sync import LeftBehind, Peers, run, watch
 from node.wire.gate import MEMBER, STATUS
 from tests.harness import genesis_of
@@ -26,7 +26,6 @@ from tests.node.network import Network, open_network
 from tests.node.network import grow as change_seats
 from tests.node.serving import serve_app
 from tests.node.validator.test_prune import everything, grow
-from vm.certificate import CheckpointCertificate
 from vm.range import FIRST_PATH, LAST_PATH
 from vm.record import Member
 from vm.refusal import Refused
@@ -34,6 +33,7 @@ from vm.succession import follow
 
 SNAPSHOT = 8
 WINDOW = 4
+JOURNAL = b"j" * 16
 GENESIS = genesis_of(4)
 
 Bend = Callable[[web.Request, bytes], bytes]
@@ -125,21 +125,17 @@ def assert_synced(store: Store, network: Network) -> None:
 
 
 def test_a_new_validator_syncs_from_several_peers(network: Network, store: Store) -> None:
-    """All have pruned block 1; the journal learns of the certificate before the store does."""
-    remembered: list[CheckpointCertificate] = []
-
-    def remember(certificate: CheckpointCertificate) -> None:
-        assert store.head() is None
-        remembered.append(certificate)
+    """All have pruned block 1; the journal, which is empty, need not know the certificate."""
+    store.bind_journal(JOURNAL)
 
     async def work() -> None:
         async with peers_of(network, honest, honest, honest) as peers:
-            await run(store, network.genesis, peers, remember, WINDOW)
+            await run(store, network.genesis, peers, WINDOW)
 
     do(work)
 
     assert_synced(store, network)
-    assert [found.height for found in remembered] == [24]
+    assert store.journal == Binding(JOURNAL, 24)
     assert Sync(store).kept() is None
 
 
@@ -150,7 +146,7 @@ def test_a_peer_that_corrupts_chunks_is_dropped_and_named(
 
     async def work() -> None:
         async with peers_of(network, corrupt, honest, honest) as peers:
-            await run(store, network.genesis, peers, lambda _: None, WINDOW)
+            await run(store, network.genesis, peers, WINDOW)
 
     do(work)
 
@@ -172,7 +168,7 @@ def test_epochs_are_followed_and_can_be_followed_from_who_synced(
 
         async def work() -> None:
             async with peers_of(served, honest, honest, honest) as peers:
-                await run(store, served.genesis, peers, lambda _: None, WINDOW)
+                await run(store, served.genesis, peers, WINDOW)
 
         do(work)
 
@@ -197,7 +193,7 @@ def test_liars_alone_install_nothing(network: Network, store: Store) -> None:
     async def work() -> None:
         bend = _swap_snapshot
         async with peers_of(network, bend, bend, bend) as peers:
-            await run(store, network.genesis, peers, lambda _: None, WINDOW)
+            await run(store, network.genesis, peers, WINDOW)
 
     with pytest.raises(Refused, match=r"sync\.peers.*hospital-1.*audit") as refused:
         do(work)
@@ -223,15 +219,11 @@ def test_who_is_not_left_behind_begins_nothing(tmp_path: Path, network: Network)
 
         async def work() -> None:
             async with peers_of(network, honest, honest, honest) as peers:
-                await run(near.chain.store, network.genesis, peers, _never, WINDOW)
+                await run(near.chain.store, network.genesis, peers, WINDOW)
 
         do(work)
 
         assert everything(near.chain.store) == before
-
-
-def _never(certificate: CheckpointCertificate) -> None:
-    raise AssertionError(certificate)
 
 
 def test_nobody_answers_and_nothing_begins(store: Store) -> None:
@@ -240,7 +232,7 @@ def test_nobody_answers_and_nothing_begins(store: Store) -> None:
     async def work() -> None:
         async with aiohttp.ClientSession() as session:
             peers = Peers(session, {"hospital-1.validator": "http://127.0.0.1:1"})
-            await run(store, GENESIS, peers, _never, WINDOW)
+            await run(store, GENESIS, peers, WINDOW)
 
     do(work)
 
@@ -263,9 +255,7 @@ def test_a_sync_that_was_cut_off_goes_on(network: Network, store: Store, answers
 
     async def first() -> None:
         async with peers_of(network, counted, counted, counted) as peers:
-            running = asyncio.ensure_future(
-                run(store, network.genesis, peers, lambda _: None, WINDOW)
-            )
+            running = asyncio.ensure_future(run(store, network.genesis, peers, WINDOW))
             stopped = asyncio.ensure_future(cut.wait())
             await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
             running.cancel()
@@ -279,7 +269,7 @@ def test_a_sync_that_was_cut_off_goes_on(network: Network, store: Store, answers
 
     async def second() -> None:
         async with peers_of(network, noted, noted, noted) as peers:
-            await run(store, network.genesis, peers, lambda _: None, WINDOW)
+            await run(store, network.genesis, peers, WINDOW)
 
     do(first)
     kept = Sync(store).kept()
@@ -294,22 +284,26 @@ def test_a_sync_that_was_cut_off_goes_on(network: Network, store: Store, answers
     assert FIRST_PATH.hex() not in begun
 
 
-def test_a_complete_sync_is_installed_without_peers(network: Network, store: Store) -> None:
+def test_a_complete_sync_is_installed_without_peers(
+    network: Network, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killed before the install, everything is on disk: nobody is asked."""
 
-    def dies(_: CheckpointCertificate) -> None:
+    def dies(_: Sync) -> None:
         raise KeyError("killed")
 
     async def first() -> None:
         async with peers_of(network, honest, honest, honest) as peers:
-            await run(store, network.genesis, peers, dies, WINDOW)
+            await run(store, network.genesis, peers, WINDOW)
 
     async def second() -> None:
         async with aiohttp.ClientSession() as session:
-            await run(store, network.genesis, Peers(session, {}), lambda _: None, WINDOW)
+            await run(store, network.genesis, Peers(session, {}), WINDOW)
 
-    with pytest.raises(KeyError, match="killed"):
-        do(first)
+    with monkeypatch.context() as patch:
+        patch.setattr(Sync, "install", dies)
+        with pytest.raises(KeyError, match="killed"):
+            do(first)
     assert store.head() is None
     do(second)
 
