@@ -114,7 +114,17 @@ def status(
 
 def _describe(found: dict[str, StatusView | Refused]) -> Group:
     """A table of those that answered, and a line for each that did not."""
-    table = Table("validator", "view", "primary", "executed", "certified", "state root", "peers")
+    table = Table(
+        "validator",
+        "part",
+        "epoch",
+        "view",
+        "primary",
+        "executed",
+        "certified",
+        "state root",
+        "peers",
+    )
     silent = []
     for url, answer in found.items():
         if isinstance(answer, Refused):
@@ -122,6 +132,8 @@ def _describe(found: dict[str, StatusView | Refused]) -> Group:
         else:
             table.add_row(
                 answer.name,
+                answer.role,
+                str(answer.epoch),
                 str(answer.view),
                 answer.primary,
                 str(answer.executed_height),
