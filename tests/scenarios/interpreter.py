@@ -21,9 +21,9 @@ class Interpreter:
         self._stage = Stage(tell)
         ledger = Ledger(tell)
         self._places = (Joining(tell, ledger), ledger, Disk(tell), Home(tell))
-        self._commands = self._stage.commands | {"holds": holds}
+        self.commands = self._stage.commands | {"holds": holds}
         for part in (*self._places, Pool(tell), Hostile(tell, self._stage)):
-            self._commands |= part.commands
+            self.commands |= part.commands
 
     def run(self, step: Step) -> list[str]:
         """What the step prints."""
@@ -35,7 +35,7 @@ class Interpreter:
                 command, *words = words
             said = len(self._lines)
             try:
-                self._commands[command](words)
+                self.commands[command](words)
             except Refused as refused:
                 self._lines.append(f"refused: {refused.code}")
             if quietly:

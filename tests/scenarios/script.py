@@ -35,9 +35,9 @@ def read(path: Path) -> tuple[Step, ...]:
     return tuple(_steps(path.read_text().splitlines()))
 
 
-def write(path: Path, steps: tuple[Step, ...]) -> None:
-    """Replace a script by these steps."""
-    path.write_text("\n".join(_text(step) for step in steps))
+def text(steps: tuple[Step, ...]) -> str:
+    """The script with these steps."""
+    return "\n".join(_text(step) for step in steps)
 
 
 def printing(step: Step, lines: list[str]) -> Step:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.scenarios.interpreter import Interpreter
 from tests.scenarios.named import check_named
-from tests.scenarios.script import printing, read, write
+from tests.scenarios.script import printing, read, text
 
 SCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
 ROWS = 27  # of the table
@@ -26,8 +26,8 @@ def test_a_scenario_goes_as_written(path: Path, request: pytest.FixtureRequest) 
         played = tuple(printing(step, world.run(step)) for step in steps)
 
     if request.config.getoption("--rewrite", default=False):
-        write(path, played)
-    assert read(path) == played
+        path.write_text(text(played))
+    assert path.read_text() == text(played)
 
 
 def test_every_row_has_its_script() -> None:
@@ -47,3 +47,13 @@ def test_a_named_test_must_be_there_and_run() -> None:
     for absent in ("test_of_nothing", "check_named"):
         with pytest.raises(AssertionError, match="found no such test"):
             check_named(f"tests/scenarios/test_scenarios.py::{absent}")
+
+
+def test_every_command_is_explained() -> None:
+    """In the README, for whoever writes the next script."""
+    explained = (Path(__file__).parent / "README.md").read_text()
+
+    with closing(Interpreter()) as world:
+        missing = [command for command in world.commands if f"`{command}" not in explained]
+
+    assert missing == []
