@@ -24,6 +24,7 @@ RETAIN_BLOCKS = 32
 RANGE_BYTES = 1_000
 PRUNE_EVERY_BLOCKS = 8
 RANGES_SURVIVED = 5
+WATCH_S = 0.5
 
 
 def shorten() -> None:
@@ -33,6 +34,7 @@ def shorten() -> None:
     serve.Source.__init__.__defaults__ = (SNAPSHOT_BLOCKS, WINDOW_BLOCKS)
     serve.RANGE_BYTES = RANGE_BYTES
     sync.run.__defaults__ = (WINDOW_BLOCKS,)
+    sync.watch.__defaults__ = (WATCH_S,)
     vars(config)["TX_LIFETIME_BLOCKS_MAX"] = WINDOW_BLOCKS
     os.environ["CONCILIUM_STORE_RETAIN_BLOCKS"] = str(RETAIN_BLOCKS)
 

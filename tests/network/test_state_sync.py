@@ -2,8 +2,8 @@
 
 import signal
 import sys
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -26,40 +26,81 @@ def pruned(net: Running, number: int, height: int) -> bool:
     return fetch(f"{net.urls[number - 1]}/v1/blocks/{height}")[0] == 410
 
 
-@pytest.mark.timeout(240)
-def test_a_validator_that_was_away_past_retention_comes_back_and_votes(tmp_path: Path) -> None:
-    """By state sync, killed in the middle of it, with one peer that serves corrupt ranges."""
-    net = Running(tmp_path / "net")
-    others = [number for number in net.numbers if number != AWAY]
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Four validators with short snapshots, of which one serves corrupt ranges."""
+    running = Running(tmp_path_factory.mktemp("sync") / "net")
     try:
-        for number in net.numbers:
-            start(net, number, *(["corrupt"] if number == LIAR else []))
-        net.await_ready()
-        with Flow(net) as flow:
-            flow.await_more()
-            net.kill(AWAY)
-            missed = net.status(others[0])["certified_height"] + 1
-            for number in others:
-                until(partial(pruned, net, number, missed), f"block {missed} pruned at {number}")
-
-            start(net, AWAY, "dying")
-            assert net.wait(AWAY) == -signal.SIGKILL
-            start(net, AWAY)
-            net.await_ready(AWAY)
-            flow.await_more()
-
-            net.kill(LIAR)  # the other three are a quorum only with the one that was away
-            flow.await_more()
-            start(net, LIAR)
-            net.await_ready()
-
-        said = net.log(AWAY).splitlines()
-        dropped = [line for line in said if "sync.dropped" in line]
-        assert dropped
-        assert all(f"hospital-{LIAR}.validator" in line for line in dropped)
-        assert all("state_range.root" in line for line in dropped)
-        assert sum("sync.started" in line for line in said) == 2
-        assert sum("sync.installed" in line for line in said) == 1
-        assert_nothing_lost(net, flow.acknowledged)  # and equal headers and states
+        for number in running.numbers:
+            start(running, number, *(["corrupt"] if number == LIAR else []))
+        running.await_ready()
+        yield running
     finally:
-        net.close()
+        running.close()
+
+
+def await_pruned(net: Running) -> None:
+    """Wait until all others have pruned the block after the newest one."""
+    others = [number for number in net.numbers if number != AWAY]
+    missed = net.status(others[0])["certified_height"] + 1
+    for number in others:
+        until(partial(pruned, net, number, missed), f"block {missed} pruned at {number}")
+
+
+def said(net: Running, event: str) -> list[str]:
+    """The lines of the log of the one that was away with this event."""
+    return [line for line in net.log(AWAY).splitlines() if event in line]
+
+
+@pytest.mark.timeout(240)
+def test_a_validator_that_was_away_past_retention_comes_back_and_votes(net: Running) -> None:
+    """By state sync, killed in the middle of it, with one peer that serves corrupt ranges."""
+    with Flow(net) as flow:
+        flow.await_more()
+        net.kill(AWAY)
+        await_pruned(net)
+
+        start(net, AWAY, "dying")
+        assert net.wait(AWAY) == -signal.SIGKILL
+        start(net, AWAY)
+        net.await_ready(AWAY)
+        flow.await_more()
+
+        net.kill(LIAR)  # the other three are a quorum only with the one that was away
+        flow.await_more()
+        start(net, LIAR, "corrupt")
+        net.await_ready()
+
+    dropped = said(net, "sync.dropped")
+    assert dropped
+    assert all(f"hospital-{LIAR}.validator" in line for line in dropped)
+    assert all("state_range.root" in line for line in dropped)
+    assert len(said(net, "sync.started")) == 2
+    assert len(said(net, "sync.installed")) == 1
+    assert_nothing_lost(net, flow.acknowledged)  # and equal headers and states
+
+
+@pytest.mark.timeout(240)
+def test_a_validator_that_learns_too_late_that_it_is_left_behind_syncs_then(net: Running) -> None:
+    """Nobody answers when it starts; when they do, they no longer have its next block."""
+    before = len(said(net, "sync.installed"))
+    starts = len(said(net, "validator.started"))
+    others = [net.home(number) for number in net.numbers if number != AWAY]
+
+    with Flow(net) as flow:
+        flow.await_more()
+        net.kill(AWAY)
+        await_pruned(net)
+    for home in others:
+        net.send(home, signal.SIGSTOP)
+    start(net, AWAY)
+    until(lambda: len(said(net, "validator.started")) > starts, "a start without peers")
+    for home in others:
+        net.send(home, signal.SIGCONT)
+    until(lambda: len(said(net, "sync.installed")) > before, "another snapshot installed")
+    net.await_ready()
+    with Flow(net) as again:
+        again.await_more()
+
+    assert len(said(net, "validator.left_behind")) == 1
+    assert_nothing_lost(net, [*flow.acknowledged, *again.acknowledged])
