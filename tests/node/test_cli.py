@@ -348,3 +348,55 @@ def test_a_stopped_validator_is_pruned_by_command(
     assert (store.row(0), store.block(76)) == (None, None)
     assert store.block(77) is not None
     store.close()
+
+
+def test_a_newcomer_is_told_each_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From an admin's home to a seat to propose; what was written is named in JSON."""
+    net = write_testnet(tmp_path / "net", now=datetime(2026, 3, 1, tzinfo=UTC))
+    public = tmp_path / "public"
+    public.mkdir()
+    shutil.copy(net.directory / "authority" / "authority.crt", public)
+
+    def call(*arguments: object) -> dict[str, str]:
+        assert main([*map(str, arguments), "--format", "json"]) == 0
+        answer: dict[str, str] = json.loads(capsys.readouterr().out)
+        return answer
+
+    admitted = call(
+        *("governance", "init", tmp_path / "admin", "--organisation", "hospital-5"),
+        *("--title", "Hospital 5", "--region", "NL", "--like", net.home("hospital-1", "admin")),
+    )
+    seated = call(
+        *("validator", "init", tmp_path / "five", "--id", "hospital-5.validator"),
+        *("--organisation", "hospital-5", "--genesis", net.genesis, "--authority", public),
+        *("--like", net.home("hospital-1", "validator"), "--listen", "127.0.0.1:7200"),
+        *("--http", "127.0.0.1:7201", "--address", "five.example:7200"),
+    )
+    granted = call(
+        *("validator", "certify", seated["request"]),
+        *("--authority", net.directory / "authority", "--out", tmp_path / "five/tls/validator.crt"),
+    )
+    rotated = call("validator", "rotate", tmp_path / "five")
+
+    seat = json.loads(Path(seated["document"]).read_text())
+    assert json.loads(Path(admitted["document"]).read_text())["type"] == "admit_organisation"
+    assert (seat["type"], seat["address"]) == ("seat_validator", "five.example:7200")
+    assert granted["transport"] == seat["transport"]
+    assert json.loads(Path(rotated["document"]).read_text())["type"] == "rotate_key"
+
+
+def test_an_address_without_a_port_is_a_usage_error(
+    net: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The option is named, and nothing is written."""
+    code, message = refusal(
+        capsys,
+        *("validator", "init", str(tmp_path / "x"), "--id", "a", "--organisation", "b"),
+        *("--genesis", str(net.genesis), "--authority", str(net.directory / "authority")),
+        *("--like", str(net.home("hospital-1", "validator")), "--listen", "here", "--http", "x:1"),
+        exit_code=USAGE,
+    )
+
+    assert code == "usage.address"
+    assert message.startswith("--listen: ")
+    assert not (tmp_path / "x").exists()
