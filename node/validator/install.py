@@ -84,7 +84,10 @@ class Sync:
             batch.put(MISSING, pack(missing))
 
     def forget(self) -> None:
-        """Delete every row of a sync; the one that says that there is a sync goes first."""
+        """Delete every row of a sync; the one that says that there is a sync goes first.
+
+        After a crash `kept` finds no sync then, and what is left of it another call deletes.
+        """
         with self._database.write_batch() as batch:
             batch.delete(SNAPSHOT)
         start, stop = SYNC_ROWS
@@ -110,6 +113,7 @@ class Sync:
         root = self._build(header.height)
         if root.digest != header.state:
             raise sparse.DamagedNode(f"expected the state {header.state.hex()} of kept leaves")
+        self._release_journal(header.height)
         self._follow()
         frontier = self._window(snapshot, root)
         head = Head(header.chain, header.height, header.digest, header.time_ms, root, frontier)
@@ -118,9 +122,16 @@ class Sync:
             batch.put(CERTIFICATE + at(header.height), pack(snapshot.certificate))
             batch.put(BASE, at(header.height))
             batch.put(HEAD, pack(head))
-            if (bound := self._store.journal) is not None:  # which need not know the certificate
-                batch.put(JOURNAL, pack(Binding(bound.identity, header.height)))
         self.forget()
+
+    def _release_journal(self, height: int) -> None:
+        """Note that the journal need not know certificates up to `height`: before any is written.
+
+        A crash behind the first of them must not make a sound journal look like an older copy.
+        """
+        bound = self._store.journal
+        if bound is not None:
+            self._put([(JOURNAL, pack(Binding(bound.identity, height)))])
 
     def _build(self, height: int) -> sparse.Root:
         """Write the state's nodes, of which each is a step of its own; the tree's root."""

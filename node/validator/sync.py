@@ -222,8 +222,8 @@ async def run(
     rows, head = Sync(store), store.head()
     executed = 0 if head is None else head.height
     kept = await to_the_end(rows.kept)
-    if kept is not None and kept[0].header.height <= executed:
-        await to_the_end(rows.forget)  # it was installed, and not forgotten yet
+    if kept is None or kept[0].header.height <= executed:
+        await to_the_end(rows.forget)  # what was installed or given up, and not forgotten yet
         kept = None
     if kept is None and not left_behind(executed, await peers.offers(), peers.enough):
         return
