@@ -60,7 +60,7 @@ from vm.refusal import Refused
 from vm.shape import PublicKey, pack, unpack
 from vm.transaction import Transaction, read
 
-JOURNAL_BYTES_MAX = 48 * 1024  # before it is made anew: several times in a run
+JOURNAL_BYTES_MAX = 8 * 1024  # before it is made anew: several times in a run
 PIPELINE_TRANSACTIONS_MIN = 2  # waiting before a block is proposed beside one in flight
 IN_FLIGHT_MAX = 4
 TURN_MS_MAX = 2  # what arrives meanwhile shares the next turn and its sync

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from unittest.mock import patch
 
-from consensus.event import Effect, Fault, Limits
+from consensus.event import Effect, Fault, Limits, Rejected
 from consensus.message import Envelope
 from node.program import program
 from node.validator import mempool
@@ -111,6 +111,7 @@ class Simulation:
         self.program = program()
         self.limits = replace(TIMING, window=self.genesis.window)
         self.crashes = 0
+        self.rejected: set[str] = set()  # codes of messages that replicas dropped
         self._calm = rng.random() < CALM_SHARE
         self.weather = CALM if self._calm else Weather.draw(rng)
         self._trace = trace
@@ -255,6 +256,8 @@ class Simulation:
             told = tell_effect(effect)
             if told is not None:
                 self._say(shell.name, told[0], **told[1])
+        if isinstance(effect, Rejected):
+            self.rejected.add(effect.code)
         if shell in self.honest:
             self.judge.watch(shell, effect)
             if isinstance(effect, Fault):

@@ -48,6 +48,24 @@ def test_no_kind_of_traitor_breaks_a_promise(mood: str) -> None:
     assert report.height > 0
 
 
+def test_a_greedy_primary_meets_the_bound_of_its_view() -> None:
+    """Proposals that fill the window with long payloads are refused beyond the limit."""
+    refused: set[str] = set()
+    for seed in range(1, 6):
+        simulation = Simulation(Options(seed, 4, traitors=1, mood="greedy"))
+        simulation.run()
+        refused |= simulation.rejected
+
+    assert "consensus.payloads_full" in refused
+
+
+def test_validators_come_and_go_while_it_runs() -> None:
+    """Some run passes from epoch to epoch."""
+    reports = [Simulation(Options(seed)).run() for seed in range(1, 7)]
+
+    assert max(report.epochs for report in reports) > 1
+
+
 def test_two_traitors_of_four_are_caught_forking() -> None:
     """Beyond f the checks fail: the simulator can see a fork."""
     violations = []

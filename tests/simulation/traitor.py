@@ -90,6 +90,7 @@ class Plot:
         self._signs = {name: signer(key) for name, key in keys.items()}
         self._there = frozenset(world.rng.sample(honest, len(honest) // 2))  # one of the halves
         self._variants: dict[tuple[int, int], bytes] = {}  # other digest by view and sequence
+        self._all = sorted(names)
         self._past: list[Envelope] = []
         self._filler = _filler(chain, keys[self.traitors[0]]) if keys else b""
 
@@ -186,9 +187,13 @@ class Plot:
                     ),
                 )
             case Prepare(view, sequence):
-                digest = prepare_digest(self._chain, envelope.epoch, view, sequence, NULL_DIGEST)
-                proof = PreparedCertificate(view, sequence, NULL_DIGEST, self._votes(digest))
+                proof = self._forge(envelope.epoch, view, sequence)
                 yield 0, self._sign(sender, envelope.epoch, ViewChange(view + 1, None, (proof,)))
+            case ViewChange(view, stable, prepared):
+                numbers = [proof.sequence for proof in prepared] or [_height(stable) + 1]
+                proofs = tuple(self._forge(envelope.epoch, view - 1, n) for n in numbers)
+                claim = ViewChange(view, stable, proofs)
+                yield 0, self._sign(sender, envelope.epoch, claim)
             case PrePrepare() | PayloadReply() if envelope.payload:
                 yield 0, replace(envelope, payload=_other_payload(envelope.payload))
             case NewView() as body:
@@ -216,10 +221,14 @@ class Plot:
         )
         return NewView(view, changes, tuple(signed))
 
+    def _forge(self, epoch: int, view: int, sequence: int) -> PreparedCertificate:
+        digest = prepare_digest(self._chain, epoch, view, sequence, NULL_DIGEST)
+        return PreparedCertificate(view, sequence, NULL_DIGEST, self._votes(digest))
+
     def _votes(self, digest: Digest) -> tuple[Vote, ...]:
-        """As many votes as it takes, of those who cast none: one traitor's over and over."""
+        """Votes of those who cast none: one traitor's over and over, or by all in its hand."""
         sign = self._signs[self.traitors[0]]
-        names = self._world.rng.choice((self.traitors * 20, self.traitors, sorted(self._there)))
+        names = self._world.rng.choice((self.traitors * 20, self.traitors, self._all))
         return tuple(Vote(name, sign(digest)) for name in names)
 
     def _repeat(self, envelope: Envelope) -> Iterator[tuple[int, Envelope]]:
@@ -238,6 +247,10 @@ class Plot:
             return Envelope(sender, epoch, body, None, None)
         signature = self._signs[sender](signing_digest(self._chain, epoch, body))
         return Envelope(sender, epoch, body, signature, None)
+
+
+def _height(certificate: CheckpointCertificate | None) -> int:
+    return 0 if certificate is None else certificate.height
 
 
 def _deny(change: SignedViewChange) -> SignedViewChange:
