@@ -1,5 +1,9 @@
 """The plan of a soak: the same for a seed, within its bounds, and of every kind."""
 
+import re
+from collections import Counter
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +44,19 @@ def test_a_long_plan_has_everything(size: int) -> None:
         (number, kind) for number in range(1, size + 1) for kind in Kind
     }
     assert {len(blow.victims) for blow in blows} == set(range(1, size + 1))
+
+
+def test_the_soak_of_the_deep_tests_has_everything() -> None:
+    """Short as it is: each kind twice, and storms."""
+    program = (Path(__file__).parents[2] / "scripts" / "test").read_text()
+    found = re.search(r"scripts/soak --seconds (\d+) --seed (\d+)$", program, re.MULTILINE)
+    assert found is not None
+
+    blows = plan(int(found[2]), int(found[1]), 4)
+
+    struck = Counter(kind for blow in blows for _, kind in blow.victims)
+    assert all(struck[kind] >= 2 for kind in Kind)
+    assert sum(len(blow.victims) > faults(4) for blow in blows) >= 2
 
 
 @given(seed=SEEDS, seconds=st.floats(1, 600))
