@@ -42,6 +42,7 @@ CHOICE_TICKS = 5  # until a snapshot is taken that fewer peers have than we woul
 SILENT_TICKS = 15  # without a byte until a request is given to somebody else
 SPARE_TICKS = 10  # until what one peer has been asked for is asked of an idle one as well
 REST_TICKS = 5  # after a failure, until a peer is asked again
+STALLED_TICKS = 60  # in which nothing of a snapshot comes that verifies, until another is tried
 RECEIPTS_BYTES_MAX = 4 * 1024 * 1024  # of one part of the replay window
 STEPS_MAX = 64  # of one answer
 STEPS_BYTES_MAX = 2 * 1024 * 1024  # a set of 64 seats and their votes take about 20 KiB
@@ -270,6 +271,7 @@ class _Peer:
     age: int = 0  # ticks since it was asked
     silent: int = 0  # ticks since it gave a byte
     rest: int = 0  # ticks until it is asked again
+    stalls: int = 0  # how often a snapshot that it offered came to nothing
     dropped: bool = False
 
 
@@ -293,6 +295,7 @@ class StateSync:
     _height: int | None = field(default=None, init=False)  # of the snapshot chosen
     _missing: Missing = field(default=Missing((), 0), init=False)
     _ticks: int = field(default=0, init=False)
+    _idle: int = field(default=0, init=False)  # ticks since something of the snapshot verified
 
     def __post_init__(self) -> None:
         self._peers = {peer: _Peer() for peer in self.peers}
@@ -350,6 +353,7 @@ class StateSync:
     def tick(self) -> list[Effect]:
         """A second has passed."""
         self._ticks += 1
+        self._idle += 1
         for peer in self._peers.values():
             peer.age, peer.silent, peer.rest = peer.age + 1, peer.silent + 1, max(0, peer.rest - 1)
             if peer.request is not None and peer.silent >= SILENT_TICKS:
@@ -361,7 +365,7 @@ class StateSync:
     def _take(self, peer: _Peer, request: Request, reply: Reply) -> list[Effect]:
         match request, reply:
             case AskOffer(), Offer():
-                peer.heights = tuple(h for h in reply.snapshots if h > self.executed)
+                peer.heights = tuple(sorted({h for h in reply.snapshots if h > self.executed}))
                 peer.rest = 0 if peer.heights else REST_TICKS
                 return []
             case AskSnapshot(height), Snapshot():
@@ -376,7 +380,7 @@ class StateSync:
         if height != self._height or self.snapshot is not None:
             return []
         verify_snapshot(snapshot, height, self.chain, self.epochs, self.window)
-        self.snapshot = snapshot
+        self.snapshot, self._idle = snapshot, 0
         self._missing = Missing((Gap(FIRST_PATH, LAST_PATH),), self._unfilled(snapshot.first))
         return [Begin(snapshot, self._missing)]
 
@@ -386,7 +390,7 @@ class StateSync:
         verify_range(self.snapshot.header.state, gap.start, gap.stop, found)
         gaps = [other for other in self._missing.gaps if other != gap]
         gaps += _rest(gap, found.end, GAPS_MAX - len(gaps))
-        self._missing = Missing(tuple(gaps), self._missing.receipts)
+        self._missing, self._idle = Missing(tuple(gaps), self._missing.receipts), 0
         return [KeepLeaves(found.leaves, self._missing)]
 
     def _remember(self, height: int, first: int, part: WindowPart) -> list[Effect]:
@@ -399,7 +403,7 @@ class StateSync:
             if receipts_root(block.receipts) != self._header(number).receipts:
                 raise Refused("snapshot.receipts", f"expected the receipts of block {number}")
         following = self._unfilled(first + len(part.blocks))
-        self._missing = Missing(self._missing.gaps, following)
+        self._missing, self._idle = Missing(self._missing.gaps, following), 0
         return [KeepReceipts(first, part, self._missing)]
 
     def _header(self, height: int) -> Header:
@@ -436,17 +440,27 @@ class StateSync:
     def _choose(self) -> None:
         """Take the newest snapshot that enough peers have, or that any has when time passes.
 
-        One that nobody has any more is given up, and what was kept of it.
+        One that nobody has any more is given up, and what was kept of it. So is one of which
+        nothing comes, if there is another: who offers what it never gives holds up nobody for long.
         """
         known = [peer for peer in self._peers.values() if not peer.dropped]
         offered = [height for peer in known for height in peer.heights or ()]
         waits = self._ticks < CHOICE_TICKS and any(peer.heights is None for peer in known)
         if self._height is not None and (self._height in offered or waits):
+            if self._idle < STALLED_TICKS:
+                return
+            self._idle = 0
+            for peer in known:
+                peer.stalls += self._height in (peer.heights or ())
+
+        def worth(height: int) -> tuple[bool, int, int]:
+            stalls = min(peer.stalls for peer in known if height in (peer.heights or ()))
+            return offered.count(height) >= self.enough, -stalls, height
+
+        chosen = max(offered, key=worth, default=None)
+        if chosen is None or chosen == self._height or (waits and not worth(chosen)[0]):
             return
-        needed = self.enough if waits else 1
-        chosen = max((h for h in offered if offered.count(h) >= needed), default=None)
-        if chosen is not None:
-            self._height, self.snapshot, self._missing = chosen, None, Missing((), 0)
+        self._height, self.snapshot, self._missing, self._idle = chosen, None, Missing((), 0), 0
 
     def _next(self, peer: _Peer) -> Request | None:
         if peer.heights is None or not peer.heights:
