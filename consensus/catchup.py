@@ -120,10 +120,14 @@ class CatchUp:
             self._ask(peer, delivered)
 
     def go_on(self, delivered: int) -> None:
-        """Ask for more where there was something."""
+        """There was something: ask for more, and the next peer, so that none sets the pace alone.
+
+        Else one that gives a block at a time would keep us behind for ever.
+        """
         if self._more:
             self._more = False
-            self.ask(self._last, delivered)
+            ahead = self._ahead(self._missing(delivered) - 1)
+            self._ask_next([peer for peer in ahead if peer not in self._doubted], delivered)
 
     def tick(self, delivered: int) -> None:
         """At each status period without progress: ask the next peer that is ahead.
@@ -142,20 +146,27 @@ class CatchUp:
             self._waiting = False
         ahead = self._ahead(delivered)
         peers = [peer for peer in ahead if peer not in self._doubted] or ahead
+        self._ask_next(peers, delivered)
+
+    def _ask_next(self, peers: list[str], delivered: int) -> None:
+        """Ask the one of these that comes after the one asked last."""
         if peers:
             self._ask(next((peer for peer in peers if peer > self._last), peers[0]), delivered)
 
     def _ask(self, peer: str, delivered: int) -> None:
-        if self._waiting or self._heights.get(peer, 0) <= delivered:
-            return
-        first = delivered + 1
-        while first in self._buffer:
-            first += 1
-        if first > self._heights[peer]:
+        first = self._missing(delivered)
+        if self._waiting or self._heights.get(peer, 0) < first:
             return
         self._last, self._first, self._ticks = peer, first, 0
         self._waiting, self._more = True, False
         self._outbox.send(peer, BlockRequest(first))
+
+    def _missing(self, delivered: int) -> int:
+        """The first height of which no block is here."""
+        first = delivered + 1
+        while first in self._buffer:
+            first += 1
+        return first
 
     def _ahead(self, delivered: int) -> list[str]:
         return sorted(peer for peer, height in self._heights.items() if height > delivered)

@@ -167,6 +167,23 @@ def test_a_peer_that_gave_nothing_is_believed_again_once_it_gives() -> None:
     assert requests(cluster)[-1] == ("v00", 2)
 
 
+def test_a_peer_that_gives_a_block_at_a_time_does_not_keep_us_behind() -> None:
+    """Found in review: what it gave counted as progress, and so nobody else was asked again."""
+    cluster = behind()
+    for honest in (1, 2):
+        cluster.inject(honest, 3, Status(0, True, 10, None, (), (), True))
+
+    asked = []
+    for height in range(1, 4):
+        peer, first = requests(cluster)[-1]
+        asked.append(peer)
+        assert first == height
+        cluster.pass_time(400)
+        cluster.inject(int(peer[1:]), 3, BlockReply(None, (block(height),)))
+
+    assert asked == ["v00", "v01", "v02"]
+
+
 def test_the_same_blocks_are_given_once_in_a_status_period() -> None:
     """A request of a hundred bytes may bring megabytes, so repeating it brings nothing."""
     cluster = Cluster()
