@@ -10,7 +10,7 @@ who is enrolled may have changed since we last knew.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from itertools import islice
@@ -59,7 +59,7 @@ from node.wire.transfer import CONNECT_TIMEOUT_S, open_session
 from vm.encoding import MESSAGE_BYTES_MAX
 from vm.genesis import Genesis, check_genesis
 from vm.proposal import Endpoint
-from vm.quorum import Epoch, faults
+from vm.quorum import faults
 from vm.range import RANGE_BYTES_MAX, StateRange
 from vm.refusal import Refused
 from vm.shape import unpack
@@ -76,7 +76,8 @@ GARBLED = frozenset({"sync.garbled", "sync.too_large"})  # no honest peer answer
 EVENTS_MAX = 256  # one reply of each peer, and ticks
 
 T = TypeVar("T")
-_Event = tuple[str, Request, Reply | Refused] | None  # a peer's answer, or a tick
+# A peer's answer; or a tick, with the peers of whom bytes have come since the last one.
+_Event = tuple[str, Request, Reply | Refused] | frozenset[str]
 
 log = structlog.get_logger()
 
@@ -91,7 +92,7 @@ class Peers:
     def __init__(self, session: aiohttp.ClientSession, urls: Mapping[str, str]) -> None:
         self._session = session
         self.urls = urls
-        self.fresh: set[str] = set()  # peers of whom bytes have come since the last look
+        self.fresh: set[str] = set()  # peers of whom bytes have come since the last tick
 
     @property
     def enough(self) -> int:
@@ -245,28 +246,36 @@ async def _fetch(
     window: int,
 ) -> None:
     """Fetch what is missing of a snapshot above `executed`, until all of it is in `rows`."""
-    epochs, steps = await _follow(genesis, peers)
-    names = tuple(peers.urls)
-    sync = StateSync(genesis.chain, epochs, executed, names, peers.enough, kept, window)
+    succession, names = _Succession(genesis), tuple(peers.urls)
+    sync = StateSync(genesis.chain, succession.epochs, executed, names, peers.enough, kept, window)
     try:
         async with asyncio.TaskGroup() as group:
-            await _Carrier(sync, rows, peers, steps, group).run()
+            await _Carrier(sync, rows, peers, succession, group).run()
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from failures
 
 
-async def _follow(genesis: Genesis, peers: Peers) -> tuple[Sequence[Epoch], Sequence[Step]]:
-    """Follow the epochs from genesis to the last that any peer shows."""
-    epochs, steps = [check_genesis(genesis)], list[Step]()
-    for peer in peers.urls:
-        try:
-            while found := await peers.steps(peer, epochs[-1].number):
-                for step in found:
-                    epochs.append(follow_step(genesis.chain, epochs[-1], step))
-                    steps.append(step)
-        except Refused as refused:
-            log.warning("sync.epochs", peer=peer, code=refused.code, reason=refused.message)
-    return epochs, steps
+class _Succession:
+    """The epochs from genesis to the last that a peer has shown, and the steps between them.
+
+    A peer is followed before its snapshot is asked for: an epoch may have begun since the sync did,
+    and a peer that never ends its answer holds up nobody but itself.
+    """
+
+    def __init__(self, genesis: Genesis) -> None:
+        self._chain = genesis.chain
+        self.epochs = [check_genesis(genesis)]
+        self.steps: list[Step] = []
+
+    async def follow(self, peers: Peers, peer: str) -> None:
+        """Take the steps that `peer` has; raises `Refused` as it answers or as `follow_step`."""
+        while steps := await peers.steps(peer, after := self.epochs[-1].number):
+            if steps[-1].epoch.number <= after:
+                raise Refused("sync.garbled", f"expected steps behind epoch {after}, found others")
+            for step in steps:
+                if step.epoch.number > self.epochs[-1].number:  # else another peer was quicker
+                    self.epochs.append(follow_step(self._chain, self.epochs[-1], step))
+                    self.steps.append(step)
 
 
 class _Carrier:
@@ -277,13 +286,13 @@ class _Carrier:
         sync: StateSync,
         rows: Sync,
         peers: Peers,
-        steps: Sequence[Step],
+        succession: _Succession,
         group: asyncio.TaskGroup,
     ) -> None:
         self._sync = sync
         self._rows = rows
         self._peers = peers
-        self._steps = steps
+        self._succession = succession
         self._group = group
         self._events: asyncio.Queue[_Event] = asyncio.Queue(EVENTS_MAX)
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -304,18 +313,17 @@ class _Carrier:
 
     def _step(self, event: _Event) -> list[Effect]:
         """In a thread: verifying a range takes a while."""
-        if event is None:
+        if isinstance(event, frozenset):
             self._ticks += 1
             if self._ticks % TELL_TICKS == 0:
                 missing = self._sync.missing.per_mille
                 log.info("sync.progress", leaves=self._leaves, missing_per_mille=missing)
-            fresh, self._peers.fresh = self._peers.fresh, set()
-            for peer in fresh:
+            for peer in sorted(event):
                 self._sync.progressed(peer)
             return self._sync.tick()
         peer, request, answer = event
         if isinstance(answer, Refused):
-            if answer.code in GARBLED:
+            if answer.code in GARBLED or answer.code.startswith("succession."):
                 return self._sync.lied(peer, answer)
             log.info("sync.failed", peer=peer, code=answer.code, reason=answer.message)
             return self._sync.failed(peer, request, gone=answer.code == "sync.gone")
@@ -332,7 +340,8 @@ class _Carrier:
                     self._dropped.append(f"{peer}: {code}: {message}")
                 case Begin(snapshot, missing):
                     log.info("sync.snapshot", height=snapshot.header.height)
-                    await to_the_end(partial(self._rows.begin, snapshot, missing, self._steps))
+                    steps = tuple(self._succession.steps)
+                    await to_the_end(partial(self._rows.begin, snapshot, missing, steps))
                 case KeepLeaves(leaves, missing):
                     self._leaves += len(leaves)
                     await to_the_end(partial(self._rows.keep_leaves, leaves, missing))
@@ -357,6 +366,8 @@ class _Carrier:
     async def _carry(self, peer: str, request: Request) -> None:
         answer: Reply | Refused
         try:
+            if isinstance(request, AskSnapshot):
+                await self._succession.follow(self._peers, peer)
             answer = await self._peers.ask(peer, request)
         except Refused as refused:
             answer = refused
@@ -365,4 +376,5 @@ class _Carrier:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            await self._events.put(None)
+            fresh, self._peers.fresh = frozenset(self._peers.fresh), set()
+            await self._events.put(fresh)

@@ -29,7 +29,7 @@ from tests.node.validator.test_prune import everything, grow
 from vm.range import FIRST_PATH, LAST_PATH
 from vm.record import Member
 from vm.refusal import Refused
-from vm.succession import follow
+from vm.succession import Step, follow
 
 SNAPSHOT = 8
 WINDOW = 4
@@ -185,6 +185,58 @@ def test_epochs_are_followed_and_can_be_followed_from_who_synced(
         assert follow(served.genesis, steps)[-1].digest == joined.chain.epochs[-1].digest
         earlier = whole_row(joined.chain, 22)
         assert earlier is None  # known by its receipts alone
+
+
+def test_a_peer_that_never_shows_its_epochs_holds_up_nobody(
+    network: Network, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It trickles a byte now and then, so that no silence ends it: the others are followed."""
+    steps = Peers.steps
+
+    async def trickle(peers: Peers, peer: str, after: int) -> tuple[Step, ...]:
+        while peer == "hospital-1.validator":
+            peers.fresh.add(peer)
+            await asyncio.sleep(module.TICK_S)
+        return await steps(peers, peer, after)
+
+    monkeypatch.setattr(Peers, "steps", trickle)
+
+    async def work() -> None:
+        async with peers_of(network, honest, honest, honest) as peers:
+            await run(store, network.genesis, peers, WINDOW)
+
+    do(work)
+
+    assert_synced(store, network)
+
+
+def test_an_epoch_may_begin_while_a_sync_is_under_way(
+    tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next snapshot stands under a set that nobody knew before: no honest peer is dropped."""
+    with open_network(tmp_path) as served:
+        pruner = Pruner(served.chain.store, SNAPSHOT, WINDOW)
+
+        def go_on_to(height: int) -> None:
+            grow(served, height - served.chain.head.height)
+            list(pruner.steps(pruner.target(4)))
+
+        def overtake(request: web.Request, body: bytes) -> bytes:
+            if "/8/state/" in request.path and served.chain.head.height == 9:
+                change_seats(served)
+                go_on_to(30)
+            return body
+
+        go_on_to(9)
+
+        async def work() -> None:
+            async with peers_of(served, overtake, overtake, overtake) as peers:
+                await run(store, served.genesis, peers, WINDOW)
+
+        do(work)
+
+        assert_synced(store, served)
+        assert "sync.dropped" not in capsys.readouterr().out
 
 
 def test_liars_alone_install_nothing(network: Network, store: Store) -> None:
