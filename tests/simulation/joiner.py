@@ -93,24 +93,30 @@ class Joiner:
             if self._network.weather.crash and self._world.chance(CRASH_SHARE):
                 self._crash()
                 return
-            match effect:
-                case Ask(peer, request):
-                    self._ask(peer, request)
-                case Drop(peer, code):
-                    if peer not in self._liars:
-                        raise Violation(f"state sync: {self._shell.name} drops {peer}: {code}")
-                case Begin(snapshot, missing):
-                    self._rows.begin(snapshot, missing)
-                case KeepLeaves(leaves, missing):
-                    self._rows.keep_leaves(leaves, missing)
-                case KeepReceipts(first, part, missing):
-                    self._rows.keep_receipts(first, part, missing)
-                case Complete():
-                    self._life += 1  # what is on its way comes too late
-                    self._remember()
-                    self._rows.install()
-                    self._done()
-                    return
+            try:
+                self._run(effect)
+            except OSError:  # no room on the disk: the process ends
+                self._crash()
+                return
+
+    def _run(self, effect: Effect) -> None:
+        match effect:
+            case Ask(peer, request):
+                self._ask(peer, request)
+            case Drop(peer, code):
+                if peer not in self._liars:
+                    raise Violation(f"state sync: {self._shell.name} drops {peer}: {code}")
+            case Begin(snapshot, missing):
+                self._rows.begin(snapshot, missing)
+            case KeepLeaves(leaves, missing):
+                self._rows.keep_leaves(leaves, missing)
+            case KeepReceipts(first, part, missing):
+                self._rows.keep_receipts(first, part, missing)
+            case Complete():
+                self._life += 1  # what is on its way comes too late
+                self._remember()
+                self._rows.install()
+                self._done()
 
     def _remember(self) -> None:
         """The journal learns of the certificate before the store does."""
