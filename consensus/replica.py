@@ -1,20 +1,17 @@
-"""The replica: the parent that hands each event to its part and carries the results on.
+"""The replica: what lasts from epoch to epoch, the parent of the run of PBFT that is at hand.
 
-Castro-Liskov, "Practical Byzantine Fault Tolerance" (OSDI'99), section 4, signed variant. The parts
-are: `ordering` (4.2), `checkpoint` (4.3), `viewchange` (4.4), `timer` (4.5.2), `status` (what got
-lost), `catchup` (blocks for a replica that was away), `complaints` (of a slow or unfair primary),
-`outbox` (what we said). Nothing here waits, draws or reads a clock.
+`pbft` orders the heights of one epoch and ends with it. Here each event is handed down, decided
+blocks go to execution one height after the other, and at the last height of an epoch the replica
+turns: it begins a new `pbft` with the next set of validators. What lasts are the `epochs` known,
+`catchup` (blocks for a replica that was away), `recovery` (the journal as it was found), `timer`
+and `outbox` (what we said, and the effects). Nothing here waits, draws or reads a clock.
 """
 
 from collections.abc import Callable, Sequence
 
 from consensus.catchup import CatchUp
-from consensus.certificate import Verifier
-from consensus.checkpoint import Checkpoints
-from consensus.complaints import Complaints
 from consensus.epochs import Epochs, base_of
 from consensus.event import (
-    Certified,
     Connected,
     Deliver,
     Diverged,
@@ -30,30 +27,22 @@ from consensus.event import (
     TimerName,
     Turned,
 )
-from consensus.journal import Entry, Held, Said, Section, Stable
+from consensus.journal import Entry, Held, Section
 from consensus.message import (
     Block,
     BlockReply,
     BlockRequest,
-    Checkpoint,
-    Commit,
     Envelope,
-    NewView,
     PayloadReply,
     PayloadRequest,
-    Prepare,
-    PrePrepare,
     Status,
-    ViewChange,
     is_signed,
 )
-from consensus.ordering import Ordering
 from consensus.outbox import Outbox, Sign
-from consensus.recovery import Recollection, recall
+from consensus.pbft import Pbft
+from consensus.recovery import Recollection
 from consensus.start import History, Signer, Start
-from consensus.status import StatusExchange
-from consensus.timer import Backoff, Timers
-from consensus.viewchange import ViewChanges
+from consensus.timer import Timers
 from consensus.window import check_window
 from vm.certificate import CheckpointCertificate
 from vm.quorum import Epoch
@@ -86,7 +75,6 @@ class Replica:
         limits: Limits,
     ) -> None:
         self.me = me
-        self.delivered = start.executed
         self.halted: str | None = None
         self._signer = signer
         self._check = check
@@ -100,7 +88,6 @@ class Replica:
         self._waiting = False
         self._guests: set[str] = set()  # peers without a seat, heard in this status period
         self._unexecuted: dict[int, Block] = {}
-        self._certified = 0 if start.stable is None else start.stable.height  # newest reported
         self._resting = False  # whether the status timer runs at its idle period
         self._attempt = 0  # status periods, to turn among the holders of a payload
         self._chain = chain
@@ -109,24 +96,22 @@ class Replica:
         self._timers = Timers(self._outbox)
         for epoch in start.epochs:
             check_window(epoch.validators.n, limits.window)
-        self._begin(start.executed, start.header, start.stable)
+        self._pbft = self._begin(start.executed, start.header, start.stable)
 
-    def _begin(self, executed: int, header: Digest, stable: CheckpointCertificate | None) -> None:
-        """Start the current epoch as PBFT starts: view 0 and an empty log above its base."""
-        epoch, window = self.epoch, self._limits.window
-        validators, base = epoch.validators, base_of(epoch)
-        self._outbox.turn(epoch.number, self._signature())
-        self._verifier = Verifier(self._chain, epoch)
-        self._checkpoints = Checkpoints(validators, window, executed, header, stable, base)
-        self._ordering = Ordering(validators, self._outbox, self._check, self._limits, base)
-        self._ordering.forget(self._checkpoints.low)
-        self._ordering.reach(self._reach(self._checkpoints.low))
-        self._views = ViewChanges(self._verifier, self._ordering, self._outbox, self._limits)
-        self._complaints = Complaints(validators, self._ordering, self._outbox)
-        self._status = StatusExchange(
-            self._ordering, self._checkpoints, self._views, self._complaints, self._outbox
+    def _begin(self, executed: int, header: Digest, stable: CheckpointCertificate | None) -> Pbft:
+        """The current epoch as PBFT starts: view 0 and an empty log above its base."""
+        self._outbox.turn(self.epoch.number, self._signature())
+        return Pbft(
+            chain=self._chain,
+            epochs=self._epochs,
+            executed=executed,
+            header=header,
+            stable=stable,
+            check=self._check,
+            limits=self._limits,
+            outbox=self._outbox,
+            timers=self._timers,
         )
-        self._backoff = Backoff(self._limits)
 
     def _signature(self) -> Sign | None:
         """What signs for our seat in this epoch, if we have one and may.
@@ -154,12 +139,12 @@ class Replica:
     @property
     def view(self) -> int:
         """The current view, or the one that we ask for during a view change."""
-        return self._ordering.view
+        return self._pbft.ordering.view
 
     @property
     def active(self) -> bool:
         """False during a view change."""
-        return self._ordering.active
+        return self._pbft.ordering.active
 
     @property
     def voting(self) -> bool:
@@ -167,29 +152,34 @@ class Replica:
         return self._outbox.voting
 
     @property
+    def delivered(self) -> int:
+        """The height up to which blocks were handed to execution."""
+        return self._pbft.delivered
+
+    @property
     def executed(self) -> int:
         """The height that the shell has executed."""
-        return self._checkpoints.executed
+        return self._pbft.checkpoints.executed
 
     @property
     def stable(self) -> CheckpointCertificate | None:
         """The newest stable checkpoint: its height is the low watermark."""
-        return self._checkpoints.stable
+        return self._pbft.checkpoints.stable
 
     @property
     def primary(self) -> str:
         """The primary of the current view."""
-        return self._ordering.primary
+        return self._pbft.ordering.primary
 
     @property
     def may_propose(self) -> bool:
         """Whether `Propose` is welcome: primary of an active view, with room in the window."""
-        return self.halted is None and self._ordering.may_propose
+        return self.halted is None and self._pbft.ordering.may_propose
 
     @property
     def next_sequence(self) -> int:
         """The sequence number that the next `Propose` gets: what it holds must be good for it."""
-        return self._ordering.next
+        return self._pbft.ordering.next
 
     def recover(self, entries: Sequence[Entry]) -> list[Effect]:
         """Take in the journal, oldest entry first, before anything else (votes: neo-modules#780).
@@ -202,7 +192,7 @@ class Replica:
             if self._recollection.open != self.epoch.number:
                 self._outbox.persist(Section(self.epoch.number))
             self._recall()
-            self._complete_store()
+            self._pbft.complete_store()
             self._broadcast_status()
             self._settle()
         except Diverged as divergence:
@@ -216,13 +206,7 @@ class Replica:
         only then deletes the old one.
         """
         kept: list[Entry] = [*self._recollection.entries(), Section(self.epoch.number)]
-        if self.stable is not None:
-            kept.append(Stable(self.stable))
-        if self.active and self._views.new_view is not None:
-            kept.append(Said(self._views.new_view))
-        kept.extend(Held(sequence, data) for sequence, data in self._ordering.payloads.entries())
-        kept.extend(Said(envelope) for envelope in self._outbox.everything())
-        kept.extend(self._ordering.entries())
+        kept.extend(self._pbft.entries())
         for sequence, block in sorted(self._unexecuted.items()):
             kept.extend((Held(sequence, block.payload), block.certificate))
         return kept
@@ -234,7 +218,7 @@ class Replica:
         try:
             match event:
                 case Propose(payload):
-                    self._ordering.propose(payload)
+                    self._pbft.ordering.propose(payload)
                 case Received(envelope):
                     self._on_message(envelope)
                 case TimerFired(timer) if self._timers.fired(timer):
@@ -243,9 +227,9 @@ class Replica:
                     self._on_executed(height, header, epoch)
                 case Pending(waiting, omitted):
                     self._waiting = waiting
-                    self._complaints.pending(waiting, omitted)
+                    self._pbft.complaints.pending(waiting, omitted)
                 case Connected(peer):
-                    self._status.connected(peer)
+                    self._pbft.status.connected(peer)
             self._settle()
         except Diverged as divergence:
             self._halt(divergence)
@@ -255,100 +239,68 @@ class Replica:
         self.halted = str(divergence)
         self._outbox.put(Halt(self.halted))
 
+    def _settle(self) -> None:
+        """Turn, lead a view or deliver what is now due; then set the timers as the state asks."""
+        self._turn()
+        self._pbft.settle()
+        self._deliver_decided()
+        self._pbft.set_timers(waiting=self._waiting)
+        if self._resting and not self._at_rest():
+            self._set_status_timer()
+
+    # Messages and timers
+
     def _on_message(self, envelope: Envelope) -> None:
         if envelope.sender == self.me:
             return
         try:
-            if self._is_for_us(envelope):
-                self._dispatch(envelope)
+            if is_signed(envelope.body):
+                self._pbft.on_message(envelope)
+            elif self._hears(envelope.sender):
+                self._on_transfer(envelope)
         except Refused as refusal:
             self._outbox.reject(envelope.sender, refusal)
 
-    def _is_for_us(self, envelope: Envelope) -> bool:
-        """Whether to look at a message; raises `Refused` for a vote of one who has none.
+    def _hears(self, sender: str) -> bool:
+        """Whether transfer from this peer counts; of any epoch, for it brings one who lags along.
 
-        What is signed in another epoch is said again once both are in the same one. Transfer counts
-        also between epochs, and from peers without a seat, of which so many are heard in a status
-        period: what we give and note for each peer is bounded by that.
+        Of peers without a seat so many are heard in a status period: what we give and note for each
+        peer is bounded by that.
         """
-        sender = envelope.sender
-        seat = self.epoch.validators.get(sender)
-        if not is_signed(envelope.body):
-            if seat is None and len(self._guests) < GUESTS_MAX:
-                self._guests.add(sender)
-            return seat is not None or sender in self._guests
-        if envelope.epoch != self.epoch.number:
-            return False
-        if seat is None:
-            raise Refused("consensus.unknown_sender", "expected a validator of this epoch")
-        if seat.suspended:
-            raise Refused("consensus.suspended", "expected a seat that is not suspended")
-        return True
+        if self.epoch.validators.get(sender) is not None:
+            return True
+        if len(self._guests) < GUESTS_MAX:
+            self._guests.add(sender)
+        return sender in self._guests
 
-    def _dispatch(self, envelope: Envelope) -> None:
+    def _on_transfer(self, envelope: Envelope) -> None:
+        sender = envelope.sender
         match envelope.body:
-            case PrePrepare() as body:
-                self._ordering.on_pre_prepare(envelope, body)
-            case Prepare() as body:
-                self._ordering.on_prepare(envelope, body)
-            case Commit() as body:
-                self._ordering.on_commit(envelope, body)
-            case Checkpoint() as body:
-                self._on_checkpoint(envelope, body)
-            case ViewChange() as body:
-                self._views.on_view_change(envelope, body)
-                self._on_views()
-            case NewView() as body:
-                if self._views.on_new_view(envelope, body):
-                    self._entered()
             case Status() as body:
-                same_epoch = envelope.epoch == self.epoch.number
-                if same_epoch:
-                    self._complaints.hear(envelope.sender, body)
-                self._on_status(envelope.sender, body, same_epoch=same_epoch)
+                self._on_status(envelope, body)
             case PayloadRequest() as body:
-                self._ordering.on_payload_request(envelope.sender, body)
+                self._pbft.ordering.on_payload_request(sender, body)
             case PayloadReply() as body:
-                self._ordering.on_payload_reply(envelope, body)
+                self._pbft.ordering.on_payload_reply(envelope, body)
             case BlockRequest() as body:
-                self._catch_up.on_block_request(envelope.sender, body, self.executed)
+                self._catch_up.on_block_request(sender, body, self.executed)
             case BlockReply() as body:
-                self._on_block_reply(envelope.sender, body)
+                self._on_block_reply(sender, body)
 
     def _on_timer(self, name: TimerName) -> None:
         match name:
             case TimerName.VIEW:
-                self._backoff.failed()
-                self._start_view_change(self.view + 1)
+                self._pbft.on_view_timer()
             case TimerName.PACE:
-                self._complaints.pace.tick()
+                self._pbft.complaints.pace.tick()
             case TimerName.STATUS:
                 self._guests.clear()
                 self._broadcast_status()
-                self._ordering.retry(self._attempt)
+                self._pbft.ordering.retry(self._attempt)
                 self._attempt += 1
                 self._catch_up.tick(self.delivered)
 
-    # Blocks and checkpoints (4.3)
-
-    def _settle(self) -> None:
-        """Turn, lead a view or deliver what is now due; then set the timers as the state asks."""
-        self._turn()
-        self._ordering.reach(self._reach(self._checkpoints.low))
-        self._judge_primary()
-        if self._views.lead():
-            self._entered()
-        while self._may_deliver():
-            block = self._next_block()
-            if block is None:
-                break
-            if self._ordering.payloads.get(block.certificate.digest) is None:
-                self._outbox.persist(Held(block.certificate.sequence, block.payload))
-            self._outbox.persist(block.certificate)
-            self._deliver(block)
-        if self._may_deliver():
-            self._catch_up.go_on(self.delivered)
-        self._set_timers()
+    # The turn of an epoch
 
     def _turn(self) -> None:
         """Enter the next epoch once the last block of this one is executed here and certified.
@@ -363,178 +315,76 @@ class Replica:
             epoch = self._epochs.turn()
             self._outbox.put(Turned(epoch))
             self._outbox.persist(Section(epoch.number))
-            self._begin(stable.height, stable.header, stable)
+            self._pbft = self._begin(stable.height, stable.header, stable)
             self._recall()
             self._broadcast_status()
 
-    def _reach(self, low: int) -> int:
-        """A window above `low`, but no further than this epoch is known to go.
+    def _recall(self) -> None:
+        """Take back what the journal holds of this epoch, and deliver what was decided in it."""
+        decided = self._pbft.recall(self._recollection.take(self.epoch.number))
+        while (block := decided.get(self.delivered + 1)) is not None:
+            self._deliver(block)
+        self._pbft.ordering.resume()
 
-        A change that is executed at h is in force a window later. So nothing is known of what lies
-        more than a window above execution, which after a restart may be below what is stable.
+    # Blocks: delivered, executed, fetched
+
+    def _deliver_decided(self) -> None:
+        """Deliver the blocks that are next, ordered here or fetched; fetch on where there is more.
+
+        A fetched payload is new to the journal.
         """
-        return min(min(low, self.executed) + self._limits.window, self._epochs.last)
+        while self._may_deliver():
+            block = self._next_block()
+            if block is None:
+                break
+            if self._pbft.ordering.payloads.get(block.certificate.digest) is None:
+                self._outbox.persist(Held(block.certificate.sequence, block.payload))
+            self._outbox.persist(block.certificate)
+            self._deliver(block)
+        if self._may_deliver():
+            self._catch_up.go_on(self.delivered)
 
     def _may_deliver(self) -> bool:
         waiting = self.delivered - self.executed
-        return waiting < UNEXECUTED_MAX and self.delivered < self._reach(self.executed)
+        return waiting < UNEXECUTED_MAX and self.delivered < self._pbft.reach(self.executed)
 
     def _next_block(self) -> Block | None:
         sequence = self.delivered + 1
-        return self._ordering.block(sequence) or self._catch_up.take(sequence)
+        return self._pbft.ordering.block(sequence) or self._catch_up.take(sequence)
 
     def _deliver(self, block: Block) -> None:
         certificate = block.certificate
-        self.delivered = certificate.sequence
         self._unexecuted[certificate.sequence] = block
-        self._ordering.recall_certificate(certificate)
         self._outbox.put(Deliver(certificate.sequence, block.payload, certificate))
+        self._pbft.on_delivered(certificate)
         self._catch_up.forget(self.delivered)
-        self._backoff.progressed()
-        self._complaints.pace.delivered()
-        self._timers.cancel(TimerName.VIEW)  # set again at the end of the step if still needed
 
     def _on_executed(self, height: int, header: Digest, epoch: Epoch | None) -> None:
         assert height <= self.delivered, f"executed {height}, delivered {self.delivered}"
         if epoch is not None:
             assert epoch.first == height + self._limits.window + 1, f"{epoch.first} set at {height}"
             self._epochs.schedule(epoch)
-        low = self._checkpoints.low
-        wanted = self._checkpoints.execute(height, header)
         del self._unexecuted[height]
-        if wanted:
-            self._say_checkpoint(height, header)
-        self._checkpoints.settle(height)
-        self._stabilise(low)
-        self._certify()
-        if height > self._checkpoints.low + self._limits.window:
-            self._forget()  # what we say while far ahead of a certificate is bounded too
+        self._pbft.on_executed(height, header)
 
-    def _say_checkpoint(self, height: int, header: Digest) -> None:
-        if self.voting and self._outbox.said(Checkpoint.TAG, 0, height) is None:
-            said = self._outbox.say(Checkpoint(height, header))
-            self._checkpoints.vote(self.me, height, header, said.seal)
+    def _on_block_reply(self, sender: str, reply: BlockReply) -> None:
+        self._pbft.observe(reply.stable)
+        self._turn()  # the blocks are perhaps the next epoch's
+        reach, verifier = self._pbft.reach(self.executed), self._pbft.verifier
+        self._catch_up.on_block_reply(sender, reply, self.delivered, reach, verifier)
 
-    def _on_checkpoint(self, envelope: Envelope, body: Checkpoint) -> None:
-        low = self._checkpoints.low
-        earlier = self._checkpoints.vote(envelope.sender, body.height, body.header, envelope.seal)
-        if earlier is not None:
-            said = Checkpoint(body.height, earlier.digest)
-            self._outbox.accuse(said, earlier.signature, envelope)
-        self._checkpoints.settle(body.height)
-        self._stabilise(low)
+    # Status
 
-    def _observe(self, certificate: CheckpointCertificate | None) -> None:
-        """Take a checkpoint certificate out of a peer's message; raises `Refused` if it is bad.
-
-        One from beyond our reach cannot be judged: perhaps another set signs there.
-        """
-        if certificate is None:
-            return
-        if self._checkpoints.known < certificate.height <= self._reach(self.executed):
-            self._verifier.checkpoint(certificate)
-            low = self._checkpoints.low
-            self._checkpoints.observe(certificate)
-            self._stabilise(low)
-
-    def _stabilise(self, before: int) -> None:
-        """After the stable checkpoint has moved: tell, and collect garbage below it."""
-        stable = self.stable
-        if stable is not None and stable.height > before:
-            self._outbox.persist(Stable(stable))
-            self._certify()
-            self._forget()
-
-    def _certify(self) -> None:
-        """Report the stable checkpoint once our execution is there; again if the store lost it."""
-        stable = self.stable
-        if stable is not None and self._certified < stable.height <= self.executed:
-            self._certified = stable.height
-            self._outbox.put(Certified(stable))
-
-    def _forget(self) -> None:
-        low = self._checkpoints.low
-        self._checkpoints.forget()
-        self._ordering.forget(low)
-        self._forget_said()
-
-    def _forget_said(self) -> None:
-        known = self.executed - self._limits.window  # the oldest header that is still compared
-        self._outbox.forget(self.view, self._checkpoints.low, known - 1)
-
-    # View changes (4.4)
-
-    def _start_view_change(self, view: int) -> None:
-        self._timers.cancel(TimerName.VIEW)
-        self._views.start(view, self.stable)
-        self._on_views()
-
-    def _on_views(self) -> None:
-        """Join a view change early."""
-        view = self._views.early()
-        if view is not None and self.voting:
-            if not self._views.others_planned():
-                self._backoff.failed()
-            self._start_view_change(view)
-
-    def _entered(self) -> None:
-        self._timers.cancel(TimerName.VIEW)
-        self._timers.cancel(TimerName.PACE)
-        self._complaints.turn()
-        self._forget_said()
-        self._ordering.release()
-        self._ordering.resume()
-
-    def _judge_primary(self) -> None:
-        """Complain of a slow or unfair primary; leave it if a quorum does, or its turn is over."""
-        if self._ordering.proposed(self.delivered + 1) or self.delivered > self.executed:
-            self._complaints.pace.under_way()
-        if self._complaints.draw_up():
-            self._status.complain()
-        if self._complaints.agreed():
-            self._backoff.failed()
-            self._start_view_change(self.view + 1)
-        elif self.active and self.voting and self._views.planned(self._checkpoints.low):
-            self._start_view_change(self.view + 1)
-
-    # Status and catching up
-
-    def _on_status(self, sender: str, status: Status, *, same_epoch: bool) -> None:
-        self._observe(status.stable)
+    def _on_status(self, envelope: Envelope, status: Status) -> None:
+        sender = envelope.sender
+        self._pbft.on_status(envelope, status)
         self._catch_up.heard(sender, status.executed)
-        self._status.on_status(sender, status, same_epoch=same_epoch)
         if status.stable is not None and status.stable.height > self.delivered:
             self._catch_up.ask(sender, self.delivered)  # it no longer has votes to send again
 
-    def _on_block_reply(self, sender: str, reply: BlockReply) -> None:
-        self._observe(reply.stable)
-        self._turn()  # the blocks are perhaps the next epoch's
-        reach = self._reach(self.executed)
-        self._catch_up.on_block_reply(sender, reply, self.delivered, reach, self._verifier)
-
     def _broadcast_status(self) -> None:
         self._set_status_timer()
-        self._status.broadcast(self._status_delay_ms() // self._limits.status_ms)
-
-    # Timers
-
-    def _set_timers(self) -> None:
-        if not self._needs_view_timer():
-            self._timers.cancel(TimerName.VIEW)
-        elif not self._timers.running(TimerName.VIEW):
-            self._timers.set(TimerName.VIEW, self._backoff.delay_ms)
-        self._set_pace_timer()
-        if self._resting and not self._at_rest():
-            self._set_status_timer()
-
-    def _set_pace_timer(self) -> None:
-        """Ticks grow with the view timeout: where messages take long, waiting says less."""
-        if not (self.active and self._waiting):
-            self._timers.cancel(TimerName.PACE)
-        elif not self._timers.running(TimerName.PACE):
-            limits = self._limits
-            delay_ms = limits.pace_ms * self._backoff.delay_ms // limits.view_timeout_ms
-            self._timers.set(TimerName.PACE, delay_ms)
+        self._pbft.status.broadcast(self._status_delay_ms() // self._limits.status_ms)
 
     def _set_status_timer(self) -> None:
         self._resting = self._at_rest()
@@ -543,44 +393,7 @@ class Replica:
     def _status_delay_ms(self) -> int:
         return self._limits.status_idle_ms if self._resting else self._limits.status_ms
 
-    def _needs_view_timer(self) -> bool:
-        """A backup times the primary while requests wait; a view change, once a quorum joins."""
-        if not self.voting:
-            return False  # an observer follows those who time the primary
-        if not self.active:
-            return self._views.quorum_has_left()
-        in_flight = self._ordering.top > self.delivered
-        return self.primary != self.me and (self._waiting or in_flight)
-
     def _at_rest(self) -> bool:
         """Whether everything heard of is certified, so that only peers can lack something."""
-        return (
-            self.active
-            and not self._waiting
-            and self._ordering.empty
-            and self._checkpoints.low == self.delivered
-            and not self._catch_up.behind(self.delivered)
-        )
-
-    # Recovery
-
-    def _recall(self) -> None:
-        """Take back what the journal holds of this epoch: what we said binds us still."""
-        entries = self._recollection.take(self.epoch.number)
-        for entry in entries:
-            if isinstance(entry, Stable):
-                self._checkpoints.restore(entry.certificate)
-        self._ordering.forget(self._checkpoints.low)
-        self._ordering.reach(self._reach(self._checkpoints.low))
-        decided = recall(entries, self._outbox, self._checkpoints, self._ordering, self._views)
-        self._forget()
-        self._ordering.release()
-        while (block := decided.get(self.delivered + 1)) is not None:
-            self._deliver(block)
-        self._ordering.resume()
-
-    def _complete_store(self) -> None:
-        """Do what a crash between store and journal left undone, either being ahead."""
-        self._certify()
-        if self.executed > self._checkpoints.known:
-            self._say_checkpoint(self.executed, self._checkpoints.header)
+        behind = self._catch_up.behind(self.delivered)
+        return self._pbft.at_rest and not self._waiting and not behind

@@ -57,7 +57,7 @@ def test_the_log_has_one_instance_for_each_number_of_the_window() -> None:
         cluster.inject(2, 1, Prepare(0, sequence, ONE))
         cluster.inject(2, 1, Commit(7, sequence, ONE))
 
-    assert sorted(cluster[1].replica._ordering._instances) == list(range(1, 9))
+    assert sorted(cluster[1].replica._pbft.ordering._instances) == list(range(1, 9))
 
 
 def test_an_instance_has_one_vote_of_each_kind_for_each_sender() -> None:
@@ -68,7 +68,7 @@ def test_an_instance_has_one_vote_of_each_kind_for_each_sender() -> None:
         cluster.inject(2, 1, Prepare(view, 1, ONE))
         cluster.inject(2, 1, Commit(view, 1, ONE))
 
-    instance = cluster[1].replica._ordering._instances[1]
+    instance = cluster[1].replica._pbft.ordering._instances[1]
     assert (len(instance.prepares), len(instance.commits)) == (1, 1)
     assert instance.commits["v02"].view == 2**53
 
@@ -81,7 +81,7 @@ def test_one_view_change_and_one_height_are_kept_for_each_sender() -> None:
         cluster.inject(2, 1, ViewChange(view, None, ()))
         cluster.inject(2, 1, Status(view, True, view, None, (), (), True))
 
-    assert list(cluster[1].replica._views._heard) == ["v02"]
+    assert list(cluster[1].replica._pbft._views._heard) == ["v02"]
     assert sorted(cluster[1].replica._catch_up._heights) == ["v00", "v02", "v03"]
     assert cluster[1].replica._catch_up._heights["v02"] == 49
 
@@ -99,11 +99,11 @@ def test_what_was_given_is_remembered_once_for_each_peer() -> None:
         cluster.inject(2, 1, Status(0, True, i, None, (), (), bool(i % 2)))
 
     replica = cluster[1].replica
-    assert replica._ordering._given == set()
+    assert replica._pbft.ordering._given == set()
     assert replica._catch_up._given == {"v02": 1}
     assert replica._catch_up._doubted <= {"v02"}
-    assert {peer for peer, _ in replica._status._answered} == {"v00", "v02", "v03"}
-    assert len(replica._status._answered) <= 2 * 3
+    assert {peer for peer, _ in replica._pbft.status._answered} == {"v00", "v02", "v03"}
+    assert len(replica._pbft.status._answered) <= 2 * 3
 
 
 def test_blocks_to_one_peer_are_bounded_in_bytes_for_a_status_period() -> None:
@@ -170,7 +170,7 @@ def test_what_is_said_of_checkpoints_far_ahead_of_a_certificate_is_bounded() -> 
     assert replica.stable is None
     said = [e.envelope.body for e in replica.entries() if isinstance(e, Said)]
     assert [body.height for body in said if isinstance(body, Checkpoint)] == list(range(96, 105))
-    assert len(replica._checkpoints._headers) == 9
+    assert len(replica._pbft.checkpoints._headers) == 9
 
 
 def test_who_is_far_ahead_of_a_certificate_takes_one_of_the_last_window() -> None:
@@ -194,7 +194,7 @@ def test_payloads_beyond_their_bytes_are_refused_until_a_checkpoint() -> None:
         payload = b"%d" % sequence * 4
         cluster.inject(0, 1, PrePrepare(0, sequence, payload_digest(payload)), payload)
 
-    assert cluster[1].replica._ordering.payloads.bytes_held == 8
+    assert cluster[1].replica._pbft.ordering.payloads.bytes_held == 8
     assert [rejected.code for rejected in cluster[1].rejected] == ["consensus.payloads_full"]
 
 
@@ -236,7 +236,7 @@ def test_payloads_that_never_prepared_are_dropped_again_after_a_restart() -> Non
 
     assert cluster[2].replica.view == 1
     assert Held(1, b"never prepared") in cluster[2].entries()
-    assert cluster[2].replica._ordering.payloads.bytes_held == 0
+    assert cluster[2].replica._pbft.ordering.payloads.bytes_held == 0
 
 
 def test_verified_statements_are_remembered_up_to_a_bound() -> None:
@@ -261,11 +261,11 @@ def test_a_long_run_leaves_no_more_behind_than_a_short_one() -> None:
     for node in cluster.nodes:
         replica = node.replica
         assert replica._outbox.everything() == []
-        assert replica._ordering.empty
-        assert replica._ordering.payloads.bytes_held == 0
+        assert replica._pbft.ordering.empty
+        assert replica._pbft.ordering.payloads.bytes_held == 0
         assert not replica._unexecuted
-        assert not replica._checkpoints._votes
-        assert len(replica._checkpoints._headers) == 1
+        assert not replica._pbft.checkpoints._votes
+        assert len(replica._pbft.checkpoints._headers) == 1
         assert len(replica.entries()) == 2  # the epoch and its stable checkpoint
 
 

@@ -85,7 +85,7 @@ def test_votes_beyond_the_window_are_not_kept() -> None:
     for height in [*range(2, 100), 2**53]:
         cluster.inject(1, 0, Checkpoint(height, OTHER))
 
-    assert len(cluster[0].replica._checkpoints._votes) == 8
+    assert len(cluster[0].replica._pbft.checkpoints._votes) == 8
 
 
 def test_a_certificate_ahead_of_execution_becomes_stable_when_we_get_there() -> None:

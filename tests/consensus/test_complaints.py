@@ -159,7 +159,7 @@ def test_a_suspended_seat_is_not_heard() -> None:
     replica = cluster[1].replica
     *others, last = cluster.validators.validators
     suspended = ValidatorSet((*others, replace(last, suspended=True)))
-    complaints = Complaints(suspended, replica._ordering, replica._outbox)
+    complaints = Complaints(suspended, replica._pbft.ordering, replica._outbox)
 
     complaints.hear("v02", status(X))
     complaints.hear("v03", status(X))
@@ -171,7 +171,7 @@ def test_an_observer_complains_of_nothing() -> None:
     """It has no seat from which to be heard."""
     replica = Cluster(4, LIMITS)[1].replica
     observing = Complaints(
-        replica.epoch.validators, replica._ordering, Outbox(CHAIN, "v01", 0, None)
+        replica.epoch.validators, replica._pbft.ordering, Outbox(CHAIN, "v01", 0, None)
     )
 
     observing.pending(True, (X,))
@@ -196,7 +196,7 @@ def test_between_two_views_nobody_complains() -> None:
     assert isinstance(last.body, Status)
     assert last.body.complaints == ()
     assert cluster[1].replica.view == 1
-    assert not any(cluster[1].replica._complaints._heard.values())
+    assert not any(cluster[1].replica._pbft.complaints._heard.values())
 
 
 def test_a_new_view_begins_without_complaints() -> None:
@@ -222,7 +222,7 @@ def test_slowness_is_withdrawn_and_omission_is_not() -> None:
     """Three that found the primary slow at three different times do not agree."""
     cluster = Cluster(4, LIMITS)
     cluster.lost = lambda _s, _r, _e: True
-    complaints = cluster[1].replica._complaints
+    complaints = cluster[1].replica._pbft.complaints
 
     cluster.inject(2, 1, status(SLOWNESS, X))
     cluster.inject(2, 1, status(Y))
@@ -239,7 +239,7 @@ def test_a_liars_complaints_fill_a_bounded_place_of_their_own() -> None:
     for number in range(0, 4 * HEARD_MAX, COMPLAINTS_MAX):
         ids = [(number + i).to_bytes(32, "big") for i in range(COMPLAINTS_MAX)]
         cluster.inject(3, 1, status(*ids))
-    heard = cluster[1].replica._complaints._heard
+    heard = cluster[1].replica._pbft.complaints._heard
 
     assert len(heard["v03"]) == HEARD_MAX
     assert list(heard["v02"]) == [X]
@@ -268,7 +268,7 @@ def test_new_complaints_are_told_once_out_of_turn() -> None:
 def test_a_status_has_room_for_slowness_among_many_omissions() -> None:
     """Never more complaints than the message may hold."""
     cluster = Cluster(4, LIMITS)
-    complaints: Complaints = cluster[1].replica._complaints
+    complaints: Complaints = cluster[1].replica._pbft.complaints
     while not complaints.pace.slow:
         complaints.pace.tick()
 
@@ -293,11 +293,11 @@ def test_the_pace_is_taken_while_requests_wait_and_only_then() -> None:
     cluster.event(1, Pending(False))
     complain(cluster, 1)
     cluster.pass_time(LIMITS.pace_ms)
-    ticks = cluster[1].replica._complaints.pace._ticks
+    ticks = cluster[1].replica._pbft.complaints.pace._ticks
     assert list(ticks) == [(False, 0)] * (PATIENCE_TICKS + 1)  # patience begins anew
 
     cluster.event(1, Pending(False))
-    cluster[1].replica._backoff.failed()
+    cluster[1].replica._pbft._backoff.failed()
     complain(cluster, 1)
     assert cluster[1].timers[TimerName.PACE].delay_ms == 2 * LIMITS.pace_ms
 
@@ -312,7 +312,7 @@ def test_only_the_next_height_under_way_is_work(sequence: int, busy: bool) -> No
     cluster.inject(0, 1, PrePrepare(0, sequence, payload_digest(b"one")), b"one")
     cluster.pass_time(LIMITS.view_timeout_ms - 1)
 
-    ticks = cluster[1].replica._complaints.pace._ticks
+    ticks = cluster[1].replica._pbft.complaints.pace._ticks
     assert any(starved for starved, _ in ticks) is not busy
 
 
@@ -326,7 +326,7 @@ def test_execution_is_work_too() -> None:
     cluster[1].step(Received(signed(0, BlockReply(None, (first,)))))  # and never executes it
     cluster.pass_time(WINDOW_TICKS * LIMITS.pace_ms)
 
-    ticks = cluster[1].replica._complaints.pace._ticks
+    ticks = cluster[1].replica._pbft.complaints.pace._ticks
     assert len(ticks) == WINDOW_TICKS
     assert not any(starved for starved, _ in ticks)
 
@@ -339,4 +339,4 @@ def test_leaving_by_complaint_backs_off() -> None:
         complain(cluster, index, X)
     cluster.run()
 
-    assert [node.replica._backoff.delay_ms for node in cluster.nodes] == [4_000] * 4
+    assert [node.replica._pbft._backoff.delay_ms for node in cluster.nodes] == [4_000] * 4

@@ -135,8 +135,8 @@ def test_a_signed_message_of_another_epoch_is_dropped(kind: type[Body]) -> None:
         cluster.event(1, Received(signed(0, bodies[kind], payload, epoch)))
 
     assert cluster[1].replica.entries() == before
-    assert cluster[1].replica._ordering.empty
-    assert not cluster[1].replica._views._heard
+    assert cluster[1].replica._pbft.ordering.empty
+    assert not cluster[1].replica._pbft._views._heard
     assert cluster[1].rejected == []
 
 

@@ -101,7 +101,7 @@ def test_waiting_that_only_f_plus_one_see_votes_nobody_out() -> None:
 
     traffic.run(57_000)
 
-    complaints = [seat.node.replica._complaints.mine for seat in traffic.seats]
+    complaints = [seat.node.replica._pbft.complaints.mine for seat in traffic.seats]
     assert complaints == [(), (), (SLOWNESS,), (SLOWNESS,)]
     assert traffic.sent[ViewChange] == 0
     assert traffic.heights == [30] * 4

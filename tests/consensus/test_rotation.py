@@ -14,7 +14,7 @@ LIMITS = Limits(window=8, rotation=EVERY)
 
 def backoffs(cluster: Cluster) -> set[int]:
     """The view timers' delays."""
-    return {node.replica._backoff.delay_ms for node in cluster.nodes}
+    return {node.replica._pbft._backoff.delay_ms for node in cluster.nodes}
 
 
 @pytest.mark.parametrize("n", [4, 7])
@@ -53,7 +53,9 @@ def test_ordering_goes_on_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
     longest = 0
     for _ in range(210):
         traffic.run(100)
-        longest = max(longest, *(seat.node.replica._backoff.delay_ms for seat in traffic.seats))
+        longest = max(
+            longest, *(seat.node.replica._pbft._backoff.delay_ms for seat in traffic.seats)
+        )
     traffic.run(5_000)
 
     assert [len(seat.pool) for seat in traffic.seats] == [0] * 4
@@ -143,7 +145,7 @@ def test_a_dead_successor_is_passed_over_with_backoff() -> None:
 
     assert delays == {LIMITS.view_timeout_ms}
     assert {cluster[i].replica.view for i in (0, 2, 3)} == {2}
-    assert {cluster[i].replica._backoff.delay_ms for i in (0, 2, 3)} == {4_000}
+    assert {cluster[i].replica._pbft._backoff.delay_ms for i in (0, 2, 3)} == {4_000}
     assert cluster.sent_by(2, NewView)
 
 
