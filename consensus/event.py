@@ -10,8 +10,9 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from consensus.journal import Entry
-from consensus.message import WINDOW_MAX, CommitCertificate, Envelope, Evidence
+from consensus.message import WINDOW_MAX, CommitCertificate, Envelope
 from vm.certificate import CheckpointCertificate
+from vm.evidence import Evidence
 from vm.quorum import Epoch
 from vm.shape import Digest
 
@@ -174,7 +175,7 @@ class CancelTimer:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A peer signed two messages for one slot."""
+    """A validator signed two contents for one slot."""
 
     evidence: Evidence
 

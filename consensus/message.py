@@ -10,24 +10,13 @@ from its sender, whether that has a seat or not.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, TypeAlias
 
-from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
-from vm.digest import PAYLOAD, digest
-from vm.encoding import MESSAGE_BYTES_MAX, encode
+from vm.certificate import CheckpointCertificate, Vote
+from vm.digest import MESSAGE, PAYLOAD, digest
+from vm.encoding import MESSAGE_BYTES_MAX
 from vm.quorum import VALIDATORS_MAX
 from vm.refusal import Refused
-from vm.shape import (
-    HEIGHT_MAX,
-    Bytes,
-    Count,
-    Digest,
-    Height,
-    Int,
-    Many,
-    Name,
-    Signature,
-    pack,
-    unpack,
-)
+from vm.shape import Bytes, Count, Digest, Height, Many, Name, Signature, pack, unpack
+from vm.statement import Slot, SlotKind, View, statement_digest
 
 PAYLOAD_BYTES_MAX = 4 * 1024 * 1024  # one ordered batch; equal to vm's bound on a block
 ENVELOPE_BYTES_MAX = MESSAGE_BYTES_MAX  # a full payload and its certificates fit in half of it
@@ -36,7 +25,6 @@ BLOCKS_MAX = WINDOW_MAX  # blocks of one reply: the set of validators is known n
 VOTE_BYTES_MAX = 136  # a name of 64 bytes, a signature and their framing
 COMPLAINTS_MAX = 8  # of one status
 
-View: TypeAlias = Annotated[int, Int(0, HEIGHT_MAX)]
 Payload: TypeAlias = Annotated[bytes, Bytes(0, PAYLOAD_BYTES_MAX)]
 Votes: TypeAlias = Annotated[tuple[Vote, ...], Many(VALIDATORS_MAX)]
 
@@ -305,60 +293,53 @@ class Envelope:
         return self.signature
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Two messages of one sender for one slot: the sender is faulty, whoever checks."""
-
-    VERSION: ClassVar[int] = 1
-
-    first: Envelope
-    second: Envelope
-
-
-Slot: TypeAlias = tuple[str, int, int]  # (kind, view, sequence) of a signed message
-
-
 def slot_of(body: Body) -> Slot | None:
     """The slot for which a correct replica signs one message in an epoch, or None for transfer."""
     match body:
         case PrePrepare(view, sequence) | Prepare(view, sequence):
-            return (Prepare.TAG, view, sequence)
+            return Slot(SlotKind.PREPARE, view, sequence)
         case Commit(view, sequence):
-            return (Commit.TAG, view, sequence)
+            return Slot(SlotKind.COMMIT, view, sequence)
         case Checkpoint(height):
-            return (Checkpoint.TAG, 0, height)
-        case ViewChange(view) | NewView(view):
-            return (body.TAG, view, 0)
+            return Slot(SlotKind.CHECKPOINT, 0, height)
+        case ViewChange(view):
+            return Slot(SlotKind.VIEW_CHANGE, view, 0)
+        case NewView(view):
+            return Slot(SlotKind.NEW_VIEW, view, 0)
     return None
+
+
+def content_of(body: Body) -> Digest:
+    """The digest of what a signed message says for its slot.
+
+    That of the payload or header it names, so that certificates can be checked without the
+    messages; of a ViewChange or NewView, of the whole.
+    """
+    match body:
+        case PrePrepare() | Prepare() | Commit():
+            return body.digest
+        case Checkpoint():
+            return body.header
+        case ViewChange() | NewView():
+            return digest(MESSAGE, pack(body))
+    raise AssertionError(f"a {body.TAG} is not signed")
 
 
 def prepare_digest(chain: Digest, epoch: int, view: int, sequence: int, payload: Digest) -> Digest:
     """What a Prepare signs, and a PrePrepare too: it carries the primary's vote."""
-    return _digest(chain, epoch, Prepare(view, sequence, payload))
+    return statement_digest(chain, epoch, Slot(SlotKind.PREPARE, view, sequence), payload)
 
 
 def commit_digest(chain: Digest, epoch: int, view: int, sequence: int, payload: Digest) -> Digest:
     """What a Commit signs."""
-    return _digest(chain, epoch, Commit(view, sequence, payload))
+    return statement_digest(chain, epoch, Slot(SlotKind.COMMIT, view, sequence), payload)
 
 
 def signing_digest(chain: Digest, epoch: int, body: Body) -> Digest:
-    """The 32 bytes that the sender of a signed `body` signs in this epoch of this chain.
-
-    A Checkpoint's are the same in every epoch: its height belongs to one only, and whoever checks a
-    certificate need not know how many epochs there were before.
-    """
-    assert is_signed(body), f"a {body.TAG} is not signed"
-    match body:
-        case PrePrepare(view, sequence, payload):
-            return prepare_digest(chain, epoch, view, sequence, payload)
-        case Checkpoint(height, header):
-            return checkpoint_digest(chain, height, header)
-    return _digest(chain, epoch, body)
-
-
-def _digest(chain: Digest, epoch: int, body: Body) -> Digest:
-    return digest(f"concilium.{body.TAG}.v1", chain + encode(epoch) + pack(body))
+    """The 32 bytes that the sender of a signed `body` signs in this epoch of this chain."""
+    slot = slot_of(body)
+    assert slot is not None, f"a {body.TAG} is not signed"
+    return statement_digest(chain, epoch, slot, content_of(body))
 
 
 def encode_envelope(envelope: Envelope) -> bytes:

@@ -31,6 +31,7 @@ from consensus.payloads import Payloads
 from vm.quorum import ValidatorSet
 from vm.refusal import Refused
 from vm.shape import Digest
+from vm.statement import SlotKind
 
 
 class Ordering:
@@ -261,7 +262,7 @@ class Ordering:
 
     def proposal(self, sequence: int) -> tuple[Envelope, bytes] | None:
         """Our own proposal as primary with its payload, to send it again."""
-        said = self._outbox.said(Prepare.TAG, self.view, sequence)
+        said = self._outbox.said(SlotKind.PREPARE, self.view, sequence)
         payload = self._proposed_payload(sequence)
         if said is None or payload is None or not isinstance(said.body, PrePrepare):
             return None
@@ -344,7 +345,7 @@ class Ordering:
         earlier = cast(ballots, envelope.sender, ballot)
         if earlier is None:
             return False
-        self._outbox.accuse(replace(body, digest=earlier.digest), earlier.signature, envelope)
+        self._outbox.accuse(earlier.digest, earlier.signature, envelope)
         return True
 
     def _accept(self, body: PrePrepare, ballot: Ballot) -> None:
@@ -388,11 +389,11 @@ class Ordering:
         if not self._outbox.voting:
             self._prepare(sequence, instance, proposal)
             return
-        if said(Prepare.TAG, self.view, sequence) is None and self.primary != self._outbox.me:
+        if said(SlotKind.PREPARE, self.view, sequence) is None and self.primary != self._outbox.me:
             self.recall(self._outbox.say(Prepare(self.view, sequence, proposal.digest)))
         self._prepare(sequence, instance, proposal)
         in_this_view = instance.prepared is not None and instance.prepared.view == self.view
-        if in_this_view and said(Commit.TAG, self.view, sequence) is None:
+        if in_this_view and said(SlotKind.COMMIT, self.view, sequence) is None:
             vote = Commit(self.view, sequence, proposal.digest)
             self.recall(self._outbox.say(vote))
             self._decide(instance, vote)

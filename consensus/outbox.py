@@ -8,19 +8,15 @@ from consensus.event import Broadcast, Effect, Fault, Persist, Rejected, Send
 from consensus.journal import Entry, Said
 from consensus.message import (
     Body,
-    Commit,
     Envelope,
-    Evidence,
-    NewView,
-    Prepare,
-    PrePrepare,
-    Slot,
-    ViewChange,
+    content_of,
     signing_digest,
     slot_of,
 )
+from vm.evidence import Evidence, SignedContent
 from vm.refusal import Refused
 from vm.shape import Digest, Signature
+from vm.statement import Slot, SlotKind
 
 Sign: TypeAlias = Callable[[Digest], Signature]
 
@@ -66,12 +62,18 @@ class Outbox:
         """Report a peer's message that was dropped."""
         self.put(Rejected(peer, refusal.code, refusal.message))
 
-    def accuse(self, earlier: Body, signature: Signature, envelope: Envelope) -> None:
-        """Give out evidence that a sender contradicts `earlier`, once for each validator."""
-        if envelope.sender not in self._accused:
-            self._accused.add(envelope.sender)
-            first = Envelope(envelope.sender, self.epoch, earlier, signature, None)
-            self.put(Fault(Evidence(first, replace(envelope, payload=None))))
+    def accuse(self, earlier: Digest, signature: Signature, envelope: Envelope) -> None:
+        """Give out evidence that a sender said `earlier` for the slot that it now fills again.
+
+        Once for each validator.
+        """
+        sender, slot = envelope.sender, slot_of(envelope.body)
+        assert slot is not None, f"a {envelope.body.TAG} fills no slot"
+        if sender not in self._accused:
+            self._accused.add(sender)
+            first = SignedContent(earlier, signature)
+            second = SignedContent(content_of(envelope.body), envelope.seal)
+            self.put(Fault(Evidence(sender, self.epoch, slot, first, second)))
 
     def say(self, body: Body, payload: bytes | None = None) -> Envelope:
         """Sign, journal and broadcast the one message for its slot; a second one is our bug."""
@@ -104,9 +106,9 @@ class Outbox:
         """Send one peer again what was journaled before."""
         self.put(Send(to, replace(envelope, payload=payload)))
 
-    def said(self, kind: str, view: int, sequence: int) -> Envelope | None:
+    def said(self, kind: SlotKind, view: int, sequence: int) -> Envelope | None:
         """Our message for a slot."""
-        return self._said.get((kind, view, sequence))
+        return self._said.get(Slot(kind, view, sequence))
 
     def everything(self) -> list[Envelope]:
         """Our messages that still bind us, oldest first."""
@@ -121,15 +123,15 @@ class Outbox:
         self._said = {
             slot: envelope
             for slot, envelope in self._said.items()
-            if _binds(envelope.body, slot, view, stable, executed)
+            if _binds(slot, view, stable, executed)
         }
 
 
-def _binds(body: Body, slot: Slot, view: int, stable: int, executed: int) -> bool:
-    _, said_in, sequence = slot
-    match body:
-        case PrePrepare() | Prepare() | Commit():
-            return said_in >= view and sequence > stable
-        case ViewChange() | NewView():
-            return said_in >= view
-    return sequence > max(stable, executed)
+def _binds(slot: Slot, view: int, stable: int, executed: int) -> bool:
+    match slot.kind:
+        case SlotKind.PREPARE | SlotKind.COMMIT:
+            return slot.view >= view and slot.sequence > stable
+        case SlotKind.VIEW_CHANGE | SlotKind.NEW_VIEW:
+            return slot.view >= view
+        case SlotKind.CHECKPOINT:
+            return slot.sequence > max(stable, executed)

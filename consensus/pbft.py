@@ -36,6 +36,7 @@ from consensus.viewchange import ViewChanges
 from vm.certificate import CheckpointCertificate
 from vm.refusal import Refused
 from vm.shape import Digest
+from vm.statement import SlotKind
 
 
 class Pbft:
@@ -208,13 +209,12 @@ class Pbft:
         low = self.checkpoints.low
         earlier = self.checkpoints.vote(envelope.sender, body.height, body.header, envelope.seal)
         if earlier is not None:
-            said = Checkpoint(body.height, earlier.digest)
-            self._outbox.accuse(said, earlier.signature, envelope)
+            self._outbox.accuse(earlier.digest, earlier.signature, envelope)
         self.checkpoints.settle(body.height)
         self._stabilise(low)
 
     def _say_checkpoint(self, height: int, header: Digest) -> None:
-        if self._outbox.voting and self._outbox.said(Checkpoint.TAG, 0, height) is None:
+        if self._outbox.voting and self._outbox.said(SlotKind.CHECKPOINT, 0, height) is None:
             said = self._outbox.say(Checkpoint(height, header))
             self.checkpoints.vote(self._outbox.me, height, header, said.seal)
 

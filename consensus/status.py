@@ -11,16 +11,13 @@ from consensus.checkpoint import Checkpoints
 from consensus.complaints import Complaints
 from consensus.message import (
     PAYLOAD_BYTES_MAX,
-    Checkpoint,
-    Commit,
-    Prepare,
     PrePrepare,
     Status,
-    ViewChange,
 )
 from consensus.ordering import Ordering
 from consensus.outbox import Outbox
 from consensus.viewchange import ViewChanges
+from vm.statement import SlotKind
 
 
 class StatusExchange:
@@ -97,7 +94,7 @@ class StatusExchange:
         if self._ordering.active:
             envelope = self._views.new_view
         else:
-            envelope = self._outbox.said(ViewChange.TAG, view, 0)
+            envelope = self._outbox.said(SlotKind.VIEW_CHANGE, view, 0)
         if envelope is not None:
             self._outbox.resend(to, envelope)
 
@@ -107,7 +104,7 @@ class StatusExchange:
         first = max(self._checkpoints.low, stable) + 1
         room = PAYLOAD_BYTES_MAX
         for n in range(first, min(self._old, self._ordering.high) + 1):
-            said = self._outbox.said(Checkpoint.TAG, 0, n)
+            said = self._outbox.said(SlotKind.CHECKPOINT, 0, n)
             if said is not None:
                 self._outbox.resend(to, said)
             if n > status.executed and status.view == self._ordering.view:
@@ -118,7 +115,7 @@ class StatusExchange:
                     self._outbox.resend(to, *proposal)
 
     def _resend_agreement(self, to: str, sequence: int) -> None:
-        for kind in (Prepare.TAG, Commit.TAG):
+        for kind in (SlotKind.PREPARE, SlotKind.COMMIT):
             said = self._outbox.said(kind, self._ordering.view, sequence)
             if said is not None and not isinstance(said.body, PrePrepare):
                 self._outbox.resend(to, said)

@@ -14,6 +14,7 @@ from consensus.message import (
     SignedPrePrepare,
     SignedViewChange,
     ViewChange,
+    content_of,
 )
 from consensus.ordering import Ordering
 from consensus.outbox import Outbox
@@ -141,7 +142,7 @@ class ViewChanges:
         earlier = self._heard.get(sender)
         if earlier is not None and earlier.message.view >= body.view:
             if earlier.message.view == body.view and earlier.message != body:
-                self._outbox.accuse(earlier.message, earlier.signature, envelope)
+                self._outbox.accuse(content_of(earlier.message), earlier.signature, envelope)
             return
         verify_view_change(body, self._verifier, self._window)
         self._heard[sender] = SignedViewChange(sender, body, envelope.seal)
@@ -251,7 +252,7 @@ class ViewChanges:
             and accepted.body.view == body.view
             and accepted.body != body
         ):
-            self._outbox.accuse(accepted.body, accepted.seal, envelope)
+            self._outbox.accuse(content_of(accepted.body), accepted.seal, envelope)
 
 
 def _height(certificate: CheckpointCertificate | None, none: int) -> int:

@@ -6,7 +6,6 @@ of it.
 
 from types import MappingProxyType
 
-from consensus.evidence import judge
 from consensus.window import window_max
 from fl import kinds as learning
 from vm import governance, registry
@@ -15,6 +14,6 @@ from vm.execute import Program
 
 def program() -> Program:
     """Everything that can change the state of a Concilium chain."""
-    kinds = (*registry.KINDS, *governance.kinds(judge, window_max), *learning.KINDS)
+    kinds = (*registry.KINDS, *governance.kinds(window_max), *learning.KINDS)
     table = MappingProxyType({kind.name: kind for kind in kinds})
     return Program(table, (*governance.HOOKS, *learning.HOOKS))

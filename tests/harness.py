@@ -27,9 +27,18 @@ BLOCK_MS = 1_000
 LIFETIME_BLOCKS = 100
 
 
+_signers: dict[bytes, SigningKey] = {}  # every key that was asked for, by its public half
+
+
 def key_of(member: str) -> SigningKey:
     """The member's key, from its id."""
-    return SigningKey(hashlib.sha256(member.encode()).digest())
+    key = SigningKey(hashlib.sha256(member.encode()).digest())
+    return _signers.setdefault(key.public, key)
+
+
+def signer_of(public: bytes) -> SigningKey:
+    """The key of `key_of` with this public half."""
+    return _signers[public]
 
 
 def organisation(number: int) -> str:

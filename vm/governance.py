@@ -8,9 +8,10 @@ between is told in indy-node's changelog (INDY-2319, INDY-2320, INDY-2322).
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from vm.epoch import newest, schedule
+from vm.evidence import Evidence, judge
 from vm.execute import BlockContext, Context, Hook, Kind
 from vm.proposal import (
     PROPOSAL_BLOCKS_MAX,
@@ -34,16 +35,10 @@ from vm.quorum import VALIDATORS_MAX, VALIDATORS_MIN, Epoch, Validator, Validato
 from vm.record import Chain, Member, Organisation, Role, Sanction, Standing
 from vm.refusal import Refused
 from vm.registry import claim_keys, enrol
-from vm.shape import Bytes, Digest, Height, Name
+from vm.shape import Height, Name
 from vm.state import State
 
-EVIDENCE_BYTES_MAX = 31 * 1024  # of one message: two fit the body of a transaction
-
 WindowMax = Callable[[int], int]  # the largest window that is possible with so many seats
-
-# (chain, epoch by number, one packed message, another) -> the seat that signed both; raises
-# `Refused("evidence.*")` unless they are two different messages of that seat for one slot
-Judge = Callable[[Digest, Callable[[int], Epoch | None], bytes, bytes], Validator]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,29 +61,16 @@ class Approve:
     proposal: Name
 
 
-@dataclass(frozen=True, slots=True)
-class ReportFault:
-    """Body of `validator.fault`: two packed messages by one seat for one slot."""
-
-    VERSION: ClassVar[int] = 1
-
-    first: Annotated[bytes, Bytes(1, EVIDENCE_BYTES_MAX)]
-    second: Annotated[bytes, Bytes(1, EVIDENCE_BYTES_MAX)]
-
-
-def kinds(judge: Judge, window_max: WindowMax) -> tuple[Kind, ...]:
+def kinds(window_max: WindowMax) -> tuple[Kind, ...]:
     """The kinds of governance, with what they need of consensus."""
 
     def approving(state: State, context: Context, body: Approve) -> None:
         approve(state, context, body, window_max)
 
-    def reporting(state: State, context: Context, body: ReportFault) -> None:
-        report_fault(state, context, body, judge)
-
     return (
         Kind("governance.propose", Propose, propose),
         Kind("governance.approve", Approve, approving),
-        Kind("validator.fault", ReportFault, reporting),
+        Kind("validator.fault", Evidence, report_fault),
     )
 
 
@@ -263,12 +245,13 @@ def upgrade_protocol(state: State, height: int, change: UpgradeProtocol) -> None
     schedule(state, height, protocol=change.protocol)
 
 
-def report_fault(state: State, context: Context, body: ReportFault, judge: Judge) -> None:
-    """Record that a seat signed two messages for one slot, and suspend it if genesis says so."""
-    # 1. the messages prove it of a seat of their epoch
-    faulty = judge(
-        context.block.chain, lambda number: state.get(Epoch, number), body.first, body.second
-    )
+def report_fault(state: State, context: Context, body: Evidence) -> None:
+    """Record that a seat signed two contents for one slot, and suspend it if genesis says so."""
+    # 1. the epoch is there, and the signatures prove it of a seat of it
+    epoch = state.get(Epoch, body.epoch)
+    if epoch is None:
+        raise Refused("evidence.epoch", f"expected an epoch of this chain, found {body.epoch}")
+    faulty = judge(context.block.chain, epoch.validators, body)
     # 2. it is not known, or was only recorded and can be punished now
     known = state.get(Fault, faulty.key.hex())
     suspended = _suspend(state, context.block.height, faulty)

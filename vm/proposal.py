@@ -178,7 +178,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A key that signed two different messages for one slot; `transaction` holds them.
+    """A key that signed two contents for one slot; `transaction` holds both statements.
 
     `suspended_height` is where its seat was suspended for it, or None while it was only recorded.
     """

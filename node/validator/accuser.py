@@ -2,13 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import structlog
 
-from consensus.message import Envelope, Evidence, encode_envelope
 from node.validator.chain import Chain
-from vm.governance import EVIDENCE_BYTES_MAX, ReportFault
+from vm.evidence import Evidence
 from vm.proposal import Fault
 from vm.refusal import Refused
 
@@ -20,7 +18,7 @@ log = structlog.get_logger()
 class Accuser:
     """Reports the evidence that this validator's store holds, each piece until it is recorded."""
 
-    def __init__(self, chain: Chain, submit: Callable[[str, ReportFault], Awaitable[None]]) -> None:
+    def __init__(self, chain: Chain, submit: Callable[[str, Evidence], Awaitable[None]]) -> None:
         """`submit(kind, body)` returns when the transaction was executed or has expired."""
         self._chain = chain
         self._submit = submit
@@ -43,27 +41,20 @@ class Accuser:
         """Report what the chain does not have; False if something still has to be tried again."""
         waiting = [item for item in self._chain.store.evidence() if not self._is_settled(item)]
         for evidence in waiting:
-            body = ReportFault(_pack(evidence.first), _pack(evidence.second))
             try:
-                await self._submit("validator.fault", body)
+                await self._submit("validator.fault", evidence)
             except Refused as refused:
                 log.warning(
                     "fault.unreported",
-                    validator=evidence.first.sender,
+                    validator=evidence.validator,
                     code=refused.code,
                     reason=refused.message,
                 )
         return all(self._is_settled(item) for item in waiting)
 
     def _is_settled(self, evidence: Evidence) -> bool:
-        """Whether the chain has a fault of this key, or could never take it in."""
-        if any(len(_pack(item)) > EVIDENCE_BYTES_MAX for item in (evidence.first, evidence.second)):
-            return True  # it stays in our store, for people
-        epoch = self._chain.epochs[evidence.first.epoch]
-        seat = epoch.validators.get(evidence.first.sender)
+        """Whether the chain has a fault of this key."""
+        epoch = self._chain.epochs[evidence.epoch]
+        seat = epoch.validators.get(evidence.validator)
         assert seat is not None, "both signatures were checked against the seat"
         return self._chain.state().get(Fault, seat.key.hex()) is not None
-
-
-def _pack(envelope: Envelope) -> bytes:
-    return encode_envelope(replace(envelope, payload=None))

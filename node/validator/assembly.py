@@ -13,7 +13,7 @@ import aiohttp
 import structlog
 
 from consensus.event import Limits
-from consensus.message import Evidence, Status
+from consensus.message import Status
 from consensus.replica import History, Replica, Start
 from fl.rounds import next_deadline
 from fl.weights import HEAD_BYTES, read_origin
@@ -52,6 +52,7 @@ from node.wire.sources import Sources
 from node.wire.tls import client_context, server_context
 from node.wire.transfer import BlobService, obtain, open_session
 from vm.certificate import CheckpointCertificate
+from vm.evidence import Evidence
 from vm.genesis import Genesis
 from vm.keys import SigningKey
 from vm.proposal import Endpoint

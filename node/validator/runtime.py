@@ -42,7 +42,6 @@ from consensus.message import (
     COMPLAINTS_MAX,
     CommitCertificate,
     Envelope,
-    Evidence,
     Status,
     decode_envelope,
     encode_envelope,
@@ -59,6 +58,7 @@ from node.validator.store import BlockRow
 from node.validator.threads import to_the_end
 from vm.block import PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX, Payload
 from vm.certificate import CheckpointCertificate
+from vm.evidence import Evidence
 from vm.keys import verify
 from vm.quorum import Epoch
 from vm.refusal import Refused
@@ -104,7 +104,7 @@ class Node(Protocol):
         """A peer has said where it stands."""
 
     def on_fault(self, evidence: Evidence) -> None:
-        """A validator signed two messages for one slot; the store has them."""
+        """A validator signed two contents for one slot; the store has the evidence."""
 
     def on_forgotten(self) -> None:
         """Our key has promised what our journal does not know: it must never vote again."""
@@ -279,8 +279,8 @@ class Runtime:
                     self._cancel_timer(name)
                 case Fault(evidence):
                     self._chain.store.write_evidence(evidence)
-                    sender = evidence.first.sender
-                    log.error("peer.equivocation", peer=sender, slot=evidence.first.body.TAG)
+                    kind = evidence.slot.kind.value
+                    log.error("peer.equivocation", peer=evidence.validator, slot=kind)
                     self._node.on_fault(evidence)
                 case Rejected(peer, code, message):
                     log.info("message.rejected", peer=peer, code=code, reason=message)

@@ -13,12 +13,13 @@ from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 import plyvel
 
-from consensus.message import Block, Evidence
+from consensus.message import Block
 from node.wire.disk import is_full, say, sync_file, sync_folder
 from vm import sparse, tree
 from vm.block import TRANSACTIONS_MAX, Header, Receipt
 from vm.certificate import CheckpointCertificate
 from vm.encoding import encode
+from vm.evidence import Evidence
 from vm.refusal import Refused
 from vm.shape import Bytes, Count, Digest, Height, Many, Note, TimeMs, pack, unpack
 from vm.state import Record, state_key
@@ -36,7 +37,7 @@ STALE = b"s"  # height since which a node is unreachable, node key -> nothing
 HISTORY = b"y"  # level, index -> digest of a complete history node
 KEY = b"k"  # state key -> height that last wrote it; lists records by kind
 HEAD = b"m"  # -> Head
-EVIDENCE = b"e"  # validator -> Evidence of two messages that it signed for one slot
+EVIDENCE = b"e"  # validator -> Evidence of two contents that it signed for one slot
 BASE = b"mb"  # -> height of the snapshot with which this store began
 KEPT = b"mp"  # -> Kept
 SYNCED = b"ms"  # -> nothing; written to sync what came before
@@ -319,7 +320,7 @@ class Store:
 
     def write_evidence(self, evidence: Evidence) -> None:
         """Keep the proof that a validator is faulty, the first one of each."""
-        key = EVIDENCE + evidence.first.sender.encode()
+        key = EVIDENCE + evidence.validator.encode()
         if self._get(key) is None:
             self.database.put(key, pack(evidence))
 

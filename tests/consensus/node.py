@@ -21,10 +21,11 @@ from consensus.event import (
     Turned,
 )
 from consensus.journal import Entry, frame, read_frames
-from consensus.message import Block, Envelope, Evidence
+from consensus.message import Block, Envelope
 from consensus.replica import History, Replica, Start
 from vm.certificate import CheckpointCertificate
 from vm.digest import digest
+from vm.evidence import Evidence
 from vm.keys import SigningKey
 from vm.quorum import Epoch, Validator, ValidatorSet
 

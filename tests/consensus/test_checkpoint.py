@@ -9,6 +9,7 @@ from tests.consensus.certificates import checkpoint
 from tests.consensus.cluster import Cluster, signed
 from tests.consensus.node import GENESIS_HEADER, execute, validator_set
 from tests.consensus.test_catchup import block
+from vm.statement import Slot, SlotKind
 
 OTHER = b"\7" * 32
 WINDOW = 8
@@ -74,8 +75,8 @@ def test_votes_for_two_headers_of_one_height_are_evidence() -> None:
     cluster.inject(1, 0, Checkpoint(2, cluster[0].header(1)))
 
     (evidence,) = cluster[0].faults  # once for each validator is enough
-    assert evidence.first.body == Checkpoint(1, OTHER)
-    assert evidence.second.body == Checkpoint(1, cluster[0].header(1))
+    assert evidence.slot == Slot(SlotKind.CHECKPOINT, 0, 1)
+    assert (evidence.first.content, evidence.second.content) == (OTHER, cluster[0].header(1))
 
 
 def test_votes_beyond_the_window_are_not_kept() -> None:

@@ -33,6 +33,7 @@ from tests.consensus.certificates import change, checkpoint, committed, new_view
 from tests.consensus.cluster import signed
 from tests.consensus.node import CHAIN
 from vm.refusal import Refused
+from vm.statement import Slot, SlotKind
 
 ONE = payload_digest(b"one")
 CHANGE = ViewChange(1, checkpoint(3, b"\1" * 32), (prepared(0, 4, b"one"),))
@@ -74,10 +75,11 @@ def test_no_two_kinds_of_message_share_a_signature_but_the_two_prepare_votes() -
 
 def test_slots_are_kind_view_and_number() -> None:
     """A correct replica signs one message for each, and transfer has none."""
-    assert slot_of(PrePrepare(1, 2, ONE)) == slot_of(Prepare(1, 2, ONE)) == ("prepare", 1, 2)
-    assert slot_of(Commit(1, 2, ONE)) == ("commit", 1, 2)
-    assert slot_of(Checkpoint(2, ONE)) == ("checkpoint", 0, 2)
-    assert slot_of(CHANGE) == ("view-change", 1, 0)
+    for vote in (PrePrepare(1, 2, ONE), Prepare(1, 2, ONE)):
+        assert slot_of(vote) == Slot(SlotKind.PREPARE, 1, 2)
+    assert slot_of(Commit(1, 2, ONE)) == Slot(SlotKind.COMMIT, 1, 2)
+    assert slot_of(Checkpoint(2, ONE)) == Slot(SlotKind.CHECKPOINT, 0, 2)
+    assert slot_of(CHANGE) == Slot(SlotKind.VIEW_CHANGE, 1, 0)
     assert [slot_of(body) for body in BODIES[6:]] == [None] * 5
 
 

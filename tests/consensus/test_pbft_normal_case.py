@@ -61,6 +61,7 @@ from tests.consensus.node import CHAIN, KEYS, LIMITS
 from tests.consensus.paper import ONE, TWO, quiet, said
 from vm.keys import verify
 from vm.refusal import Refused
+from vm.statement import Slot, SlotKind
 
 
 def test_the_primary_multicasts_a_pre_prepare_with_the_payload_piggybacked() -> None:
@@ -174,10 +175,8 @@ def test_a_backup_accepts_no_second_digest_for_one_view_and_number() -> None:
 
     assert said(cluster, 1, Prepare) == [Prepare(0, 1, ONE)]
     evidence = cluster[1].faults[0]
-    assert (evidence.first.body, evidence.second.body) == (
-        PrePrepare(0, 1, ONE),
-        PrePrepare(0, 1, TWO),
-    )
+    assert evidence.slot == Slot(SlotKind.PREPARE, 0, 1)
+    assert (evidence.first.content, evidence.second.content) == (ONE, TWO)
 
 
 @pytest.mark.parametrize("sequence", [9, 2**53])

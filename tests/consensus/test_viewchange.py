@@ -21,6 +21,7 @@ from consensus.message import (
     SignedViewChange,
     Status,
     ViewChange,
+    content_of,
     payload_digest,
 )
 from consensus.viewchange import plan, verify_new_view, verify_view_change
@@ -28,6 +29,7 @@ from tests.consensus.certificates import change, checkpoint, committed, new_view
 from tests.consensus.cluster import Cluster, signed
 from tests.consensus.node import CHAIN, GENESIS_HEADER, execute, genesis_epoch, validator_set
 from vm.refusal import Refused
+from vm.statement import Slot, SlotKind
 
 ONE = payload_digest(b"one")
 TWO = payload_digest(b"two")
@@ -193,7 +195,10 @@ def test_two_new_views_for_one_view_are_evidence() -> None:
     cluster.inject(1, 3, first)
     cluster.inject(1, 3, second)
 
-    assert [evidence.second.body for evidence in cluster[3].faults] == [second]
+    (evidence,) = cluster[3].faults
+    assert (evidence.validator, evidence.slot) == ("v01", Slot(SlotKind.NEW_VIEW, 1, 0))
+    assert evidence.first.content == content_of(first)
+    assert evidence.second.content == content_of(second)
     assert cluster[3].replica.active
 
 
@@ -366,4 +371,5 @@ def test_the_primary_cannot_propose_again_what_its_new_view_fixed() -> None:
     cluster.inject(1, 3, PrePrepare(1, 1, TWO), b"two")
 
     (evidence,) = cluster[3].faults
-    assert (evidence.first.body, evidence.second.body) == (*RIGHT, PrePrepare(1, 1, TWO))
+    assert evidence.slot == Slot(SlotKind.PREPARE, 1, 1)
+    assert (evidence.first.content, evidence.second.content) == (RIGHT[0].digest, TWO)

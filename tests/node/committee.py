@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from consensus.event import Limits
-from consensus.message import Evidence, Status
+from consensus.message import Status
 from consensus.replica import History, Replica, Start
 from fl.rounds import next_deadline
 from node.api.admission import Admission
@@ -25,6 +25,7 @@ from node.validator.runtime import Runtime, wall_clock_ms
 from node.validator.store import BlockRow, Store
 from tests.harness import genesis_of, key_of
 from vm.certificate import CheckpointCertificate
+from vm.evidence import Evidence
 from vm.genesis import Genesis
 from vm.quorum import Epoch
 from vm.shape import pack

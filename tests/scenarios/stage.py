@@ -327,7 +327,7 @@ class Stage:
             case CancelTimer(name) if self._timed(name):
                 self._tell(f"{node.name} cancels its {name} timer")
             case Fault(evidence):
-                about = evidence.first.sender
+                about = evidence.validator
                 self._tell(f"{node.name} accuses {about}: {self.names.evidence(evidence)}")
             case Rejected(peer, code):
                 self._tell(f"{node.name} rejects {peer}: {code}")

@@ -15,7 +15,6 @@ from consensus.message import (
     Checkpoint,
     Commit,
     CommitCertificate,
-    Evidence,
     NewView,
     PayloadReply,
     PayloadRequest,
@@ -28,6 +27,8 @@ from consensus.message import (
 )
 from vm.certificate import CheckpointCertificate, Vote
 from vm.digest import digest
+from vm.evidence import Evidence
+from vm.statement import SlotKind
 
 
 class Names:
@@ -130,8 +131,17 @@ class Names:
         return f"{self.of_header(certificate.header)} by {voters(certificate.votes)}"
 
     def evidence(self, evidence: Evidence) -> str:
-        """Two messages that contradict each other."""
-        return f"{self.body(evidence.first.body)} | {self.body(evidence.second.body)}"
+        """The slot, and what was said for it where that has a name."""
+        slot = evidence.slot
+        contents = (evidence.first.content, evidence.second.content)
+        match slot.kind:
+            case SlotKind.PREPARE | SlotKind.COMMIT:
+                said = f"{slot.view}/{slot.sequence} {' | '.join(map(self.of, contents))}"
+            case SlotKind.CHECKPOINT:
+                said = " | ".join(map(self.of_header, contents))
+            case SlotKind.VIEW_CHANGE | SlotKind.NEW_VIEW:
+                said = f"{slot.view} in two ways"
+        return f"{slot.kind.value} {said}"
 
     def _above(self, stable: CheckpointCertificate | None) -> str:
         return "the start" if stable is None else self.of_header(stable.header)

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from consensus.message import Evidence, encode_envelope
 from tests.harness import genesis_of, key_of, organisation
 from tests.simulation.client import Clients, Wish
 from tests.simulation.world import World
 from vm.digest import digest
 from vm.epoch import ruling
+from vm.evidence import Evidence
 from vm.genesis import Genesis
-from vm.governance import EVIDENCE_BYTES_MAX, Approve, Propose, ReportFault
+from vm.governance import Approve, Propose
 from vm.keys import SigningKey
 from vm.proposal import Change, RotateKey, SeatValidator, UnseatValidator
 from vm.quorum import VALIDATORS_MIN, Epoch, faults
@@ -112,18 +112,10 @@ class Council:
 
     def report(self, evidence: Evidence, finder: str, height: int) -> None:
         """Bring the proof against a traitor before the chain, once."""
-        faulty = evidence.first.sender
-        if faulty in self._reported:
-            return
-        self._reported.add(faulty)
-        first, second = (
-            encode_envelope(replace(item, payload=None))
-            for item in (evidence.first, evidence.second)
-        )
-        if max(len(first), len(second)) <= EVIDENCE_BYTES_MAX:
-            body = ReportFault(first, second)
+        if evidence.validator not in self._reported:
+            self._reported.add(evidence.validator)
             until = height + LIFETIME_BLOCKS
-            self._clients.wish(admin_of(finder), "validator.fault", body, until)
+            self._clients.wish(admin_of(finder), "validator.fault", evidence, until)
 
     def _propose(self, epoch: Epoch, height: int) -> None:
         seats = [seat.id for seat in epoch.validators.validators]

@@ -8,10 +8,8 @@ from consensus.message import (
     Checkpoint,
     Commit,
     Envelope,
-    Evidence,
     Prepare,
     PrePrepare,
-    Slot,
     commit_digest,
     signing_digest,
     slot_of,
@@ -21,9 +19,11 @@ from tests.simulation.shell import Proof, Shell
 from vm.block import receipts_root
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
 from vm.epoch import ruling
+from vm.evidence import Evidence
 from vm.genesis import Genesis, check_genesis
 from vm.keys import verify
 from vm.quorum import Epoch, ValidatorSet
+from vm.statement import Slot, statement_digest
 
 ITEMS_MAX = 20_000  # in all maps and lists of one replica, whatever its peers do
 
@@ -145,23 +145,21 @@ class Judge:
             self.epochs.append(epoch)
 
     def _guilty(self, shell: Shell, evidence: Evidence) -> None:
-        first, second = evidence.first, evidence.second
-        if first.sender != second.sender or first.sender not in self.traitors:
-            raise Violation(f"evidence: {shell.name} accuses {first.sender}, who is honest")
-        seat = self.epochs[first.epoch].validators.get(first.sender)
+        faulty = evidence.validator
+        if faulty not in self.traitors:
+            raise Violation(f"evidence: {shell.name} accuses {faulty}, who is honest")
+        seat = self.epochs[evidence.epoch].validators.get(faulty)
         assert seat is not None
-        digests = [
-            signing_digest(self.chain, envelope.epoch, envelope.body)
-            for envelope in (first, second)
+        signed = [
+            verify(
+                seat.key,
+                statement_digest(self.chain, evidence.epoch, evidence.slot, said.content),
+                said.signature,
+            )
+            for said in (evidence.first, evidence.second)
         ]
-        signatures = [first.seal, second.seal]
-        if (
-            first.epoch != second.epoch
-            or slot_of(first.body) != slot_of(second.body)
-            or digests[0] == digests[1]
-            or not all(map(verify, [seat.key] * 2, digests, signatures))
-        ):
-            raise Violation(f"evidence: {shell.name}'s proof against {first.sender} is none")
+        if evidence.first.content == evidence.second.content or not all(signed):
+            raise Violation(f"evidence: {shell.name}'s proof against {faulty} is none")
 
     def _one_signature(self, shell: Shell, envelope: Envelope) -> None:
         slot = slot_of(envelope.body)

@@ -108,7 +108,7 @@ def tell_effect(effect: Effect) -> tuple[str, dict[str, Value]] | None:
         case Turned(epoch):
             told = "epoch", {"number": epoch.number, "first": epoch.first}
         case Fault(evidence):
-            told = "fault", {"peer": evidence.first.sender}
+            told = "fault", {"peer": evidence.validator}
         case Halt(reason):
             told = "halt", {"reason": reason}
     return told

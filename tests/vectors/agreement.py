@@ -1,6 +1,7 @@
 """Vectors of consensus: what each message signs, how it travels, and what a new view proposes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from consensus.certificate import Verifier
@@ -14,7 +15,6 @@ from consensus.message import (
     Commit,
     CommitCertificate,
     Envelope,
-    Evidence,
     NewView,
     PayloadReply,
     PayloadRequest,
@@ -26,16 +26,20 @@ from consensus.message import (
     Status,
     ViewChange,
     commit_digest,
+    content_of,
     is_signed,
     payload_digest,
     prepare_digest,
     signing_digest,
+    slot_of,
 )
 from consensus.viewchange import plan, verify_new_view
 from tests.harness import key_of
 from tests.vectors.ledger import Ledger, story
 from tests.vectors.spelling import code_of
+from tests.vm.liar import evidence
 from vm.certificate import Vote
+from vm.evidence import judge
 from vm.shape import Digest, Signature, pack
 
 PRIMARY_0, PRIMARY_1 = "hospital-1.validator", "hospital-2.validator"
@@ -66,13 +70,12 @@ def messages() -> dict[str, Any]:
         (BACKUP, BlockRequest(1), None),
         (PRIMARY_0, BlockReply(stable, (Block(payload, committed),)), None),
     ]
-    first, second = (_envelope(BACKUP, Prepare(0, 1, d), None) for d in (name, NULL_DIGEST))
     return {
         "chain": chain.genesis.chain.hex(),
         "validators": pack(chain.validators).hex(),
         "null_digest": NULL_DIGEST.hex(),
         "messages": [_message(*item) for item in said],
-        "evidence": pack(Evidence(first, second)).hex(),
+        "evidence": _evidence(chain, [body for _, body, _ in said]),
         "new_view": {
             "window": WINDOW,
             "base": plan(1, new_view.view_changes, 0).base,
@@ -89,8 +92,36 @@ def _message(sender: str, body: Body, payload: bytes | None) -> dict[str, Any]:
         "tag": body.TAG,
         "sender": sender,
         "body": pack(body).hex(),
+        "content": content_of(body).hex() if is_signed(body) else None,
         "signed": _digest(body).hex() if is_signed(body) else None,
         "envelope": pack(_envelope(sender, body, payload)).hex(),
+    }
+
+
+def _evidence(chain: Ledger, said: Sequence[Body]) -> dict[str, Any]:
+    """For each kind of slot two contents of one validator, and what only looks like evidence."""
+    key, id = key_of(BACKUP), chain.genesis.chain
+    slots = [slot for slot in dict.fromkeys(map(slot_of, said)) if slot is not None]
+    proofs = [evidence(key, id, BACKUP, EPOCH, slot) for slot in slots]
+    good, commit = proofs[:2]
+    attacks = {
+        "one content twice": replace(good, second=good.first),
+        "a statement about another slot": replace(good, second=commit.second),
+        "statements about another view": replace(good, slot=replace(good.slot, view=1)),
+        "statements of another epoch": replace(good, epoch=1),
+        "statements of another validator": replace(good, validator=PRIMARY_0),
+        "a member without a seat": replace(good, validator="hospital-1.admin"),
+    }
+    return {
+        "accepted": [pack(item).hex() for item in proofs],
+        "refused": [
+            {
+                "why": why,
+                "evidence": pack(item).hex(),
+                "code": code_of(judge, id, chain.validators, item),
+            }
+            for why, item in attacks.items()
+        ],
     }
 
 

@@ -11,7 +11,6 @@ import inspect
 from collections.abc import Iterator
 from types import ModuleType
 
-from consensus.evidence import judge
 from node.program import program
 from vm import execute
 from vm.block import Result
@@ -24,7 +23,7 @@ SPREAD = {"task.{role.value}": ("task.trainer", "task.verifier")}
 
 def receipt_codes() -> set[str]:
     """Every code of a failed receipt, and the one of those that applied."""
-    entry_points = [execute._apply, judge, *(kind.apply for kind in program().kinds.values())]
+    entry_points = [execute._apply, *(kind.apply for kind in program().kinds.values())]
     told: set[object] = set()
     found = {Result.APPLIED.value}
     for entry in entry_points:

@@ -41,6 +41,7 @@ from vm.access import ACCESS
 from vm.certificate import CheckpointCertificate, Vote
 from vm.range import StateRange
 from vm.shape import Bytes, Int, Many, Text
+from vm.statement import SlotKind
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 MARKED = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -88,7 +89,7 @@ def groups() -> dict[str, list[Any]]:
         ],
         "Records of the state": records(),
         "Bodies of transactions": [kind.body for kind in program().kinds.values()],
-        "Messages of consensus": [message.Envelope, message.Evidence],
+        "Messages of consensus": [message.Envelope],
         "Arrays of proofs": [
             inclusion.CertifiedHeader,
             inclusion.RecordProof,
@@ -205,11 +206,10 @@ def tags() -> Iterator[str]:
 
 
 def all_tags() -> set[str]:
-    """The constants of `vm.digest`, and one for each consensus message that is signed as itself."""
+    """The constants of `vm.digest`, and one for each kind of slot."""
     constants = (value for name, value in vars(digest).items() if name.isupper())
     own = {tag for tag in constants if isinstance(tag, str)}
-    others = {body.TAG for body in get_args(message.Signed)} - {message.PrePrepare.TAG}
-    return own | {f"concilium.{tag}.v1" for tag in others}
+    return own | {f"concilium.{kind.value}.v1" for kind in SlotKind}
 
 
 def access() -> Iterator[str]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from tests.harness import Chain, Item, key_of, organisation
+from tests.harness import Chain, Item, key_of, organisation, signer_of
+from tests.vm.liar import evidence
 from vm import registry
 from vm.epoch import newest
 from vm.execute import Program
-from vm.governance import HOOKS, Approve, Judge, Propose, ReportFault, kinds
+from vm.governance import HOOKS, Approve, Propose, kinds
 from vm.proposal import (
     AdmitOrganisation,
     Change,
@@ -15,31 +16,17 @@ from vm.proposal import (
     UnseatValidator,
     UpgradeProtocol,
 )
-from vm.quorum import Epoch, Validator, ValidatorSet
-from vm.refusal import Refused
+from vm.quorum import Epoch, ValidatorSet
 
 LAST = 500  # height after which the proposals of these tests expire
-
-
-def believing(
-    _chain: bytes, epoch: Callable[[int], Epoch | None], one: bytes, two: bytes
-) -> Validator:
-    """A judge to whom `b"validator@epoch"` said in two ways is proof."""
-    name, _, number = one.decode().partition("@")
-    ruling = epoch(int(number))
-    seat = None if ruling is None else ruling.validators.get(name)
-    if seat is None or one == two:
-        raise Refused("evidence.equal", "expected two messages of a seat, found none")
-    return seat
 
 
 def council(
     organisations: int = 4,
     window_max: Callable[[int], int] = lambda n: 64,
-    judge: Judge = believing,
 ) -> Chain:
     """A chain at its genesis, one seat for each organisation."""
-    built = (*registry.KINDS, *kinds(judge, window_max))
+    built = (*registry.KINDS, *kinds(window_max))
     return Chain(Program({kind.name: kind for kind in built}, HOOKS), organisations)
 
 
@@ -63,10 +50,12 @@ def approve(number: int, id: str) -> Item:
     return admin(number), "governance.approve", Approve(id)
 
 
-def fault(name: str, epoch: int = 0, sender: str = admin(1)) -> Item:
-    """Somebody reports that a validator signed twice in an epoch."""
-    claim = f"{name}@{epoch}".encode()
-    return sender, "validator.fault", ReportFault(claim, claim + b" again")
+def fault(chain: Chain, name: str, epoch: int = 0, sender: str = admin(1)) -> Item:
+    """Somebody reports that a validator signed twice in an epoch, with its key of that time."""
+    found = chain.state.get(Epoch, epoch)
+    seat = None if found is None else found.validators.get(name)
+    key = key_of(name) if seat is None else signer_of(seat.key)
+    return sender, "validator.fault", evidence(key, chain.genesis.chain, name, epoch)
 
 
 def admission(number: int) -> AdmitOrganisation:

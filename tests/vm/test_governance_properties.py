@@ -64,7 +64,7 @@ def perform(chain: Chain, serial: int, step: tuple[Any, ...]) -> None:
         case ("approve", number, id):
             chain.block([approve(number, f"p{id}")])
         case ("fault", number, epoch):
-            chain.block([fault(validator(number), epoch)])
+            chain.block([fault(chain, validator(number), epoch)])
         case _:
             chain.block()
 

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from consensus.message import Envelope, Prepare, encode_envelope, signing_digest, slot_of
+from consensus.message import Envelope, Prepare, encode_envelope, signing_digest
 from node.validator import mempool
 from node.validator.halted import Outdated
 from node.validator.journal import Journal
 from node.validator.runtime import EVENTS_MAX, wall_clock_ms
 from tests.harness import key_of
 from tests.node.committee import LIMITS, Committee, Seat
-from vm.governance import Approve, Propose, ReportFault
-from vm.keys import verify
+from tests.vm.liar import evidence
+from vm.evidence import judge
+from vm.governance import Approve, Propose
 from vm.proposal import UpgradeProtocol
 from vm.record import Member, Role
 from vm.refusal import Refused
@@ -180,17 +181,9 @@ def test_an_idle_chain_gets_to_an_epoch_that_is_scheduled(tmp_path: Path) -> Non
         for id in committee.ids:
             committee.start(id)
         liar = "hospital-4.validator"
-        bodies = [Prepare(0, 1, digest) for digest in (b"a" * 32, b"b" * 32)]
-        digests = [signing_digest(committee.genesis.chain, 0, body) for body in bodies]
-        seals = [key_of(liar).sign(digest) for digest in digests]
-        proof = [
-            encode_envelope(Envelope(liar, 0, body, seal, None))
-            for body, seal in zip(bodies, seals, strict=True)
-        ]
+        proof = evidence(key_of(liar), committee.genesis.chain, liar)
 
-        await committee.submit(
-            committee.sign("hospital-1.validator", "validator.fault", ReportFault(*proof))
-        )
+        await committee.submit(committee.sign("hospital-1.validator", "validator.fault", proof))
         await committee.certified(1 + LIMITS.window)
 
         for seat in committee.seats.values():
@@ -240,7 +233,7 @@ def test_a_primary_that_leaves_a_transaction_out_is_left(
 
 
 def test_two_messages_for_one_slot_are_kept_as_evidence(tmp_path: Path) -> None:
-    """Anybody can check later, with the liar's key alone, that it signed both."""
+    """Anybody can check later, with the liar's key alone, what it signed."""
 
     async def scenario() -> None:
         committee = Committee(tmp_path)
@@ -255,12 +248,10 @@ def test_two_messages_for_one_slot_are_kept_as_evidence(tmp_path: Path) -> None:
         while not seat.chain.store.evidence():  # noqa: ASYNC110 - the runtime has no event for it
             await asyncio.sleep(0)
 
-        (evidence,) = seat.chain.store.evidence()
-        for envelope in (evidence.first, evidence.second):
-            message = signing_digest(committee.genesis.chain, 0, envelope.body)
-            assert verify(key_of(liar).public, message, envelope.seal)
-        assert slot_of(evidence.first.body) == slot_of(evidence.second.body)
-        assert evidence.first.body != evidence.second.body
+        (found,) = seat.chain.store.evidence()
+        proven = judge(committee.genesis.chain, seat.chain.epochs[0].validators, found)
+        assert proven.key == key_of(liar).public
+        assert seat.heard.faults == [found]
         await committee.stop_all()
 
     asyncio.run(scenario())
