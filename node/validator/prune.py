@@ -13,6 +13,7 @@ costs the work since the last such note, never a row that is still needed.
 import asyncio
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 
 import structlog
 
@@ -20,6 +21,7 @@ from node.api.feed import Feed
 from node.validator.store import (
     BLOCK,
     CERTIFICATE,
+    HEADER,
     KEPT,
     NODE,
     ROW,
@@ -98,13 +100,13 @@ class Pruner:
         if target == before:
             return
         dropped = sorted(set(before.snapshots) - set(target.snapshots))
-        heights = [
-            *(n for top in dropped for n in range(max(0, top - self._window + 1), top + 1)),
-            *range(before.below, target.below),
-        ]
-        for start in range(0, len(heights), STEP_HEIGHTS_MAX):
-            self._drop_blocks(heights[start : start + STEP_HEIGHTS_MAX], target)
-            yield 0.5 * start / len(heights)
+        spans = [(max(0, top - self._window + 1), top + 1) for top in dropped]
+        spans.append((before.below, target.below))
+        for number, (first, stop) in enumerate(spans):
+            for heights in self._heights(first, stop):
+                self._drop_blocks(heights, target)
+                share = (heights[-1] - first) / (stop - first)
+                yield 0.5 * (number + share) / len(spans)
         since = min(before.below, *dropped) + 1 if dropped else before.below + 1
         if target.base > before.base:
             since = 0
@@ -115,12 +117,27 @@ class Pruner:
         self._database.put(KEPT, pack(target))
         yield 1.0
 
+    def _heights(self, first: int, stop: int) -> Iterator[list[int]]:
+        """The heights from `first` up to `stop` whose headers are here, some at a time.
+
+        Below a snapshot with which a store began there is almost nothing, however high it is.
+        """
+        while True:
+            with self._database.iterator(
+                start=HEADER + at(first), stop=HEADER + at(stop), include_value=False
+            ) as rows:
+                some = islice(rows, STEP_HEIGHTS_MAX)
+                heights = [int.from_bytes(row[len(HEADER) :], "big") for row in some]
+            if not heights:
+                return
+            yield heights
+            first = heights[-1] + 1
+
     def _drop_blocks(self, heights: list[int], target: Kept) -> None:
         with self._database.write_batch() as batch:
             for height in heights:
                 key, header = at(height), self._store.header(height)
-                if header is None:
-                    continue  # state sync began above it
+                assert header is not None, "headers are never pruned"
                 if height < target.below:
                     batch.delete(BLOCK + key)
                     ends_epoch = header.validators != header.next_validators

@@ -319,9 +319,13 @@ class Store:
         self.database.put(CERTIFICATE + at(certificate.height), pack(certificate))
 
     def write_evidence(self, evidence: Evidence) -> None:
-        """Keep the proof that a validator is faulty, the first one of each."""
+        """Keep the proof that a validator is faulty: of each one, the first of the newest epoch.
+
+        A later epoch may be that of another key, of which an earlier proof says nothing.
+        """
         key = EVIDENCE + evidence.validator.encode()
-        if self._get(key) is None:
+        data = self._get(key)
+        if data is None or unpack(Evidence, data).epoch < evidence.epoch:
             self.database.put(key, pack(evidence))
 
     def bind_journal(self, identity: bytes) -> None:

@@ -279,6 +279,26 @@ def test_a_leaf_outside_is_shown_where_it_stands_in_the_way() -> None:
         assert code_of(store, start, stop, replace(found, before=None)) == "state_range.root"
 
 
+def test_a_leaf_at_an_end_is_inside_and_one_beyond_it_is_not() -> None:
+    """A leaf shown outside would be left out by whoever asks next from there on."""
+    with plain():
+        low, high = bytes(32), b"\x01" + bytes(31)
+        store = store_of({low: b"low", high: b"high"})
+        outside = Leaf(low, digest(STATE_VALUE, b"low"))
+        true = prove_range(store.read, store.root, low, bytes(31) + b"\x02")
+        last = prove_range(store.read, store.root, bytes(31) + b"\x01", high)
+        beyond = RangeLeaf(high, b"high")
+
+        hidden = replace(true, leaves=(), before=outside)
+        hidden_last = replace(last, leaves=(), after=Leaf(high, digest(STATE_VALUE, b"high")))
+        longer = replace(true, leaves=(*true.leaves, beyond), right=())
+
+        assert [leaf.state_key for leaf in (*true.leaves, *last.leaves)] == [low, high]
+        assert code_of(store, low, true.end, hidden) == "state_range.outside"
+        assert code_of(store, bytes(31) + b"\x01", high, hidden_last) == "state_range.outside"
+        assert code_of(store, low, true.end, longer) == "state_range.order"
+
+
 def test_the_fullest_range_fits_its_bound_on_the_wire() -> None:
     """As many leaves as there may be, of as many bytes, with every digest outside."""
     each = RANGE_CONTENT_BYTES_MAX // RANGE_LEAVES_MAX

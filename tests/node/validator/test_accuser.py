@@ -84,3 +84,14 @@ def test_what_another_reported_is_not_reported_again(network: Network) -> None:
 
     assert asyncio.run(Accuser(network.chain, second.submit).attempt())
     assert second.reports == []
+
+
+def test_a_second_fault_with_another_key_is_kept_too(network: Network) -> None:
+    """A seat whose key was rotated after a fault may be faulty again: that proof is reported."""
+    store, chain = network.chain.store, network.chain.id
+    earlier, later = (evidence(key_of(LIAR), chain, LIAR, epoch=epoch) for epoch in (0, 1))
+
+    for found in (earlier, later, earlier):
+        store.write_evidence(found)
+
+    assert store.evidence() == [later]

@@ -11,9 +11,10 @@ import pytest
 
 from node.home.config import ValidatorConfig, load
 from node.home.testnet import write_testnet
-from node.validator.install import SYNC_ROWS, Sync
+from node.validator.install import LEAF, SYNC_ROWS, Sync
 from node.validator.journal import FOLDER, Journal
 from node.validator.keyring import Keyring
+from node.validator.prune import Pruner
 from node.validator.recover import check_journal
 from node.validator.serve import Source
 from node.validator.snapshot import Ask, Begin, Effect
@@ -29,7 +30,10 @@ from tests.node.validator.test_snapshot import (
     Killed,
     Mortal,
     core,
+    source_of,
 )
+from vm.block import Header
+from vm.sparse import DamagedNode
 from vm.succession import Step
 
 
@@ -103,6 +107,58 @@ def test_what_a_crash_left_of_a_sync_is_forgotten(tmp_path: Path) -> None:
     asyncio.run(work())
 
     assert _rows_of_a_sync(store) == []
+    store.close()
+
+
+def test_leaves_that_the_disk_has_changed_are_not_installed(tmp_path: Path) -> None:
+    """Each was verified as it came; what was kept of it since is a state that nobody certified."""
+    store = Store(tmp_path / "joining")
+    sync_across_epochs(tmp_path, store)
+    with store.database.iterator(prefix=LEAF) as rows:
+        row, data = next(rows)
+    store.database.put(row, data[:-1] + bytes((data[-1] ^ 1,)))
+
+    with pytest.raises(DamagedNode):
+        Sync(store).install()
+
+    assert store.head() is None
+    store.close()
+
+
+def test_what_the_store_knows_of_a_block_outlives_a_sync_over_it(tmp_path: Path) -> None:
+    """It executed some blocks of the replay window itself: it still proves their transactions."""
+    with open_network(tmp_path / "served") as served, open_network(tmp_path / "near") as near:
+        for network in (served, near):
+            grow(network, 22)
+        grow(served, 8)
+        store, before = near.chain.store, near.chain.store.row(22)
+        assert Dialogue(core(served, executed=22), source_of(served), store).run()
+        Sync(store).install()
+
+        assert before is not None
+        assert before.positions
+        assert store.row(22) == before
+
+
+def test_pruning_a_new_store_looks_only_at_heights_that_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chain may be millions of blocks high below the snapshot with which a store began."""
+    store = Store(tmp_path / "joining")
+    sync_across_epochs(tmp_path, store)
+    Sync(store).install()
+    looked = list[int]()
+    header = Store.header
+
+    def counted(self: Store, height: int) -> Header | None:
+        looked.append(height)
+        return header(self, height)
+
+    monkeypatch.setattr(Store, "header", counted)
+    pruner = Pruner(store, SNAPSHOT, WINDOW)
+    list(pruner.steps(pruner.target(0)))
+
+    assert looked == [10]  # the epoch's last, whose header others follow
     store.close()
 
 
