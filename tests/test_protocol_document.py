@@ -193,6 +193,30 @@ def test_a_second_reader_judges_state_paths_alike() -> None:
     assert not any(holds(case) for case in vector["refused"])
 
 
+def test_a_second_reader_signs_and_accuses_alike() -> None:
+    """What each message signs follows from the document, and so does what proves a fault."""
+    vector = json.loads((FOLDER / "agreement.json").read_text())
+    chain = bytes.fromhex(vector["chain"])
+    seats = second.decode(bytes.fromhex(vector["validators"]))[1]
+    keys = {seat[1]: seat[3] for seat in seats}
+    signed = [message for message in vector["messages"] if message["signed"] is not None]
+
+    assert len(signed) == 6
+    for message in signed:
+        _, sender, epoch, (tag, body), signature, _ = second.decode(
+            bytes.fromhex(message["envelope"])
+        )
+        said = second.stated(tag, body)
+        covered = second.statement(chain, epoch, *said)
+        assert (said[-1].hex(), covered.hex()) == (message["content"], message["signed"])
+        second.verify(keys[sender], covered, signature)
+    for accepted in vector["evidence"]["accepted"]:
+        second.contradiction(chain, keys, second.decode(bytes.fromhex(accepted)))
+    for attack in vector["evidence"]["refused"]:
+        with pytest.raises(second.Wrong):
+            second.contradiction(chain, keys, second.decode(bytes.fromhex(attack["evidence"])))
+
+
 def test_a_second_reader_follows_validator_sets_alike() -> None:
     """The steps of the vectors lead it to their epochs, and what is false leads it nowhere."""
     vector = json.loads((FOLDER / "succession.json").read_text())

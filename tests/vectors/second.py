@@ -225,6 +225,35 @@ class Auditor:
         return found
 
 
+# Statements of consensus
+
+
+def stated(tag: str, body: list[Any]) -> tuple[str, int, int, bytes]:
+    """Kind, view, number and content of what a signed message states."""
+    match tag:
+        case "pre-prepare" | "prepare" | "commit":
+            return tag.removeprefix("pre-"), body[1], body[2], body[3]
+        case "checkpoint":
+            return tag, 0, body[1], body[2]
+    return tag, body[1], 0, digest("message", encode(body))
+
+
+def statement(chain: bytes, epoch: int, kind: str, view: int, number: int, content: bytes) -> bytes:
+    """What the signature of a statement covers."""
+    if kind == "checkpoint":
+        return digest(kind, encode([chain, number, content]))
+    return digest(kind, encode([chain, epoch, view, number, content]))
+
+
+def contradiction(chain: bytes, keys: dict[str, bytes], evidence: list[Any]) -> None:
+    """Two contents for one slot, by a validator that has this key in their epoch."""
+    _, validator, epoch, (_, kind, view, number), *said = evidence
+    expect(validator in keys and said[0][1] != said[1][1])
+    for _, content, signature in said:
+        covered = statement(chain, epoch, kind, view, number, content)
+        verify(keys[validator], covered, signature)
+
+
 def verify(key: bytes, message: bytes, signature: bytes) -> None:
     """Refuse what does not verify; honest keys alone, so that libraries agree."""
     try:

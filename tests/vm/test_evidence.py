@@ -12,6 +12,7 @@ from tests.vm.liar import ONE, TWO, evidence, signed_content
 from vm.digest import digest
 from vm.evidence import Evidence, SignedContent, judge
 from vm.genesis import check_genesis
+from vm.quorum import ValidatorSet
 from vm.refusal import Refused
 from vm.shape import pack, unpack
 from vm.statement import Slot, SlotKind, statement_digest
@@ -98,6 +99,13 @@ def test_a_statement_of_one_is_not_one_of_another() -> None:
 def test_who_has_no_seat_in_the_epoch_has_said_nothing(name: str) -> None:
     """Whatever it signed was for no slot."""
     assert refusal(evidence(key_of(name), CHAIN, name)) == "evidence.seat"
+
+
+def test_a_suspended_seat_is_convicted_too() -> None:
+    """It has no vote, and no more leave to say two things than before."""
+    seats = (replace(seat, suspended=seat.id == LIAR) for seat in SEATS.validators)
+
+    assert judge(CHAIN, ValidatorSet(tuple(seats)), GOOD).suspended
 
 
 def test_what_is_not_signed_has_no_place_in_evidence() -> None:
