@@ -49,7 +49,7 @@ from consensus.message import (
     signing_digest,
 )
 from consensus.replica import Replica
-from node.validator.chain import Chain
+from node.validator.chain import CLOCK_SKEW_MS_MAX, Chain
 from node.validator.halted import Halted, Outdated
 from node.validator.journal import Journal
 from node.validator.mempool import Mempool
@@ -71,6 +71,7 @@ DECODE_ON_LOOP_BYTES_MAX = 16 * 1024  # votes and statuses; larger ones are read
 PIPELINE_TRANSACTIONS_MIN = 200  # waiting before a block is proposed beside one in flight
 TURN_STEPS_MAX = 32  # of the replica between two syncs: each may execute a block
 THREADS = 2  # for signatures and syncs alone: neither waits behind blobs
+DEADLINE_GRACE_MS = CLOCK_SKEW_MS_MAX  # until backups time it: their clocks may be so far ahead
 IN_FLIGHT_MAX = 4  # own proposals not executed yet: full ones are 16 MiB on every link
 
 T = TypeVar("T")
@@ -144,7 +145,7 @@ class Runtime:
         self._outbox: list[Broadcast | Send] = []
         self._certified: list[CheckpointCertificate] = []
         self._timers: dict[TimerName, asyncio.TimerHandle] = {}
-        self._deadline: asyncio.TimerHandle | None = None
+        self._alarms: list[asyncio.TimerHandle] = []  # for the deadline
         self._deadline_ms: int | None = None
         self._promises = Promises(replica.me, journal.entries)
         self._pool = ThreadPoolExecutor(THREADS, "consensus")
@@ -266,9 +267,12 @@ class Runtime:
                 case Deliver(sequence, payload, certificate):
                     self._deliver(sequence, payload, certificate)
                 case Certified(certificate):
-                    self._expect_known(self._promises.knows_checkpoint(certificate))
+                    known = self._promises.knows_checkpoint(certificate)
+                    self._expect_known(certificate.height, known)
                     self._certified.append(certificate)
                 case Turned(epoch):
+                    self._journal.sync()
+                    self._write_certified()  # the last one leads everybody else into this epoch
                     self._chain.store.sync()  # entries of this epoch may rely on the blocks before
                     if epoch.protocol not in self._protocols:
                         raise Outdated(epoch, self._protocols)
@@ -290,15 +294,20 @@ class Runtime:
     def _deliver(self, sequence: int, payload: bytes, certificate: CommitCertificate) -> None:
         epoch = self._chain.epoch_at(sequence).number
         view = self.replica.view
-        self._expect_known(self._promises.knows_commit(epoch, view, certificate))
+        self._expect_known(sequence, self._promises.knows_commit(epoch, view, certificate))
         header = self._chain.execute(sequence, payload, certificate)
         self._after_block(sequence)
         if payload and certificate.view == view:
             self._pass_over(sequence, payload)
         self._follow_up.append(Executed(sequence, header.digest, self._chain.scheduled))
 
-    def _expect_known(self, known: bool) -> None:
-        if known or not self.replica.voting:
+    def _expect_known(self, height: int, known: bool) -> None:
+        """Stop if a vote of ours at this height is not known, and was given with our key of now.
+
+        In an earlier epoch the seat may have had another key, and that one another journal.
+        """
+        epoch = self._chain.epoch_at(height).number
+        if known or epoch != self.replica.epoch.number or not self.replica.voting:
             return
         self._node.on_forgotten()
         raise Refused(
@@ -316,8 +325,12 @@ class Runtime:
                     self._network.broadcast(encode_envelope(envelope))
                 case Send(to, envelope):
                     self._network.send(to, encode_envelope(envelope))
+        self._write_certified()
+
+    def _write_certified(self) -> None:
+        """Put certificates into the store: only now that the journal has them on disk."""
         certified, self._certified = self._certified, []
-        for certificate in certified:  # only now: the journal has them on disk
+        for certificate in certified:
             self._chain.store.write_certificate(certificate)
             self._node.on_certified(certificate)
 
@@ -331,21 +344,26 @@ class Runtime:
             if in_flight >= IN_FLIGHT_MAX:
                 return
             drawn = self._mempool.draw(self.replica.next_sequence)
-            if not drawn and (in_flight or not self._due()):
+            if not drawn and (in_flight or not self._due(0)):
                 return
             proposal = Propose(pack(Payload(self._clock_ms(), drawn)))
             self._perform(self.replica.step(proposal))
 
     def _tell_pending(self) -> None:
-        waiting = len(self._mempool) > 0 or self._due()
+        waiting = len(self._mempool) > 0 or self._due(DEADLINE_GRACE_MS)
         pending = Pending(waiting, self._mempool.omitted(COMPLAINTS_MAX))
         if pending != self._pending:
             self._pending = pending
             self._perform(self.replica.step(pending))
 
-    def _due(self) -> bool:
-        """Whether a block is wanted without transactions: for a deadline, or to get to an epoch."""
-        late = self._deadline_ms is not None and self._deadline_ms <= self._clock_ms()
+    def _due(self, grace_ms: int) -> bool:
+        """Whether a block is wanted without transactions: for a deadline, or to get to an epoch.
+
+        A backup allows for the primary's clock: else one whose own is ahead would leave the view
+        alone at each deadline, and be missing from it.
+        """
+        due_ms = self._deadline_ms
+        late = due_ms is not None and due_ms + grace_ms <= self._clock_ms()
         return late or self.replica.turning
 
     def _after_block(self, height: int) -> None:
@@ -365,12 +383,15 @@ class Runtime:
 
     def _watch_deadline(self) -> None:
         self._deadline_ms = self._next_deadline(self._chain.state())
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        if self._deadline_ms is not None:
-            delay_ms = max(0, self._deadline_ms - self._clock_ms())
-            self._deadline = asyncio.get_running_loop().call_later(delay_ms / 1_000, self.wake)
+        for alarm in self._alarms:
+            alarm.cancel()
+        self._alarms.clear()
+        if self._deadline_ms is None:
+            return
+        for grace_ms in (0, DEADLINE_GRACE_MS):
+            delay_ms = max(0, self._deadline_ms + grace_ms - self._clock_ms())
+            alarm = asyncio.get_running_loop().call_later(delay_ms / 1_000, self.wake)
+            self._alarms.append(alarm)
 
     # Timers
 

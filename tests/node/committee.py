@@ -27,6 +27,7 @@ from tests.harness import genesis_of, key_of
 from vm.certificate import CheckpointCertificate
 from vm.evidence import Evidence
 from vm.genesis import Genesis
+from vm.keys import SigningKey
 from vm.quorum import Epoch
 from vm.shape import pack
 from vm.state import State
@@ -92,6 +93,8 @@ class Committee:
         self.seats: dict[str, Seat] = {}
         self.protocols = SUPPORTED
         self.next_deadline: Callable[[State], int | None] = next_deadline
+        self.clock_ms: dict[str, Callable[[], int]] = {}  # of those whose clock is wrong
+        self.keys: dict[str, SigningKey] = {id: key_of(id) for id in self.ids}
         self._folder = folder
         self._nonce = 0
 
@@ -106,10 +109,11 @@ class Committee:
         journal = Journal(home / "journal")
         stable = store.certified()
         first = chain.epoch_at(1 if stable is None else stable.height + 1).number
+        voting_key = self.keys[id]
         replica = Replica(
             chain=chain.id,
             me=id,
-            signer=lambda key: key_of(id).sign if key == key_of(id).public else None,
+            signer=lambda key: voting_key.sign if key == voting_key.public else None,
             check=lambda height, payload: chain.check(height, payload, wall_clock_ms()),
             history=History(store.blocks, store.certified, chain.epoch_at),
             start=Start(chain.head.height, chain.head.header, stable, chain.epochs[first:]),
@@ -124,7 +128,7 @@ class Committee:
             next_deadline=self.next_deadline,
             node=heard,
             protocols=self.protocols,
-            clock_ms=wall_clock_ms,
+            clock_ms=self.clock_ms.get(id, wall_clock_ms),
         )
         intake = Intake(chain, mempool, home, runtime.wake)
         task = asyncio.create_task(runtime.run())
