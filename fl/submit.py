@@ -23,7 +23,7 @@ from vm.learning import (
     UpdateStatus,
     Verdict,
 )
-from vm.record import Dataset, Model
+from vm.record import PARTICIPANTS_MAX, Dataset, Model
 from vm.refusal import Refused
 from vm.state import State
 
@@ -174,12 +174,21 @@ def submit_aggregate(state: State, context: Context, body: Aggregate) -> None:
         raise Refused(
             "aggregate.validator", f"expected a seat that may vote, found {context.sender.id}"
         )
-    # 3. one per validator, who may not change its mind
-    seated = tuple(item for item in rnd.attestations if block.validators.votes(item.validator))
-    if any(item.validator == context.sender.id for item in seated):
+    # 3. one per validator, who may not change its mind; those that closed a round stay in it
+    attestations = rnd.attestations
+    if rnd.phase is RoundPhase.AGGREGATE:
+        votes = block.validators.votes
+        attestations = tuple(item for item in attestations if votes(item.validator))
+    if any(item.validator == context.sender.id for item in attestations):
         raise Refused(
             "aggregate.duplicate",
             f"expected one aggregate of {context.sender.id} in round {rnd.number}, found another",
+        )
+    if len(attestations) >= PARTICIPANTS_MAX:
+        raise Refused(
+            "aggregate.full",
+            f"expected fewer than {PARTICIPANTS_MAX} aggregates in round {rnd.number}, "
+            "found as many",
         )
     # 4. it aggregates the updates that were accepted
     assert rnd.accepted is not None, "a round takes aggregates only with an accepted set"
@@ -193,7 +202,7 @@ def submit_aggregate(state: State, context: Context, body: Aggregate) -> None:
         state.require(Model, task.terms.model, rnd.base_version).spec, body.result_bytes
     )
     attestation = Attestation(context.sender.id, body.accepted, body.result, body.result_bytes)
-    rnd = replace(rnd, attestations=(*seated, attestation))
+    rnd = replace(rnd, attestations=(*attestations, attestation))
     state.put(rnd)
     if rnd.phase is RoundPhase.AGGREGATE:
         count_aggregates(state, block, task, rnd)

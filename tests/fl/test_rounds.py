@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from fl.rounds import accepted_updates, next_deadline, open_tasks
 from fl.settle import accepted_digest
 from tests.fl.dialogue import (
@@ -327,6 +329,17 @@ def test_aggregate_after_the_quorum_is_kept() -> None:
     assert round_of(chain).model_version == before.model_version
     assert chain.get(ModelHead, MODEL).version == 1
     assert chain.get(Task, TASK).closed == 1
+
+
+def test_a_closed_round_takes_a_bounded_number_of_aggregates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seats change without end; a round's record must not grow past what can be read."""
+    monkeypatch.setattr("fl.submit.PARTICIPANTS_MAX", 3)
+    chain = settled(submitted(opened()))
+    chain.applied([aggregate(chain, n) for n in (1, 2, 3)])
+
+    assert chain.refused(aggregate(chain, 4)) == "aggregate.full"
 
 
 def test_whole_phase_may_pass_in_one_block() -> None:

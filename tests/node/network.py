@@ -113,16 +113,17 @@ def say(network: Network, items: Iterable[Item]) -> Header:
 def grow(network: Network) -> None:
     """A fifth organisation gets a seat, and its epoch begins."""
     say(network, [propose(1, "admit", admission(5)), propose(1, "seat", seating(5))])
-    _agree(network, ("admit", "seat"), (2, 3))
+    agree(network, ("admit", "seat"), (2, 3))
 
 
 def shrink(network: Network) -> None:
     """Of five organisations the first loses its seat, and the epoch without it begins."""
     say(network, [propose(2, "out", unseating(1))])
-    _agree(network, ("out",), (3, 4, 5))
+    agree(network, ("out",), (3, 4, 5))
 
 
-def _agree(network: Network, proposals: tuple[str, ...], voices: tuple[int, ...]) -> None:
+def agree(network: Network, proposals: tuple[str, ...], voices: tuple[int, ...]) -> None:
+    """Organisations approve, and the epoch that comes of it begins."""
     say(network, [approve(number, id) for number in voices for id in proposals])
     epoch = network.chain.epochs[-1]
     while network.chain.head.height < epoch.first:
@@ -182,7 +183,7 @@ def fail_round(network: Network, number: int) -> None:
     network.block()
 
 
-def run_round(network: Network, number: int) -> None:
+def run_round(network: Network, number: int, aggregators: Sequence[str] = HOSPITALS) -> None:
     """Submissions, verdicts and aggregates of one round, a block for each."""
     network.block(*(_proof(network, hospital, number) for hospital in HOSPITALS))
     network.block(
@@ -193,15 +194,15 @@ def run_round(network: Network, number: int) -> None:
             if judge != hospital
         )
     )
+    network.block(*(aggregate(network, hospital, number) for hospital in aggregators))
+
+
+def aggregate(network: Network, hospital: str, number: int) -> Transaction:
+    """What the hospital's validator aggregates of a round."""
     accepted = network.chain.state().require(Round, TASK, number).accepted
     assert accepted is not None, "the round's updates are settled"
     body = Aggregate(TASK, number, accepted, address("bcdefg"[number - 1]), BLOB_BYTES)
-    network.block(
-        *(
-            network.sign(f"{hospital}.validator", "learning.aggregate", body)
-            for hospital in HOSPITALS
-        )
-    )
+    return network.sign(f"{hospital}.validator", "learning.aggregate", body)
 
 
 def terms(rounds: int) -> Terms:

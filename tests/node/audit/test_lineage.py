@@ -16,12 +16,17 @@ from tests.node.network import (
     TASK,
     Network,
     address,
+    aggregate,
+    agree,
     fail_round,
+    grow,
     learn,
     open_network,
     open_task,
     run_round,
+    say,
 )
+from tests.vm.council import admission, propose, seating, unseating
 from vm.learning import (
     Decision,
     Outcome,
@@ -222,3 +227,24 @@ def test_equal_aggregates_of_fewer_than_a_quorum_do_not_close(network: Network) 
         state = Altered(network)
         state.alter(Round, TASK, 2, attestations=attestations)
         assert broken(network, state) == "lineage.aggregate"
+
+
+def test_who_closed_a_round_stays_in_it_when_seats_change(tmp_path: Path) -> None:
+    """An aggregate that comes late, under another set, must not undo the proof of the version."""
+    with open_network(tmp_path) as changing:
+        open_task(changing, 1)
+        run_round(changing, 1, HOSPITALS[:3])
+        grow(changing)
+        say(changing, [propose(2, "admit-6", admission(6)), propose(2, "seat-6", seating(6))])
+        agree(changing, ("admit-6", "seat-6"), (3, 4, 5))
+        say(changing, [propose(3, "out-1", unseating(1)), propose(3, "out-2", unseating(2))])
+        agree(changing, ("out-1", "out-2"), (4, 5, 6, 2))
+
+        changing.block(aggregate(changing, HOSPITALS[3], 1))
+
+        rnd = changing.chain.state().require(Round, TASK, 1)
+        assert [item.validator for item in rnd.attestations] == [
+            f"{name}.validator" for name in HOSPITALS
+        ]
+        lineage = trace(newest(changing.chain), MODEL, 1)
+        check_lineage(lineage, changing.chain.epochs)
