@@ -90,7 +90,8 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         """Open and lock; raises `Refused("journal.locked" | "journal.lost" | "journal.damaged")`.
 
-        A tail that was never synced is cut off: nothing that relied on it has left.
+        A torn tail is cut off: nothing that relied on it has left. The rest is synced now: a process
+        that was killed may not have come to it, and what is read here is said again.
         """
         self._folder = folder
         self._lock = _lock(folder)
@@ -106,7 +107,8 @@ class Journal:
         try:
             if os.fstat(self._file).st_size > self.bytes:
                 os.truncate(self._file, self.bytes)
-                os.fsync(self._file)
+            os.fsync(self._file)
+            sync_folder(folder)
         except BaseException:
             self.close()
             raise

@@ -125,6 +125,25 @@ def test_sync_reaches_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert journal.dirty
 
 
+def test_what_a_killed_process_wrote_is_on_disk_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found in review: read from memory and said again, it was lost by a power cut that followed.
+
+    So is a segment's new name: the old segment would come back.
+    """
+    create_journal(tmp_path)
+    with Journal(tmp_path) as journal:
+        journal.append(Held(1, b"said"))  # and killed before the sync
+    synced = set[int]()
+    monkeypatch.setattr(module.os, "fsync", lambda file: synced.add(os.fstat(file).st_ino))
+
+    found = read(tmp_path)
+
+    assert found == [Held(1, b"said")]
+    assert synced == {(tmp_path / SEGMENT).stat().st_ino, tmp_path.stat().st_ino}
+
+
 def test_one_process_owns_it(tmp_path: Path) -> None:
     """Two replicas with one key would vote twice: neither this process nor another opens it."""
     program = (
