@@ -90,8 +90,8 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         """Open and lock; raises `Refused("journal.locked" | "journal.lost" | "journal.damaged")`.
 
-        A torn tail is cut off: nothing that relied on it has left. The rest is synced now: a process
-        that was killed may not have come to it, and what is read here is said again.
+        A torn tail is cut off: nothing that relied on it has left. The rest is synced now: a
+        process that was killed may not have come to it, and what is read here is said again.
         """
         self._folder = folder
         self._lock = _lock(folder)

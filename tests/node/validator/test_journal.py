@@ -136,7 +136,7 @@ def test_what_a_killed_process_wrote_is_on_disk_before_it_counts(
     with Journal(tmp_path) as journal:
         journal.append(Held(1, b"said"))  # and killed before the sync
     synced = set[int]()
-    monkeypatch.setattr(module.os, "fsync", lambda file: synced.add(os.fstat(file).st_ino))
+    monkeypatch.setattr(os, "fsync", lambda file: synced.add(os.fstat(file).st_ino))
 
     found = read(tmp_path)
 
