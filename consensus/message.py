@@ -252,12 +252,25 @@ Body: TypeAlias = (
 )
 
 
-Signed: TypeAlias = PrePrepare | Prepare | Commit | Checkpoint | ViewChange | NewView
+def slot_of(body: Body) -> Slot | None:
+    """The slot for which a correct replica signs one message in an epoch, or None for transfer."""
+    match body:
+        case PrePrepare(view, sequence) | Prepare(view, sequence):
+            return Slot(SlotKind.PREPARE, view, sequence)
+        case Commit(view, sequence):
+            return Slot(SlotKind.COMMIT, view, sequence)
+        case Checkpoint(height):
+            return Slot(SlotKind.CHECKPOINT, 0, height)
+        case ViewChange(view):
+            return Slot(SlotKind.VIEW_CHANGE, view, 0)
+        case NewView(view):
+            return Slot(SlotKind.NEW_VIEW, view, 0)
+    return None
 
 
 def is_signed(body: Body) -> bool:
     """Whether the message promises something, so that its sender signs it."""
-    return isinstance(body, Signed)
+    return slot_of(body) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,22 +304,6 @@ class Envelope:
         """The signature of a signed message."""
         assert self.signature is not None, f"a {self.body.TAG} is not signed"
         return self.signature
-
-
-def slot_of(body: Body) -> Slot | None:
-    """The slot for which a correct replica signs one message in an epoch, or None for transfer."""
-    match body:
-        case PrePrepare(view, sequence) | Prepare(view, sequence):
-            return Slot(SlotKind.PREPARE, view, sequence)
-        case Commit(view, sequence):
-            return Slot(SlotKind.COMMIT, view, sequence)
-        case Checkpoint(height):
-            return Slot(SlotKind.CHECKPOINT, 0, height)
-        case ViewChange(view):
-            return Slot(SlotKind.VIEW_CHANGE, view, 0)
-        case NewView(view):
-            return Slot(SlotKind.NEW_VIEW, view, 0)
-    return None
 
 
 def content_of(body: Body) -> Digest:
