@@ -17,7 +17,7 @@ from node.validator.keyring import Keyring
 from node.validator.prune import Pruner
 from node.validator.recover import check_journal
 from node.validator.serve import Source
-from node.validator.snapshot import Ask, Begin, Effect
+from node.validator.snapshot import Ask, Begin, Effect, Offer
 from node.validator.store import Database, Store
 from node.validator.sync import Peers, run
 from tests.node.network import grow as change_seats
@@ -107,6 +107,16 @@ def test_what_a_crash_left_of_a_sync_is_forgotten(tmp_path: Path) -> None:
     asyncio.run(work())
 
     assert _rows_of_a_sync(store) == []
+    store.close()
+
+
+def test_who_synced_offers_what_it_has_before_it_was_ever_pruned(tmp_path: Path) -> None:
+    """Not the snapshot before its own, of which it has no state, and no block below."""
+    store = Store(tmp_path / "joining")
+    sync_across_epochs(tmp_path, store)
+    Sync(store).install()
+
+    assert Source(store, SNAPSHOT, WINDOW).offer() == Offer((24,), newest=24, first=25)
     store.close()
 
 

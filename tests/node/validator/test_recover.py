@@ -1,5 +1,6 @@
 """A lost or damaged journal: the node does not start, and its key never votes again."""
 
+import asyncio
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from node.validator.keyring import BARRED, Keyring, read_barred
 from node.validator.recover import recover
 from node.validator.store import FOLDER as CHAIN
 from node.validator.store import Store
+from node.validator.sync import synchronise
 from tests.node.losses import LOSSES, certify, cut, flip, start
 from vm.refusal import Refused
 
@@ -52,6 +54,13 @@ def test_a_lost_journal_bars_the_key_for_ever(loss: str, config: ValidatorConfig
     assert read_barred(folder) == set(done.barred)
     assert votes == [False, False]
     assert code_of(lambda: recover(config)) == "journal.sound"
+
+
+def test_no_state_sync_begins_with_an_older_copy_of_a_journal(config: ValidatorConfig) -> None:
+    """With a snapshot the store notes what the journal need not know: that would cover the loss."""
+    cut(config.store.folder / FOLDER)
+
+    assert code_of(lambda: asyncio.run(synchronise(config))) == "journal.lost"
 
 
 def test_a_damaged_journal_is_kept_for_a_person_to_see(config: ValidatorConfig) -> None:
