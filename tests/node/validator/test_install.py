@@ -20,8 +20,9 @@ from node.validator.serve import Source
 from node.validator.snapshot import Ask, Begin, Effect, Offer
 from node.validator.store import Database, Store
 from node.validator.sync import Peers, run
+from tests.harness import genesis_of
+from tests.node.network import Network, open_network
 from tests.node.network import grow as change_seats
-from tests.node.network import open_network
 from tests.node.validator.test_prune import grow
 from tests.node.validator.test_snapshot import (
     SNAPSHOT,
@@ -86,6 +87,31 @@ def test_a_crash_in_an_install_never_makes_a_sound_journal_look_lost(tmp_path: P
         assert certified.height == 24
         assert writes > 5
         store.close()
+
+
+def test_a_snapshot_that_was_installed_never_takes_the_head_back(tmp_path: Path) -> None:
+    """Killed before it was forgotten: blocks that were executed on it since stay."""
+    store = Store(tmp_path / "joining")
+    sync_across_epochs(tmp_path, store)
+    database, writes = store.database, 0
+    while store.head() is None:
+        store.database = cast(Database, Mortal(database, writes))
+        with pytest.raises(Killed):
+            Sync(store).install()
+        store.database, writes = database, writes + 1
+    joined = Network(store, genesis_of(4))
+    joined.block()
+
+    async def work() -> None:
+        async with aiohttp.ClientSession() as session:
+            await run(store, joined.genesis, Peers(session, {}), WINDOW)
+
+    asyncio.run(work())
+
+    assert store.head() == joined.chain.head
+    assert joined.chain.head.height == 25
+    assert _rows_of_a_sync(store) == []
+    store.close()
 
 
 def test_what_a_crash_left_of_a_sync_is_forgotten(tmp_path: Path) -> None:
