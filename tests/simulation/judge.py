@@ -1,16 +1,19 @@
 """What must hold after every event of a simulated run, whatever fails."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from consensus.event import Broadcast, Certified, Deliver, Effect, Fault, Halt, Send
+from consensus.event import Broadcast, Certified, Deliver, Effect, Fault, Halt, Persist, Send
+from consensus.journal import Entry, Said
 from consensus.message import (
     Checkpoint,
     Commit,
     Envelope,
+    NewView,
     Prepare,
     PrePrepare,
     commit_digest,
+    prepare_digest,
     signing_digest,
     slot_of,
 )
@@ -23,8 +26,9 @@ from vm.evidence import Evidence
 from vm.genesis import Genesis, check_genesis
 from vm.keys import verify
 from vm.quorum import Epoch, ValidatorSet
-from vm.statement import Slot, statement_digest
+from vm.statement import Slot, SlotKind, statement_digest
 
+VOTES = (SlotKind.PREPARE, SlotKind.COMMIT)
 ITEMS_MAX = 20_000  # in all maps and lists of one replica, whatever its peers do
 
 
@@ -56,6 +60,8 @@ class Judge:
         match effect:
             case Broadcast(envelope) | Send(_, envelope):
                 self._one_signature(shell, envelope)
+            case Persist(Said(Envelope(_, epoch, NewView() as body))):
+                self._new_view(shell, epoch, body)
             case Deliver():
                 self._delivered(shell, effect)
             case Certified(certificate):
@@ -64,6 +70,23 @@ class Judge:
                 self._guilty(shell, evidence)
             case Halt(reason):
                 raise Violation(f"halt: {shell.name} stopped: {reason}")
+
+    def rotated(self, shell: Shell, entries: Sequence[Entry]) -> None:
+        """A fresh journal holds every vote above the stable checkpoint that still binds."""
+        replica = shell.replica
+        if not replica.voting:
+            return
+        low = 0 if replica.stable is None else replica.stable.height
+        kept = {
+            signing_digest(self.chain, entry.envelope.epoch, entry.envelope.body)
+            for entry in entries
+            if isinstance(entry, Said)
+        }
+        for (name, epoch, slot), digest in self._signed.items():
+            binds = slot.kind in VOTES and slot.view >= replica.view and slot.sequence > low
+            ours = name == shell.name and epoch == replica.epoch.number
+            if ours and binds and digest not in kept:
+                raise Violation(f"journal: {name}'s fresh journal lacks its vote for {slot}")
 
     def excuse(self, shell: Shell) -> None:
         """Its journal is gone: it need not come back with what it has told of."""
@@ -127,6 +150,26 @@ class Judge:
             raise Violation(f"equal headers: {shell.name} executed another one at {height}")
         self._schedules(shell, height)
         self._names_epochs(shell, height)
+
+    def _new_view(self, shell: Shell, number: int, body: NewView) -> None:
+        """A view begins by a quorum of view changes, each signed, and proven by quorums."""
+        seats = self.epochs[number].validators
+        keys = {seat.id: seat.key for seat in seats.validators if not seat.suspended}
+        changes = {change.sender: change for change in body.view_changes}
+        sound = all(
+            name in keys
+            and verify(
+                keys[name], signing_digest(self.chain, number, change.message), change.signature
+            )
+            for name, change in changes.items()
+        )
+        if not sound or len(changes) < _quorum(seats):
+            raise Violation(
+                f"new view: {shell.name} enters {body.view} by {len(changes)}, {sound=}"
+            )
+        for proof in (proof for change in changes.values() for proof in change.message.prepared):
+            digest = prepare_digest(self.chain, number, proof.view, proof.sequence, proof.digest)
+            self._verify(shell.name, proof.votes, digest, seats)
 
     def _names_epochs(self, shell: Shell, height: int) -> None:
         """The header holds the epochs of its height and of the next one."""
@@ -202,20 +245,24 @@ class Judge:
     def _verify(
         self, who: str, votes: tuple[Vote, ...], digest: bytes, seats: ValidatorSet
     ) -> None:
-        """A quorum, counted here by its definition: the code under test may count wrongly."""
+        """A quorum of votes by seats that may vote."""
         if (digest, votes) in self._verified:
             return
         keys = {seat.id: seat.key for seat in seats.validators if not seat.suspended}
-        n = len(seats.validators)
-        enough = -(-(n + (n - 1) // 3 + 1) // 2)
         voters = {vote.validator for vote in votes}
         sound = all(
             vote.validator in keys and verify(keys[vote.validator], digest, vote.signature)
             for vote in votes
         )
-        if not sound or len(voters) < enough:
+        if not sound or len(voters) < _quorum(seats):
             raise Violation(f"certificate: {who} accepted {len(voters)} votes, {sound=}")
         self._verified.add((digest, votes))
+
+
+def _quorum(seats: ValidatorSet) -> int:
+    """Counted here by its definition: the code under test may count wrongly."""
+    n = len(seats.validators)
+    return -(-(n + (n - 1) // 3 + 1) // 2)
 
 
 def _items(replica: Replica) -> Iterator[object]:

@@ -31,7 +31,7 @@ from consensus.event import (
     TimerName,
     Turned,
 )
-from consensus.journal import Stable, frame, read_frames
+from consensus.journal import Entry, Stable, frame, read_frames
 from consensus.message import (
     COMPLAINTS_MAX,
     decode_envelope,
@@ -113,6 +113,9 @@ class Surroundings(Protocol):
 
     def watch(self, shell: "Shell", effect: Effect) -> None:
         """An effect was run."""
+
+    def rotated(self, shell: "Shell", entries: Sequence[Entry]) -> None:
+        """The journal was made anew."""
 
     def draw(self, shell: "Shell", drawn: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """What of these transactions is proposed: all, by whoever is honest."""
@@ -393,8 +396,10 @@ class Shell:
     def _rotate(self) -> None:
         self.chain.store.sync()
         self._around.strike(self)
-        fresh = b"".join(map(frame, self.replica.entries()))
+        entries = self.replica.entries()
+        fresh = b"".join(map(frame, entries))
         self.disk.journal.replace(fresh)
+        self._around.rotated(self, entries)
         self._kept_bytes = len(fresh)
 
     # Execution

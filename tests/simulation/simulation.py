@@ -7,13 +7,14 @@ liars, in some runs right after a power cut and without new requests, and all th
 done within a bound of simulated time. One seed and its options give one run, whatever the machine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from unittest.mock import patch
 
-from consensus.event import Effect, Fault, Limits, Rejected
-from consensus.message import Envelope
+from consensus.event import Broadcast, Effect, Fault, Limits, Rejected
+from consensus.journal import Entry
+from consensus.message import Envelope, ViewChange
 from node.program import program
 from node.validator import mempool
 from tests.harness import START_MS, key_of, organisation
@@ -36,6 +37,7 @@ WINDOWS = (2, 4, 8)
 STEPS = 2_500  # events until everything heals
 HEALED_MS_MAX = 60_000  # a dozen of the longest view timeouts
 REQUEST_EVERY_MS = 60
+CALM_REQUEST_EVERY_MS = 20  # so that some request waits all the time
 QUIET_SHARE = 0.8  # of the steps, after which a quiet run has no new requests
 CODEC_SHARE = 0.05  # of messages that go through their bytes
 SKEW_MS_MAX = 10_000  # of honest clocks: a third of what backups bear
@@ -44,6 +46,7 @@ EXECUTION_MS = (0, 0, 5, 20)  # until an executed block is reported
 ZEROS = (0, 0, 7, 4_096)  # bytes after a torn journal
 LOOK_EVERY = 10  # events between looks at whether all is done
 FAR_MS = (*(0,) * 11, 120)  # each way, once healed: the last is too far for the first timeout
+CALM_FAR_MS = (0, 25)  # each way, in a calm run: the last takes half the first timeout for a block
 CALM_SHARE = 0.1  # of runs: without faults, in which nobody has reason to change the view
 ABSENT_SHARE = 0.5  # of guests, that come later and begin with a snapshot
 ABSENT_MS_MAX = 2_000
@@ -69,6 +72,8 @@ class Options:
     steps: int = STEPS
     traitors: int | None = None
     mood: str = ""
+    calm: bool = False
+    far_ms: int | None = None
 
     @property
     def replay(self) -> str:
@@ -78,6 +83,12 @@ class Options:
             line += f" --replicas {self.replicas}"
         if self.traitors is not None:
             line += f" --traitors {self.traitors}"
+        if self.mood:
+            line += f" --mood {self.mood}"
+        if self.calm:
+            line += " --calm"
+        if self.far_ms is not None:
+            line += f" --far {self.far_ms}"
         return line
 
 
@@ -112,10 +123,11 @@ class Simulation:
         self.limits = replace(TIMING, window=self.genesis.window)
         self.crashes = 0
         self.rejected: set[str] = set()  # codes of messages that replicas dropped
-        self._calm = rng.random() < CALM_SHARE
+        self._calm = options.calm or rng.random() < CALM_SHARE
         self.weather = CALM if self._calm else Weather.draw(rng)
         self._trace = trace
         self._losses = rng.choice((0, 0, 0.1))  # of crashes, that take the journal with them
+        self._far_ms = rng.choice(CALM_FAR_MS if self._calm else FAR_MS)
         self._healed, self._made_before = False, 0  # how many wishes were made until then
         self._quiet = rng.random() < 0.5  # the run ends with a power cut, without requests
         names = [f"{organisation(i + 1)}.validator" for i in range(n + guests)]
@@ -134,7 +146,11 @@ class Simulation:
             lambda epoch: self.judge.epochs[epoch].first - 1,
             options.mood,
         )
+        if options.far_ms is not None:
+            self._far_ms = options.far_ms
         self.network = Network(self.world, names, self.weather)
+        if self._calm:
+            self.network.heal(far_ms=self._far_ms)
         self.clients = Clients(self.world, self.genesis, n, self._ask)
         self.shells = {name: self._shell(name) for name in names}
         self.council = Council(
@@ -145,7 +161,8 @@ class Simulation:
             holds=lambda name, public: public in self.shells[name].keys,
         )
         self.council.faulty.update(liars)
-        self.absent = {name for name in names[n:] if rng.random() < ABSENT_SHARE}
+        absent = {name for name in names[n:] if rng.random() < ABSENT_SHARE}
+        self.absent = set() if self._calm else absent  # whose turn it is to lead, is there
         self.honest = [shell for name, shell in self.shells.items() if name not in liars]
 
     def run(self) -> Report:
@@ -180,8 +197,6 @@ class Simulation:
         for shell in self.honest:
             self.judge.kept(shell)
             self.judge.bounded(shell)
-            if self._calm and not self.plot.traitors and not self._quiet and shell.replica.view:
-                raise Violation(f"calm: {shell.name} is in view {shell.replica.view}")
         return self._report(healed_ms)
 
     def _shell(self, name: str) -> Shell:
@@ -260,8 +275,21 @@ class Simulation:
             self.rejected.add(effect.code)
         if shell in self.honest:
             self.judge.watch(shell, effect)
+            self._expect_calm(shell, effect)
             if isinstance(effect, Fault):
                 self.council.report(effect.evidence, shell.name, self.judge.certified)
+
+    def _expect_calm(self, shell: Shell, effect: Effect) -> None:
+        """Where nothing is lost or late, nobody leaves the view; after a power cut one may."""
+        leaves = isinstance(effect, Broadcast) and isinstance(effect.envelope.body, ViewChange)
+        excused = self.plot.traitors or (self._quiet and self._healed)
+        if self._calm and leaves and not excused:
+            raise Violation(f"calm: {shell.name} leaves the view before {shell.replica.view}")
+
+    def rotated(self, shell: Shell, entries: Sequence[Entry]) -> None:
+        """The journal was made anew."""
+        if shell in self.honest:
+            self.judge.rotated(shell, entries)
 
     def draw(self, shell: Shell, drawn: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """What of these transactions is proposed."""
@@ -312,7 +340,8 @@ class Simulation:
         self.clients.enrol(self.judge.certified)
         more = self._is_censored() if self._healed else not self._is_quiet()
         if more:
-            self.world.later(self.world.rng.randint(1, 2 * REQUEST_EVERY_MS), self._request)
+            every_ms = CALM_REQUEST_EVERY_MS if self._calm else REQUEST_EVERY_MS
+            self.world.later(self.world.rng.randint(1, 2 * every_ms), self._request)
 
     def _is_censored(self) -> bool:
         """Whether somebody waits whose requests a primary leaves out, and keeps doing so."""
@@ -387,7 +416,7 @@ class Simulation:
 
     def _heal(self) -> None:
         self._healed, self._made_before = True, len(self.clients.wishes)
-        self.network.heal(far_ms=self.world.rng.choice(FAR_MS))
+        self.network.heal(far_ms=self._far_ms)
         self._say("network", "heals")
         for shell in self.honest:
             shell.disk.database.full = shell.disk.journal.full = False

@@ -46,6 +46,8 @@ MOODS = (
     "stale",
     "slow",
     "censoring",
+    "convicted",
+    "outdated",
     "mad",
 )
 GREEDY_PROPOSALS = 8  # a full window
@@ -53,6 +55,7 @@ GREED_BYTES = 40 * 1024  # of one proposal; a window of them is more than the li
 SLOW_MS = 250  # just below the view timeout
 STALE_KEPT = 64  # old messages to choose from
 STALE_SHARE = 0.3
+ECHOES = {"convicted": 0, "outdated": 1}  # epochs back, in which honest votes are repeated
 
 
 class Plot:
@@ -63,8 +66,9 @@ class Plot:
     restless: asks for the next view all the time. greedy: fills the window with long proposals,
     other ones for each validator, so that they take room and never prepare. lying: certificates
     with votes that nobody cast, too few, or one twice. stale: says again what it said long ago.
-    slow: holds its proposals back. censoring: proposes nothing of one organisation. mad: now one,
-    now another.
+    slow: holds its proposals back. censoring: proposes nothing of one organisation. convicted:
+    signs two headers, and votes on for whatever others vote for when its seat is suspended.
+    outdated: votes in the epoch before only. mad: now one, now another.
     """
 
     def __init__(
@@ -100,6 +104,8 @@ class Plot:
         """What `receiver` gets of what `sender`'s replica says, each after a delay in ms."""
         if sender not in self._signs or receiver in self._signs:
             yield 0, envelope
+            if sender == envelope.sender and receiver not in self._signs:
+                yield from self._echo(envelope)
             return
         mood = self._world.rng.choice(MOODS[:-1]) if self.mood == "mad" else self.mood
         there = receiver in self._there
@@ -110,10 +116,16 @@ class Plot:
                 return
             case _ if envelope.sender not in self._signs:
                 yield 0, envelope  # another's, passed on
-            case "slow" if isinstance(envelope.body, PrePrepare):
-                yield SLOW_MS, envelope
             case "two-faced" if there:
                 yield from self._other_face(sender, envelope)
+            case _:
+                yield from self._say(mood, sender, envelope)
+
+    def _say(self, mood: str, sender: str, envelope: Envelope) -> Iterator[tuple[int, Envelope]]:
+        """What everybody gets."""
+        match mood:
+            case "slow" if isinstance(envelope.body, PrePrepare):
+                yield SLOW_MS, envelope
             case "forgetful" if isinstance(envelope.body, ViewChange):
                 yield 0, self._sign(sender, envelope.epoch, replace(envelope.body, prepared=()))
             case "restless" if isinstance(envelope.body, Status):
@@ -124,6 +136,14 @@ class Plot:
                 view, first = envelope.body.view, envelope.body.sequence
                 for sequence in range(first, first + GREEDY_PROPOSALS):
                     yield 0, self._filling(envelope, view, sequence)
+            case "convicted" if isinstance(envelope.body, Checkpoint):
+                yield 0, envelope
+                other = replace(envelope.body, header=bytes(32))
+                yield 0, self._sign(sender, envelope.epoch, other)
+            case "convicted":
+                yield 0, self._swap_votes(sender, envelope)
+            case "outdated" if isinstance(envelope.body, Prepare | Commit):
+                return
             case "lying":
                 yield from self._lies(sender, envelope)
                 yield 0, envelope
@@ -142,6 +162,28 @@ class Plot:
             for packed in drawn
             if unpack(Transaction, packed).intent.sender.split(".")[0] != self.victim
         )
+
+    def _echo(self, envelope: Envelope) -> Iterator[tuple[int, Envelope]]:
+        """The traitors' own votes for what an honest validator votes for."""
+        epoch = envelope.epoch - ECHOES.get(self.mood, envelope.epoch + 1)
+        if epoch >= 0 and isinstance(envelope.body, Prepare | Commit | Checkpoint):
+            for traitor in self.traitors:
+                yield 0, self._sign(traitor, epoch, envelope.body)
+
+    def _swap_votes(self, sender: str, envelope: Envelope) -> Envelope:
+        """The same certificates, with the sender's vote in the place of another's."""
+        match envelope.body:
+            case Status(stable=CheckpointCertificate() as stable) as body:
+                digest = checkpoint_digest(self._chain, stable.height, stable.header)
+                swapped = replace(stable, votes=self._swapped(sender, stable.votes, digest))
+                return replace(envelope, body=replace(body, stable=swapped))
+            case _:
+                return envelope
+
+    def _swapped(self, sender: str, votes: tuple[Vote, ...], digest: Digest) -> tuple[Vote, ...]:
+        own = Vote(sender, self._signs[sender](digest))
+        others = tuple(vote for vote in votes if vote.validator != sender)
+        return tuple(sorted((*others[: len(votes) - 1], own), key=lambda vote: vote.validator))
 
     def _other_face(self, sender: str, envelope: Envelope) -> Iterator[tuple[int, Envelope]]:
         match envelope.body:
