@@ -123,7 +123,8 @@ class Simulation:
         self.limits = replace(TIMING, window=self.genesis.window)
         self.crashes = 0
         self.rejected: set[str] = set()  # codes of messages that replicas dropped
-        self._calm = options.calm or rng.random() < CALM_SHARE
+        drawn_calm = rng.random() < CALM_SHARE and options.far_ms is None
+        self._calm = options.calm or drawn_calm
         self.weather = CALM if self._calm else Weather.draw(rng)
         self._trace = trace
         self._losses = rng.choice((0, 0, 0.1))  # of crashes, that take the journal with them

@@ -1,18 +1,29 @@
 """Seeded runs: no fault within the bounds breaks a promise, and faults beyond them are seen."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
 
 import pytest
 
+from node.validator.chain import Chain
+from node.validator.store import Store
+from tests.simulation.disk import JournalFile, MemoryDatabase
 from tests.simulation.judge import Violation
 from tests.simulation.simulation import Options, Simulation
 from tests.simulation.trace import Trace
 from tests.simulation.traitor import MOODS
+from vm.execute import Program
+from vm.genesis import Genesis
+from vm.transaction import Transaction
 
+Known: TypeAlias = Mapping[bytes, Transaction]
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -76,6 +87,42 @@ def test_two_traitors_of_four_are_caught_forking() -> None:
             violations.append(str(violation))
 
     assert any(text.startswith("agreement") for text in violations)
+
+
+def test_a_disk_that_lies_about_a_sync_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a sync leaves the journal unwritten, some validator comes back without its word."""
+    monkeypatch.setattr(JournalFile, "sync", lambda journal: None)
+
+    with pytest.raises(Violation, match=r"^(no rollback|journal|one signature per slot)"):
+        Simulation(Options(2, 4, 1_000, traitors=0)).run()
+
+
+def test_validators_that_execute_differently_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the validators know no enrolment: at the first one headers are unequal."""
+    made = itertools.count()
+
+    def chain_of(store: Store, genesis: Genesis, program: Program, known: Known) -> Chain:
+        kinds = {name: kind for name, kind in program.kinds.items() if name != "member.enrol"}
+        other = Program(MappingProxyType(kinds), program.hooks)
+        return Chain(store, genesis, other if next(made) % 2 else program, known)
+
+    monkeypatch.setattr("tests.simulation.shell.Chain", chain_of)
+
+    with pytest.raises(Violation, match=r"^equal headers"):
+        Simulation(Options(1, 4, 600, traitors=0)).run()
+
+
+def test_a_lost_acknowledged_transaction_is_missed() -> None:
+    """A validator with an empty store after the run lacks what clients hold a proof of."""
+    simulation = Simulation(Options(1, 4, 600, traitors=0))
+    simulation.run()
+    forgetful = simulation.honest[0]
+    simulation.judge.kept(forgetful)
+
+    forgetful.chain.store = Store(MemoryDatabase())
+
+    with pytest.raises(Violation, match=r"^acknowledged"):
+        simulation.judge.kept(forgetful)
 
 
 def test_equal_seeds_give_equal_traces_in_any_process() -> None:
