@@ -127,6 +127,19 @@ class Frontier:
 EMPTY = Frontier(0, ())
 
 
+def agree(one: Frontier, other: Frontier) -> bool:
+    """Whether the largest complete subtrees, as far as both have the same, hold the same leaves.
+
+    False shows that neither tree is the beginning of the other; True shows it only of those leaves.
+    """
+    for (level, ours), (other_level, theirs) in zip(_by_level(one), _by_level(other), strict=False):
+        if level != other_level:
+            break
+        if ours != theirs:
+            return False
+    return True
+
+
 def append(frontier: Frontier, leaf: bytes) -> tuple[Frontier, list[Node]]:
     """The frontier with `leaf` added, and the nodes that it made complete, lowest first."""
     peaks = list(frontier.peaks)
@@ -202,6 +215,13 @@ def _skip_promoted(place: int, last: int) -> tuple[int, int]:
     while place and not place & 1:
         place, last = place >> 1, last >> 1
     return place, last
+
+
+def _by_level(frontier: Frontier) -> list[tuple[int, Digest]]:
+    """Each complete subtree's level and digest, largest first."""
+    size = frontier.size
+    levels = [level for level in reversed(range(size.bit_length())) if size >> level & 1]
+    return list(zip(levels, frontier.peaks, strict=True))
 
 
 def _fold(peaks: Sequence[Digest]) -> Digest:

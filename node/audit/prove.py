@@ -23,7 +23,7 @@ from vm.succession import Step
 
 if TYPE_CHECKING:
     from node.validator.chain import Chain
-    from node.validator.store import BlockRow, View
+    from node.validator.store import BlockRow, Store, View
 
 R = TypeVar("R", bound=Record)
 
@@ -69,18 +69,22 @@ def prove_header(chain: "Chain", header: Header) -> CertifiedHeader:
 
 
 def prove_steps(chain: "Chain", after: int, limit: int) -> list[Step]:
+    """As `stored_steps`, of a chain; raises `Refused("node.not_ready")` before it is certified."""
+    return stored_steps(chain.store, State(newest(chain).read), after, limit)
+
+
+def stored_steps(store: "Store", state: State, after: int, limit: int) -> list[Step]:
     """Steps to the epochs after number `after`, at most `limit` and as far as certified here.
 
     The store keeps the header and the certificate of each epoch's last height for this, whatever
     else is pruned; a node that synced a state has stored those that it followed.
     """
-    state = State(newest(chain).read)
     last = min(state.require(EpochHead).number, after + limit)
     steps: list[Step] = []
     for number in range(after + 1, last + 1):
         epoch = state.require(Epoch, number)
-        header = chain.store.header(epoch.first - 1)
-        certificate = chain.store.certificate(epoch.first - 1)
+        header = store.header(epoch.first - 1)
+        certificate = store.certificate(epoch.first - 1)
         if header is None or certificate is None:
             break  # it has not ended
         steps.append(Step(header, certificate, epoch))

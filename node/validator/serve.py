@@ -15,6 +15,7 @@ from functools import partial
 
 from aiohttp import web
 
+from node.audit.prove import stored_steps
 from node.validator.prune import SNAPSHOT_BLOCKS
 from node.validator.snapshot import (
     OFFERED_MAX,
@@ -29,14 +30,12 @@ from node.validator.snapshot import (
 from node.validator.store import Store
 from node.wire.gate import MEMBER
 from vm import tree
-from vm.epoch import epochs
 from vm.range import StateRange, prove_range
 from vm.record import Role
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, pack
 from vm.sparse import DamagedNode
 from vm.state import State
-from vm.succession import Step
 from vm.transaction import TX_LIFETIME_BLOCKS_MAX
 
 ANSWERS_MAX = 4  # made at a time; each takes a thread and some megabytes
@@ -80,15 +79,8 @@ class Source:
         """The steps to the epochs that follow number `after`, as far as they are certified."""
         head = self._store.head()
         assert head is not None, "a store that serves has a head"
-        read = partial(self._store.read, head.root)
-        found: list[Step] = []
-        for epoch in epochs(State(read), after + 1)[:STEPS_MAX]:
-            header = self._store.header(epoch.first - 1)
-            certificate = self._store.certificate(epoch.first - 1)
-            if header is None or certificate is None:
-                break
-            found.append(Step(header, certificate, epoch))
-        return Steps(tuple(found))
+        state = State(partial(self._store.read, head.root))
+        return Steps(tuple(stored_steps(self._store, state, after, STEPS_MAX)))
 
     def snapshot(self, height: int) -> Snapshot:
         """What the snapshot at `height` stands on."""

@@ -21,14 +21,7 @@ from vm.block import TRANSACTIONS_MAX, Header, Receipt, receipts_root
 from vm.certificate import CheckpointCertificate
 from vm.inclusion import CertifiedHeader, verify_header
 from vm.quorum import Epoch
-from vm.range import (
-    FIRST_PATH,
-    LAST_PATH,
-    RangeLeaf,
-    StateRange,
-    next_path,
-    verify_range,
-)
+from vm.range import FIRST_PATH, LAST_PATH, RangeLeaf, StateRange, next_path, verify_range
 from vm.refusal import Refused
 from vm.shape import Digest, Height, Many
 from vm.sparse import DEPTH_MAX
@@ -241,12 +234,18 @@ def left_behind(executed: int, offers: Sequence[Offer], enough: int) -> bool:
 
 
 def verify_snapshot(
-    snapshot: Snapshot, height: int, chain: Digest, epochs: Sequence[Epoch], window: int
+    snapshot: Snapshot,
+    height: int,
+    chain: Digest,
+    epochs: Sequence[Epoch],
+    window: int,
+    past: tree.Frontier = tree.EMPTY,
 ) -> None:
-    """Check what a snapshot of `height` stands on.
+    """Check what a snapshot of `height`, which is above our own head, stands on.
 
     Raises `Refused` with `audit.*` for header and certificate, `snapshot.height` if it is another
-    one, or `snapshot.history` if the headers are not the last `window` of the certified history.
+    one, `snapshot.history` if the headers are not the last `window` of the certified history, or
+    `snapshot.past` if it shows that this one does not begin with `past`, the one of our own head.
     """
     header, first = snapshot.header, max(0, height - window + 1)
     if header.height != height or snapshot.first != first:
@@ -261,6 +260,8 @@ def verify_snapshot(
             raise Refused(
                 "snapshot.history", f"expected header {number} on the history of all before it"
             )
+        if not tree.agree(past, frontier):
+            raise Refused("snapshot.past", f"expected our {past.size} headers, found others")
         frontier, _ = tree.append(frontier, found.digest)
 
 
@@ -280,7 +281,8 @@ class StateSync:
     """One sync, from the offers to the last leaf.
 
     `epochs` reach to the one that rules the snapshot; `enough` peers should have it; `executed` is
-    the height that we have, above which it must be; `kept` is what a sync before us left.
+    the height that we have, above which it must be, and `past` the history up to there; `kept` is
+    what a sync before us left.
     """
 
     chain: Digest
@@ -290,6 +292,7 @@ class StateSync:
     enough: int
     kept: tuple[Snapshot, Missing] | None = None
     window: int = TX_LIFETIME_BLOCKS_MAX
+    past: tree.Frontier = tree.EMPTY
     snapshot: Snapshot | None = field(default=None, init=False)
     _peers: dict[str, _Peer] = field(init=False)
     _height: int | None = field(default=None, init=False)  # of the snapshot chosen
@@ -379,7 +382,7 @@ class StateSync:
     def _begin(self, height: int, snapshot: Snapshot) -> list[Effect]:
         if height != self._height or self.snapshot is not None:
             return []
-        verify_snapshot(snapshot, height, self.chain, self.epochs, self.window)
+        verify_snapshot(snapshot, height, self.chain, self.epochs, self.window, self.past)
         self.snapshot, self._idle = snapshot, 0
         self._missing = Missing((Gap(FIRST_PATH, LAST_PATH),), self._unfilled(snapshot.first))
         return [Begin(snapshot, self._missing)]

@@ -20,6 +20,7 @@ import aiohttp
 import structlog
 
 from node.api.problem import read_problem
+from node.audit.prove import stored_steps
 from node.home.config import ValidatorConfig
 from node.home.genesis import read_genesis
 from node.validator.directory import ADDRESSES_MAX
@@ -42,7 +43,6 @@ from node.validator.snapshot import (
     Effect,
     KeepLeaves,
     KeepReceipts,
-    Missing,
     Offer,
     Reply,
     Request,
@@ -56,13 +56,16 @@ from node.validator.store import FOLDER, Store
 from node.validator.threads import to_the_end
 from node.wire.tls import client_context
 from node.wire.transfer import CONNECT_TIMEOUT_S, open_session
+from vm import tree
 from vm.encoding import MESSAGE_BYTES_MAX
+from vm.epoch import epochs
 from vm.genesis import Genesis, check_genesis
 from vm.proposal import Endpoint
-from vm.quorum import faults
+from vm.quorum import Epoch, faults
 from vm.range import RANGE_BYTES_MAX, StateRange
 from vm.refusal import Refused
 from vm.shape import unpack
+from vm.state import State
 from vm.succession import Step, follow_step
 from vm.transaction import TX_LIFETIME_BLOCKS_MAX
 
@@ -230,24 +233,27 @@ async def run(
         return
     log.info("sync.started", executed=executed, resumed=kept is not None)
     if kept is None or not kept[1].empty(kept[0].header.height):
-        await _fetch(genesis, executed, peers, rows, kept, window)
+        succession = _Succession(genesis, *_followed(store))
+        past = tree.EMPTY if head is None else head.frontier
+        sync = StateSync(
+            genesis.chain,
+            succession.epochs,
+            executed,
+            tuple(peers.urls),
+            peers.enough,
+            kept,
+            window,
+            past,
+        )
+        await _fetch(sync, peers, rows, succession)
         kept = await to_the_end(rows.kept)
     assert kept is not None, "all of the snapshot is here"
     await to_the_end(rows.install)
     log.info("sync.installed", height=kept[0].header.height)
 
 
-async def _fetch(
-    genesis: Genesis,
-    executed: int,
-    peers: Peers,
-    rows: Sync,
-    kept: tuple[Snapshot, Missing] | None,
-    window: int,
-) -> None:
-    """Fetch what is missing of a snapshot above `executed`, until all of it is in `rows`."""
-    succession, names = _Succession(genesis), tuple(peers.urls)
-    sync = StateSync(genesis.chain, succession.epochs, executed, names, peers.enough, kept, window)
+async def _fetch(sync: StateSync, peers: Peers, rows: Sync, succession: "_Succession") -> None:
+    """Fetch what is missing of a snapshot, until all of it is in `rows`."""
     try:
         async with asyncio.TaskGroup() as group:
             await _Carrier(sync, rows, peers, succession, group).run()
@@ -255,27 +261,58 @@ async def _fetch(
         raise failures.exceptions[0] from failures
 
 
+def _followed(store: Store) -> tuple[tuple[Epoch, ...], tuple[Step, ...]]:
+    """The epochs that this store has executed or synced, and the steps to those that began here."""
+    head = store.head()
+    if head is None:
+        return (), ()
+    state = State(partial(store.read, head.root))
+    known = epochs(state)
+    return known, tuple(stored_steps(store, state, 0, len(known)))
+
+
 class _Succession:
-    """The epochs from genesis to the last that a peer has shown, and the steps between them.
+    """The epochs that this node knows, up to the last that a peer has shown, and steps to them.
+
+    What the store knows is kept, whether its step is there or not: keys that were retired since,
+    and stolen, lead nowhere else.
 
     A peer is followed before its snapshot is asked for: an epoch may have begun since the sync did,
     and a peer that never ends its answer holds up nobody but itself.
     """
 
-    def __init__(self, genesis: Genesis) -> None:
+    def __init__(self, genesis: Genesis, known: tuple[Epoch, ...], steps: tuple[Step, ...]) -> None:
         self._chain = genesis.chain
-        self.epochs = [check_genesis(genesis)]
-        self.steps: list[Step] = []
+        self.epochs = [check_genesis(genesis), *known[1:]]
+        self.steps = list(steps)  # to epochs 1, 2, ...
 
-    async def follow(self, peers: Peers, peer: str) -> None:
-        """Take the steps that `peer` has; raises `Refused` as it answers or as `follow_step`."""
-        while steps := await peers.steps(peer, after := self.epochs[-1].number):
+    async def follow(self, peers: Peers, peer: str, height: int) -> None:
+        """Take the steps that `peer` has, as many at least as lead to a snapshot at `height`.
+
+        Raises `Refused` as it answers, as `follow_step`, or with `succession.known` or `.short`.
+        """
+        while steps := await peers.steps(peer, after := len(self.steps)):
             if steps[-1].epoch.number <= after:
                 raise Refused("sync.garbled", f"expected steps behind epoch {after}, found others")
             for step in steps:
-                if step.epoch.number > self.epochs[-1].number:  # else another peer was quicker
-                    self.epochs.append(follow_step(self._chain, self.epochs[-1], step))
-                    self.steps.append(step)
+                if step.epoch.number > len(self.steps):  # else another peer was quicker
+                    self._take(step)
+        following = self.epochs[len(self.steps) + 1 :]
+        if following and following[0].first <= height:
+            raise Refused("succession.short", f"expected a step to epoch {following[0].number}")
+
+    def _take(self, step: Step) -> None:
+        number = len(self.steps) + 1
+        epoch = follow_step(self._chain, self.epochs[number - 1], step)
+        if number == len(self.epochs):
+            self.epochs.append(epoch)
+        elif epoch != (known := self.epochs[number]):
+            raise Refused(
+                "succession.known",
+                f"step to epoch {number}: expected the one that we know, from {known.first} on, "
+                f"found another from {epoch.first} on",
+            )
+        self.steps.append(step)
 
 
 class _Carrier:
@@ -367,7 +404,7 @@ class _Carrier:
         answer: Reply | Refused
         try:
             if isinstance(request, AskSnapshot):
-                await self._succession.follow(self._peers, peer)
+                await self._succession.follow(self._peers, peer, request.height)
             answer = await self._peers.ask(peer, request)
         except Refused as refused:
             answer = refused

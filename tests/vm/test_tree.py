@@ -342,6 +342,27 @@ def test_a_frontier_survives_packing(size: int) -> None:
     assert tree.append(again, b"next") == tree.append(frontier, b"next")
 
 
+def test_frontiers_of_one_history_agree() -> None:
+    """And a leaf that is another one shows wherever both have a complete subtree over it."""
+    one = leaves_of(SIZE_MAX)
+    other = [b"another", *one[1:]]
+    for old, new in combinations_with_replacement(range(1, 20), 2):
+        shared = old.bit_length() == new.bit_length()
+
+        assert tree.agree(frontier(one[:old]), frontier(one[:new]))
+        assert tree.agree(frontier(one[:old]), frontier(other[:new])) is not shared
+        assert tree.agree(frontier(one[:new]), frontier([*one[: new - 1], b"another"])) is False
+        assert tree.agree(tree.EMPTY, frontier(one[:new]))
+
+
+def frontier(leaves: Sequence[bytes]) -> tree.Frontier:
+    """Of a history with these leaves."""
+    found = tree.EMPTY
+    for leaf in leaves:
+        found, _ = tree.append(found, leaf)
+    return found
+
+
 def test_a_frontier_with_peaks_that_do_not_fit_its_size_is_refused() -> None:
     """Three leaves make two complete subtrees; one or three peaks are not a frontier."""
     for count in (1, 3):
