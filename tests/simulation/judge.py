@@ -4,13 +4,15 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from consensus.event import Broadcast, Certified, Deliver, Effect, Fault, Halt, Persist, Send
-from consensus.journal import Entry, Said
+from consensus.journal import Entry, Said, Section
 from consensus.message import (
+    Body,
     Checkpoint,
     Commit,
     Envelope,
     NewView,
     Prepare,
+    PreparedCertificate,
     PrePrepare,
     commit_digest,
     prepare_digest,
@@ -50,6 +52,8 @@ class Judge:
         self.acknowledged: dict[bytes, int] = {}  # height by transaction, once a client has proof
         self._scheduled: dict[int, Epoch | None] = {}  # by height of the block
         self._signed: dict[tuple[str, int, Slot], bytes] = {}  # by name, epoch and slot
+        self._prepared: set[tuple[str, int, int]] = set()  # by name, view and sequence
+        self._sections: dict[str, int] = {}  # by name, the epoch that its journal ends in
         self._told: dict[str, int] = {}  # by validator: highest height that it signed
         self._verified: set[tuple[bytes, tuple[Vote, ...]]] = set()
 
@@ -60,8 +64,8 @@ class Judge:
         match effect:
             case Broadcast(envelope) | Send(_, envelope):
                 self._one_signature(shell, envelope)
-            case Persist(Said(Envelope(_, epoch, NewView() as body))):
-                self._new_view(shell, epoch, body)
+            case Persist(entry):
+                self._journaled(shell, entry)
             case Deliver():
                 self._delivered(shell, effect)
             case Certified(certificate):
@@ -71,9 +75,23 @@ class Judge:
             case Halt(reason):
                 raise Violation(f"halt: {shell.name} stopped: {reason}")
 
+    def _journaled(self, shell: Shell, entry: Entry) -> None:
+        """What is said stands in the section of its epoch."""
+        match entry:
+            case Section(number):
+                self._sections[shell.name] = number
+            case PreparedCertificate(view, sequence):
+                self._prepared.add((shell.name, view, sequence))
+            case Said(envelope):
+                if envelope.epoch != self._sections.get(shell.name):
+                    raise Violation(f"journal: {shell.name} writes into another epoch's section")
+                if isinstance(envelope.body, NewView):
+                    self._new_view(shell, envelope.epoch, envelope.body)
+
     def rotated(self, shell: Shell, entries: Sequence[Entry]) -> None:
         """A fresh journal holds every vote above the stable checkpoint that still binds."""
         replica = shell.replica
+        self._sections[shell.name] = replica.epoch.number
         if not replica.voting:
             return
         low = 0 if replica.stable is None else replica.stable.height
@@ -212,10 +230,19 @@ class Judge:
             height = envelope.body.height
             self._told[shell.name] = max(height, self._told.get(shell.name, 0))
         self._within_watermarks(shell, envelope)
+        self._proven(shell, envelope.body)
         digest = signing_digest(self.chain, envelope.epoch, envelope.body)
         key = (shell.name, envelope.epoch, slot)
         if self._signed.setdefault(key, digest) != digest:
             raise Violation(f"one signature per slot: {shell.name} signed twice for {slot}")
+
+    def _proven(self, shell: Shell, body: Body) -> None:
+        """Whoever says that it has prepared keeps the proof: a view change may call for it."""
+        if (
+            isinstance(body, Commit)
+            and (shell.name, body.view, body.sequence) not in self._prepared
+        ):
+            raise Violation(f"journal: {shell.name} commits {body.sequence} without its proof")
 
     def _within_watermarks(self, shell: Shell, envelope: Envelope) -> None:
         """Nobody votes more than a window above what is stable here, nor beyond its epoch."""
