@@ -10,6 +10,7 @@ Answers are packed records. Whoever asks is an enrolled validator, with or witho
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -38,7 +39,8 @@ from vm.sparse import DamagedNode
 from vm.state import State
 from vm.transaction import TX_LIFETIME_BLOCKS_MAX
 
-ANSWERS_MAX = 4  # made at a time; each takes a thread and some megabytes
+ANSWERS_MAX = 8  # made at a time; each takes a thread and some megabytes
+ANSWERS_OF_MEMBER_MAX = 2  # who syncs asks for one after the other, and may give one up
 RANGE_BYTES = 1024 * 1024  # of keys and values in one answer; a large leaf makes it more
 
 
@@ -139,7 +141,7 @@ class SyncService:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._making = 0
+        self._making: Counter[str] = Counter()  # by member: answers that are being made
 
     def routes(self) -> list[web.RouteDef]:
         """What the peer port serves for state sync."""
@@ -181,13 +183,18 @@ class SyncService:
         member = request[MEMBER]
         if member.role is not Role.VALIDATOR:
             raise Refused("peer.role", f"expected a validator, found {member.id}, a {member.role}")
-        if self._making >= ANSWERS_MAX:
-            raise Refused("sync.busy", f"expected at most {ANSWERS_MAX} requests at a time")
-        self._making += 1
+        if self._making.total() >= ANSWERS_MAX or self._making[member.id] >= ANSWERS_OF_MEMBER_MAX:
+            raise Refused(
+                "sync.busy",
+                f"expected at most {ANSWERS_OF_MEMBER_MAX} requests of {member.id} at a time, "
+                f"and {ANSWERS_MAX} of all",
+            )
+        self._making[member.id] += 1
         try:
             body = await asyncio.to_thread(lambda: pack(make()))
         finally:
-            self._making -= 1
+            self._making[member.id] -= 1
+            self._making += Counter()  # drops those with none
         return web.Response(body=body, content_type="application/octet-stream")
 
 

@@ -1,13 +1,16 @@
 """State sync over HTTP: several peers, one of them a liar, cut off anywhere, and when it begins."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from aiohttp.typedefs import Handler, Middleware
 
 from node.api.problem import problem
@@ -17,7 +20,7 @@ from node.validator import sync as module
 from node.validator.install import Sync
 from node.validator.prune import Pruner
 from node.validator.serve import Source, SyncService
-from node.validator.snapshot import AskOffer, AskRange, AskReceipts, AskSnapshot, Gap
+from node.validator.snapshot import AskOffer, AskRange, AskReceipts, AskSnapshot, Gap, Offer
 from node.validator.store import Binding, Store
 from node.validator.sync import LeftBehind, Peers, run, watch
 from node.wire.gate import MEMBER, STATUS
@@ -435,18 +438,38 @@ def test_what_is_not_there_is_refused(network: Network) -> None:
     do(work)
 
 
-def test_a_peer_makes_a_bounded_number_of_answers_at_a_time(
-    network: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """More are refused, to be asked again."""
-    monkeypatch.setattr(serving, "ANSWERS_MAX", 0)
+def test_a_peer_makes_a_bounded_number_of_answers_at_a_time(network: Network) -> None:
+    """One member that asks all the time takes few of them, and more of all are refused."""
+    service, member = (
+        SyncService(Source(network.chain.store)),
+        network.chain.state().require(Member, "hospital-4.validator"),
+    )
+    release, none = threading.Event(), Offer((), 0, 1)
+
+    def slow() -> Offer:
+        release.wait(30)
+        return none
+
+    def ask(number: int, make: Callable[[], Offer]) -> asyncio.Task[web.Response]:
+        request = make_mocked_request("GET", "/sync")
+        request[MEMBER] = replace(member, id=f"hospital-{number}.validator")
+        return asyncio.ensure_future(service._answer(request, make))
 
     async def work() -> None:
-        async with peers_of(network, honest) as peers:
-            await peers.ask("hospital-1.validator", AskOffer())
+        running = [ask(1, slow) for _ in range(serving.ANSWERS_OF_MEMBER_MAX)]
+        with pytest.raises(Refused, match=r"sync\.busy"):
+            await ask(1, lambda: none)
+        assert (await ask(2, lambda: none)).status == 200
+        room = range(serving.ANSWERS_MAX - len(running))
+        running += [ask(number, slow) for number in range(2, 2 + len(room))]
+        with pytest.raises(Refused, match=r"sync\.busy"):
+            await ask(99, lambda: none)
+        release.set()
+        await asyncio.gather(*running)
+        assert (await ask(1, lambda: none)).status == 200
+        assert service._making == {}
 
-    with pytest.raises(Refused, match=r"sync\.busy"):
-        do(work)
+    do(work)
 
 
 def test_an_answer_is_read_no_further_than_its_bound(network: Network) -> None:
