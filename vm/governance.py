@@ -77,9 +77,13 @@ def kinds(window_max: WindowMax) -> tuple[Kind, ...]:
 def expire(state: State, block: BlockContext) -> None:
     """Close the proposals whose last height has passed."""
     listed = _open(state)
+    kept = tuple(item for item in listed if item.expires_height >= block.height)
+    if kept == listed:
+        return
     for item in listed:
-        if item.expires_height < block.height:
+        if item not in kept:
             _close(state, block, state.require(Proposal, item.id), ProposalPhase.EXPIRED)
+    state.put(OpenProposals(kept))
 
 
 HOOKS: tuple[Hook, ...] = (expire,)
@@ -160,6 +164,7 @@ def approve(state: State, context: Context, body: Approve, window_max: WindowMax
     # 4. the change's own checks
     _apply(state, block.height, proposal.change, window_max)
     _close(state, block, proposal, ProposalPhase.APPLIED)
+    state.put(OpenProposals(tuple(item for item in _open(state) if item.id != proposal.id)))
 
 
 def _apply(state: State, height: int, change: Change, window_max: WindowMax) -> None:
@@ -358,4 +363,3 @@ def _open(state: State) -> tuple[OpenProposal, ...]:
 
 def _close(state: State, block: BlockContext, proposal: Proposal, phase: ProposalPhase) -> None:
     state.put(replace(proposal, phase=phase, closed_height=block.height))
-    state.put(OpenProposals(tuple(item for item in _open(state) if item.id != proposal.id)))

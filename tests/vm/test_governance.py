@@ -34,6 +34,7 @@ from vm.proposal import (
     ProposalPhase,
 )
 from vm.record import Role
+from vm.state import Record, State
 
 # Who decides
 
@@ -207,6 +208,28 @@ def test_a_proposal_expires_after_its_last_height() -> None:
     assert (found.phase, found.closed_height) == (ProposalPhase.EXPIRED, 4)
     assert chain.refused(approve(3, "p")) == "proposal.closed"
     assert chain.get(OpenProposals).proposals == ()
+
+
+def test_many_that_expire_at_once_are_taken_from_the_list_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One write of the list, however many: those that are open still stay in it."""
+    chain = council()
+    chain.applied([propose(1, name, upgrade(), 3) for name in ("p", "q", "r")])
+    chain.applied([propose(1, "s", upgrade(), 4)])
+    chain.applied()
+    put, lists = State.put, list[OpenProposals]()
+
+    def noted(state: State, record: Record) -> None:
+        if isinstance(record, OpenProposals):
+            lists.append(record)
+        put(state, record)
+
+    monkeypatch.setattr(State, "put", noted)
+    chain.applied()
+
+    assert lists == [OpenProposals((OpenProposal("s", "hospital-1", 4),))]
+    assert {chain.get(Proposal, name).closed_height for name in ("p", "q", "r")} == {4}
 
 
 @pytest.mark.parametrize("expires_height", [0, 1, 1 + PROPOSAL_BLOCKS_MAX + 1])
