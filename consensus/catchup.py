@@ -1,6 +1,7 @@
 """Catching up: blocks with commit certificates from peers that are ahead."""
 
 from collections import Counter
+from itertools import islice
 
 from consensus.certificate import Verifier
 from consensus.message import (
@@ -17,7 +18,10 @@ from vm.quorum import VALIDATORS_MAX
 from vm.refusal import Refused
 
 BUFFER_BYTES_MAX = 16 * 1024 * 1024  # of payloads that wait for an earlier block: a few replies
-GIVEN_BYTES_MAX = 16 * PAYLOAD_BYTES_MAX  # to one peer in a status period, and a reply at most
+GIVEN_BYTES_MAX = 4 * PAYLOAD_BYTES_MAX  # to one peer in a status period, and a reply at most
+GIVEN_TO_ALL_BYTES_MAX = 16 * PAYLOAD_BYTES_MAX  # likewise, however many ask: all are read at once
+OWED_MAX = 4  # peers that got nothing, for whom room is kept in the next period
+OWED_BYTES = 2 * PAYLOAD_BYTES_MAX  # kept for each: more than a reply takes with its certificates
 CERTIFICATE_BYTES_MAX = VALIDATORS_MAX * VOTE_BYTES_MAX
 PEERS_MAX = 2 * VALIDATORS_MAX  # whose heights are known; those without a seat among them
 TICKS_MAX = 2  # status periods until another peer is asked
@@ -35,6 +39,8 @@ class CatchUp:
         self._bytes = 0
         self._given: dict[str, int] = {}  # by peer: up to which height in this status period
         self._spent: Counter[str] = Counter()  # by peer: bytes of payload in this status period
+        self._refused: dict[str, None] = {}  # got nothing in this period, as others had it all
+        self._owed: set[str] = set()  # those refused first in the period before
         self._doubted: set[str] = set()  # peers that claimed more than we have, and gave nothing
         self._last = ""  # the peer asked last
         self._first = 0  # the height that it was asked for
@@ -60,10 +66,11 @@ class CatchUp:
         """Give blocks from the store, as many as fit one reply; perhaps none.
 
         Beyond a window the peer does not know who may decide, so it gets no more. The same ones are
-        given once in a status period: requests are small and replies are not.
+        given once in a status period: requests are small and replies are not. Who has had its
+        share, or comes when all is given, is given more in the next one.
         """
         first = body.first
-        if first <= self._given.get(sender, -1) or self._spent[sender] >= GIVEN_BYTES_MAX:
+        if first <= self._given.get(sender, -1) or not self._has_share(sender):
             return
         if not 1 <= first <= executed + 1:
             self._outbox.send(sender, BlockReply(None, ()))
@@ -81,6 +88,14 @@ class CatchUp:
         stable = self._history.certificate(self._within(first - 1, last))
         self._spent[sender] += CERTIFICATE_BYTES_MAX
         self._outbox.send(sender, BlockReply(stable, tuple(found)))
+
+    def _has_share(self, sender: str) -> bool:
+        """Whether there is more for a peer now; who got nothing comes first in the next period."""
+        self._owed.discard(sender)
+        left = GIVEN_TO_ALL_BYTES_MAX - self._spent.total() - len(self._owed) * OWED_BYTES
+        if left <= 0 and not self._spent[sender]:
+            self._refused[sender] = None
+        return left > 0 and self._spent[sender] < GIVEN_BYTES_MAX
 
     def on_block_reply(
         self, sender: str, body: BlockReply, delivered: int, reach: int, verifier: Verifier
@@ -137,6 +152,8 @@ class CatchUp:
         """
         self._given.clear()
         self._spent.clear()
+        self._owed = set(islice(self._refused, OWED_MAX))
+        self._refused.clear()
         self._ticks += 1
         progress, self._delivered = delivered > self._delivered, delivered
         if progress or (self._waiting and self._ticks < TICKS_MAX):

@@ -1,8 +1,18 @@
 """Whatever a validator sends, what a replica remembers of it is bounded; each test fills a map."""
 
+from collections import Counter
+from itertools import product
+
 import pytest
 
-from consensus.catchup import CERTIFICATE_BYTES_MAX, GIVEN_BYTES_MAX, PEERS_MAX, CatchUp
+from consensus.catchup import (
+    CERTIFICATE_BYTES_MAX,
+    GIVEN_BYTES_MAX,
+    GIVEN_TO_ALL_BYTES_MAX,
+    OWED_MAX,
+    PEERS_MAX,
+    CatchUp,
+)
 from consensus.certificate import REMEMBERED_MAX, Verifier
 from consensus.event import Limits, Send
 from consensus.journal import Held, Said
@@ -128,6 +138,39 @@ def test_blocks_to_one_peer_are_bounded_in_bytes_for_a_status_period() -> None:
 
     assert GIVEN_BYTES_MAX - PAYLOAD_BYTES_MAX <= before <= GIVEN_BYTES_MAX
     assert given() == before
+
+
+def test_blocks_to_all_peers_are_bounded_in_bytes_for_a_status_period() -> None:
+    """However many ask without end, so much is read; who got nothing of it is first in the next."""
+    cluster = Cluster()
+    payload = b"x" * PAYLOAD_BYTES_MAX
+    chain = [Block(payload, committed(0, 1, payload))] * 100
+    history = History(lambda first, last: chain[first:last], lambda _: None, cluster[0].epoch_at)
+    outbox = Outbox(CHAIN, "v00", 0, None)
+    giver = CatchUp(outbox, history, WINDOW_MAX)
+    peers = [f"guest-{number:02}" for number in range(20)]
+
+    def given(peers: list[str]) -> Counter[str]:
+        found = Counter[str]()
+        for first, peer in product(range(1, 9), peers):
+            giver._given.clear()  # as if each answer had been of other blocks
+            giver.on_block_request(peer, BlockRequest(first), 100)
+        for effect in outbox.take():
+            if isinstance(effect, Send) and isinstance(effect.envelope.body, BlockReply):
+                found[effect.to] += PAYLOAD_BYTES_MAX * len(effect.envelope.body.blocks)
+        return found
+
+    before = given(peers)
+    owed = set(list(giver._refused)[:OWED_MAX])
+    giver.tick(100)
+    after = given(peers)
+
+    for found in (before, after):
+        assert GIVEN_TO_ALL_BYTES_MAX // 2 < found.total() <= GIVEN_TO_ALL_BYTES_MAX
+        assert max(found.values()) <= GIVEN_BYTES_MAX
+    assert len(owed) == OWED_MAX
+    assert not owed & before.keys()
+    assert owed <= after.keys()
 
 
 def test_empty_answers_are_bounded_too() -> None:

@@ -22,8 +22,7 @@ def test_blocks_from_before_the_snapshot_are_gone_and_no_error(tmp_path: Path) -
         async def main() -> None:
             async with serve(joined) as (url, _):
                 found = {
-                    height: (await get(f"{url}/v1/blocks/{height}")).status
-                    for height in range(30)
+                    height: (await get(f"{url}/v1/blocks/{height}")).status for height in range(30)
                 }
                 gone = [await get(f"{url}/v1/transactions/{item.hex()}") for item in items]
                 listed = (await get(f"{url}/v1/blocks")).body["items"]
