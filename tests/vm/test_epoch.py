@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.harness import genesis_of
-from vm.epoch import epochs, newest, ruling, schedule, scheduled
+from vm.epoch import current, epochs, newest, ruling, schedule, scheduled
 from vm.genesis import check_genesis, genesis_writes
 from vm.quorum import Epoch, ValidatorSet
 from vm.record import Chain
@@ -84,6 +84,15 @@ def test_the_epochs_of_some_heights_need_no_others(state: State) -> None:
     assert ruling(later, 9 + WINDOW).number == 1
     with pytest.raises(AssertionError, match="expected an epoch that rules"):
         ruling(later, 7 + WINDOW)
+
+
+def test_an_epoch_is_current_from_its_first_height_on(state: State) -> None:
+    """At the height before, the one that ends there is: a replica needs both."""
+    schedule(state, 7, protocol="concilium.2")
+    first = newest(state).first
+
+    assert [epoch.number for epoch in current(state, first - 1)] == [0, 1]
+    assert [epoch.number for epoch in current(state, first)] == [1]
 
 
 def test_the_window_is_that_of_the_chain_s_record(state: State) -> None:

@@ -12,8 +12,9 @@ from aiohttp import web
 from node.api import epochs as epochs_api
 from node.audit.check import audit_model, verify_file, write_file
 from node.audit.lineage import check_lineage, trace
-from node.audit.prove import newest, prove_key, prove_steps, view_header
+from node.audit.prove import newest, prove_header, prove_key, prove_steps, view_header
 from node.client.client import Client
+from node.client.proven import Proven
 from tests.harness import genesis_of
 from tests.node.client.test_client import encoded, refusal
 from tests.node.network import (
@@ -114,6 +115,33 @@ def test_steps_come_page_by_page(
         assert item["epoch"]["validators"]["validators"][0]["suspended"] is False
 
     run(network, check)
+
+
+def test_more_than_one_page_of_steps_is_followed_at_once(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One question is enough: the first page ends before the epoch that signs the newest header."""
+    monkeypatch.setattr(epochs_api, "STEPS_MAX", 1)
+
+    async def check(client: Client, url: str) -> None:
+        await client._follow(url)
+        assert client.proven.epochs == network.chain.epochs
+
+    run(network, check)
+
+
+def test_what_a_later_header_proved_is_not_unseen(network: Network) -> None:
+    """An old header without a certificate of its own is proven under a newer one."""
+    header = network.block(certified=False)
+    newer = network.block()
+    certified = prove_header(network.chain, header)
+    proven = Proven(network.genesis)
+    for step in prove_steps(network.chain, 0, 9):
+        proven.step(encoded(step))
+
+    assert certified.later is not None
+    assert proven.header(encoded(certified)) == header
+    assert proven.height == newer.height
 
 
 def follow_one(network: Network, item: Any) -> Epoch:

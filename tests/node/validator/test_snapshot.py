@@ -417,6 +417,21 @@ def test_a_liar_is_dropped_and_named(name: str, network: Network, store: Store) 
     assert head.header == row.header.digest
 
 
+def test_receipts_end_with_the_snapshot(network: Network, store: Store) -> None:
+    """All of the window's are true, and one block more is behind it."""
+    source = source_of(network)
+    whole = source.receipts(24, 21, 10**6).blocks
+    lie = WindowPart((*whole, BlockReceipts(())))
+    lies: dict[str, Lie] = {"a": lambda r: lie if isinstance(r, WindowPart) else r}
+    talk = Dialogue(core(network, peers=("a",), enough=1), source, store, lies=lies)
+
+    assert not talk.run(100)
+
+    [drop] = talk.dropped
+    assert (drop.code, len(whole)) == ("snapshot.receipts", WINDOW)
+    assert "at most 4 blocks" in drop.message
+
+
 def test_nothing_of_liars_alone_is_kept(network: Network, store: Store) -> None:
     """With every peer dropped the sync is hopeless, and no leaf is in the store."""
     lie = _first(lambda r: replace(r, end=LAST_PATH, leaves=(), right=()))
