@@ -3,18 +3,24 @@
 A replica that leaves a view by itself is silent until others leave too, so a suspicion must not
 cost the group a member: with f others away nothing would be ordered any more. A primary that is
 dead is left by each backup's own timer; complaints are for one that is alive, but slow (Aardvark,
-NSDI'09) or unfair to a request.
+NSDI'09), unfair to a request, or hollow: it orders what changes nothing, so that heights, by which
+transactions and proposals expire, fly past.
 """
 
-from consensus.message import COMPLAINTS_MAX, Status
+from collections import deque
+
+from consensus.message import COMPLAINTS_MAX, WINDOW_MAX, Status
 from consensus.ordering import Ordering
 from consensus.outbox import Outbox
 from consensus.pace import Pace
-from vm.digest import SLOW, digest
+from vm.digest import HOLLOW, SLOW, digest
 from vm.quorum import ValidatorSet
 from vm.shape import Digest
 
 SLOWNESS: Digest = digest(SLOW, b"")  # stands among the ids of omitted requests
+HOLLOWNESS: Digest = digest(HOLLOW, b"")  # so does this
+HOLLOW_BLOCKS_MAX = 2 * WINDOW_MAX  # what a faulty primary may leave to the next view, and slack
+HOLLOW_WINDOW_BLOCKS = 1_024  # executed ones of this view among which so many may be hollow
 HEARD_MAX = 8 * COMPLAINTS_MAX  # of one sender, the newest: faulty ones fill no memory
 
 
@@ -26,6 +32,8 @@ class Complaints:
         self.mine: tuple[Digest, ...] = ()
         self._omitted: tuple[Digest, ...] = ()
         self._heard: dict[str, dict[Digest, None]] = {}  # by sender, oldest first
+        self._blocks = 0  # executed ones of this view
+        self._hollow: deque[int] = deque(maxlen=HOLLOW_BLOCKS_MAX + 1)  # by `_blocks`, the newest
         self._validators = validators
         self._ordering = ordering
         self._outbox = outbox
@@ -36,23 +44,42 @@ class Complaints:
         if not waiting:
             self.pace.rest()
 
+    def executed(self, *, hollow: bool) -> None:
+        """A block of this view was executed.
+
+        It is hollow if that wrote nothing, though it was no null request and no scheduled epoch
+        had to be reached.
+        """
+        self._blocks += 1
+        if hollow:
+            self._hollow.append(self._blocks)
+
+    @property
+    def hollow(self) -> bool:
+        """Whether too many hollow blocks came together; stays so until fewer do."""
+        many = len(self._hollow) > HOLLOW_BLOCKS_MAX
+        return many and self._hollow[-1] - self._hollow[0] < HOLLOW_WINDOW_BLOCKS
+
     def draw_up(self) -> bool:
         """Set down what we complain of now; whether anything of it is new.
 
         That is nothing while we lead, observe or are between two views.
         """
-        before, slow = self.mine, self.pace.slow
+        before = self.mine
         leading = self._ordering.primary == self._outbox.me
         if leading or not (self._outbox.voting and self._ordering.active):
             self.mine = ()
         else:
-            self.mine = ((SLOWNESS,) if slow else ()) + self._omitted[: COMPLAINTS_MAX - slow]
+            slow = (SLOWNESS,) if self.pace.slow else ()
+            hollow = (HOLLOWNESS,) if self.hollow else ()
+            self.mine = (slow + hollow + self._omitted)[:COMPLAINTS_MAX]
         return not set(before).issuperset(self.mine)
 
     def hear(self, sender: str, status: Status) -> None:
         """Count what a voter says of the primary that is ours too.
 
-        That a request was omitted stays true, that a primary is slow may not.
+        That a request was omitted stays true, and that blocks were hollow; that a primary is slow
+        may not.
         """
         seat = self._validators.get(sender)
         here = self._ordering.active and (status.view, status.active) == (self._ordering.view, True)
@@ -78,3 +105,5 @@ class Complaints:
         self.pace.turn()
         self.mine = self._omitted = ()
         self._heard.clear()
+        self._blocks = 0
+        self._hollow.clear()

@@ -90,6 +90,7 @@ class Executed:
     height: int
     header: Digest
     epoch: Epoch | None  # that this block has scheduled, from height + window + 1 on
+    wrote: bool = True  # whether there was a receipt or a change of the state
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from consensus.event import (
 )
 from consensus.journal import Entry, Held, Section
 from consensus.message import (
+    NULL_DIGEST,
     Block,
     BlockReply,
     BlockRequest,
@@ -223,8 +224,8 @@ class Replica:
                     self._on_message(envelope)
                 case TimerFired(timer) if self._timers.fired(timer):
                     self._on_timer(timer.name)
-                case Executed(height, header, epoch):
-                    self._on_executed(height, header, epoch)
+                case Executed():
+                    self._on_executed(event)
                 case Pending(waiting, omitted):
                     self._waiting = waiting
                     self._pbft.complaints.pending(waiting, omitted)
@@ -359,13 +360,17 @@ class Replica:
         self._pbft.on_delivered(certificate)
         self._catch_up.forget(self.delivered)
 
-    def _on_executed(self, height: int, header: Digest, epoch: Epoch | None) -> None:
+    def _on_executed(self, executed: Executed) -> None:
+        height, epoch = executed.height, executed.epoch
         assert height <= self.delivered, f"executed {height}, delivered {self.delivered}"
         if epoch is not None:
             assert epoch.first == height + self._limits.window + 1, f"{epoch.first} set at {height}"
             self._epochs.schedule(epoch)
-        del self._unexecuted[height]
-        self._pbft.on_executed(height, header)
+        certificate = self._unexecuted.pop(height).certificate
+        if certificate.view == self.view:
+            null = certificate.digest == NULL_DIGEST
+            self._pbft.complaints.executed(hollow=not (executed.wrote or null or self.turning))
+        self._pbft.on_executed(height, executed.header)
 
     def _on_block_reply(self, sender: str, reply: BlockReply) -> None:
         self._pbft.observe(reply.stable)

@@ -24,6 +24,7 @@ PRF = "concilium.prf.v1"
 SALT = "concilium.salt.v1"
 ACCEPTED = "concilium.accepted.v1"
 SLOW = "concilium.slow.v1"
+HOLLOW = "concilium.hollow.v1"
 
 DIGEST_BYTES = 32
 

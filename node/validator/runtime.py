@@ -296,10 +296,12 @@ class Runtime:
         view = self.replica.view
         self._expect_known(sequence, self._promises.knows_commit(epoch, view, certificate))
         header = self._chain.execute(sequence, payload, certificate)
-        self._after_block(sequence)
+        row = self._chain.store.row(sequence)
+        assert row is not None, "the block was just written"
+        self._after_block(row)
         if payload and certificate.view == view:
-            self._pass_over(sequence, payload)
-        self._follow_up.append(Executed(sequence, header.digest, self._chain.scheduled))
+            self._pass_over(row, payload)
+        self._follow_up.append(Executed(sequence, header.digest, self._chain.scheduled, row.wrote))
 
     def _expect_known(self, height: int, known: bool) -> None:
         """Stop if a vote of ours at this height is not known, and was given with our key of now.
@@ -366,18 +368,14 @@ class Runtime:
         late = due_ms is not None and due_ms + grace_ms <= self._clock_ms()
         return late or self.replica.turning
 
-    def _after_block(self, height: int) -> None:
-        row = self._chain.store.row(height)
-        assert row is not None, "the block was just written"
+    def _after_block(self, row: BlockRow) -> None:
         self._mempool.remove(receipt.transaction for receipt in row.receipts)
-        self._mempool.expire(height + 1)
+        self._mempool.expire(row.header.height + 1)
         self._watch_deadline()
         self._node.on_executed(row)
 
-    def _pass_over(self, height: int, payload: bytes) -> None:
+    def _pass_over(self, row: BlockRow, payload: bytes) -> None:
         """What waits still was left out of a block of the current primary."""
-        row = self._chain.store.row(height)
-        assert row is not None, "the block was just written"
         items = unpack(Payload, payload, PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX).transactions
         self._mempool.passed_over([items[position] for position in row.positions])
 

@@ -83,6 +83,11 @@ class BlockRow:
     messages: Annotated[tuple[Note, ...], Many(TRANSACTIONS_MAX)]
     writes: Annotated[tuple[Annotated[bytes, Bytes(1, KEY_BYTES_MAX)], ...], Many(WRITES_MAX)]
 
+    @property
+    def wrote(self) -> bool:
+        """Whether execution left a receipt, or changed the state."""
+        return bool(self.receipts or self.writes)
+
 
 @dataclass(frozen=True, slots=True)
 class Binding:

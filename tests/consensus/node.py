@@ -43,6 +43,7 @@ def key_of(index: int) -> SigningKey:
 KEYS = tuple(key_of(index) for index in range(16))
 ROTATED = tuple(key_of(index + 100) for index in range(16))  # the validators' next keys
 SEATS = b"seats "  # a payload that begins so changes the validators
+HOLLOW = b"hollow"  # a payload that begins so changes nothing
 
 
 def validator_set(n: int) -> ValidatorSet:
@@ -77,6 +78,11 @@ def genesis_epoch(validators: ValidatorSet) -> Epoch:
 def execute(parent: bytes, height: int, payload: bytes) -> bytes:
     """The header digest of a block; stands for execution."""
     return digest("test.header.v1", parent + height.to_bytes(8, "big") + payload)
+
+
+def changes(payload: bytes) -> bool:
+    """Whether execution of a payload writes anything."""
+    return payload != b"" and not payload.startswith(HOLLOW)
 
 
 def accept_all(_height: int, _payload: bytes) -> None:
@@ -116,6 +122,7 @@ class Node:
         self.peers = peers or tuple(seat.id for seat in validators.validators)
         self.keys = {key.public: key for key in (KEYS[index], ROTATED[index])}  # it may use
         self.turns: list[Epoch] = []  # as they were reported, also again after a restart
+        self.wrote = changes  # by a block's payload: whether its execution writes anything
         self.validators = validators
         self.limits = limits
         self.check = check
@@ -224,7 +231,8 @@ class Node:
         header = execute(self.header(sequence - 1), sequence, block.payload)
         self.disk.store.append((block, header))
         scheduled = [epoch for epoch in self.epochs() if epoch.first == self._after(sequence)]
-        self.answers.append(Executed(sequence, header, scheduled[0] if scheduled else None))
+        epoch = scheduled[0] if scheduled else None
+        self.answers.append(Executed(sequence, header, epoch, self.wrote(block.payload)))
 
     def _after(self, height: int) -> int:
         """Where the epoch begins that the block at this height schedules."""

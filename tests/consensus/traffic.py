@@ -39,17 +39,27 @@ def request(number: int, height: int = 0) -> Transaction:
     return Transaction(Intent(bytes(32), "k", "s", bytes(32), b"x", until, nonce), bytes(64))
 
 
+def items_of(payload: bytes) -> tuple[bytes, ...]:
+    """The transactions of a block's payload; a null request has none."""
+    return unpack(Payload, payload, BYTES_MAX, 10_000).transactions if payload else ()
+
+
 class Seat:
     """A node, its mempool and what its shell remembers."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.done: set[bytes] = set()  # packed transactions that were executed
         self.pool = Mempool()
         self.policy: Callable[[Seat], tuple[bytes, ...]] = fair
         self.told = Pending(False)
         self.view = 0
         self.busy_ms = 0  # until when it executes
         self.proposed_ms = 0  # when it last proposed
+
+    def wrote(self, payload: bytes) -> bool:
+        """Whether any of a block's transactions is new: a repeat leaves no receipt."""
+        return any(item not in self.done for item in items_of(payload))
 
 
 def fair(seat: Seat) -> tuple[bytes, ...]:
@@ -76,6 +86,8 @@ class Traffic:
         self.seats = [
             Seat(Node(i, validators, self._wire(f"v{i:02}"), limits or Limits())) for i in range(n)
         ]
+        for seat in self.seats:
+            seat.node.wrote = seat.wrote
         self._by_name = {seat.node.name: seat for seat in self.seats}
         for seat in self.seats:
             self._apply(seat, seat.node.recover())
@@ -158,7 +170,8 @@ class Traffic:
             self._apply(seat, seat.node.step(seat.node.answers.pop(0)))
 
     def _after_block(self, seat: Seat, payload: bytes, view: int) -> None:
-        items = unpack(Payload, payload, BYTES_MAX, 10_000).transactions
+        items = items_of(payload)
+        seat.done.update(items)
         seat.pool.remove([unpack(Transaction, item, BYTES_MAX).id for item in items])
         if view == seat.node.replica.view:
             seat.pool.passed_over(items)

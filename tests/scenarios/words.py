@@ -5,7 +5,7 @@ A header is called by its height, `h3`; a second header of that height is `h3'`.
 
 from collections.abc import Iterable, Sequence
 
-from consensus.complaints import SLOWNESS
+from consensus.complaints import HOLLOWNESS, SLOWNESS
 from consensus.journal import Entry, Held, Said, Section, Stable
 from consensus.message import (
     NULL_DIGEST,
@@ -35,7 +35,11 @@ class Names:
     """What digests are called."""
 
     def __init__(self) -> None:
-        self._payloads: dict[bytes, str] = {NULL_DIGEST: "null", SLOWNESS: "slowness"}
+        self._payloads: dict[bytes, str] = {
+            NULL_DIGEST: "null",
+            SLOWNESS: "slowness",
+            HOLLOWNESS: "hollowness",
+        }
         self._headers: dict[bytes, str] = {}
         self._by_name: dict[str, bytes] = {}
 

@@ -420,7 +420,7 @@ class Shell:
         if effect.payload and effect.certificate.view == self.replica.view:
             items = unpack(Payload, effect.payload, PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX)
             self.mempool.passed_over([items.transactions[place] for place in row.positions])
-        answer = Executed(effect.sequence, header.digest, self.chain.scheduled)
+        answer = Executed(effect.sequence, header.digest, self.chain.scheduled, row.wrote)
         if self._execution_ms == 0:
             self._follow_up.append(answer)
             return
