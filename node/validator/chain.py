@@ -176,7 +176,10 @@ def _note(message: str) -> str:
 
 
 class _Remembered:
-    """The ids of the last `TX_LIFETIME_BLOCKS_MAX` blocks, as a collection."""
+    """The ids of the `TX_LIFETIME_BLOCKS_MAX` blocks before `height`, as a collection.
+
+    A state sync that was cut off may have left places of later blocks, which are yet to come.
+    """
 
     __slots__ = ("_height", "_store")
 
@@ -187,4 +190,6 @@ class _Remembered:
     def __contains__(self, transaction: object) -> bool:
         assert isinstance(transaction, bytes)
         place = self._store.place(transaction)
-        return place is not None and place.height >= self._height - TX_LIFETIME_BLOCKS_MAX
+        if place is None:
+            return False
+        return self._height - TX_LIFETIME_BLOCKS_MAX <= place.height < self._height

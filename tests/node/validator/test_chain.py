@@ -11,7 +11,7 @@ import pytest
 
 from node.program import program
 from node.validator.chain import CLOCK_SKEW_MS_MAX, Chain
-from node.validator.store import Store
+from node.validator.store import TRANSACTION, Place, Store
 from tests.harness import START_MS, genesis_of, key_of
 from tests.node.network import (
     HOSPITALS,
@@ -262,6 +262,20 @@ def test_ids_survive_a_restart(tmp_path: Path) -> None:
         network.block(old)
 
         assert standing(network) is Standing.ENROLLED
+
+
+def test_what_an_interrupted_sync_left_is_not_remembered(network: Network) -> None:
+    """A sync of a later snapshot, cut off, names this transaction's place ahead of our blocks.
+
+    Skipping it as a repeat would build another header than everybody else's (simulator, seed 1345).
+    """
+    ahead = suspend(network)
+    place = pack(Place(1, 0))
+    network.chain.store.database.put(TRANSACTION + ahead.id, place)
+
+    network.block(ahead)
+
+    assert standing(network) is Standing.SUSPENDED
 
 
 # Views
