@@ -15,8 +15,11 @@ from node.client.watch import Watch
 from node.home.config import Identity, PeerConfig
 from node.home.genesis import read_genesis
 from node.home.keyfile import read_key, read_secret
+from node.peer.attendance import attend
+from node.peer.rowkeeper import Rowkeeper
 from node.peer.site import load_data
-from node.peer.training import Rowkeeper, Train, Trainer, Verifier, attend
+from node.peer.trainer import Train, Trainer
+from node.peer.verifier import Verifier
 from node.wire.exchange import Exchange
 
 log = structlog.get_logger()

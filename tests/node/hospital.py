@@ -14,8 +14,10 @@ from fl.weights import pack_weights
 from node.client.client import Client
 from node.client.submitter import Submitter
 from node.client.watch import Watch
+from node.peer.rowkeeper import Rowkeeper
 from node.peer.site import LocalData, load_data
-from node.peer.training import Rowkeeper, Trainer, Verifier
+from node.peer.trainer import Trainer
+from node.peer.verifier import Verifier
 from node.program import program
 from node.wire.cid import summarise
 from node.wire.exchange import Exchange

@@ -1,0 +1,28 @@
+"""Where a task stands, as a training peer sees it: its newest round and what that starts from."""
+
+from dataclasses import dataclass
+
+from node.client.client import Client
+from vm.learning import Round, RoundPhase, Task, TaskPhase
+from vm.record import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A task, its newest round, and the model version that the round starts from."""
+
+    task: Task
+    round: Round
+    base: Model
+
+
+async def find_stage(client: Client, task_id: str, phase: RoundPhase) -> Stage | None:
+    """The task's newest round if it is in `phase`; None otherwise, or before the task opens."""
+    task = await client.record(Task, task_id)
+    if task is None or task.phase is not TaskPhase.OPEN:
+        return None
+    rnd = await client.record(Round, task_id, task.round)
+    if rnd is None or rnd.phase is not phase:
+        return None
+    base = await client.record(Model, task.terms.model, rnd.base_version)
+    return None if base is None else Stage(task, rnd, base)

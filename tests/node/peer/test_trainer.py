@@ -1,0 +1,145 @@
+"""The trainer: trains on registered rows alone, submits once a round, leaks nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl.spec import logistic_regression
+from fl.trace import origin
+from fl.weights import unpack_update
+from tests.fl.dialogue import TASK, aggregate, site
+from tests.node import hospital
+from tests.node.hospital import BASE, BASE_ADDRESS, Town
+from tests.node.peer.looks import code_of, opened, run, submitted
+from vm.learning import Evidence, Update, UpdateStatus
+from vm.record import Dataset
+
+
+def test_a_trainer_submits_its_update(tmp_path: Path) -> None:
+    """The blob is brought first, then named by a transaction that the chain takes."""
+    town = opened(tmp_path)
+
+    run(town.trainer(2).work(TASK))
+
+    update = town.chain.get(Update, TASK, 1, "hospital-2")
+    blob = town.blobs[update.blob]
+    found = unpack_update(logistic_regression(2), 24, origin(update), update.segments, blob)
+    delta, segments = found
+    assert (update.status, update.blob_bytes) == (UpdateStatus.SUBMITTED, len(blob))
+    assert (len(segments), update.dataset) == (4, "opt-2")
+    assert any(delta.tolist())
+
+
+def test_one_update_a_round(tmp_path: Path) -> None:
+    """Neither another look nor a restart trains again."""
+    town = opened(tmp_path)
+    trainer = town.trainer(1)
+
+    for again in (trainer, trainer, town.trainer(1)):
+        run(again.work(TASK))
+
+    assert len(town.submitted) == 1
+    assert town.loads == 1
+
+
+def test_rows_are_prepared_once_for_all_rounds(tmp_path: Path) -> None:
+    """They are the same in every round of a task."""
+    town = opened(tmp_path)
+    trainers = [town.trainer(number) for number in (1, 2, 3, 4)]
+    for trainer in trainers:
+        run(trainer.work(TASK))
+    for number in (1, 2, 3, 4):
+        run(town.verifier(number).work(TASK))
+    weights: dict[str, Any] = {"result": BASE_ADDRESS, "result_bytes": len(BASE)}
+    town.chain.applied([aggregate(town.chain, number, **weights) for number in (1, 2, 3)])
+    town.loads = 0
+
+    run(trainers[0].work(TASK))
+
+    assert town.chain.get(Update, TASK, 2, "hospital-1").base_version == 1
+    assert town.loads == 0
+
+
+def test_a_trainer_has_nothing_to_do_in_other_phases(tmp_path: Path) -> None:
+    """Before the task is open, in the verdict phase, and for a task that is not there."""
+    early = Town(tmp_path)
+    run(early.trainer(1).work(TASK))
+    early.open()
+    run(early.trainer(1).work("another"))
+    assert early.submitted == []
+    later = submitted(tmp_path)
+
+    run(later.trainer(1).work(TASK))
+
+    assert later.submitted == []
+
+
+def test_a_trainer_that_is_no_site_says_so(tmp_path: Path) -> None:
+    """A task in the configuration that others agreed on without us is a mistake to be shown."""
+    town = opened(tmp_path, sites=tuple(site(number) for number in (1, 2, 3)))
+
+    assert code_of(town.trainer(4).work(TASK)) == "peer.not_a_site"
+    assert town.loads == 0
+
+
+def test_a_trainer_opens_nothing_that_its_site_does_not_permit(tmp_path: Path) -> None:
+    """The dataset's record alone does not decide: the site's own configuration must agree."""
+    town = opened(tmp_path, evidence=Evidence.REPLAYED)
+    assert town.chain.get(Dataset, "opt-1").opening
+
+    assert code_of(town.trainer(1).work(TASK)) == "peer.opening"
+    assert (town.submitted, town.loads) == ([], 0)
+    run(town.trainer(1, opening=True).work(TASK))
+
+    assert town.chain.get(Update, TASK, 1, "hospital-1").evidence is Evidence.REPLAYED
+
+
+def test_a_trainer_refuses_rows_that_are_not_the_registered_ones(tmp_path: Path) -> None:
+    """Nothing is trained, brought or submitted: the hospital must register the new rows first."""
+    town = opened(tmp_path)
+    path = town.path(1)
+    path.write_text(path.read_text().replace(",yes\n", ",no\n", 1))
+    blobs = dict(town.blobs)
+
+    assert code_of(town.trainer(1).work(TASK)) == "peer.dataset_root"
+
+    assert (town.submitted, town.blobs) == ([], blobs)
+    assert code_of(town.trainer(1).work(TASK)) == "peer.dataset_root"
+
+
+def test_a_trainer_with_a_handful_of_rows_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its update would tell of single patients, whatever the steward's terms."""
+    monkeypatch.setattr(hospital, "ROWS", 24)
+    town = opened(tmp_path)
+
+    assert code_of(town.trainer(1).work(TASK)) == "peer.too_few_rows"
+    assert town.submitted == []
+
+
+def test_a_trainer_without_its_file_says_so(tmp_path: Path) -> None:
+    """And goes on as soon as the file is there: what failed is not remembered."""
+    town = opened(tmp_path)
+    trainer, path = town.trainer(1), town.path(1)
+    content = path.read_text()
+    path.unlink()
+    assert code_of(trainer.work(TASK)) == "peer.data"
+
+    path.write_text(content)
+    run(trainer.work(TASK))
+
+    assert len(town.submitted) == 1
+
+
+def test_a_trainer_waits_for_the_base_model(tmp_path: Path) -> None:
+    """A validator that cannot give the weights yet is asked again later."""
+    town = opened(tmp_path)
+    base = town.blobs.pop(BASE_ADDRESS)
+
+    assert code_of(town.trainer(1).work(TASK)) == "blob.unavailable"
+    town.blobs[BASE_ADDRESS] = base
+    run(town.trainer(1).work(TASK))
+
+    assert len(town.submitted) == 1
