@@ -16,17 +16,8 @@ from node.audit.prove import newest, prove_header, prove_key, prove_steps, view_
 from node.client.client import Client
 from node.client.proven import Proven
 from tests.harness import genesis_of
-from tests.node.client.test_client import encoded, refusal
-from tests.node.network import (
-    MODEL,
-    Network,
-    certificate,
-    grow,
-    learn,
-    open_network,
-    say,
-    shrink,
-)
+from tests.node.client.asking import encoded, refusal
+from tests.node.network import MODEL, Network, certificate, grow, learn, open_network, say, shrink
 from tests.node.serving import get, proof_of, serve, serve_app
 from tests.vm.council import approve, propose, upgrade
 from vm.genesis import check_genesis

@@ -9,13 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.wire.blobs import (
-    OURS,
-    OWNER_BYTES_MAX,
-    PARTIALS_MAX,
-    PARTIALS_OF_OWNER_MAX,
-    BlobStore,
-)
+from node.wire.blobs import OURS, OWNER_BYTES_MAX, PARTIALS_MAX, PARTIALS_OF_OWNER_MAX, BlobStore
 from node.wire.cid import CHUNK_BYTES, CHUNKS_MAX, Manifest, address, split, summarise
 from vm.record import BLOB_BYTES_MAX
 from vm.refusal import Refused

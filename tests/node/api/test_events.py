@@ -1,0 +1,124 @@
+"""The event stream resumes by height, is bounded, and names what changed."""
+
+import json
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from node.api import events
+from tests.node.api.asking import assert_problem, run
+from tests.node.network import HOSPITALS, Network, register_dataset
+from tests.node.serving import Node, get
+
+
+async def lines(response: aiohttp.ClientResponse) -> AsyncIterator[str]:
+    """The lines of a stream."""
+    async for line in response.content:
+        yield line.decode().rstrip("\n")
+
+
+async def heights(response: aiohttp.ClientResponse, count: int) -> list[int]:
+    """The ids of the next `count` events."""
+    found: list[int] = []
+    async for line in lines(response):
+        if line.startswith("id: "):
+            found.append(int(line[4:]))
+            if len(found) == count:
+                break
+    return found
+
+
+def test_events_resume_by_height_and_follow_the_chain(network: Network) -> None:
+    """Past blocks come first, each once, then new ones as they are certified."""
+    for _ in range(4):
+        network.block()
+
+    async def check(url: str, node: Node) -> None:
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{url}/v1/events?since=1") as response:
+                assert response.content_type == "text/event-stream"
+                assert await heights(response, 3) == [2, 3, 4]
+                node.waiting[b""] = register_dataset(network, HOSPITALS[0])
+                node.execute()
+                assert await heights(response, 1) == [5]
+            headers = {"Last-Event-ID": "3"}
+            async with session.get(f"{url}/v1/events?since=1", headers=headers) as response:
+                assert await heights(response, 2) == [4, 5]
+
+    run(network, check)
+
+
+def test_an_event_names_transactions_and_changed_records(network: Network) -> None:
+    """A reader learns what to ask for."""
+    network.block(register_dataset(network, HOSPITALS[0]))
+
+    async def check(url: str, _: Node) -> None:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{url}/v1/events?since=0") as response,
+        ):
+            async for line in lines(response):
+                if line.startswith("data: "):
+                    break
+        event = json.loads(line.removeprefix("data: "))
+        assert event["transactions"][0]["kind"] == "dataset.register"
+        assert event["records"] == [{"kind": "dataset", "key": ["hospital-1.opt"]}]
+        assert event["left_out"] == 0
+
+    run(network, check)
+
+
+def test_an_event_names_a_bounded_number_of_records(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit is counted."""
+    network.block(*(register_dataset(network, hospital) for hospital in HOSPITALS))
+    monkeypatch.setattr(events, "EVENT_RECORDS_MAX", 1)
+
+    async def check(url: str, node: Node) -> None:
+        event = events._event(node.context, 1)
+        assert event is not None
+        assert (len(event.records), event.left_out) == (1, 3)
+
+    run(network, check)
+
+
+def test_an_idle_stream_sends_heartbeats_and_event_streams_are_bounded(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence is broken before proxies cut the line; one reader too many is turned away."""
+    monkeypatch.setattr(events, "HEARTBEAT_S", 0.001)
+    monkeypatch.setattr(events, "STREAMS_MAX", 1)
+    network.block()
+
+    async def check(url: str, _: Node) -> None:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{url}/v1/events") as response,
+        ):
+            async for line in lines(response):
+                if line == ": heartbeat":
+                    break
+            assert_problem(await get(f"{url}/v1/events"), 503, "events.full")
+
+    run(network, check)
+
+
+def test_an_announced_block_that_is_not_executed_here_waits(network: Network) -> None:
+    """A certificate may come before its block: the event follows when the block does."""
+    network.block()
+
+    async def check(url: str, node: Node) -> None:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{url}/v1/events?since=0") as response,
+        ):
+            node.feed.publish(3)
+            assert await heights(response, 1) == [1]
+            network.block()
+            network.block()
+            node.feed.publish(4)
+            assert await heights(response, 2) == [2, 3]
+
+    run(network, check)
