@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from vm.refusal import Refused
 
 Ints = NDArray[np.int64]  # grid integers
+Int32s = NDArray[np.int32]  # the same as stored: to be widened first, a difference may not fit
 Floats = NDArray[np.float64]
 
 GRID_BITS_MIN = 20
 GRID_BITS_MAX = 24
 INT32_MIN = -(2**31)
 INT32_MAX = 2**31 - 1
-NORM_CHUNK = 2**20  # coordinates squared at a time: 8 MiB
+CHUNK = 2**20  # coordinates worked on at a time: 8 MiB
 DIVISOR_MAX = 2**62  # twice a remainder must fit int64
 
 
@@ -39,10 +40,12 @@ def to_grid(values: Floats, bits: int) -> Ints:
     return scaled.astype(np.int64)
 
 
-def from_grid(units: Ints, bits: int) -> Floats:
+def from_grid(units: Ints | Int32s, bits: int) -> Floats:
     """The real numbers, exact: an int32 times a power of two fits float64."""
     assert GRID_BITS_MIN <= bits <= GRID_BITS_MAX, f"grid bits {bits}"
-    return units.astype(np.float64) * 2.0**-bits
+    numbers = units.astype(np.float64)
+    numbers *= 2.0**-bits
+    return numbers
 
 
 def check_range(units: Ints) -> Ints:
@@ -56,19 +59,29 @@ def check_range(units: Ints) -> Ints:
 
 
 def norm(units: Ints) -> int:
-    """Floor of the Euclidean norm in grid units, exact for any number of coordinates.
+    """Floor of the Euclidean norm in grid units, exact for any number of coordinates."""
+    check_range(units)
+    return isqrt(sum(_square(units[at : at + CHUNK]) for at in range(0, units.size, CHUNK)))
+
+
+def distance(first: Int32s | Ints, second: Int32s | Ints) -> int:
+    """`norm` of the difference of two vectors of int32 numbers, which themselves stay narrow."""
+    squares = 0
+    for at in range(0, first.size, CHUNK):
+        there = second[at : at + CHUNK].astype(np.int64)
+        squares += _square(check_range(first[at : at + CHUNK] - there))
+    return isqrt(squares)
+
+
+def _square(units: Ints) -> int:
+    """The sum of squares of at most CHUNK int32 numbers.
 
     |x| <= 2^31, so x^2 <= 2^62 fits int64, but a sum of two may not. The squares are split into
     32-bit words: high words are at most 2^30 and low words below 2^32, so that their sums over a
     chunk of 2^20 stay within 2^50 and 2^52. Chunks meet as Python integers, which never overflow.
     """
-    check_range(units)
-    high = low = 0
-    for start in range(0, units.size, NORM_CHUNK):
-        squares = np.square(units[start : start + NORM_CHUNK], dtype=np.int64)
-        high += int((squares >> 32).sum())
-        low += int((squares & 0xFFFF_FFFF).sum())
-    return isqrt((high << 32) + low)
+    squares = np.square(units, dtype=np.int64)
+    return (int((squares >> 32).sum()) << 32) + int((squares & 0xFFFF_FFFF).sum())
 
 
 def divide(numerators: Ints, divisor: int) -> Ints:

@@ -2,55 +2,33 @@
 
 A model's weights are int32 tensors under the names of `fl.spec`; an update is its delta as one
 int32 vector and the segments of its trace, and its header names its origin, so that a file serves
-no other task, round or trainer. The header follows from the spec, so reading compares
-it instead of parsing it: a file with another name, dtype, shape, order, blank or trailing byte is
-refused. We write the header ourselves, byte for byte as the safetensors library does (a test
-compares), because addresses on the chain must not change with a library's version.
-Format: https://huggingface.co/docs/safetensors, section "Format".
+no other task, round or trainer. The header follows from the spec, and no other is read
+(`fl.tensors`).
 """
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fl.fixed import Ints, check_range
+from fl.fixed import CHUNK, Int32s, Ints, check_range
 from fl.spec import parameter_count, parameters
+from fl.tensors import DTYPES, Layout, Tensor, pack, unpack
 from fl.trace import Origin, Segment, origin_digest
-from vm.digest import DIGEST_BYTES, digest
+from vm.digest import DIGEST_BYTES, digest_parts
 from vm.record import ModelSpec
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, Digest
 
-LENGTH_BYTES = 8  # of the header's length, at the beginning of the file
 HEAD_BYTES = 104  # of an update file, enough to read its origin
 _HEAD = re.compile(rb'.{8}\{"__metadata__":\{"update":"[0-9]{2} ([0-9a-f]{64})"\}', re.DOTALL)
-DTYPES: dict[str, np.dtype[Any]] = {
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "U8": np.dtype("<u1"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Tensor:
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
 def weights_size(spec: ModelSpec, grid_bits: int) -> int:
     """The length in bytes of every weights file of this model."""
-    return _size(_weights_layout(spec), _weights_metadata(grid_bits))
+    return _weights_layout(spec, grid_bits).size
 
 
 def pack_weights(spec: ModelSpec, grid_bits: int, values: Ints) -> bytes:
@@ -62,13 +40,12 @@ def pack_weights(spec: ModelSpec, grid_bits: int, values: Ints) -> bytes:
         arrays[parameter.name] = flat[start : start + parameter.size]
         start += parameter.size
     assert start == len(flat), f"expected {start} weights, found {len(flat)}"
-    return _pack(_weights_layout(spec), _weights_metadata(grid_bits), arrays)
+    return pack(_weights_layout(spec, grid_bits), arrays)
 
 
 def unpack_weights(spec: ModelSpec, grid_bits: int, data: bytes) -> Ints:
     """The weights, [parameters] in the spec's order; raises `Refused("weights.*")`."""
-    metadata = _weights_metadata(grid_bits)
-    arrays = _unpack(_weights_layout(spec), metadata, data, "weights")
+    arrays = unpack(_weights_layout(spec, grid_bits), data, "weights")
     flat = [arrays[parameter.name] for parameter in parameters(spec)]
     return np.concatenate(flat).astype(np.int64)
 
@@ -80,8 +57,7 @@ def apply(spec: ModelSpec, grid_bits: int, base: bytes, delta: Ints) -> bytes:
 
 def update_size(spec: ModelSpec, grid_bits: int, segments: int) -> int:
     """The length in bytes of every update file of this model with so many segments."""
-    metadata = _update_metadata(grid_bits, bytes(DIGEST_BYTES))
-    return _size(_update_layout(spec, segments), metadata)
+    return _update_layout(spec, grid_bits, bytes(DIGEST_BYTES), segments).size
 
 
 def pack_update(
@@ -95,8 +71,7 @@ def pack_update(
         "optimizer": _bytes([segment.optimizer for segment in segments]),
         "batches": _bytes([segment.batches for segment in segments]),
     }
-    metadata = _update_metadata(grid_bits, origin_digest(origin))
-    return _pack(_update_layout(spec, len(segments)), metadata, arrays)
+    return pack(_update_layout(spec, grid_bits, origin_digest(origin), len(segments)), arrays)
 
 
 def unpack_update(
@@ -117,7 +92,7 @@ def unpack_update(
 
 def unpack_delta(
     spec: ModelSpec, grid_bits: int, origin: Origin, segments: int, data: bytes
-) -> NDArray[np.int32]:
+) -> Int32s:
     """The delta alone, read in place; raises as `unpack_update`."""
     return _read_update(spec, grid_bits, origin, segments, data)["delta"]
 
@@ -133,8 +108,7 @@ def _read_update(
             f"expected that of {origin.trainer} in round {origin.round} of {origin.task}, "
             "found another",
         )
-    metadata = _update_metadata(grid_bits, expected)
-    arrays = _unpack(_update_layout(spec, segments), metadata, data, "update")
+    arrays = unpack(_update_layout(spec, grid_bits, expected, segments), data, "update")
     if not all(0 <= move <= HEIGHT_MAX for move in arrays["moves"].tolist()):
         raise Refused("update.move", f"expected moves from 0 to {HEIGHT_MAX}, found another")
     return arrays
@@ -150,99 +124,34 @@ def read_origin(head: bytes) -> Digest | None:
     return None if found is None else bytes.fromhex(found[1].decode())
 
 
-def digest_ints(tag: str, values: Ints) -> Digest:
+def digest_ints(tag: str, values: Ints | Int32s) -> Digest:
     """Digest of grid integers as little-endian int32; raises `Refused("update.range")`."""
-    return digest(tag, _int32(values).tobytes())
+    starts = range(0, values.size, CHUNK)
+    return digest_parts(tag, (_int32(values[at : at + CHUNK]).data.cast("B") for at in starts))
 
 
-def _weights_layout(spec: ModelSpec) -> list[_Tensor]:
-    return [_Tensor(parameter.name, "I32", parameter.shape) for parameter in parameters(spec)]
+def _weights_layout(spec: ModelSpec, grid_bits: int) -> Layout:
+    tensors = (Tensor(one.name, "I32", one.shape) for one in parameters(spec))
+    return Layout("grid_bits", str(grid_bits), tuple(tensors))
 
 
-def _update_layout(spec: ModelSpec, segments: int) -> list[_Tensor]:
+def _update_layout(spec: ModelSpec, grid_bits: int, origin: Digest, segments: int) -> Layout:
     digests = (segments, DIGEST_BYTES)
-    return [
-        _Tensor("delta", "I32", (parameter_count(spec),)),
-        _Tensor("moves", "I64", (segments,)),
-        _Tensor("weights", "U8", digests),
-        _Tensor("optimizer", "U8", digests),
-        _Tensor("batches", "U8", digests),
-    ]
+    tensors = (
+        Tensor("delta", "I32", (parameter_count(spec),)),
+        Tensor("moves", "I64", (segments,)),
+        Tensor("weights", "U8", digests),
+        Tensor("optimizer", "U8", digests),
+        Tensor("batches", "U8", digests),
+    )
+    return Layout("update", f"{grid_bits} {origin.hex()}", tensors)
 
 
-def _ordered(layout: Sequence[_Tensor]) -> list[_Tensor]:
-    """As safetensors lays tensors out: widest dtype first, which aligns them, then by name."""
-    return sorted(layout, key=lambda tensor: (-DTYPES[tensor.dtype].itemsize, tensor.name))
-
-
-def _weights_metadata(grid_bits: int) -> dict[str, str]:
-    return {"grid_bits": str(grid_bits)}
-
-
-def _update_metadata(grid_bits: int, origin: Digest) -> dict[str, str]:
-    return {"update": f"{grid_bits} {origin.hex()}"}
-
-
-def _header(layout: Sequence[_Tensor], metadata: dict[str, str]) -> bytes:
-    """The length and the JSON header, padded with blanks to 8 bytes.
-
-    The metadata has one entry only: the library keeps several in no fixed order.
-    """
-    entries: dict[str, object] = {"__metadata__": metadata}
-    start = 0
-    for tensor in _ordered(layout):
-        end = start + tensor.size
-        entries[tensor.name] = {
-            "dtype": tensor.dtype,
-            "shape": tensor.shape,
-            "data_offsets": (start, end),
-        }
-        start = end
-    text = json.dumps(entries, separators=(",", ":")).encode("ascii")
-    text += b" " * (-len(text) % LENGTH_BYTES)
-    return len(text).to_bytes(LENGTH_BYTES, "little") + text
-
-
-def _size(layout: Sequence[_Tensor], metadata: dict[str, str]) -> int:
-    return len(_header(layout, metadata)) + sum(tensor.size for tensor in layout)
-
-
-def _pack(
-    layout: Sequence[_Tensor], metadata: dict[str, str], arrays: dict[str, NDArray[Any]]
-) -> bytes:
-    parts = [_header(layout, metadata)]
-    for tensor in _ordered(layout):
-        data = arrays[tensor.name].tobytes()
-        assert len(data) == tensor.size, f"expected {tensor}, found {len(data)} bytes"
-        parts.append(data)
-    return b"".join(parts)
-
-
-def _unpack(
-    layout: Sequence[_Tensor], metadata: dict[str, str], data: bytes, what: str
-) -> dict[str, NDArray[Any]]:
-    """Flat read-only arrays by name; raises `Refused("<what>.size" | "<what>.header")`."""
-    header = _header(layout, metadata)
-    size = _size(layout, metadata)
-    if len(data) != size:
-        raise Refused(f"{what}.size", f"expected {size} bytes, found {len(data)}")
-    if data[: len(header)] != header:
-        raise Refused(
-            f"{what}.header",
-            f"expected the safetensors header of {len(layout)} tensors that the model's spec gives,"
-            " found another",
-        )
-    arrays: dict[str, NDArray[Any]] = {}
-    start = len(header)
-    for tensor in _ordered(layout):
-        dtype = DTYPES[tensor.dtype]
-        arrays[tensor.name] = np.frombuffer(data, dtype, prod(tensor.shape), start)
-        start += tensor.size
-    return arrays
-
-
-def _int32(values: Ints) -> NDArray[np.int32]:
-    return check_range(values).astype(np.dtype("<i4"))
+def _int32(values: Ints | Int32s) -> Int32s:
+    """As little-endian int32, in place where they are; raises `Refused("update.range")`."""
+    if values.dtype == np.int64:
+        check_range(values.astype(np.int64, copy=False))
+    return values.astype(DTYPES["I32"], copy=False)
 
 
 def _bytes(digests: Sequence[Digest]) -> NDArray[np.uint8]:

@@ -1,6 +1,7 @@
 """SHA-256 with domain separation: a digest of one kind of thing is never one of another."""
 
 import hashlib
+from collections.abc import Iterable
 
 # One tag for each kind of thing that is digested or signed. A tag never changes its meaning: a new
 # layout gets a new version number.
@@ -31,6 +32,18 @@ DIGEST_BYTES = 32
 
 def digest(tag: str, data: bytes) -> bytes:
     """SHA-256(length of tag as one byte || tag || data); 32 bytes."""
+    return hashlib.sha256(_prefix(tag) + data).digest()
+
+
+def digest_parts(tag: str, parts: Iterable[bytes | memoryview]) -> bytes:
+    """`digest` of the parts joined, which are not copied: weights of a model may be large."""
+    found = hashlib.sha256(_prefix(tag))
+    for part in parts:
+        found.update(part)
+    return found.digest()
+
+
+def _prefix(tag: str) -> bytes:
     name = tag.encode("ascii")
     assert len(name) < 256, "a tag's length is one byte"
-    return hashlib.sha256(bytes((len(name),)) + name + data).digest()
+    return bytes((len(name),)) + name

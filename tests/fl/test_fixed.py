@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl.fixed import (
+    CHUNK,
     DIVISOR_MAX,
     INT32_MAX,
     INT32_MIN,
     check_range,
+    distance,
     divide,
     from_grid,
     norm,
@@ -91,6 +93,30 @@ def test_norm_of_int32_is_that_of_int64() -> None:
     units = np.array([INT32_MIN, INT32_MAX, 12_345], np.int32)
 
     assert norm(units.astype(np.int64)) == isqrt(2**62 + INT32_MAX**2 + 12_345**2)
+
+
+@given(st.lists(st.tuples(INT32, INT32), max_size=50))
+def test_distance_is_the_norm_of_the_difference(pairs: list[tuple[int, int]]) -> None:
+    """Of int32 vectors too, whose difference int32 may not hold: that is refused, not wrapped."""
+    first, second = np.array(pairs, np.int32).reshape(-1, 2).T
+    difference = first.astype(np.int64) - second
+
+    try:
+        expected = norm(difference)
+    except Refused:
+        with pytest.raises(Refused, match=r"update\.range"):
+            distance(first, second)
+    else:
+        assert distance(first, second) == expected
+
+
+def test_distance_goes_on_past_a_chunk() -> None:
+    """Vectors are worked on by chunks; the last, short one counts too."""
+    first = np.zeros(CHUNK + 1, np.int32)
+    second = first.copy()
+    second[0], second[-1] = 3, 4
+
+    assert distance(first, second) == 5
 
 
 @given(st.lists(st.integers(-(2**62), 2**62)), st.integers(1, DIVISOR_MAX))

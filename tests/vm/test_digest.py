@@ -17,6 +17,14 @@ def test_the_layout_is_length_tag_data() -> None:
     assert digest.digest(digest.GENESIS, b"data") == expected
 
 
+@given(st.lists(st.binary(max_size=8)))
+def test_parts_are_digested_as_if_joined(parts: list[bytes]) -> None:
+    """How a large thing is cut does not show in its digest."""
+    found = digest.digest_parts(digest.WEIGHTS, map(memoryview, parts))
+
+    assert found == digest.digest(digest.WEIGHTS, b"".join(parts))
+
+
 @given(tag=st.text("abc", max_size=6), moved=st.text("abc", min_size=1, max_size=6))
 def test_bytes_cannot_move_between_tag_and_data(tag: str, moved: str) -> None:
     """The attack: a longer tag over less data, where the bytes in a row are the same."""
