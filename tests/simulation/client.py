@@ -28,6 +28,7 @@ class Wish:
     sender: str  # its organisation
     packed: bytes
     valid_until_height: int
+    patient: bool = True  # so long-lived that it must not expire
     proof: Proof | None = None
     given_up: bool = False
 
@@ -67,16 +68,24 @@ class Clients:
         body = EnrolMember(f"auditor-{number}", Role.AUDITOR, key, None)
         short = world.chance(SHORT_SHARE)
         until = height + (SHORT_LIFETIME_BLOCKS if short else LIFETIME_BLOCKS)
-        self.wish(admin, "member.enrol", body, until)
+        self.wish(admin, "member.enrol", body, until, patient=not short)
 
-    def wish(self, sender: str, kind: str, body: object, valid_until_height: int) -> Wish:
+    def wish(
+        self,
+        sender: str,
+        kind: str,
+        body: object,
+        valid_until_height: int,
+        *,
+        patient: bool = True,
+    ) -> Wish:
         """Sign a transaction and ask for it until it is certified or can no longer be."""
         key, nonce = key_of(sender), len(self.wishes).to_bytes(NONCE_BYTES, "big")
         intent = Intent(
             self._genesis.chain, kind, sender, key.public, pack(body), valid_until_height, nonce
         )
         packed = pack(Transaction(intent, signer(key)(transaction_id(intent))))
-        wish = Wish(sender.split(".", maxsplit=1)[0], packed, valid_until_height)
+        wish = Wish(sender.split(".", maxsplit=1)[0], packed, valid_until_height, patient)
         self.wishes.append(wish)
         self._try(wish)
         return wish

@@ -4,8 +4,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from consensus.event import Broadcast, Certified, Deliver, Effect, Fault, Halt, Persist, Send
-from consensus.journal import Entry, Said, Section
+from consensus.journal import Entry, Held, Said, Section
 from consensus.message import (
+    NULL_DIGEST,
     Body,
     Checkpoint,
     Commit,
@@ -15,6 +16,7 @@ from consensus.message import (
     PreparedCertificate,
     PrePrepare,
     commit_digest,
+    payload_digest,
     prepare_digest,
     signing_digest,
     slot_of,
@@ -55,12 +57,20 @@ class Judge:
         self._prepared: set[tuple[str, int, int]] = set()  # by name, view and sequence
         self._sections: dict[str, int] = {}  # by name, the epoch that its journal ends in
         self._told: dict[str, int] = {}  # by validator: highest height that it signed
+        self._proposed = {NULL_DIGEST}  # by anybody: payloads that may be kept
+        self._unproposed: dict[str, bytes] = {}  # by name, a payload just kept that may not be
         self._verified: set[tuple[bytes, tuple[Vote, ...]]] = set()
+
+    def hear(self, envelope: Envelope) -> None:
+        """A message is on its way."""
+        if isinstance(envelope.body, PrePrepare):
+            self._proposed.add(envelope.body.digest)
 
     def watch(self, shell: Shell, effect: Effect) -> None:
         """Judge one effect of an honest validator, just run."""
         if shell.forgetful:
             raise Violation(f"journal: {shell.name} lacks a promise that others hold")
+        self._keeps_what_is_proposed(shell, effect)
         match effect:
             case Broadcast(envelope) | Send(_, envelope):
                 self._one_signature(shell, envelope)
@@ -74,6 +84,19 @@ class Judge:
                 self._guilty(shell, evidence)
             case Halt(reason):
                 raise Violation(f"halt: {shell.name} stopped: {reason}")
+
+    def _keeps_what_is_proposed(self, shell: Shell, effect: Effect) -> None:
+        """Else a traitor fills memory and journal; our own proposal is kept just before it is."""
+        unproposed = self._unproposed.pop(shell.name, None)
+        match effect:
+            case Persist(Said(Envelope(body=PrePrepare(digest=digest)))):
+                self._proposed.add(digest)
+            case Persist(Held(_, payload)):
+                digest = payload_digest(payload)
+                if digest not in self._proposed:
+                    self._unproposed[shell.name] = digest
+        if unproposed is not None and unproposed not in self._proposed:
+            raise Violation(f"journal: {shell.name} keeps a payload that nobody has proposed")
 
     def _journaled(self, shell: Shell, entry: Entry) -> None:
         """What is said stands in the section of its epoch."""
@@ -113,6 +136,10 @@ class Judge:
     def seats(self, height: int) -> ValidatorSet:
         """Who rules this height, as far as it is known."""
         return ruling(self.epochs, height).validators
+
+    def ended(self, shell: Shell) -> None:
+        """Its process has ended, perhaps between two steps that belong together."""
+        self._unproposed.pop(shell.name, None)
 
     def restarted(self, shell: Shell) -> None:
         """What a validator has told of is there again after a crash."""

@@ -8,13 +8,14 @@ done within a bound of simulated time. One seed and its options give one run, wh
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from typing import get_args
 from unittest.mock import patch
 
 from consensus.event import Broadcast, Effect, Fault, Limits, Rejected
 from consensus.journal import Entry
-from consensus.message import Envelope, ViewChange
+from consensus.message import Body, Envelope, ViewChange
 from node.program import program
 from node.validator import mempool
 from tests.harness import START_MS, key_of, organisation
@@ -23,6 +24,7 @@ from tests.simulation.council import CHANGE_EVERY_MS, Council, genesis_with_gues
 from tests.simulation.joiner import SNAPSHOT_BLOCKS, Joiner
 from tests.simulation.judge import Judge, Violation
 from tests.simulation.network import Network, Parcel
+from tests.simulation.options import Options, Report
 from tests.simulation.shell import TURN_MS_MAX, Crashed, Proof, Shell, through_bytes
 from tests.simulation.signatures import remembered
 from tests.simulation.trace import Trace, tell, tell_effect
@@ -34,7 +36,6 @@ from vm.quorum import faults
 GUESTS = (0, 0, 1, 2, 3)  # organisations without a seat at first
 SIZES = (4, 4, 4, 5, 6, 7)  # of the first set of validators, if not given
 WINDOWS = (2, 4, 8)
-STEPS = 2_500  # events until everything heals
 HEALED_MS_MAX = 60_000  # a dozen of the longest view timeouts
 REQUEST_EVERY_MS = 60
 CALM_REQUEST_EVERY_MS = 20  # so that some request waits all the time
@@ -51,6 +52,9 @@ CALM_SHARE = 0.1  # of runs: without faults, in which nobody has reason to chang
 ABSENT_SHARE = 0.5  # of guests, that come later and begin with a snapshot
 ABSENT_MS_MAX = 2_000
 BOUNDED_EVERY = 500  # events between looks at the replicas' memory
+KINDS = tuple(kind.TAG for kind in get_args(Body))  # of messages
+LOSSES = ("", "", *KINDS)
+PATIENCE = 10  # times longer are timeouts where what is lost is said again after status periods
 TIMING = Limits(
     window=8,
     view_timeout_ms=300,
@@ -61,52 +65,6 @@ TIMING = Limits(
     pace_ms=40,
 )
 OMITTED_BLOCKS_MAX = 16  # two windows, as the mempool's own bound is two of the largest
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a run is; what is None or "" is drawn, of traitors f at most."""
-
-    seed: int
-    replicas: int | None = None
-    steps: int = STEPS
-    traitors: int | None = None
-    mood: str = ""
-    calm: bool = False
-    far_ms: int | None = None
-
-    @property
-    def replay(self) -> str:
-        """The command that repeats the run."""
-        line = f"scripts/simulate --seed {self.seed} --steps {self.steps}"
-        if self.replicas is not None:
-            line += f" --replicas {self.replicas}"
-        if self.traitors is not None:
-            line += f" --traitors {self.traitors}"
-        if self.mood:
-            line += f" --mood {self.mood}"
-        if self.calm:
-            line += " --calm"
-        if self.far_ms is not None:
-            line += f" --far {self.far_ms}"
-        return line
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a run did, for the person who asked for it."""
-
-    seed: int
-    replicas: int
-    events: int
-    simulated_ms: int
-    height: int
-    view: int
-    epochs: int
-    crashes: int
-    transactions: int
-    traitors: str  # how many, and their mood
-    healed_ms: int  # from healing until all that waited was done
 
 
 class Simulation:
@@ -125,6 +83,14 @@ class Simulation:
         self.rejected: set[str] = set()  # codes of messages that replicas dropped
         drawn_calm = rng.random() < CALM_SHARE and options.far_ms is None
         self._calm = options.calm or drawn_calm
+        self._lost = options.lost or (rng.choice(LOSSES) if drawn_calm else "")
+        if self._lost:
+            self.limits = replace(
+                self.limits,
+                view_timeout_ms=PATIENCE * TIMING.view_timeout_ms,
+                pace_ms=PATIENCE * TIMING.pace_ms,
+            )
+        self._carried: set[tuple[str, str, Body]] = set()  # sender, receiver and what was lost
         self.weather = CALM if self._calm else Weather.draw(rng)
         self._trace = trace
         self._losses = rng.choice((0, 0, 0.1))  # of crashes, that take the journal with them
@@ -249,6 +215,7 @@ class Simulation:
         """A process has ended: lose what a power cut may lose, and start again some time later."""
         rng, disk = self.world.rng, shell.disk
         self.crashes += 1
+        self.judge.ended(shell)
         batches = rng.choice((0, disk.database.unsynced, rng.randint(0, disk.database.unsynced)))
         kept = disk.journal.torn(rng)
         shell.end(batches=batches, kept=kept, zeros=rng.choice(ZEROS))
@@ -281,11 +248,20 @@ class Simulation:
                 self.council.report(effect.evidence, shell.name, self.judge.certified)
 
     def _expect_calm(self, shell: Shell, effect: Effect) -> None:
-        """Where nothing is lost or late, nobody leaves the view; after a power cut one may."""
-        leaves = isinstance(effect, Broadcast) and isinstance(effect.envelope.body, ViewChange)
-        excused = self.plot.traitors or (self._quiet and self._healed)
-        if self._calm and leaves and not excused:
-            raise Violation(f"calm: {shell.name} leaves the view before {shell.replica.view}")
+        """Where nothing is late, nobody leaves an honest primary.
+
+        After a power cut one may, and where a suspended seat leaves nobody to spare.
+        """
+        if not self._calm or (self._quiet and self._healed):
+            return
+        match effect:
+            case Broadcast(Envelope(epoch=number, body=ViewChange(view))):
+                seats = self.judge.epochs[number].validators
+                if len(seats.voters) < seats.n:
+                    return
+                for primary in (seats.primary(earlier).id for earlier in range(view)):
+                    if primary not in self.plot.traitors:
+                        raise Violation(f"calm: {shell.name} leaves {primary} for view {view}")
 
     def rotated(self, shell: Shell, entries: Sequence[Entry]) -> None:
         """The journal was made anew."""
@@ -307,8 +283,18 @@ class Simulation:
                 self._carry(sender, receiver, item)
 
     def _carry(self, sender: str, receiver: str, parcel: Parcel) -> None:
+        self.judge.hear(parcel.envelope)
+        if self._loses(sender, receiver, parcel.envelope.body):
+            return
         shell = self.shells[receiver]
         self.network.carry(sender, receiver, lambda: self._arrive(shell, parcel))
+
+    def _loses(self, sender: str, receiver: str, body: Body) -> bool:
+        """Whether this is the first copy on its link of a message of the kind that gets lost."""
+        if body.TAG != self._lost or (sender, receiver, body) in self._carried:
+            return False
+        self._carried.add((sender, receiver, body))
+        return True
 
     def _arrive(self, shell: Shell, parcel: Parcel) -> None:
         if self.world.chance(CODEC_SHARE):
@@ -335,6 +321,8 @@ class Simulation:
             self.judge.acknowledge(proof)
             wish.proof = proof
         elif height >= wish.valid_until_height:
+            if wish.patient:
+                raise Violation(f"liveness: a transaction of {wish.sender} waited until it expired")
             wish.given_up = True
 
     def _request(self) -> None:

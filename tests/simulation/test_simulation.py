@@ -16,7 +16,8 @@ from node.validator.chain import Chain
 from node.validator.store import Store
 from tests.simulation.disk import JournalFile, MemoryDatabase
 from tests.simulation.judge import Violation
-from tests.simulation.simulation import Options, Simulation
+from tests.simulation.options import Options
+from tests.simulation.simulation import KINDS, Simulation
 from tests.simulation.trace import Trace
 from tests.simulation.traitor import MOODS
 from vm.execute import Program
@@ -55,6 +56,22 @@ def test_larger_sets_keep_every_promise(replicas: int) -> None:
 def test_no_kind_of_traitor_breaks_a_promise(mood: str) -> None:
     """One traitor of four, whatever it does, costs some views and nothing else."""
     report = Simulation(Options(5, replicas=4, traitors=1, mood=mood)).run()
+
+    assert report.height > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_first_copy_that_is_lost_costs_no_view(kind: str) -> None:
+    """Whatever each link loses once is said again before a patient view timer runs out."""
+    report = Simulation(Options(3, replicas=4, traitors=0, calm=True, lost=kind)).run()
+
+    assert report.height > 0
+
+
+@pytest.mark.parametrize("mood", MOODS)
+def test_no_traitor_makes_anybody_leave_an_honest_primary(mood: str) -> None:
+    """Where messages are in time, a traitor costs the views that it leads, and no other."""
+    report = Simulation(Options(9, replicas=4, traitors=1, mood=mood, calm=True)).run()
 
     assert report.height > 0
 

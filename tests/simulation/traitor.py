@@ -48,6 +48,7 @@ MOODS = (
     "censoring",
     "convicted",
     "outdated",
+    "hoarding",
     "mad",
 )
 GREEDY_PROPOSALS = 8  # a full window
@@ -68,7 +69,9 @@ class Plot:
     with votes that nobody cast, too few, or one twice. stale: says again what it said long ago.
     slow: holds its proposals back. censoring: proposes nothing of one organisation. convicted:
     signs two headers, and votes on for whatever others vote for when its seat is suspended.
-    outdated: votes in the epoch before only. mad: now one, now another.
+    outdated: votes in the epoch before only. hoarding: proposes to one half only, commits to
+    nothing and gives no payload or block away: so what is prepared is missing where a view begins.
+    mad: now one, now another.
     """
 
     def __init__(
@@ -113,6 +116,10 @@ class Plot:
             case "dead":
                 return
             case "silent" if there:
+                return
+            case "hoarding" if isinstance(envelope.body, Commit | PayloadReply | BlockReply):
+                return
+            case "hoarding" if there and isinstance(envelope.body, PrePrepare):
                 return
             case _ if envelope.sender not in self._signs:
                 yield 0, envelope  # another's, passed on
