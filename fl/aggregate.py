@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.fixed import INT32_MAX, INT32_MIN, Ints, check_range, divide
-from vm.learning import WEIGHT_MAX, Aggregation, Rule
 from vm.record import PARTICIPANTS_MAX
 from vm.refusal import Refused
+from vm.terms import WEIGHT_MAX, Aggregation, Rule
 
 Deltas: TypeAlias = NDArray[np.int32] | Ints  # of one update; int32 as it travels
 
@@ -47,6 +47,8 @@ def aggregate(
             return weighted_mean(rows, [weights[place] for place in order])
         case Rule.TRIMMED_MEAN:
             return trimmed_mean(rows, aggregation.f)
+        case _:
+            raise AssertionError(f"`fl.task` opens no task with {aggregation.rule.value}")
 
 
 def weighted_mean(updates: Sequence[Deltas], weights: Sequence[int]) -> Ints:

@@ -3,9 +3,15 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from vm.learning import BlobBytes, Decision, Evidence, ScoreBp, Segments, Terms
+from vm.learning import (
+    BlobBytes,
+    Decision,
+    ScoreBp,
+    Stored,
+)
 from vm.record import ModelSpec
 from vm.shape import Address, Code, Count, Digest, Int, Name, Note
+from vm.terms import Evidence, Segments, Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class OpenTask:
 class ProofOfLearning:
     """Body of `learning.proof`: an update and the commitment to how it was trained.
 
-    `norm`, `trace` and `segments` are as in `vm.learning.Update`.
+    `norm`, `trace`, `segments` and `data` are as in `vm.learning.Update`.
     """
 
     VERSION: ClassVar[int] = 1
@@ -52,6 +58,7 @@ class ProofOfLearning:
     norm: Count
     trace: Digest
     segments: Segments
+    data: Digest
     evidence: Evidence
 
 
@@ -80,7 +87,8 @@ class SubmitVerdict:
 class Aggregate:
     """Body of `learning.aggregate`: the accepted updates come to `result`, and I store the blobs.
 
-    `accepted` is the round's digest of the accepted set.
+    `accepted` is the round's digest of the accepted set; `state` is the server optimizer's state
+    after it.
     """
 
     VERSION: ClassVar[int] = 1
@@ -90,3 +98,4 @@ class Aggregate:
     accepted: Digest
     result: Address
     result_bytes: BlobBytes
+    state: Stored | None

@@ -7,12 +7,12 @@ learn a row, since each leaf holds a salt of its own (design, section 5).
 from collections.abc import Sequence
 
 from fl.preprocess import Table
-from vm.digest import ROW, SALT, digest
+from vm.digest import PART, ROW, SALT, digest
 from vm.encoding import encode
-from vm.learning import WEIGHT_MAX, Preprocessing
 from vm.record import Band, ColumnSchema
 from vm.registry import CELL_MIN, RegisterDataset
 from vm.shape import Digest
+from vm.terms import WEIGHT_MAX, Preprocessing
 from vm.tree import root
 
 BAND_COUNTS = 25  # counts in one band: a count is known to within 25 people
@@ -35,6 +35,11 @@ def leaves(table: Table, secret: bytes) -> tuple[Digest, ...]:
         digest(ROW, salt(secret, number) + encode((*inputs, label)))
         for number, (inputs, label) in enumerate(rows)
     )
+
+
+def part_digest(leaves: Sequence[Digest]) -> Digest:
+    """Commits to the training rows, by their leaves in order: digest(PART, all of them)."""
+    return digest(PART, b"".join(leaves))
 
 
 def band(count: int) -> Band:

@@ -12,7 +12,7 @@ import torch
 
 from fl.aggregate import aggregate
 from fl.attack import sign_flip
-from fl.dataset import leaves
+from fl.dataset import leaves, part_digest
 from fl.fixed import Ints
 from fl.metric import auc
 from fl.model import Rows, build, load, prepare
@@ -25,9 +25,15 @@ from fl.verify import Case, judge
 from fl.weights import pack_update
 from vm.digest import BEACON, digest
 from vm.encoding import encode
-from vm.learning import Outcome, Site, Terms, Training, Update, UpdateStatus, Verdict
+from vm.learning import (
+    Outcome,
+    Update,
+    UpdateStatus,
+    Verdict,
+)
 from vm.record import ModelSpec
 from vm.shape import Digest
+from vm.terms import Site, Terms, Training
 
 POISON_SCALE = 5  # of the sign flip: enough to undo the round and more
 
@@ -161,7 +167,7 @@ class Experiment:
         outcomes = []
         for hospital in self.hospitals:
             if (result := results.get(hospital.site.organisation)) is not None:
-                outcomes.append(self._settle(hospital.site, number, result, cases))
+                outcomes.append(self._settle(hospital, number, result, cases))
         accepted = [one.organisation for one in outcomes if one.status is UpdateStatus.ACCEPTED]
         if plan.accepted is not None:
             accepted = [name for name in results if name in plan.accepted]
@@ -184,8 +190,11 @@ class Experiment:
             return sign_flip(base, result, POISON_SCALE)
         return result
 
-    def _settle(self, site: Site, number: int, result: Result, cases: dict[str, Case]) -> Outcome:
+    def _settle(
+        self, hospital: Hospital, number: int, result: Result, cases: dict[str, Case]
+    ) -> Outcome:
         """All other hospitals' verdicts on one update, settled."""
+        site = hospital.site
         origin = Origin(self.task, number, site.trainer, site.dataset)
         blob = pack_update(self.spec, self.grid_bits, origin, result.delta, result.segments)
         update = Update(
@@ -200,10 +209,14 @@ class Experiment:
             norm=result.norm,
             trace=root(origin, result.segments),
             segments=len(result.segments),
+            data=part_digest(hospital.train.leaves),
             evidence=self.terms.evidence,
             transaction=b"",
             height=0,
             status=UpdateStatus.SUBMITTED,
+            audits_passed=0,
+            audits_failed=0,
+            audits_unavailable=0,
         )
         verdicts = [
             self._verdict(judging.site, update, blob, cases[judging.site.organisation])
@@ -225,6 +238,8 @@ class Experiment:
             reason=judgement.reason,
             segment=judgement.segment,
             score_bp=judgement.score_bp,
+            contribution_bp=None,
+            rerun=False,
             transaction=b"",
             height=0,
         )

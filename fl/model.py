@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from fl.fixed import Ints, from_grid, to_grid
 from fl.preprocess import Table
-from vm.learning import Preprocessing
 from vm.record import (
     AveragePool,
     Conv2d,
@@ -26,6 +25,7 @@ from vm.record import (
     Relu,
 )
 from vm.shape import Digest
+from vm.terms import Preprocessing
 
 FLOAT = torch.float64  # float32 differs between instruction sets by more than a grid step
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from vm.learning import MICRO, Column, Preprocessing
 from vm.refusal import Refused
+from vm.terms import MICRO, Column, Preprocessing
 
 ROWS_MAX = 1_000_000  # of one hospital's table: read whole into memory
 CELL_CHARS_MAX = 256  # a number or a code; longer cells are not what the column says

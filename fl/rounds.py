@@ -34,16 +34,15 @@ from vm.learning import (
     Outcome,
     Round,
     RoundPhase,
-    Site,
     Task,
     TaskPhase,
-    Terms,
     Update,
     UpdateStatus,
     Verdict,
 )
 from vm.record import Contribution, Model, ModelHead
 from vm.state import State
+from vm.terms import Site, Terms
 
 
 def due(state: State, block: BlockContext) -> None:
@@ -59,7 +58,7 @@ def due(state: State, block: BlockContext) -> None:
             case RoundPhase.AGGREGATE:
                 reason = f"{len(rnd.attestations)} aggregates came and no quorum was equal"
                 _fail(state, block, task, rnd, "round.no_quorum", reason)
-            case RoundPhase.CLOSED | RoundPhase.FAILED:
+            case RoundPhase.REVEAL | RoundPhase.RERUN | RoundPhase.CLOSED | RoundPhase.FAILED:
                 raise AssertionError(f"the newest round of open task {task.id} has ended")
 
 
@@ -99,8 +98,14 @@ def start_round(state: State, block: BlockContext, task: Task) -> None:
             opened_height=block.height,
             opened_ms=block.time_ms,
             deadline_ms=block.time_ms + task.terms.submit_ms,
+            seed=None,
             updates=0,
+            declined=0,
+            committed=0,
+            sealed=0,
+            revealed=0,
             verdicts=0,
+            reruns=0,
             accepted=None,
             outcomes=(),
             attestations=(),

@@ -5,8 +5,15 @@ from collections.abc import Sequence
 
 from vm import digest
 from vm.encoding import encode
-from vm.learning import Decision, Outcome, Rule, Site, Terms, Update, UpdateStatus, Verdict
+from vm.learning import (
+    Decision,
+    Outcome,
+    Update,
+    UpdateStatus,
+    Verdict,
+)
 from vm.shape import Digest
+from vm.terms import Rule, Site, Terms
 
 WEIGHT_MEDIANS_MAX = 2  # times the lower median of the task's weights: rows are self-declared
 SCORE_STEP_BP = 100  # finer scores would be an oracle on the verifier's rows
@@ -43,7 +50,8 @@ def settle(update: Update, verdicts: Sequence[Verdict], eligible: int) -> Outcom
 def absent(site: Site) -> Outcome:
     """The outcome of a site that submitted nothing in time."""
     reason = "no update came before the deadline"
-    return Outcome(site.organisation, site.trainer, UpdateStatus.ABSENT, "update.absent", reason)
+    status = UpdateStatus.ABSENT
+    return Outcome(site.organisation, site.trainer, status, "update.absent", reason, None, 0)
 
 
 def unjudged(update: Update) -> Outcome:
@@ -63,7 +71,7 @@ def _main_cause(failed: Sequence[Verdict]) -> Verdict:
 
 
 def _outcome(update: Update, status: UpdateStatus, code: str, reason: str) -> Outcome:
-    return Outcome(update.organisation, update.trainer, status, code, reason)
+    return Outcome(update.organisation, update.trainer, status, code, reason, None, 0)
 
 
 def lower_median(values: Sequence[int]) -> int | None:
@@ -89,7 +97,7 @@ def aggregation_weight(terms: Terms, site: Site) -> int:
             median = lower_median([other.weight for other in terms.sites])
             assert median is not None, "a task has sites"
             return min(site.weight, WEIGHT_MEDIANS_MAX * median)
-        case Rule.TRIMMED_MEAN:
+        case _:  # rules that stand Byzantine sites hear what none of them can claim
             return 1
 
 

@@ -14,11 +14,10 @@ from vm.execute import BlockContext, Context
 from vm.learning import (
     Attestation,
     Decision,
-    Evidence,
     Round,
     RoundPhase,
     Task,
-    Terms,
+    TrainingPart,
     Update,
     UpdateStatus,
     Verdict,
@@ -26,6 +25,7 @@ from vm.learning import (
 from vm.record import PARTICIPANTS_MAX, Dataset, Model
 from vm.refusal import Refused
 from vm.state import State
+from vm.terms import Evidence, Terms
 
 COORDINATE_MAX = 2**31  # size of an update's coordinate in grid units
 EVIDENCE_ORDER = (Evidence.SCORED, Evidence.COMMITTED, Evidence.REPLAYED)  # weakest first
@@ -60,11 +60,19 @@ def submit_proof(state: State, context: Context, body: ProofOfLearning) -> None:
         raise Refused("update.segments", f"expected {segments} segments, found {body.segments}")
     # 6. evidence that the task takes and the hospital permits
     _check_evidence(body.evidence, terms, state.require(Dataset, site.dataset))
-    # 7. a size and a norm that an update of this model can have
+    # 7. the rows that the organisation has trained on in this task from its first update on
+    part = state.get(TrainingPart, task.id, site.organisation)
+    if part is not None and part.data != body.data:
+        raise Refused(
+            "update.data",
+            f"expected the training rows of its first update, {part.data.hex()}, found others",
+        )
+    # 8. a size and a norm that an update of this model can have
     spec = state.require(Model, terms.model, rnd.base_version).spec
     check_blob_bytes(spec, body.blob_bytes)
     if body.norm**2 > parameter_count(spec) * COORDINATE_MAX**2:
         raise Refused("update.norm", f"expected a norm of int32 coordinates, found {body.norm}")
+    state.put(TrainingPart(task.id, site.organisation, body.data))
     state.put(
         Update(
             task=task.id,
@@ -78,10 +86,14 @@ def submit_proof(state: State, context: Context, body: ProofOfLearning) -> None:
             norm=body.norm,
             trace=body.trace,
             segments=body.segments,
+            data=body.data,
             evidence=body.evidence,
             transaction=context.transaction,
             height=context.block.height,
             status=UpdateStatus.SUBMITTED,
+            audits_passed=0,
+            audits_failed=0,
+            audits_unavailable=0,
         )
     )
     rnd = replace(rnd, updates=rnd.updates + 1)
@@ -150,6 +162,8 @@ def submit_verdict(state: State, context: Context, body: SubmitVerdict) -> None:
             reason=body.reason,
             segment=body.segment,
             score_bp=body.score_bp,
+            contribution_bp=None,
+            rerun=False,
             transaction=context.transaction,
             height=context.block.height,
         )
@@ -201,7 +215,9 @@ def submit_aggregate(state: State, context: Context, body: Aggregate) -> None:
     check_blob_bytes(
         state.require(Model, task.terms.model, rnd.base_version).spec, body.result_bytes
     )
-    attestation = Attestation(context.sender.id, body.accepted, body.result, body.result_bytes)
+    attestation = Attestation(
+        context.sender.id, body.accepted, body.result, body.result_bytes, body.state
+    )
     rnd = replace(rnd, attestations=(*attestations, attestation))
     state.put(rnd)
     if rnd.phase is RoundPhase.AGGREGATE:

@@ -10,23 +10,11 @@ from fl.spec import check_blob_bytes, check_spec, parameter_count
 from fl.trace import segment_count
 from vm.execute import Context
 from vm.learning import (
-    BATCH_ROWS_MIN,
-    MICRO,
-    ROWS_DRAWN_MIN,
-    SEGMENTS_MAX,
     TASKS_OPEN_MAX,
     TASKS_OPEN_OF_ORGANISATION_MAX,
-    Aggregation,
-    Column,
-    Evidence,
     OpenTasks,
-    Preprocessing,
-    Rule,
-    Site,
     Task,
     TaskPhase,
-    Terms,
-    Training,
 )
 from vm.record import (
     Dataset,
@@ -41,6 +29,24 @@ from vm.record import (
 )
 from vm.refusal import Refused
 from vm.state import State
+from vm.terms import (
+    AVERAGE,
+    BATCH_ROWS_MIN,
+    MICRO,
+    ROWS_DRAWN_MIN,
+    SEGMENTS_MAX,
+    Aggregation,
+    Column,
+    Evidence,
+    Mixing,
+    Optimizer,
+    Preprocessing,
+    Rule,
+    Site,
+    Terms,
+    Training,
+    Valuation,
+)
 
 # GA4GH Data Use Ontology: permissions that cover training a clinical model, and the modifier that
 # rules it out. What else the conditions ask (a project, a place, a date) the site itself decides.
@@ -118,6 +124,7 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
     _check_segments(terms.training)
     # 6. the rule can stand what it claims with the fewest updates that it may get
     _check_aggregation(terms.aggregation, len(terms.sites))
+    _check_known(terms)
     # 7. every validator can hold all updates at once
     _check_size(model.spec, len(terms.sites))
     # 8. one site per organisation, each with people and data of its own
@@ -138,6 +145,7 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
         failures=0,
         opened_height=context.block.height,
         opened_ms=context.block.time_ms,
+        server=None,
     )
     state.put(OpenTasks((*others, task.id)))
     state.put(ModelHead(head.id, head.version, task.id))
@@ -214,7 +222,7 @@ def _check_aggregation(aggregation: Aggregation, sites: int) -> None:
     match aggregation.rule:
         case Rule.WEIGHTED_MEAN:
             stands = aggregation.f == 0
-        case Rule.TRIMMED_MEAN:
+        case _:
             stands = aggregation.updates_min >= 2 * aggregation.f + 1
     if not stands or aggregation.updates_min > sites:
         raise Refused(
@@ -222,6 +230,23 @@ def _check_aggregation(aggregation: Aggregation, sites: int) -> None:
             f"expected {aggregation.rule.value} to stand f = {aggregation.f} with "
             f"{aggregation.updates_min} updates of {sites} sites, found that it cannot",
         )
+
+
+def _check_known(terms: Terms) -> None:
+    """Refuse what the records can say and no code does yet."""
+    training, aggregation = terms.training, terms.aggregation
+    asked = {
+        "training.optimizer": training.optimizer is not Optimizer.SGD,
+        "training.proximal": training.proximal > 0,
+        "aggregation.rule": aggregation.rule not in (Rule.WEIGHTED_MEAN, Rule.TRIMMED_MEAN),
+        "aggregation.mixing": aggregation.mixing is not Mixing.NONE,
+        "aggregation.server": aggregation.server != AVERAGE,
+        "replay.segments": terms.replay.segments > 0,
+        "contribution": terms.contribution is not Valuation.NONE,
+    }
+    for field, unknown in asked.items():
+        if unknown:
+            raise Refused("task.not_yet", f"expected another {field}, found one that is to come")
 
 
 def _check_size(spec: ModelSpec, sites: int) -> None:

@@ -16,9 +16,10 @@ from typing import ClassVar
 from vm import tree
 from vm.digest import ORIGIN, SEGMENT, digest
 from vm.encoding import encode
-from vm.learning import Training, Update
+from vm.learning import Update
 from vm.refusal import Refused
 from vm.shape import Count, Digest
+from vm.terms import Training
 
 
 @dataclass(frozen=True, slots=True)

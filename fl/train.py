@@ -20,10 +20,10 @@ from fl.trace import Segment, segment_count
 from fl.weights import digest_ints
 from vm.digest import BATCHES, OPTIMIZER, WEIGHTS, digest
 from vm.encoding import encode
-from vm.learning import MICRO, Training
 from vm.record import ModelSpec
 from vm.refusal import Refused
 from vm.shape import Digest
+from vm.terms import MICRO, Training
 
 OnStep = Callable[[int, int, float], None]  # step from 1, steps, mean loss of its batch in nat
 

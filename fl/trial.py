@@ -9,19 +9,23 @@ but were assayed later in women chosen by outcome: they leak it even by being em
 from collections.abc import Sequence
 
 from fl.spec import logistic_regression
-from vm.learning import (
+from vm.terms import (
+    AVERAGE,
     MICRO,
     Aggregation,
     Column,
     Evidence,
     Level,
+    Mixing,
     Optimizer,
     Policy,
     Preprocessing,
+    Replay,
     Rule,
     Site,
     Terms,
     Training,
+    Valuation,
 )
 
 CLINICS = {  # the trial's code: title, region of ISO 3166-2
@@ -116,7 +120,10 @@ TRAINING = Training(
     optimizer=Optimizer.SGD,
     rate=micro(0.03),
     momentum=micro(0.5),
+    beta2=0,
+    epsilon_nano=0,
     decay=micro(0.01),
+    proximal=0,
     steps=10,
     batch_rows=32,
     snapshot_steps=2,
@@ -137,15 +144,28 @@ def terms(model: str, sites: Sequence[Site], rounds: int = ROUNDS) -> Terms:
         model=model,
         preprocessing=PREPROCESSING,
         training=TRAINING,
-        aggregation=Aggregation(Rule.WEIGHTED_MEAN, f=0, updates_min=len(sites) - 1),
+        aggregation=Aggregation(
+            Rule.WEIGHTED_MEAN,
+            Mixing.NONE,
+            f=0,
+            updates_min=len(sites) - 1,
+            bucket=1,
+            radius_factor=0,
+            server=AVERAGE,
+        ),
         policy=POLICY,
+        replay=Replay(segments=0, off_by_one_max=0, tolerance=0),
         evidence=Evidence.COMMITTED,
+        contribution=Valuation.NONE,
+        pool=0,
         sites=tuple(sites),
         rounds=rounds,
         submit_ms=PHASE_MS,
         verdict_ms=PHASE_MS,
+        reveal_ms=PHASE_MS,
         aggregate_ms=PHASE_MS,
         retention_ms=RETENTION_MS,
+        trace_retention_ms=RETENTION_MS,
         purpose="research on preterm birth, no care",
     )
 

@@ -19,10 +19,11 @@ from fl.settle import SCORE_STEP_BP, lower_median
 from fl.trace import Broken, check_trace, origin, segment_count
 from fl.weights import digest_ints, unpack_update
 from vm.digest import WEIGHTS
-from vm.learning import MICRO, Decision, Policy, Terms, Update
+from vm.learning import Decision, Update
 from vm.record import ModelSpec
 from vm.refusal import Refused
 from vm.shape import NOTE_BYTES_MAX
+from vm.terms import MICRO, Policy, Terms
 
 SCORING_ROWS_MIN = 10  # below, a standard error means nothing, and the score tells of single rows
 SCORE_MAX_BP = 1_000_000

@@ -1,175 +1,35 @@
 """Records of federated training: task, round, update, verdict (design, section 5).
 
-A task fixes everything that a trainer could otherwise bend. Rules that change these records are in
-`fl.rounds`; here is only what they look like.
+What a task fixes is in `vm.terms`, what is found out after a round in `vm.conduct`. Rules that
+change these records are in `fl.rounds`; here is only what they look like.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from vm.record import (
-    BLOB_BYTES_MAX,
-    COLUMNS_MAX,
-    PARTICIPANTS_MAX,
-    Label,
-    Title,
-)
+from vm.record import BLOB_BYTES_MAX, PARTICIPANTS_MAX
 from vm.shape import Address, Code, Count, Digest, Height, Int, Many, Name, Note, TimeMs
+from vm.terms import Evidence, Segments, Terms
 
-ROUNDS_MAX = 1_000  # of one task
 FAILURES_MAX = 3  # rounds of one task in a row: what fails thrice needs a person
-SEGMENTS_MAX = 1_024  # of one round's trace: all leaves are published with the update
-LEVELS_MAX = 32  # of a coded column
 TASKS_OPEN_MAX = 64  # due deadlines are found by walking the open tasks
 TASKS_OPEN_OF_ORGANISATION_MAX = 16  # so that one steward leaves room for the others
-BATCH_ROWS_MIN = 8  # a step on one row moves the weights along that row: the update tells it
-ROWS_DRAWN_MIN = 64  # steps x batch_rows: an update is the sum of so many rows' gradients
-MICRO = 1_000_000  # constants of preprocessing and training are integers in millionths
-WEIGHT_MAX = 1_000_000  # of one dataset in an aggregate: keeps integer sums within int64
-PHASE_MS_MAX = 30 * 24 * 3_600 * 1_000  # a phase lasts at most 30 days
+CONTRIBUTION_BP_MAX = 1_000_000  # 100 nat, more than any loss counts
 
-Micro = Annotated[int, Int(-(2**53), 2**53)]  # a number in millionths
-PhaseMs = Annotated[int, Int(1, PHASE_MS_MAX)]
 BlobBytes = Annotated[int, Int(1, BLOB_BYTES_MAX)]
-Segments = Annotated[int, Int(1, SEGMENTS_MAX)]
 ScoreBp = Annotated[int, Int(0, 1_000_000)]  # hundredths of a hundredth of a nat
+ContributionBp = Annotated[int, Int(-CONTRIBUTION_BP_MAX, CONTRIBUTION_BP_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """A code of a column and the number that it stands for."""
+class Stored:
+    """A blob that validators keep, and its size in bytes."""
 
     VERSION: ClassVar[int] = 1
 
-    text: Label
-    value: Micro
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """How one column becomes one input: (value - center) / scale, `impute` where it is missing.
-
-    With `levels` the cell is text and must be one of them; without, it is a decimal number.
-    `low` and `high` bound what a plausible cell holds, in the source's unit.
-    """
-
-    VERSION: ClassVar[int] = 1
-
-    name: Label
-    unit: Label
-    levels: Annotated[tuple[Level, ...], Many(LEVELS_MAX)]
-    low: Micro
-    high: Micro
-    impute: Micro
-    center: Micro
-    scale: Annotated[int, Int(1, 2**53)]
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """The columns in order of the model's inputs, and the outcome (levels map to 0 or 1)."""
-
-    VERSION: ClassVar[int] = 1
-
-    columns: Annotated[tuple[Column, ...], Many(COLUMNS_MAX, 1)]
-    outcome: Column
-
-
-class Optimizer(StrEnum):
-    """Local optimizers that replay bit for bit on a grid."""
-
-    SGD = "sgd"
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """Local training of one round: `steps` minibatches, a snapshot every `snapshot_steps`."""
-
-    VERSION: ClassVar[int] = 1
-
-    optimizer: Optimizer
-    rate: Micro
-    momentum: Annotated[int, Int(0, MICRO - 1)]
-    decay: Annotated[int, Int(0, MICRO)]  # L2 penalty on weights and biases, in millionths
-    steps: Annotated[int, Int(1, 100_000)]
-    batch_rows: Annotated[int, Int(1, 65_536)]
-    snapshot_steps: Annotated[int, Int(1, 100_000)]
-
-
-class Rule(StrEnum):
-    """Aggregation rules, all integer."""
-
-    WEIGHTED_MEAN = "weighted_mean"
-    TRIMMED_MEAN = "trimmed_mean"
-
-
-@dataclass(frozen=True, slots=True)
-class Aggregation:
-    """The rule, the number `f` of Byzantine updates that it stands, and its smallest input."""
-
-    VERSION: ClassVar[int] = 1
-
-    rule: Rule
-    f: Annotated[int, Int(0, PARTICIPANTS_MAX)]
-    updates_min: Annotated[int, Int(1, PARTICIPANTS_MAX)]
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """When a verifier fails an update.
-
-    Norm: above `norm_factor` (millionths) times the lower median norm of the round's updates.
-    Score: mean paired rise of log-loss above `margin` (millionths of a nat) + 2 standard errors.
-    """
-
-    VERSION: ClassVar[int] = 1
-
-    norm_factor: Annotated[int, Int(1, 1_000 * MICRO)]
-    margin: Annotated[int, Int(0, 100 * MICRO)]
-
-
-class Evidence(StrEnum):
-    """What backs an update; shown wherever an update is shown."""
-
-    REPLAYED = "replayed"
-    COMMITTED = "committed"
-    SCORED = "scored"
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """One organisation's part in a task; `weight` comes from the dataset's banded row count."""
-
-    VERSION: ClassVar[int] = 1
-
-    organisation: Name
-    trainer: Name
-    verifier: Name
-    dataset: Name
-    weight: Annotated[int, Int(1, WEIGHT_MAX)]
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """All that a task fixes."""
-
-    VERSION: ClassVar[int] = 1
-
-    title: Title
-    model: Name
-    preprocessing: Preprocessing
-    training: Training
-    aggregation: Aggregation
-    policy: Policy
-    evidence: Evidence  # the least that is accepted
-    sites: Annotated[tuple[Site, ...], Many(PARTICIPANTS_MAX, 2)]
-    rounds: Annotated[int, Int(1, ROUNDS_MAX)]
-    submit_ms: PhaseMs
-    verdict_ms: PhaseMs
-    aggregate_ms: PhaseMs
-    retention_ms: Annotated[int, Int(0, 10 * 365 * 24 * 3_600 * 1_000)]  # of updates' blobs
-    purpose: Label  # what the model may be used for, in words
+    address: Address
+    size: BlobBytes
 
 
 class TaskPhase(StrEnum):
@@ -185,7 +45,8 @@ class Task:
     """A federated training job and how far it has come.
 
     `base_version` is the model's version when the task opened; every closed round adds one. The
-    task is done when `closed` reaches `terms.rounds`: rounds that failed do not count.
+    task is done when `closed` reaches `terms.rounds`: rounds that failed do not count. `server` is
+    the server optimizer's state after the newest closed round, None of one that has none.
     """
 
     KIND: ClassVar[str] = "task"
@@ -200,6 +61,7 @@ class Task:
     round: Count  # the newest round's number, from 1
     closed: Count  # rounds that made a model version
     failures: Count  # rounds that failed in a row
+    server: Stored | None
     opened_height: Height
     opened_ms: TimeMs
 
@@ -210,28 +72,38 @@ class Task:
 
 
 class RoundPhase(StrEnum):
-    """Submissions, then verdicts, then aggregates by the validators, then the end."""
+    """Submissions, verdicts sealed, revealed and re-run, aggregates by validators, the end."""
 
     SUBMIT = "submit"
     VERDICT = "verdict"
+    REVEAL = "reveal"
+    RERUN = "rerun"
     AGGREGATE = "aggregate"
     CLOSED = "closed"
     FAILED = "failed"
 
 
 class UpdateStatus(StrEnum):
-    """An update's fate; undecided is not aggregated and blames nobody, absent never came."""
+    """An update's fate; undecided is not aggregated and blames nobody, absent never came.
+
+    Declined is a site that said in time that it sends none.
+    """
 
     SUBMITTED = "submitted"
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     UNDECIDED = "undecided"
     ABSENT = "absent"
+    DECLINED = "declined"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one site in a round, with the reason in words."""
+    """What became of one site in a round, with the reason in words.
+
+    `contribution_bp` is what the update took off the aggregate's mean log-loss, the lower median
+    over the others' verifiers that passed it; `credits` is the site's share of the task's pool.
+    """
 
     VERSION: ClassVar[int] = 1
 
@@ -240,11 +112,16 @@ class Outcome:
     status: UpdateStatus
     code: Code
     reason: Note
+    contribution_bp: ContributionBp | None
+    credits: Count
 
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """A validator's signed statement that the accepted updates aggregate to `result`."""
+    """A validator's signed statement that the accepted updates aggregate to `result`.
+
+    `state` is the server optimizer's state after it.
+    """
 
     VERSION: ClassVar[int] = 1
 
@@ -252,12 +129,14 @@ class Attestation:
     accepted: Digest
     result: Address
     result_bytes: BlobBytes
+    state: Stored | None
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """One round of a task, on the model's version `base_version`.
 
+    `beacon` fixes the order of the rows, `seed`, known once submissions have ended, the challenges.
     `score_bp` is the lower median, over accepted updates, of the lower median of the scores that
     their passing verdicts give.
     """
@@ -273,8 +152,14 @@ class Round:
     opened_height: Height
     opened_ms: TimeMs
     deadline_ms: TimeMs  # of the present phase
+    seed: Digest | None
     updates: Count  # submitted so far
-    verdicts: Count  # given so far
+    declined: Count  # sites that said that they send none
+    committed: Count  # verifiers that have committed to a secret
+    sealed: Count  # verifiers that have sealed their judgements
+    revealed: Count  # verifiers that have revealed them
+    verdicts: Count  # given so far, in all
+    reruns: Count  # of failed segments by those who saw no fail: still due in phase rerun
     accepted: Digest | None  # commits to the accepted updates, once verdicts are settled
     outcomes: Annotated[tuple[Outcome, ...], Many(PARTICIPANTS_MAX)]
     attestations: Annotated[tuple[Attestation, ...], Many(PARTICIPANTS_MAX)]
@@ -294,7 +179,8 @@ class Update:
     """A trainer's `ProofOfLearning` as it stands in a round; one per organisation.
 
     `norm` is the floor of the Euclidean norm of the delta in grid units; `trace` is the RFC 6962
-    root over the segment leaves.
+    root over the segment leaves; `data` commits to the training rows in order. Audits are counted
+    here, so that whoever sees an update sees how often its trace was looked into.
     """
 
     KIND: ClassVar[str] = "update"
@@ -311,14 +197,85 @@ class Update:
     norm: Count
     trace: Digest
     segments: Segments
+    data: Digest
     evidence: Evidence
     transaction: Digest
     height: Height
     status: UpdateStatus
+    audits_passed: Count
+    audits_failed: Count
+    audits_unavailable: Count
 
     @property
     def key(self) -> tuple[str, int, str]:
         """Found by task, round and the trainer's organisation."""
+        return (self.task, self.round, self.organisation)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPart:
+    """The rows that an organisation trains on in a task: the same in every round.
+
+    `data` is that of its first update.
+    """
+
+    KIND: ClassVar[str] = "training_part"
+    VERSION: ClassVar[int] = 1
+
+    task: Name
+    organisation: Name
+    data: Digest
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Found by task and organisation."""
+        return (self.task, self.organisation)
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """A site's word that it sends no update in a round, and why."""
+
+    KIND: ClassVar[str] = "decline"
+    VERSION: ClassVar[int] = 1
+
+    task: Name
+    round: Count
+    organisation: Name
+    trainer: Name
+    code: Code
+    reason: Note
+    transaction: Digest
+    height: Height
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """Found by task, round and the trainer's organisation."""
+        return (self.task, self.round, self.organisation)
+
+
+@dataclass(frozen=True, slots=True)
+class Commitment:
+    """What binds a verifier in a round: first to its secret, then to its judgements.
+
+    `commitment` is given while updates come in, `seal` before anybody's judgements are known, and
+    `secret` with them: from it follows which segments the verifier drew.
+    """
+
+    KIND: ClassVar[str] = "commitment"
+    VERSION: ClassVar[int] = 1
+
+    task: Name
+    round: Count
+    organisation: Name
+    verifier: Name
+    commitment: Digest
+    seal: Digest | None
+    secret: Digest | None
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """Found by task, round and the verifier's organisation."""
         return (self.task, self.round, self.organisation)
 
 
@@ -336,6 +293,9 @@ class Verdict:
 
     `score_bp`: log-loss of base + update on the verifier's scoring rows, in hundredths of a
     hundredth of a nat, rounded to 100; exact scores would be an oracle on the rows.
+    `contribution_bp`: what the update takes off the log-loss of the aggregate of all updates that
+    the verifier would pass, in the same unit and as coarse. `rerun`: it was said again, or changed
+    to a fail, after another verifier had failed a segment.
     """
 
     KIND: ClassVar[str] = "verdict"
@@ -351,6 +311,8 @@ class Verdict:
     reason: Note
     segment: Count | None
     score_bp: ScoreBp | None
+    contribution_bp: ContributionBp | None
+    rerun: bool
     transaction: Digest
     height: Height
 

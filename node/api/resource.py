@@ -4,7 +4,12 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from vm.learning import Round, Task, Update, Verdict
+from vm.learning import (
+    Round,
+    Task,
+    Update,
+    Verdict,
+)
 from vm.proposal import Endpoint, Fault, Proposal
 from vm.record import Dataset, Member, Model, ModelHead, Organisation
 from vm.refusal import Refused

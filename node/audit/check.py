@@ -33,7 +33,6 @@ from vm.inclusion import (
     verify_record,
     verify_transaction,
 )
-from vm.learning import Evidence
 from vm.quorum import Epoch
 from vm.record import ModelHead
 from vm.refusal import Refused
@@ -41,6 +40,7 @@ from vm.shape import Digest, pack, unpack
 from vm.sparse import VALUE_BYTES_MAX
 from vm.state import Record, state_key
 from vm.succession import Step, follow
+from vm.terms import Evidence
 
 R = TypeVar("R", bound=Record)
 

@@ -23,7 +23,6 @@ from vm.learning import (
     Outcome,
     Round,
     RoundPhase,
-    Site,
     Task,
     Update,
     UpdateStatus,
@@ -33,6 +32,7 @@ from vm.quorum import Epoch
 from vm.record import Contribution, Dataset, Member, Model, Organisation, Role
 from vm.refusal import Refused
 from vm.state import Record
+from vm.terms import Site
 
 R = TypeVar("R", bound=Record)
 

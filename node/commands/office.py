@@ -18,9 +18,9 @@ from node.home import config
 from node.home.document import dump, from_json, load
 from node.home.genesis import read_genesis
 from node.home.keyfile import read_key, read_secret
-from vm.learning import Preprocessing, Terms
 from vm.record import Model, ModelHead
 from vm.refusal import Refused
+from vm.terms import Preprocessing, Terms
 
 WEIGHTS_BYTES_MAX = 256 * 1024 * 1024  # int32 weights of the largest model are half of it
 

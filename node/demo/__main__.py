@@ -23,9 +23,10 @@ from node.demo import job, splits, summary
 from node.demo.processes import Processes, free_ports
 from node.home.genesis import read_genesis
 from node.home.testnet import Layout
-from vm.learning import ROUNDS_MAX, Round, Task
+from vm.learning import Round, Task
 from vm.record import Model
 from vm.refusal import Refused
+from vm.terms import ROUNDS_MAX
 
 app = App(
     name="scripts/demo",

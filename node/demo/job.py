@@ -22,9 +22,15 @@ from node.home import config
 from node.home.document import dump
 from node.home.genesis import read_genesis
 from node.home.testnet import Layout, write_testnet
-from vm.learning import Round, RoundPhase, Site, Task, TaskPhase
+from vm.learning import (
+    Round,
+    RoundPhase,
+    Task,
+    TaskPhase,
+)
 from vm.record import Dataset
 from vm.refusal import Refused
+from vm.terms import Site
 
 TASK = "preterm-1"
 MODEL = "preterm"

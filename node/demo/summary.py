@@ -7,8 +7,9 @@ from rich.table import Table
 
 from node.audit.check import EVIDENCE
 from node.demo.splits import Figures
-from vm.learning import Evidence, Round, UpdateStatus
+from vm.learning import Round, UpdateStatus
 from vm.refusal import Refused
+from vm.terms import Evidence
 
 MODELS = (
     ("alone", "alone"),

@@ -9,9 +9,9 @@ from fl.sampling import Split, split
 from node.client.client import Client
 from node.peer.site import LocalData
 from node.peer.stage import Stage
-from vm.learning import Preprocessing, Site
 from vm.record import Dataset
 from vm.refusal import Refused
+from vm.terms import Preprocessing, Site
 
 
 class Rowkeeper:

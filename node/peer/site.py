@@ -9,9 +9,9 @@ from pathlib import Path
 
 from fl.dataset import leaves
 from fl.preprocess import Report, Table, read
-from vm.learning import Preprocessing
 from vm.record import Dataset
 from vm.refusal import Refused
+from vm.terms import Preprocessing
 from vm.tree import root
 
 

@@ -3,7 +3,12 @@
 from dataclasses import dataclass
 
 from node.client.client import Client
-from vm.learning import Round, RoundPhase, Task, TaskPhase
+from vm.learning import (
+    Round,
+    RoundPhase,
+    Task,
+    TaskPhase,
+)
 from vm.record import Model
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from fl.body import ProofOfLearning
+from fl.dataset import part_digest
 from fl.fixed import Ints
 from fl.model import Rows
 from fl.trace import Origin, root
@@ -18,8 +19,9 @@ from node.client.submitter import Submitter
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.stage import find_stage
 from node.wire.exchange import Exchange
-from vm.learning import Evidence, RoundPhase, Update
+from vm.learning import RoundPhase, Update
 from vm.refusal import Refused
+from vm.terms import Evidence
 
 TRAINING_ROWS_MIN = 20  # an update of fewer rows tells of single ones, whatever the task's terms
 
@@ -81,11 +83,12 @@ class Trainer:
         base = await self._exchange.fetch(stage.base.weights, stage.base.weights_bytes)
         spec, bits = stage.base.spec, stage.base.grid_bits
         job = Job(spec, bits, stage.task.terms.training, stage.round.beacon, site.dataset)
+        part = rows.take(parts.train)
         result = await asyncio.to_thread(
             self._train,
             job,
             unpack_weights(spec, bits, base),
-            rows.take(parts.train),
+            part,
             self._on_step,
         )
         log.info(
@@ -110,6 +113,7 @@ class Trainer:
                 norm=result.norm,
                 trace=root(origin, result.segments),
                 segments=len(result.segments),
+                data=part_digest(part.leaves),
                 evidence=stage.task.terms.evidence,
             ),
         )

@@ -16,8 +16,14 @@ from node.client.submitter import Submitter
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.stage import Stage, find_stage
 from node.wire.exchange import Exchange
-from vm.learning import Decision, RoundPhase, Site, Update, Verdict
+from vm.learning import (
+    Decision,
+    RoundPhase,
+    Update,
+    Verdict,
+)
 from vm.refusal import Refused
+from vm.terms import Site
 
 BLOB_WAIT_PERCENT = 50  # of the verdict phase; then a verifier abstains from what it cannot fetch
 

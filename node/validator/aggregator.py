@@ -17,7 +17,12 @@ from fl.aggregate import aggregate
 from fl.body import Aggregate
 from fl.rounds import accepted_updates, open_tasks
 from fl.trace import origin
-from vm.learning import Round, RoundPhase, Task, Update
+from vm.learning import (
+    Round,
+    RoundPhase,
+    Task,
+    Update,
+)
 from vm.record import Model
 from vm.refusal import Refused
 from vm.shape import Digest
@@ -150,7 +155,7 @@ class Aggregator:
             _warn("aggregate.impossible", job, refused)
             return
         address = await self._keep(result)
-        body = Aggregate(job.task.id, job.number, job.accepted, address, len(result))
+        body = Aggregate(job.task.id, job.number, job.accepted, address, len(result), None)
         await self._submit("learning.aggregate", body)
         log.info("aggregate.signed", task=job.task.id, round=job.number, result=address)
 

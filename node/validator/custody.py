@@ -25,7 +25,12 @@ from node.validator.chain import Chain
 from node.validator.store import BlockRow
 from node.wire.cid import CHUNK_BYTES
 from vm.encoding import decode
-from vm.learning import Round, RoundPhase, Task, Update
+from vm.learning import (
+    Round,
+    RoundPhase,
+    Task,
+    Update,
+)
 from vm.record import Member, Model, Role, Standing
 from vm.shape import Digest, unpack
 from vm.sparse import VALUE_BYTES_MAX

@@ -8,29 +8,27 @@ from typing import Any
 from fl.body import Aggregate, OpenTask, ProofOfLearning, RegisterModel, SubmitVerdict
 from fl.spec import logistic_regression
 from node.program import program
+from tests.fl.terms import NO_REPLAY, by, sgd
 from tests.harness import Chain, Item, organisation
-from vm.learning import (
+from vm.learning import Decision, Round, Update
+from vm.record import Band, ColumnSchema
+from vm.registry import RegisterDataset
+from vm.terms import (
     MICRO,
-    Aggregation,
     Column,
-    Decision,
     Evidence,
     Level,
-    Optimizer,
     Policy,
     Preprocessing,
-    Round,
     Rule,
     Site,
     Terms,
-    Training,
-    Update,
+    Valuation,
 )
-from vm.record import Band, ColumnSchema
-from vm.registry import RegisterDataset
 
 SUBMIT_MS = 60_000
 VERDICT_MS = 40_000
+REVEAL_MS = 30_000
 AGGREGATE_MS = 20_000
 TASK = "preterm"
 MODEL = "risk"
@@ -83,16 +81,21 @@ TERMS = Terms(
     title="Preterm birth",
     model=MODEL,
     preprocessing=Preprocessing((AGE, SMOKER), OUTCOME),
-    training=Training(Optimizer.SGD, MICRO // 10, 0, 0, 20, 16, 5),
-    aggregation=Aggregation(Rule.WEIGHTED_MEAN, 0, 3),
+    training=sgd(MICRO // 10, 0, 0, steps=20, batch_rows=16, snapshot_steps=5),
+    aggregation=by(Rule.WEIGHTED_MEAN, 0, 3),
     policy=Policy(3 * MICRO, MICRO // 50),
+    replay=NO_REPLAY,
     evidence=Evidence.COMMITTED,
+    contribution=Valuation.NONE,
+    pool=0,
     sites=tuple(site(number) for number in (1, 2, 3, 4)),
     rounds=2,
     submit_ms=SUBMIT_MS,
     verdict_ms=VERDICT_MS,
+    reveal_ms=REVEAL_MS,
     aggregate_ms=AGGREGATE_MS,
     retention_ms=0,
+    trace_retention_ms=0,
     purpose="research",
 )
 
@@ -129,6 +132,7 @@ def proof(number: int, round_number: int = 1, **changes: Any) -> Item:
         norm=1_000,
         trace=hashlib.sha256(name.encode()).digest(),
         segments=4,
+        data=hashlib.sha256(b"training part of " + name.encode()).digest(),
         evidence=Evidence.COMMITTED,
     )
     return f"{name}.trainer", "learning.proof", replace(body, **changes)
@@ -174,7 +178,7 @@ def aggregate(chain: Chain, number: int, round_number: int = 1, **changes: Any) 
     """Organisation `number`'s validator attests the aggregate of the accepted updates."""
     accepted = chain.get(Round, TASK, round_number).accepted
     assert accepted is not None, "verdicts are settled"
-    body = Aggregate(TASK, round_number, accepted, address(f"model {round_number}"), 1_000)
+    body = Aggregate(TASK, round_number, accepted, address(f"model {round_number}"), 1_000, None)
     return f"{organisation(number)}.validator", "learning.aggregate", replace(body, **changes)
 
 

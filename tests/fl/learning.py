@@ -9,8 +9,8 @@ from fl.fixed import Ints
 from fl.model import Rows, initial
 from fl.spec import logistic_regression, mlp, small_cnn
 from fl.train import Job
-from vm.learning import MICRO, Optimizer, Training
 from vm.record import ModelSpec, Output
+from vm.terms import MICRO, Optimizer, Training
 
 SPECS = {
     "logistic": logistic_regression(8),
@@ -21,7 +21,10 @@ TRAINING = Training(
     optimizer=Optimizer.SGD,
     rate=50_000,
     momentum=MICRO // 2,
+    beta2=0,
+    epsilon_nano=0,
     decay=1_000,
+    proximal=0,
     steps=12,
     batch_rows=16,
     snapshot_steps=3,

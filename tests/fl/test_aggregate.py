@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from fl.aggregate import CHUNK, SUM_MAX, aggregate, trimmed_mean, weighted_mean
 from fl.fixed import INT32_MAX, INT32_MIN, Ints
-from vm.learning import WEIGHT_MAX, Aggregation, Rule
+from tests.fl.terms import by
 from vm.record import PARTICIPANTS_MAX
 from vm.refusal import Refused
+from vm.terms import WEIGHT_MAX, Aggregation, Rule
 
-MEAN = Aggregation(Rule.WEIGHTED_MEAN, 0, 1)
+MEAN = by(Rule.WEIGHTED_MEAN, 0, 1)
 WEIGHTS = st.integers(1, WEIGHT_MAX)
 
 
@@ -60,7 +61,7 @@ def test_trimmed_mean_is_exact(values: list[list[int]], f: int) -> None:
     assert found.tolist() == expected
 
 
-@given(rows(n_min=3), st.sampled_from((MEAN, Aggregation(Rule.TRIMMED_MEAN, 1, 3))), st.data())
+@given(rows(n_min=3), st.sampled_from((MEAN, by(Rule.TRIMMED_MEAN, 1, 3))), st.data())
 def test_order_of_updates_does_not_matter(
     values: list[list[int]], rule: Aggregation, data: st.DataObject
 ) -> None:
@@ -142,7 +143,7 @@ def test_too_few_updates_are_refused() -> None:
     updates = arrays([[1], [2]])
 
     with pytest.raises(Refused, match=r"aggregate\.too_few"):
-        aggregate(Aggregation(Rule.WEIGHTED_MEAN, 0, 3), updates, [1, 1], ["a", "b"])
+        aggregate(by(Rule.WEIGHTED_MEAN, 0, 3), updates, [1, 1], ["a", "b"])
     with pytest.raises(Refused, match=r"aggregate\.too_few"):
         trimmed_mean(updates, 1)
 

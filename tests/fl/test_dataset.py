@@ -8,10 +8,10 @@ from fl.preprocess import Table
 from fl.trial import PREPROCESSING
 from vm.digest import ROW, digest
 from vm.encoding import encode
-from vm.learning import WEIGHT_MAX
 from vm.record import Band
 from vm.registry import CELL_MIN
 from vm.shape import pack
+from vm.terms import WEIGHT_MAX
 from vm.tree import inclusion_path, root, verify_inclusion
 
 SECRET = bytes(range(32))

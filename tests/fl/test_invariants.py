@@ -19,7 +19,14 @@ from tests.fl.dialogue import (
     verdict,
 )
 from tests.harness import Chain, Item
-from vm.learning import FAILURES_MAX, Round, RoundPhase, Task, TaskPhase, Update
+from vm.learning import (
+    FAILURES_MAX,
+    Round,
+    RoundPhase,
+    Task,
+    TaskPhase,
+    Update,
+)
 from vm.record import Model, ModelHead
 
 OVER = (RoundPhase.CLOSED, RoundPhase.FAILED)
@@ -49,7 +56,7 @@ def speeches(chain: Chain, draw: st.DataObject) -> list[Item]:
         case RoundPhase.AGGREGATE:
             result = address(draw.draw(st.sampled_from(("honest", "honest", "forged"))))
             return [aggregate(chain, n, rnd.number, result=result) for n in numbers]
-        case RoundPhase.CLOSED | RoundPhase.FAILED:
+        case RoundPhase.REVEAL | RoundPhase.RERUN | RoundPhase.CLOSED | RoundPhase.FAILED:
             return []
 
 

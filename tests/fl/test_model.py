@@ -10,8 +10,8 @@ from fl.fixed import INT32_MAX, INT32_MIN
 from fl.model import build, initial, load, losses, prepare, store
 from fl.preprocess import Table
 from fl.spec import logistic_regression, mlp, parameter_count, parameters, small_cnn
-from vm.learning import MICRO, Column, Preprocessing
 from vm.record import ModelSpec, Output
+from vm.terms import MICRO, Column, Preprocessing
 
 SPECS = [logistic_regression(36), mlp(64, (32, 16), 10), small_cnn(1, 8, 10)]
 

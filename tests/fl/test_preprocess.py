@@ -8,8 +8,13 @@ from hypothesis import strategies as st
 
 from fl import preprocess
 from fl.preprocess import CELL_CHARS_MAX, EXAMPLES_MAX, Problem, Report, Table, read
-from vm.learning import MICRO, Column, Level, Preprocessing
 from vm.refusal import Refused
+from vm.terms import (
+    MICRO,
+    Column,
+    Level,
+    Preprocessing,
+)
 
 AGE = Column("age", "year", (), 10 * MICRO, 60 * MICRO, 26 * MICRO, 26 * MICRO, 6 * MICRO)
 YES_NO = (Level("No", 0), Level("Yes", MICRO))

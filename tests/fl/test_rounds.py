@@ -25,14 +25,13 @@ from tests.fl.dialogue import (
     verdict,
     verdicts,
 )
+from tests.fl.terms import by
 from tests.harness import BLOCK_MS, START_MS, Chain, organisation
 from vm.learning import (
     FAILURES_MAX,
-    Aggregation,
     Outcome,
     Round,
     RoundPhase,
-    Rule,
     Task,
     TaskPhase,
     Update,
@@ -40,6 +39,7 @@ from vm.learning import (
     Verdict,
 )
 from vm.record import Contribution, Model, ModelHead
+from vm.terms import Rule
 
 
 def round_of(chain: Chain, number: int = 1) -> Round:
@@ -355,7 +355,7 @@ def test_whole_phase_may_pass_in_one_block() -> None:
 
 def test_trimmed_mean_weighs_everyone_alike() -> None:
     """The lineage shows the weights that the rule used: 1 for each under the trimmed mean."""
-    chain = settled(submitted(opened(aggregation=Aggregation(Rule.TRIMMED_MEAN, 1, 3))))
+    chain = settled(submitted(opened(aggregation=by(Rule.TRIMMED_MEAN, 1, 3))))
 
     chain.applied([aggregate(chain, n) for n in (1, 2, 3)])
 

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from fl.settle import accepted_digest, aggregation_weight, lower_median, passing_score, settle
 from tests.fl.dialogue import TERMS, address
-from vm.learning import Aggregation, Decision, Evidence, Rule, Update, UpdateStatus, Verdict
+from tests.fl.terms import by
+from vm.learning import (
+    Decision,
+    Update,
+    UpdateStatus,
+    Verdict,
+)
+from vm.terms import Evidence, Rule
 
 UPDATE = Update(
     task="preterm",
@@ -23,10 +30,14 @@ UPDATE = Update(
     norm=1,
     trace=bytes(32),
     segments=1,
+    data=bytes(32),
     evidence=Evidence.COMMITTED,
     transaction=bytes(32),
     height=1,
     status=UpdateStatus.SUBMITTED,
+    audits_passed=0,
+    audits_failed=0,
+    audits_unavailable=0,
 )
 
 
@@ -43,6 +54,8 @@ def judge(number: int, decision: Decision, code: str = "code", reason: str = "")
         reason=reason,
         segment=None,
         score_bp=None,
+        contribution_bp=None,
+        rerun=False,
         transaction=bytes(32),
         height=1,
     )
@@ -150,7 +163,7 @@ def test_accepted_digest_binds_round_blob_and_weight() -> None:
 
 def test_weights_follow_the_rule() -> None:
     """The weighted mean takes the site's weight; the trimmed mean knows none."""
-    trimmed = replace(TERMS, aggregation=Aggregation(Rule.TRIMMED_MEAN, 0, 3))
+    trimmed = replace(TERMS, aggregation=by(Rule.TRIMMED_MEAN, 0, 3))
     assert aggregation_weight(TERMS, TERMS.sites[0]) == 200
     assert aggregation_weight(trimmed, TERMS.sites[0]) == 1
 

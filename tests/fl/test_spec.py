@@ -14,7 +14,6 @@ from fl.spec import (
     small_cnn,
 )
 from fl.weights import update_size, weights_size
-from vm.learning import SEGMENTS_MAX
 from vm.record import (
     AveragePool,
     Conv2d,
@@ -28,6 +27,7 @@ from vm.record import (
 )
 from vm.refusal import Refused
 from vm.shape import pack, unpack
+from vm.terms import SEGMENTS_MAX
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Every numbered check of the handlers that take updates, verdicts and aggregates, failing."""
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -23,10 +24,18 @@ from tests.fl.dialogue import (
     verdict,
 )
 from tests.harness import Chain, key_of, organisation
-from vm.learning import Decision, Evidence, Round, RoundPhase, Update, Verdict
+from vm.learning import (
+    Decision,
+    Round,
+    RoundPhase,
+    TrainingPart,
+    Update,
+    Verdict,
+)
 from vm.quorum import Validator, ValidatorSet
 from vm.record import ModelHead, Role, Standing
 from vm.registry import EnrolMember, SetStanding
+from vm.terms import Evidence
 
 
 @pytest.mark.parametrize(
@@ -85,6 +94,21 @@ def test_second_proof_of_an_organisation_is_refused() -> None:
 
     assert again == "update.duplicate"
     assert chain.get(Update, TASK, 1, "hospital-1").blob == address("update of hospital-1 in 1")
+
+
+def test_training_rows_stay_the_same_in_every_round_of_a_task() -> None:
+    """Who could choose other rows for each beacon would choose the batches."""
+    chain = settled(submitted(opened()))
+    chain.applied([aggregate(chain, n) for n in (1, 2, 3)])
+    others = hashlib.sha256(b"other rows").digest()
+
+    assert chain.refused(proof(1, 2, base_version=1, data=others)) == "update.data"
+
+    chain.applied([proof(1, 2, base_version=1), proof(2, 2, base_version=1)])
+    assert (
+        chain.get(TrainingPart, TASK, "hospital-1").data
+        == chain.get(Update, TASK, 2, "hospital-1").data
+    )
 
 
 def test_proof_after_the_submissions_is_refused() -> None:

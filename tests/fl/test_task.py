@@ -24,29 +24,37 @@ from tests.fl.dialogue import (
     registered,
     site,
 )
+from tests.fl.terms import by
 from tests.harness import Chain, Item, organisation
 from vm.digest import BEACON, digest
 from vm.encoding import encode
 from vm.learning import (
-    BATCH_ROWS_MIN,
-    MICRO,
     TASKS_OPEN_MAX,
     TASKS_OPEN_OF_ORGANISATION_MAX,
+    OpenTasks,
+    Round,
+    RoundPhase,
+    Task,
+)
+from vm.record import Band, Dataset, Flatten, Linear, Model, ModelHead, Organisation, Standing
+from vm.registry import SetStanding
+from vm.terms import (
+    AVERAGE,
+    BATCH_ROWS_MIN,
+    MICRO,
     WEIGHT_MAX,
     Aggregation,
     Evidence,
     Level,
-    OpenTasks,
+    Mixing,
+    Optimizer,
     Preprocessing,
-    Round,
-    RoundPhase,
+    Replay,
     Rule,
     Site,
-    Task,
     Training,
+    Valuation,
 )
-from vm.record import Band, Dataset, Flatten, Linear, Model, ModelHead, Organisation, Standing
-from vm.registry import SetStanding
 
 
 def columns(**changes: Any) -> Preprocessing:
@@ -63,6 +71,11 @@ def sites(**changes: Any) -> tuple[Site, ...]:
     """The task's sites with `changes` to the second."""
     first, second, *others = TERMS.sites
     return (first, replace(second, **changes), *others)
+
+
+def aggregation(**changes: Any) -> Aggregation:
+    """The task's rule with `changes`."""
+    return replace(TERMS.aggregation, **changes)
 
 
 def training(steps: int, snapshot_steps: int) -> Training:
@@ -151,9 +164,16 @@ def test_task_opens_its_first_round() -> None:
         ({"training": replace(training(1, 1), batch_rows=1)}, "task.batch_rows"),
         ({"training": replace(TERMS.training, batch_rows=BATCH_ROWS_MIN - 1)}, "task.batch_rows"),
         ({"training": replace(training(7, 1), batch_rows=8)}, "task.rows_drawn"),
-        ({"aggregation": Aggregation(Rule.WEIGHTED_MEAN, 1, 3)}, "task.aggregation"),
-        ({"aggregation": Aggregation(Rule.WEIGHTED_MEAN, 0, 5)}, "task.aggregation"),
-        ({"aggregation": Aggregation(Rule.TRIMMED_MEAN, 2, 4)}, "task.aggregation"),
+        ({"aggregation": by(Rule.WEIGHTED_MEAN, 1, 3)}, "task.aggregation"),
+        ({"aggregation": by(Rule.WEIGHTED_MEAN, 0, 5)}, "task.aggregation"),
+        ({"aggregation": by(Rule.TRIMMED_MEAN, 2, 4)}, "task.aggregation"),
+        ({"training": replace(TERMS.training, optimizer=Optimizer.ADAM)}, "task.not_yet"),
+        ({"training": replace(TERMS.training, proximal=1)}, "task.not_yet"),
+        ({"aggregation": by(Rule.MEDIAN, 1, 3)}, "task.not_yet"),
+        ({"aggregation": aggregation(mixing=Mixing.NEIGHBOURS)}, "task.not_yet"),
+        ({"aggregation": aggregation(server=replace(AVERAGE, rate=1))}, "task.not_yet"),
+        ({"replay": Replay(1, 0, 0)}, "task.not_yet"),
+        ({"contribution": Valuation.SHAPLEY}, "task.not_yet"),
         ({"sites": (*TERMS.sites, TERMS.sites[0])}, "task.organisation_twice"),
         ({"sites": sites(organisation="hospital-9")}, "state.missing"),
         ({"sites": sites(trainer="hospital-3.trainer")}, "task.trainer"),
@@ -182,7 +202,7 @@ def test_task_is_refused(changes: dict[str, Any], code: str) -> None:
     [
         {"preprocessing": outcome(levels=())},  # a number 0 or 1
         {"preprocessing": outcome(levels=(Level("n", 0), Level("y", MICRO), Level("Y", MICRO)))},
-        {"aggregation": Aggregation(Rule.TRIMMED_MEAN, 1, 3)},
+        {"aggregation": by(Rule.TRIMMED_MEAN, 1, 3)},
         {"training": training(1_024, 1)},
         {"sites": TERMS.sites[:3]},
         {"evidence": Evidence.REPLAYED},

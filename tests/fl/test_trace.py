@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from fl.trace import Broken, Origin, Segment, check_trace, leaves, root, segment_count
 from fl.trial import TRAINING
-from vm.learning import SEGMENTS_MAX
 from vm.shape import HEIGHT_MAX
+from vm.terms import SEGMENTS_MAX
 
 ORIGIN = Origin("preterm", 3, "hospital-1.trainer", "opt-mn")
 BASE = b"\xff" * 32

@@ -10,8 +10,8 @@ from fl.preprocess import MISSING
 from fl.spec import check_spec
 from fl.trial import CLINICS, COLUMNS, OUTCOME, PREPROCESSING, SPEC, csv_of, terms
 from tests.fl.trial import report_of
-from vm.learning import Preprocessing, Site
 from vm.shape import pack, unpack
+from vm.terms import Preprocessing, Site
 
 NAMES = [column.name for column in COLUMNS]
 

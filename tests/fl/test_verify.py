@@ -19,9 +19,10 @@ from fl.verify import SCORING_ROWS_MIN, Case, Judgement, judge, norm_bound, upda
 from fl.weights import digest_ints, pack_update
 from tests.fl.learning import SPECS, TRAINING, base_of, job_of, rows_of
 from vm.digest import WEIGHTS
-from vm.learning import MICRO, Decision, Evidence, Policy, Update, UpdateStatus
+from vm.learning import Decision, Update, UpdateStatus
 from vm.record import Linear, ModelSpec, Output
 from vm.shape import NOTE_BYTES_MAX, pack
+from vm.terms import MICRO, Evidence, Policy
 
 SPEC = SPECS["logistic"]
 BASE = base_of(SPEC)
@@ -52,10 +53,14 @@ def record_of(result: Result, blob: bytes) -> Update:
         norm=result.norm,
         trace=root(ORIGIN, result.segments),
         segments=len(result.segments),
+        data=bytes(32),
         evidence=Evidence.COMMITTED,
         transaction=b"",
         height=1,
         status=UpdateStatus.SUBMITTED,
+        audits_passed=0,
+        audits_failed=0,
+        audits_unavailable=0,
     )
 
 

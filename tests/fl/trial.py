@@ -6,7 +6,7 @@ from fl.dataset import band, weight
 from fl.experiment import Experiment, admit
 from fl.preprocess import Report, read
 from fl.trial import CLINICS, GRID_BITS, PREPROCESSING, SPEC, csv_of, terms
-from vm.learning import Site
+from vm.terms import Site
 
 SECRET = bytes(range(32))
 

@@ -11,20 +11,19 @@ from fl.model import initial
 from fl.spec import logistic_regression
 from fl.weights import pack_weights
 from node.home.document import dump
+from tests.fl.terms import NO_REPLAY, by, sgd
 from tests.network.running import HOSPITALS, Running, concilium
-from vm.learning import (
+from vm.terms import (
     MICRO,
-    Aggregation,
     Column,
     Evidence,
     Level,
-    Optimizer,
     Policy,
     Preprocessing,
     Rule,
     Site,
     Terms,
-    Training,
+    Valuation,
 )
 
 TASK = "small-task"
@@ -60,16 +59,21 @@ def terms(rounds: int) -> Terms:
         title="A small task",
         model=MODEL,
         preprocessing=PREPROCESSING,
-        training=Training(Optimizer.SGD, MICRO // 20, 0, 0, 10, 16, 5),
-        aggregation=Aggregation(Rule.WEIGHTED_MEAN, 0, 3),
+        training=sgd(MICRO // 20, 0, 0, steps=10, batch_rows=16, snapshot_steps=5),
+        aggregation=by(Rule.WEIGHTED_MEAN, 0, 3),
         policy=Policy(norm_factor=3 * MICRO, margin=MICRO // 10),
+        replay=NO_REPLAY,
         evidence=Evidence.COMMITTED,
+        contribution=Valuation.NONE,
+        pool=0,
         sites=tuple(_site(hospital) for hospital in HOSPITALS),
         rounds=rounds,
         submit_ms=PHASE_MS,
         verdict_ms=PHASE_MS,
+        reveal_ms=PHASE_MS,
         aggregate_ms=PHASE_MS,
         retention_ms=PHASE_MS,
+        trace_retention_ms=PHASE_MS,
         purpose="tests",
     )
 

@@ -28,7 +28,13 @@ from tests.network.synthetic import (
     register_datasets,
     write_rows,
 )
-from vm.learning import Round, Task, TaskPhase, Update, UpdateStatus
+from vm.learning import (
+    Round,
+    Task,
+    TaskPhase,
+    Update,
+    UpdateStatus,
+)
 from vm.record import Model
 from vm.refusal import Refused
 

@@ -10,7 +10,13 @@ import pytest
 from node.demo.processes import CONCILIUM
 from tests.network.running import HOSPITALS, Running, patiently
 from tests.network.synthetic import TASK, open_task, register_datasets, write_rows
-from vm.learning import Round, Task, TaskPhase, Update, UpdateStatus
+from vm.learning import (
+    Round,
+    Task,
+    TaskPhase,
+    Update,
+    UpdateStatus,
+)
 from vm.refusal import Refused
 
 pytestmark = pytest.mark.network

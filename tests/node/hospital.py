@@ -24,9 +24,9 @@ from node.wire.exchange import Exchange
 from tests.fl.dialogue import TERMS, dataset, model, opening
 from tests.harness import Chain, organisation
 from vm.block import Result
-from vm.learning import Preprocessing
 from vm.refusal import Refused
 from vm.state import Record
+from vm.terms import Preprocessing
 from vm.tree import root
 
 ROWS = 120

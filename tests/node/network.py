@@ -10,30 +10,27 @@ from fl.spec import logistic_regression
 from node.program import program
 from node.validator.chain import Chain
 from node.validator.store import Store
+from tests.fl.terms import NO_REPLAY, by, sgd
 from tests.harness import START_MS, Item, genesis_of, key_of
 from tests.vm.council import admission, approve, propose, seating, unseating
 from vm.block import Header, Payload
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
 from vm.genesis import Genesis
-from vm.learning import (
-    MICRO,
-    Aggregation,
-    Column,
-    Decision,
-    Evidence,
-    Optimizer,
-    Policy,
-    Preprocessing,
-    Round,
-    Rule,
-    Site,
-    Terms,
-    Training,
-    Update,
-)
+from vm.learning import Decision, Round, Update
 from vm.record import Band, ColumnSchema
 from vm.registry import RegisterDataset
 from vm.shape import pack
+from vm.terms import (
+    MICRO,
+    Column,
+    Evidence,
+    Policy,
+    Preprocessing,
+    Rule,
+    Site,
+    Terms,
+    Valuation,
+)
 from vm.transaction import Transaction, sign
 
 HOSPITALS = tuple(f"hospital-{number}" for number in range(1, 5))
@@ -201,7 +198,7 @@ def aggregate(network: Network, hospital: str, number: int) -> Transaction:
     """What the hospital's validator aggregates of a round."""
     accepted = network.chain.state().require(Round, TASK, number).accepted
     assert accepted is not None, "the round's updates are settled"
-    body = Aggregate(TASK, number, accepted, address("bcdefg"[number - 1]), BLOB_BYTES)
+    body = Aggregate(TASK, number, accepted, address("bcdefg"[number - 1]), BLOB_BYTES, None)
     return network.sign(f"{hospital}.validator", "learning.aggregate", body)
 
 
@@ -213,10 +210,13 @@ def terms(rounds: int) -> Terms:
         preprocessing=Preprocessing(
             columns=tuple(_column(name) for name in COLUMNS), outcome=_column("preterm")
         ),
-        training=Training(Optimizer.SGD, MICRO // 10, 0, 0, 30, 16, 10),
-        aggregation=Aggregation(Rule.WEIGHTED_MEAN, 0, 2),
+        training=sgd(MICRO // 10, 0, 0, steps=30, batch_rows=16, snapshot_steps=10),
+        aggregation=by(Rule.WEIGHTED_MEAN, 0, 2),
         policy=Policy(3 * MICRO, MICRO // 50),
+        replay=NO_REPLAY,
         evidence=Evidence.COMMITTED,
+        contribution=Valuation.NONE,
+        pool=0,
         sites=tuple(
             Site(name, f"{name}.trainer", f"{name}.verifier", f"{name}.opt", 100)
             for name in HOSPITALS
@@ -224,8 +224,10 @@ def terms(rounds: int) -> Terms:
         rounds=rounds,
         submit_ms=HOUR_MS,
         verdict_ms=HOUR_MS,
+        reveal_ms=HOUR_MS,
         aggregate_ms=HOUR_MS,
         retention_ms=0,
+        trace_retention_ms=0,
         purpose="research",
     )
 
@@ -245,6 +247,7 @@ def _proof(network: Network, hospital: str, number: int) -> Transaction:
         norm=1_000,
         trace=bytes(32),
         segments=3,
+        data=bytes(32),
         evidence=Evidence.COMMITTED,
     )
     return network.sign(f"{hospital}.trainer", "learning.proof", body)

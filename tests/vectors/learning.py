@@ -18,13 +18,18 @@ from fl.trace import leaves as trace_leaves
 from fl.train import Job, snapshots, start
 from fl.weights import digest_ints, pack_update, pack_weights
 from tests.fl.dialogue import AGE, OUTCOME, SMOKER, TASK
+from tests.fl.terms import sgd
 from tests.vectors.ledger import story
 from tests.vectors.spelling import code_of, hexes
 from vm import tree
 from vm.digest import BEACON, WEIGHTS, digest
 from vm.encoding import encode
-from vm.learning import MICRO, Optimizer, Preprocessing, Round, Training, Update
+from vm.learning import Round, Update
 from vm.shape import pack
+from vm.terms import (
+    MICRO,
+    Preprocessing,
+)
 
 BITS = 24
 SECRET = bytes(range(32))
@@ -189,7 +194,7 @@ def _files() -> dict[str, Any]:
 
 def _training(table: Table) -> dict[str, Any]:
     """Two segments of two steps each, in which momentum and decay take part."""
-    training = Training(Optimizer.SGD, MICRO // 10, MICRO // 2, MICRO // 100, 4, 3, 2)
+    training = sgd(MICRO // 10, MICRO // 2, MICRO // 100, steps=4, batch_rows=3, snapshot_steps=2)
     spec = logistic_regression(2)
     rows = prepare(spec, PREPROCESSING, table, leaves(table, SECRET))
     base = np.array([2**20, -(2**21), 2**19], np.int64)

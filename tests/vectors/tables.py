@@ -23,6 +23,7 @@ from node.wire.cid import Manifest
 from tests.vectors import BUILDERS
 from vm import (
     block,
+    conduct,
     digest,
     encoding,
     epoch,
@@ -34,6 +35,7 @@ from vm import (
     record,
     shape,
     succession,
+    terms,
     transaction,
 )
 from vm import range as state_range
@@ -73,7 +75,7 @@ def records() -> list[Any]:
     """The classes of the state's records, in order of definition."""
     return [
         found
-        for module in (record, quorum, epoch, proposal, learning)
+        for module in (record, quorum, epoch, proposal, learning, conduct)
         for found in vars(module).values()
         if inspect.isclass(found) and found.__module__ == module.__name__ and hasattr(found, "KIND")
     ]
@@ -233,11 +235,11 @@ LIMITS: tuple[tuple[ModuleType, str], ...] = (
     (message, "ENVELOPE_BYTES_MAX"),
     (learning, "TASKS_OPEN_MAX"),
     (learning, "TASKS_OPEN_OF_ORGANISATION_MAX"),
-    (learning, "BATCH_ROWS_MIN"),
-    (learning, "ROWS_DRAWN_MIN"),
+    (terms, "BATCH_ROWS_MIN"),
+    (terms, "ROWS_DRAWN_MIN"),
     (learning, "FAILURES_MAX"),
-    (learning, "SEGMENTS_MAX"),
-    (learning, "WEIGHT_MAX"),
+    (terms, "SEGMENTS_MAX"),
+    (terms, "WEIGHT_MAX"),
     (proposal, "PROPOSALS_OPEN_MAX"),
     (proposal, "PROPOSALS_OPEN_OF_ORGANISATION_MAX"),
     (proposal, "PROPOSAL_BLOCKS_MAX"),

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.vm.records import drawn
-from vm import epoch, learning, proposal, quorum, record
+from vm import conduct, epoch, learning, proposal, quorum, record
 from vm.encoding import encode
 from vm.shape import pack, unpack
 from vm.sparse import KEY_BYTES_MAX, VALUE_BYTES_MAX
@@ -13,7 +13,7 @@ from vm.state import Record, state_key
 
 RECORDS: list[type[Record]] = [
     cls
-    for module in (record, quorum, epoch, proposal, learning)
+    for module in (record, quorum, epoch, proposal, learning, conduct)
     for cls in vars(module).values()
     if isinstance(cls, type) and hasattr(cls, "KIND") and cls.__module__ == module.__name__
 ]
@@ -51,6 +51,10 @@ def test_the_longest_key_fits_the_state(cls: type[Record]) -> None:
     key = {
         "verdict": (LONGEST, LAST, LONGEST, LONGEST),
         "update": (LONGEST, LAST, LONGEST),
+        "training_part": (LONGEST, LONGEST),
+        "decline": (LONGEST, LAST, LONGEST),
+        "commitment": (LONGEST, LAST, LONGEST),
+        "audit": (LONGEST, LAST, LONGEST, LONGEST),
         "round": (LONGEST, LAST),
         "model": (LONGEST, LAST),
         "chain": (),

@@ -9,8 +9,14 @@ from rich.console import Console
 
 from node.demo.splits import Figures
 from node.demo.summary import check, document, round_line, tables
-from vm.learning import Evidence, Outcome, Round, RoundPhase, UpdateStatus
+from vm.learning import (
+    Outcome,
+    Round,
+    RoundPhase,
+    UpdateStatus,
+)
 from vm.refusal import Refused
+from vm.terms import Evidence
 
 NAMES = ("alone", "federated", "pooled", "own_alone", "own_federated", "own_pooled")
 ROUND = Round(
@@ -22,13 +28,21 @@ ROUND = Round(
     opened_height=1,
     opened_ms=1,
     deadline_ms=1,
+    seed=bytes(32),
     updates=3,
+    declined=0,
+    committed=3,
+    sealed=3,
+    revealed=3,
     verdicts=6,
+    reruns=0,
     accepted=bytes(32),
     outcomes=(
-        Outcome("h-1", "h-1.trainer", UpdateStatus.ACCEPTED, "update.accepted", ""),
-        Outcome("h-2", "h-2.trainer", UpdateStatus.REJECTED, "update.norm_bound", "too long"),
-        Outcome("h-3", "h-3.trainer", UpdateStatus.ABSENT, "update.absent", "never came"),
+        Outcome("h-1", "h-1.trainer", UpdateStatus.ACCEPTED, "update.accepted", "", None, 0),
+        Outcome(
+            "h-2", "h-2.trainer", UpdateStatus.REJECTED, "update.norm_bound", "too long", None, 0
+        ),
+        Outcome("h-3", "h-3.trainer", UpdateStatus.ABSENT, "update.absent", "never came", None, 0),
     ),
     attestations=(),
     score_bp=6_900,

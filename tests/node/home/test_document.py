@@ -13,7 +13,7 @@ from fl.spec import logistic_regression, mlp, small_cnn
 from node.home.document import dump, from_json, load
 from tests.harness import genesis_of
 from tests.vm.records import drawn
-from vm import learning, record
+from vm import conduct, learning, record, terms
 from vm.genesis import Genesis
 from vm.record import Band, Contribution, Linear, Member, ModelSpec, Organisation, Role
 from vm.refusal import Refused
@@ -21,7 +21,7 @@ from vm.shape import pack
 
 CLASSES = [
     cls
-    for module in (record, learning, body)
+    for module in (record, learning, conduct, terms, body)
     for cls in vars(module).values()
     if isinstance(cls, type) and hasattr(cls, "VERSION") and not hasattr(cls, "TAG")
     if cls.__module__ == module.__name__

@@ -12,8 +12,9 @@ from tests.fl.dialogue import TASK, aggregate, site
 from tests.node import hospital
 from tests.node.hospital import BASE, BASE_ADDRESS, Town
 from tests.node.peer.looks import code_of, opened, run, submitted
-from vm.learning import Evidence, Update, UpdateStatus
+from vm.learning import Update, UpdateStatus
 from vm.record import Dataset
+from vm.terms import Evidence
 
 
 def test_a_trainer_submits_its_update(tmp_path: Path) -> None:

@@ -26,7 +26,12 @@ from tests.fl.dialogue import (
     verdict,
 )
 from tests.harness import Chain, organisation
-from vm.learning import Round, RoundPhase, Task, Update
+from vm.learning import (
+    Round,
+    RoundPhase,
+    Task,
+    Update,
+)
 from vm.refusal import Refused
 
 SPEC = logistic_regression(2)
@@ -112,7 +117,7 @@ def test_the_base_plus_the_weighted_mean_is_kept_and_attested() -> None:
     (kept,) = worker.kept
     assert values(kept) == [100 + mean, 200 + mean, 300 + mean]
     result, _ = summarise([kept])
-    assert worker.signed == [Aggregate(TASK, 1, rnd.accepted or b"", result, len(kept))]
+    assert worker.signed == [Aggregate(TASK, 1, rnd.accepted or b"", result, len(kept), None)]
 
 
 def test_a_quorum_of_aggregators_closes_the_round() -> None:

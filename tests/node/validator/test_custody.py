@@ -26,10 +26,11 @@ from tests.node.network import (
     run_round,
     terms,
 )
-from vm.learning import Evidence, Round, RoundPhase
+from vm.learning import Round, RoundPhase
 from vm.record import Member, Role, Standing
 from vm.registry import EnrolMember, SetStanding
 from vm.shape import Digest
+from vm.terms import Evidence
 from vm.transaction import Transaction
 
 A, B, C, D = HOSPITALS
@@ -96,6 +97,7 @@ class Registry:
             norm=1_000,
             trace=bytes(32),
             segments=3,
+            data=bytes(32),
             evidence=Evidence.COMMITTED,
         )
         return self.network.sign(f"{hospital}.trainer", "learning.proof", body)
