@@ -31,6 +31,7 @@ SEAL = "concilium.seal.v1"
 ACCEPTED = "concilium.accepted.v1"
 SLOW = "concilium.slow.v1"
 HOLLOW = "concilium.hollow.v1"
+TERMS = "concilium.terms.v1"
 
 DIGEST_BYTES = 32
 

@@ -7,13 +7,16 @@ from pathlib import Path
 from cyclopts import App
 from rich.table import Table
 
+from node.commands import consent
 from node.commands.network import start_logs, until_signal
 from node.commands.report import Format, LogFormat, show
 from node.home import config
 from node.home.document import dump
 from vm.refusal import Refused
 
-app = App(name="peer", help="Run a training peer, or check its data first.")
+app = App(name="peer", help="Run a training peer, and decide what it takes part in.")
+app.command(consent.approve)
+app.command(consent.withdraw)
 
 
 @app.command
@@ -46,7 +49,7 @@ def check(home: Path, *, task: str | None = None, output: Format = "text") -> No
         Id of the task; without it, the first one of [training] tasks.
     """
     settings = config.load(config.PeerConfig, home, os.environ)
-    id = task or next(iter(settings.training.tasks), None)
+    id = task or next(iter(settings.training.listed), None)
     if id is None:
         raise Refused("usage.task", "expected --task, or a task in [training] tasks, found neither")
     asyncio.run(_check(settings, id, output))

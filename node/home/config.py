@@ -84,6 +84,10 @@ Id = Annotated[
     str,
     StringConstraints(max_length=NAME_BYTES_MAX, pattern=r"^[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?$"),
 ]
+Listed = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?(?:=[0-9a-f]{64})?$"),
+]
 Url = Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[^\s/?#]+$")]
 
 
@@ -184,8 +188,16 @@ class Training(Section):
         description="salts the rows' leaves and parts the rows; lose it and the registered root\n"
         "can never be shown again"
     )
-    tasks: tuple[Id, ...] = Field(
-        max_length=TASKS_MAX, description="tasks that this site takes part in, and no others"
+    approve: Literal["list", "ask"] = Field(
+        default="list",
+        description="list: the tasks below are approved by standing there, and the terms of one\n"
+        "that has no digest are those of the first look. ask: no task is trained before somebody\n"
+        "here has run `concilium peer approve`; tasks that name this site are looked for",
+    )
+    tasks: tuple[Listed, ...] = Field(
+        max_length=TASKS_MAX,
+        description="tasks that this site takes part in: ids, or id=digest of the terms that\n"
+        "`concilium peer approve` shows",
     )
     opening: bool = Field(
         description="may snapshots of training be opened to verifiers? They can reveal rows;\n"
@@ -196,6 +208,12 @@ class Training(Section):
         max_length=VALIDATORS_MAX,
         description="validators to talk to, two or more: if one is silent, the next is asked",
     )
+
+    @property
+    def listed(self) -> dict[str, bytes | None]:
+        """The tasks by id, with the digest of the approved terms where one is given."""
+        entries = (entry.partition("=") for entry in self.tasks)
+        return {id: bytes.fromhex(terms) or None for id, _, terms in entries}
 
 
 class Client(Section):

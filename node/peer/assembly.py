@@ -15,6 +15,7 @@ from node.client.watch import Watch
 from node.home.config import Identity, PeerConfig
 from node.home.genesis import read_genesis
 from node.home.keyfile import read_key, read_secret
+from node.peer.approval import Approvals
 from node.peer.attendance import attend
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.site import load_data
@@ -33,6 +34,7 @@ async def run_peer(
     training = config.training
     secret = read_secret(training.secret)
     rowkeeper = Rowkeeper(partial(load_data, training.data, secret=secret))
+    approvals = Approvals(config.store.folder, training.approve, training.listed)
     urls = [validator.http for validator in training.validators]
     async with AsyncExitStack() as stack:
 
@@ -51,18 +53,19 @@ async def run_peer(
             submitter,
             exchange,
             rowkeeper,
+            approvals,
             opening=training.opening,
             train=train,
             on_step=on_step,
         )
         watch = Watch(submitter.client)
         submitter, exchange = await enter(config.verifier)
-        verifier = Verifier(submitter, exchange, rowkeeper, _steady_ms)
-        log.info("peer.started", tasks=list(training.tasks))
+        verifier = Verifier(submitter, exchange, rowkeeper, approvals, _steady_ms)
+        log.info("peer.started", tasks=list(training.listed))
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.run())
-            group.create_task(attend(trainer.work, training.tasks, watch))
-            group.create_task(attend(verifier.work, training.tasks, watch))
+            group.create_task(attend(trainer.work, tuple(training.listed), watch))
+            group.create_task(attend(verifier.work, tuple(training.listed), watch))
 
 
 def _steady_ms() -> int:

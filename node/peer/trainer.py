@@ -16,6 +16,7 @@ from fl.trace import Origin, root
 from fl.train import Job, OnStep, Result, train
 from fl.weights import pack_update, unpack_weights
 from node.client.submitter import Submitter
+from node.peer.approval import Approvals
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.stage import find_stage
 from node.wire.exchange import Exchange
@@ -38,6 +39,7 @@ class Trainer:
         submitter: Submitter,
         exchange: Exchange,
         rowkeeper: Rowkeeper,
+        approvals: Approvals,
         *,
         opening: bool,
         train: Train = train,
@@ -48,6 +50,7 @@ class Trainer:
         self._client = submitter.client
         self._exchange = exchange
         self._rowkeeper = rowkeeper
+        self._approvals = approvals
         self._opening = opening
         self._train = train
         self._on_step = on_step
@@ -57,6 +60,7 @@ class Trainer:
         stage = await find_stage(self._client, task_id, RoundPhase.SUBMIT)
         if stage is None:
             return
+        self._approvals.require(stage.task)
         site = next(
             (s for s in stage.task.terms.sites if s.trainer == self._submitter.member), None
         )

@@ -13,6 +13,7 @@ from fl.model import Rows
 from fl.verify import Case, judge, update_norm
 from fl.weights import unpack_weights
 from node.client.submitter import Submitter
+from node.peer.approval import Approvals
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.stage import Stage, find_stage
 from node.wire.exchange import Exchange
@@ -38,6 +39,7 @@ class Verifier:
         submitter: Submitter,
         exchange: Exchange,
         rowkeeper: Rowkeeper,
+        approvals: Approvals,
         clock_ms: Callable[[], int],
     ) -> None:
         """`clock_ms` is steady: it measures waiting and tells no time of day."""
@@ -45,6 +47,7 @@ class Verifier:
         self._client = submitter.client
         self._exchange = exchange
         self._rowkeeper = rowkeeper
+        self._approvals = approvals
         self._clock_ms = clock_ms
         self._since_ms: dict[str, tuple[int, int]] = {}  # task -> its round, and when first seen
 
@@ -53,6 +56,7 @@ class Verifier:
         stage = await find_stage(self._client, task_id, RoundPhase.VERDICT)
         if stage is None:
             return
+        self._approvals.require(stage.task)  # a score tells of this site's rows too
         me = self._submitter.member
         site = next((s for s in stage.task.terms.sites if s.verifier == me), None)
         if site is None:

@@ -38,6 +38,23 @@ def sync_file(path: Path) -> None:
         os.close(handle)
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """On return `path` holds `data` alone, on disk; no reader ever finds a part of it.
+
+    Only its owner may read it. Its folder is made if it is not there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")  # two processes may write at once
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        write_at(handle, data, 0)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    fresh.rename(path)
+    sync_folder(path.parent)
+
+
 def write_at(file: int, data: bytes, offset: int) -> None:
     """Write all of `data` at `offset`: the system may take less than it is offered."""
     view = memoryview(data)

@@ -1,7 +1,7 @@
 """Hospitals with made-up patients, their peers' parts, and a chain that answers at once."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +14,7 @@ from fl.weights import pack_weights
 from node.client.client import Client
 from node.client.submitter import Submitter
 from node.client.watch import Watch
+from node.peer.approval import Approvals, Mode
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.site import LocalData, load_data
 from node.peer.trainer import Trainer
@@ -21,7 +22,7 @@ from node.peer.verifier import Verifier
 from node.program import program
 from node.wire.cid import summarise
 from node.wire.exchange import Exchange
-from tests.fl.dialogue import TERMS, dataset, model, opening
+from tests.fl.dialogue import TASK, TERMS, dataset, model, opening
 from tests.harness import Chain, organisation
 from vm.block import Result
 from vm.refusal import Refused
@@ -63,6 +64,7 @@ class Town:
     submitted: list[object] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.folder.mkdir(exist_ok=True)
         self.chain = Chain(program())
         for number in (1, 2, 3, 4):
             self.path(number).write_text(table(number))
@@ -95,12 +97,23 @@ class Town:
     def trainer(self, number: int, *, opening: bool = False, **options: Any) -> Trainer:
         """Hospital `number`'s trainer, as after a restart."""
         submitter, exchange = self._parts(f"{organisation(number)}.trainer")
-        return Trainer(submitter, exchange, self._rowkeeper(number), opening=opening, **options)
+        keeper, approvals = self._rowkeeper(number), self.approvals(number)
+        return Trainer(submitter, exchange, keeper, approvals, opening=opening, **options)
 
     def verifier(self, number: int) -> Verifier:
         """Hospital `number`'s verifier, as after a restart."""
         submitter, exchange = self._parts(f"{organisation(number)}.verifier")
-        return Verifier(submitter, exchange, self._rowkeeper(number), lambda: self.time_ms)
+        keeper, approvals = self._rowkeeper(number), self.approvals(number)
+        return Verifier(submitter, exchange, keeper, approvals, lambda: self.time_ms)
+
+    def approvals(
+        self, number: int, mode: Mode = "list", listed: Mapping[str, bytes | None] | None = None
+    ) -> Approvals:
+        """What hospital `number` has approved: by its list, unless another is given."""
+        folder = self.folder / organisation(number)
+        return Approvals(
+            folder, mode, dict.fromkeys((TASK, "another")) if listed is None else listed
+        )
 
     def _parts(self, member: str) -> tuple[Submitter, Exchange]:
         return cast(Submitter, _Pen(self, member)), cast(Exchange, _Shelf(self))

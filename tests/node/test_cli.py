@@ -34,6 +34,8 @@ COMMANDS = (
     "submit",
     "peer run",
     "peer check",
+    "peer approve",
+    "peer withdraw",
     "dataset register",
     "task open",
     "model get",

@@ -1,0 +1,114 @@
+"""`concilium peer approve` and `withdraw`: what a hospital takes part in, decided by a person."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from node.client.client import Client
+from node.commands.report import Format, show
+from node.home import config
+from node.home.document import dump
+from node.home.genesis import read_genesis
+from node.peer.approval import Approvals, terms_digest
+from vm.learning import Task
+from vm.record import Model
+from vm.refusal import Refused
+
+
+def approve(home: Path, task: str, *, yes: bool = False, output: Format = "text") -> None:
+    """Show a task's terms in words, and let this site take part under these and no others.
+
+    Parameters
+    ----------
+    home
+        The training peer's folder with concilium.toml.
+    task
+        Id of the task.
+    yes
+        Approve without being asked; the terms are shown all the same.
+    """
+    settings = config.load(config.PeerConfig, home, os.environ)
+    found, model = asyncio.run(_read(settings, task))
+    lines = _describe(found, model, settings)
+    digest = terms_digest(found.terms)
+    listed = settings.training.listed
+    if listed.get(task) not in (None, digest):
+        raise Refused(
+            "peer.listed",
+            f"expected {task} in [training] tasks without a digest or with the one of its terms, "
+            f"found another: read the terms, then change the entry to {task}={digest.hex()}",
+        )
+    if not yes:
+        _require_consent(task, lines)
+    _approvals(settings).approve(found)
+    note = f"Approved task {task} under terms of digest {digest.hex()}."
+    if settings.training.approve == "list" and task not in listed:
+        note += f' Add "{task}" to [training] tasks and restart the peer: it works off that list.'
+    data = {"task": task, "approved": True, "digest": digest.hex(), "terms": dump(found.terms)}
+    show(output, data, "\n".join((*lines, note)) if yes else note)
+
+
+def withdraw(home: Path, task: str, *, output: Format = "text") -> None:
+    """Take an approval back: from now on this site takes no part in the task.
+
+    Parameters
+    ----------
+    home
+        The training peer's folder with concilium.toml.
+    task
+        Id of the task.
+    """
+    settings = config.load(config.PeerConfig, home, os.environ)
+    if settings.training.approve == "list" and task in settings.training.listed:
+        raise Refused(
+            "peer.listed",
+            f"expected a task that [training] tasks does not list, found {task}, which is approved "
+            "by standing there: take it out of the list and restart the peer",
+        )
+    found = _approvals(settings).withdraw(task)
+    words = "Withdrew the approval of" if found else "Found no approval of"
+    show(output, {"task": task, "approved": False, "withdrawn": found}, f"{words} task {task}.")
+
+
+def _approvals(settings: config.PeerConfig) -> Approvals:
+    training = settings.training
+    return Approvals(settings.store.folder, training.approve, training.listed)
+
+
+async def _read(settings: config.PeerConfig, id: str) -> tuple[Task, Model | None]:
+    urls = [validator.http for validator in settings.training.validators]
+    async with Client(read_genesis(settings.chain.genesis), urls) as client:
+        task = await client.record(Task, id)
+        if task is None:
+            raise Refused("peer.task", f"expected task {id} on the chain, found none")
+        return task, await client.record(Model, task.terms.model, task.base_version)
+
+
+def _describe(task: Task, model: Model | None, settings: config.PeerConfig) -> list[str]:
+    from node.peer.words import sentences
+
+    trainer = settings.trainer.id
+    site = next((site for site in task.terms.sites if site.trainer == trainer), None)
+    if site is None:
+        raise Refused(
+            "peer.not_a_site",
+            f"expected {trainer} among the sites of task {task.id}, found others: nothing to "
+            "approve",
+        )
+    return sentences(task, model, site.organisation)
+
+
+def _require_consent(task: str, lines: list[str]) -> None:
+    """Show the terms and let a person type the task's id; nobody approves by accident."""
+    if not sys.stdin.isatty():
+        raise Refused(
+            "usage.yes", "expected a terminal to ask on, or --yes from whoever decided; found none"
+        )
+    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    console.print("\n".join(lines))
+    console.print("Type the task's id to approve: ", end="")
+    if sys.stdin.readline().strip() != task:
+        raise Refused("peer.not_approved", f"expected {task}, found other words: not approved")

@@ -1,0 +1,101 @@
+"""A site's approval of a task, pinned to the digest of the terms that it approved.
+
+A steward opens a task; what its terms ask of a hospital is for the hospital to judge, before its
+first round. A name alone approves nothing for good: whoever approved `preterm` approved what was
+written there then, so the digest of the terms is kept, and other terms under that name are refused.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from node.wire.disk import replace_file
+from vm.digest import DIGEST_BYTES, TERMS, digest
+from vm.learning import Task
+from vm.refusal import Refused
+from vm.shape import Digest, pack
+from vm.terms import Terms
+
+FOLDER = "approved"  # in the peer's store: one file for each task, its name the task's id
+FILE_BYTES = 2 * DIGEST_BYTES + 1  # the digest in hexadecimal digits, and a line end
+
+Mode = Literal["list", "ask"]
+
+
+def terms_digest(terms: Terms) -> Digest:
+    """What an approval names: digest(TERMS, terms)."""
+    return digest(TERMS, pack(terms))
+
+
+class Approvals:
+    """Which tasks this site takes part in, and under which terms."""
+
+    def __init__(self, store: Path, mode: Mode, listed: Mapping[str, Digest | None]) -> None:
+        """`listed` are the configured tasks, with a digest of terms where one is given.
+
+        Approvals by command lie in `store`, where another process may change them at any time.
+        """
+        self._folder = store / FOLDER
+        self._mode = mode
+        self._listed = listed
+
+    def require(self, task: Task) -> None:
+        """Raise `Refused("peer.not_approved")` unless the site approved the task's terms.
+
+        By the list, a task without a digest is approved as it is found first, for good.
+        """
+        found = terms_digest(task.terms)
+        if self._mode == "list" and task.id not in self._listed:
+            raise Refused(
+                "peer.not_approved",
+                f"expected a task of [training] tasks, found {task.id}, which is not listed",
+            )
+        approved = self._listed.get(task.id) or self._pinned(task.id)
+        if approved is None and self._mode == "list":
+            self.approve(task)
+            return
+        remedy = f"read its terms and approve them with: concilium peer approve HOME {task.id}"
+        if approved is None:
+            raise Refused(
+                "peer.not_approved",
+                f"expected task {task.id} approved by this site, found no approval: {remedy}",
+            )
+        if approved != found:
+            raise Refused(
+                "peer.not_approved",
+                f"expected the terms of task {task.id} that this site approved, digest "
+                f"{approved.hex()}, found others, digest {found.hex()}: {remedy}",
+            )
+
+    def approve(self, task: Task) -> Digest:
+        """Pin the terms as they stand; the newest approval is the one that counts."""
+        terms = terms_digest(task.terms)
+        replace_file(self._folder / task.id, f"{terms.hex()}\n".encode())
+        return terms
+
+    def withdraw(self, task: str) -> bool:
+        """Take back an approval by command; whether there was one."""
+        try:
+            (self._folder / task).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _pinned(self, task: str) -> Digest | None:
+        path = self._folder / task
+        try:
+            with path.open("rb") as file:
+                text = file.read(FILE_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        try:
+            terms = bytes.fromhex(text.decode("ascii"))
+        except ValueError:
+            terms = b""
+        if len(terms) != DIGEST_BYTES:
+            raise Refused(
+                "peer.approval_file",
+                f"{path}: expected the digest of a task's terms, found something else: delete the "
+                f"file and approve again with: concilium peer approve HOME {task}",
+            )
+        return terms

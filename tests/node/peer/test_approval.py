@@ -1,0 +1,172 @@
+"""A site's approval: of these terms and no others, before the first row is read."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.peer.approval import Approvals, terms_digest
+from node.peer.words import duration, sentences
+from tests.fl.dialogue import MODEL, TASK, TERMS
+from tests.node.hospital import Town
+from tests.node.peer.looks import code_of, opened, run, submitted
+from vm.learning import Task, TaskPhase
+from vm.record import Model
+from vm.refusal import Refused
+from vm.terms import Evidence, Valuation
+
+
+def task(town: Town) -> Task:
+    """The open task."""
+    return town.chain.get(Task, TASK)
+
+
+def with_other_terms(found: Task) -> Task:
+    """The task under the same name, with a thousand times the learning rate."""
+    training = replace(found.terms.training, rate=found.terms.training.rate * 1_000)
+    return replace(found, terms=replace(found.terms, training=training))
+
+
+def refuses(approvals: Approvals, found: Task) -> str:
+    """The sentence with which a task is not taken part in."""
+    with pytest.raises(Refused) as refused:
+        approvals.require(found)
+    assert refused.value.code == "peer.not_approved"
+    return refused.value.message
+
+
+def test_a_listed_task_is_approved_under_the_terms_of_the_first_look(tmp_path: Path) -> None:
+    """Also after a restart, other terms under that name are refused, with what to do."""
+    town = opened(tmp_path)
+    town.approvals(1).require(task(town))
+
+    again = town.approvals(1)
+    again.require(task(town))
+
+    assert f"concilium peer approve HOME {TASK}" in refuses(again, with_other_terms(task(town)))
+
+
+def test_a_task_that_is_not_listed_is_refused_by_a_list(tmp_path: Path) -> None:
+    """Also if it was approved before: the site took it out of its list."""
+    town = opened(tmp_path)
+    town.approvals(1).require(task(town))
+
+    assert "not listed" in refuses(town.approvals(1, listed={}), task(town))
+
+
+def test_a_listed_digest_says_which_terms_are_meant(tmp_path: Path) -> None:
+    """It counts more than what was found first."""
+    town = opened(tmp_path)
+    other = with_other_terms(task(town))
+    town.approvals(1).require(task(town))
+
+    approvals = town.approvals(1, listed={TASK: terms_digest(other.terms)})
+
+    refuses(approvals, task(town))
+    approvals.require(other)
+
+
+def test_a_site_that_is_asked_approves_by_command_alone(tmp_path: Path) -> None:
+    """A list approves nothing there; an approval can be taken back while the peer runs."""
+    town = opened(tmp_path)
+    running, command = town.approvals(1, "ask"), town.approvals(1, "ask")
+    assert f"concilium peer approve HOME {TASK}" in refuses(running, task(town))
+
+    command.approve(task(town))
+    running.require(task(town))
+    refuses(running, with_other_terms(task(town)))
+
+    assert command.withdraw(TASK)
+    assert not command.withdraw(TASK)
+    refuses(running, task(town))
+
+
+@pytest.mark.parametrize("content", [b"", b"no digest\n", b"ab" * 31 + b"\n", b"ab" * 33, b"\xff"])
+def test_a_damaged_approval_approves_nothing(tmp_path: Path, content: bytes) -> None:
+    """It is said to be damaged, also where the list alone would approve."""
+    town = opened(tmp_path)
+    town.approvals(1).approve(task(town))
+    next(tmp_path.glob("*/approved/*")).write_bytes(content)
+
+    for mode in ("list", "ask"):
+        with pytest.raises(Refused, match=r"peer\.approval_file: .*delete the file"):
+            town.approvals(1, mode).require(task(town))
+
+
+def test_nothing_is_read_trained_or_judged_without_approval(tmp_path: Path) -> None:
+    """A trainer and a verifier of terms that the site did not see touch no row."""
+    town = opened(tmp_path)
+    trainer = town.trainer(1)
+    trainer._approvals = town.approvals(1, "ask")
+    assert code_of(trainer.work(TASK)) == "peer.not_approved"
+    assert (town.loads, town.submitted) == (0, [])
+
+    town.approvals(1, "ask").approve(task(town))
+    run(trainer.work(TASK))
+    assert len(town.submitted) == 1
+
+    later = submitted(tmp_path / "later")
+    verifier = later.verifier(1)
+    verifier._approvals = later.approvals(1, "ask", {})
+    later.approvals(1, "ask").withdraw(TASK)
+    later.loads = 0
+    assert code_of(verifier.work(TASK)) == "peer.not_approved"
+    assert (later.loads, later.submitted) == (0, [])
+
+
+def test_terms_are_told_in_words(tmp_path: Path) -> None:
+    """What leaves, what for, how often, and the site's own part."""
+    town = opened(tmp_path)
+
+    text = "\n".join(sentences(task(town), town.chain.get(Model, MODEL, 0), "hospital-2"))
+
+    assert f"{TASK}: {TERMS.title}. Opened by hospital-1.steward of hospital-1." in text
+    assert "Purpose: research." in text
+    assert "risk from version 0, 3 parameters, layers: linear." in text
+    assert "It reads 2 columns: Age (a), Smoker (1)." in text
+    assert "Each of 2 rounds trains 20 steps of 16 rows" in text
+    assert (
+        "Evidence: committed or more. Your update leaves; your rows and snapshots do not." in text
+    )
+    assert "Your part: dataset opt-2 of weight 150" in text
+    assert "hospital-3: dataset opt-3" in text
+
+
+def test_every_term_is_told() -> None:
+    """A change of any of them changes the sentences, or they would hide it."""
+    item = Task("t", "s", "o", TERMS, 0, TaskPhase.OPEN, 1, 0, 0, None, 0, 0)
+    policy, replay = TERMS.policy, TERMS.replay
+    changes: dict[str, Any] = {
+        "title": "Other",
+        "model": "other",
+        "preprocessing": replace(TERMS.preprocessing, columns=TERMS.preprocessing.columns[:1]),
+        "training": replace(TERMS.training, steps=40),
+        "aggregation": replace(TERMS.aggregation, updates_min=4),
+        "policy": replace(policy, margin=policy.margin + 1),
+        "replay": replace(replay, segments=replay.segments + 1),
+        "evidence": Evidence.REPLAYED,
+        "contribution": Valuation.SHAPLEY,
+        "pool": TERMS.pool + 1,
+        "sites": TERMS.sites[:3],
+        "rounds": TERMS.rounds + 1,
+        "submit_ms": TERMS.submit_ms + 60_000,
+        "verdict_ms": TERMS.verdict_ms + 60_000,
+        "reveal_ms": TERMS.reveal_ms + 60_000,
+        "aggregate_ms": TERMS.aggregate_ms + 60_000,
+        "retention_ms": TERMS.retention_ms + 60_000,
+        "trace_retention_ms": TERMS.trace_retention_ms + 60_000,
+        "purpose": "other",
+    }
+    assert set(changes) == {field.name for field in fields(TERMS)}
+
+    for name, value in changes.items():
+        other = replace(item, terms=replace(TERMS, **{name: value}))
+        assert sentences(other, None, "x") != sentences(item, None, "x"), name
+
+
+def test_durations_are_told_in_the_unit_that_fits() -> None:
+    """From seconds to days."""
+    found = [duration(ms) for ms in (1_500, 60_000, 90 * 60_000, 36 * 3_600_000, 86_400_000)]
+
+    assert found == ["1.5 s", "1 min", "1.5 h", "1.5 d", "1 d"]
