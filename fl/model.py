@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fl.fixed import Ints, from_grid, to_grid
+from fl.fixed import CHUNK, Int32s, Ints, from_grid, to_grid
 from fl.preprocess import Table
 from vm.record import (
     AveragePool,
@@ -102,20 +102,47 @@ def initial(spec: ModelSpec, grid_bits: int, seed: int) -> Ints:
     with torch.no_grad():
         for parameter in last.parameters():
             parameter.zero_()
-    return store(module, grid_bits)
+    return store(module, grid_bits).astype(np.int64)
 
 
-def load(module: nn.Module, values: Ints, grid_bits: int) -> None:
+def load(module: nn.Module, values: Ints | Int32s, grid_bits: int) -> None:
     """Set the parameters to grid integers, [parameters] in the order of `fl.spec.parameters`."""
-    vector = torch.from_numpy(from_grid(values, grid_bits))
-    with torch.no_grad():
-        nn.utils.vector_to_parameters(vector, module.parameters())
+    weights = list(module.parameters())
+    for weight, numbers in zip(weights, shaped(values, weights, grid_bits), strict=True):
+        weight.data = numbers
 
 
-def store(module: nn.Module, grid_bits: int) -> Ints:
+def store(module: nn.Module, grid_bits: int) -> Int32s:
     """The parameters rounded to the grid; raises `Refused("update.range")` where int32 cannot."""
-    vector = nn.utils.parameters_to_vector(module.parameters())
-    return to_grid(vector.detach().numpy(), grid_bits)
+    return narrow([weight.detach() for weight in module.parameters()], grid_bits)
+
+
+def shaped(values: Ints | Int32s, like: Sequence[Tensor], grid_bits: int) -> list[Tensor]:
+    """Flat grid integers as float64 tensors of their own memory, in the shapes of `like`."""
+    found, start = [], 0
+    for tensor in like:
+        end = start + tensor.numel()
+        numbers = torch.from_numpy(from_grid(values[start:end], grid_bits))
+        found.append(numbers.reshape(tensor.shape))
+        start = end
+    assert start == len(values), f"expected {start} grid integers, found {len(values)}"
+    return found
+
+
+def narrow(tensors: Sequence[Tensor], grid_bits: int) -> Int32s:
+    """Float64 tensors rounded to the grid, flat; raises `Refused("update.range")`.
+
+    By chunks, so that a large model is not there as float64 twice.
+    """
+    found = np.empty(sum(tensor.numel() for tensor in tensors), np.int32)
+    start = 0
+    for tensor in tensors:
+        numbers = tensor.numpy().reshape(-1)
+        for at in range(0, numbers.size, CHUNK):
+            part = to_grid(numbers[at : at + CHUNK], grid_bits)
+            found[start : start + part.size] = part
+            start += part.size
+    return found
 
 
 def losses(output: Output, logits: Tensor, labels: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from vm.terms import (
     AVERAGE,
     BATCH_ROWS_MIN,
     MICRO,
+    NANO,
     ROWS_DRAWN_MIN,
     SEGMENTS_MAX,
     Aggregation,
@@ -119,9 +120,11 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
     (logits,) = check_spec(model.spec)
     classes = 2 if model.spec.output is Output.BINARY else logits
     _check_columns(model.spec, classes, terms.preprocessing)
-    # 5. no update tells of single rows; the steps fall into a bounded number of whole segments
+    # 5. no update tells of single rows; the steps fall into a bounded number of whole segments;
+    # the optimizer moves, by steps that its state on the grid bounds
     _check_rows(terms.training)
     _check_segments(terms.training)
+    _check_optimizer(terms.training, model.grid_bits)
     # 6. the rule can stand what it claims with the fewest updates that it may get
     _check_aggregation(terms.aggregation, len(terms.sites))
     _check_known(terms)
@@ -218,6 +221,28 @@ def _check_segments(training: Training) -> None:
         )
 
 
+def _check_optimizer(training: Training, grid_bits: int) -> None:
+    """The rate is positive, and each optimizer has its own constants and no other's.
+
+    Adam divides by the root of its second moment plus epsilon. Where that root rounds to 0, an
+    epsilon below one grid step would let a first moment of one step move a weight without bound.
+    """
+    if training.rate <= 0:
+        raise Refused("task.optimizer", f"expected a rate above 0, found {training.rate}")
+    match training.optimizer:
+        case Optimizer.SGD:
+            if (training.beta2, training.epsilon_nano) != (0, 0):
+                raise Refused("task.optimizer", "expected sgd without beta2 and epsilon, found one")
+        case Optimizer.ADAM:
+            least = -(-NANO // 2**grid_bits)
+            if training.epsilon_nano < least:
+                raise Refused(
+                    "task.optimizer",
+                    f"expected an epsilon of at least {least} nano, one grid step, "
+                    f"found {training.epsilon_nano}",
+                )
+
+
 def _check_aggregation(aggregation: Aggregation, sites: int) -> None:
     match aggregation.rule:
         case Rule.WEIGHTED_MEAN:
@@ -234,10 +259,8 @@ def _check_aggregation(aggregation: Aggregation, sites: int) -> None:
 
 def _check_known(terms: Terms) -> None:
     """Refuse what the records can say and no code does yet."""
-    training, aggregation = terms.training, terms.aggregation
+    aggregation = terms.aggregation
     asked = {
-        "training.optimizer": training.optimizer is not Optimizer.SGD,
-        "training.proximal": training.proximal > 0,
         "aggregation.rule": aggregation.rule not in (Rule.WEIGHTED_MEAN, Rule.TRIMMED_MEAN),
         "aggregation.mixing": aggregation.mixing is not Mixing.NONE,
         "aggregation.server": aggregation.server != AVERAGE,

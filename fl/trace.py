@@ -19,7 +19,7 @@ from vm.encoding import encode
 from vm.learning import Update
 from vm.refusal import Refused
 from vm.shape import Count, Digest
-from vm.terms import Training
+from vm.terms import Optimizer, Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,15 @@ def origin_digest(origin: Origin) -> Digest:
 def segment_count(training: Training) -> int:
     """Segments of one round: whole ones, as `fl.task` demands."""
     return training.steps // training.snapshot_steps
+
+
+def state_count(training: Training, parameters: int) -> int:
+    """Numbers of an optimizer's state: SGD's velocity; Adam's first moments, then second roots."""
+    match training.optimizer:
+        case Optimizer.SGD:
+            return parameters
+        case Optimizer.ADAM:
+            return 2 * parameters
 
 
 def leaves(origin: Origin, segments: Sequence[Segment]) -> tuple[Digest, ...]:

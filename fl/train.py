@@ -6,26 +6,28 @@ replays from any snapshot. Rounding swallows what threads and instruction sets d
 bits (arXiv 2403.09603).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from fl.fixed import Ints, from_grid, norm, to_grid
-from fl.model import Rows, build, load, losses, store
+from fl import optimizer
+from fl.fixed import Int32s, Ints, distance, norm
+from fl.model import Rows, build, load, losses, shaped, store
 from fl.sampling import batches
-from fl.trace import Segment, segment_count
+from fl.trace import Segment, segment_count, state_count
 from fl.weights import digest_ints
 from vm.digest import BATCHES, OPTIMIZER, WEIGHTS, digest
 from vm.encoding import encode
 from vm.record import ModelSpec
 from vm.refusal import Refused
 from vm.shape import Digest
-from vm.terms import MICRO, Training
+from vm.terms import Training
 
 OnStep = Callable[[int, int, float], None]  # step from 1, steps, mean loss of its batch in nat
+Batches = Sequence[tuple[int, ...]]  # places of the rows of each step
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Training between two segments: weights and momentum in grid units, [parameters] each."""
+    """Training between two segments, in grid units: weights [parameters], state [state_count].
 
-    weights: Ints
-    velocity: Ints
-    segments: tuple[Segment, ...]
+    Kept as int32, for both are large and several are alive at a time.
+    """
+
+    weights: Int32s
+    state: Int32s
+    segments: tuple[Segment, ...]  # those before it
     losses: tuple[float, ...]  # mean loss of each step so far, in nat
 
 
@@ -59,85 +64,111 @@ class Result:
     losses: tuple[float, ...]
 
 
-def train(job: Job, base: Ints, rows: Rows, on_step: OnStep | None = None) -> Result:
-    """Train one round from the model's `base`; raises `Refused("update.range" | "training.*")`."""
-    last = start(base)
-    for snapshot in snapshots(job, last, rows, on_step):
+Keep = Callable[[int, Snapshot], None]  # number of segments done, and the snapshot after them
+
+
+def train(
+    job: Job,
+    base: Ints,
+    rows: Rows,
+    on_step: OnStep | None = None,
+    *,
+    start: Snapshot | None = None,
+    keep: Keep | None = None,
+) -> Result:
+    """Train one round from the model's `base`; raises `Refused("update.range" | "training.*")`.
+
+    Training goes on from `start` if it is given: a snapshot of this very job, from its first
+    snapshot (`first`) to its last. Each snapshot is given to `keep`, before the next is made.
+    """
+    last = first(job, base) if start is None else start
+    for snapshot in snapshots(job, base, last, rows, on_step):
         last = snapshot
+        if keep is not None:
+            keep(len(last.segments), last)
     delta = last.weights - base
     return Result(delta, norm(delta), last.segments, last.losses)
 
 
-def start(base: Ints) -> Snapshot:
-    """Before the first step: the momentum is zero in every round."""
-    return Snapshot(base, np.zeros_like(base), (), ())
+def first(job: Job, base: Ints) -> Snapshot:
+    """Before the first step: the optimizer's state is zero in every round."""
+    state = np.zeros(state_count(job.training, len(base)), np.int32)
+    return Snapshot(base.astype(np.int32), state, (), ())
 
 
 def snapshots(
-    job: Job, state: Snapshot, rows: Rows, on_step: OnStep | None = None
+    job: Job, base: Ints, last: Snapshot, rows: Rows, on_step: OnStep | None = None
 ) -> Iterator[Snapshot]:
-    """The snapshots that follow `state`, to the end of the round."""
+    """The snapshots that follow `last`, to the end of the round."""
     if not len(rows):
         raise Refused("training.no_rows", "expected rows to train on, found none")
     module = build(job.spec)
-    for index in range(len(state.segments), segment_count(job.training)):
-        state = run_segment(job, module, index, state, rows, on_step)
-        yield state
+    for index in range(len(last.segments), segment_count(job.training)):
+        last = run_segment(job, module, base, index, last, rows, on_step)
+        yield last
 
 
 def run_segment(
     job: Job,
     module: nn.Module,
+    base: Ints,
     index: int,
-    state: Snapshot,
+    before: Snapshot,
     rows: Rows,
     on_step: OnStep | None = None,
 ) -> Snapshot:
-    """Segment `index`, from the snapshot before it to the one after it.
+    """Segment `index`, from the snapshot before it to the one after it, on all training rows."""
+    order = segment_batches(job, index, len(rows))
+    return run_batches(job, module, base, index, before, rows, order, on_step)
 
-    SGD with momentum in torch's form (Sutskever et al. 2013, without dampening):
-    v = momentum v + gradient + decay w; w = w - rate v.
-    """
+
+def segment_batches(job: Job, index: int, rows: int) -> Batches:
+    """Numbers, among as many training rows, of the rows in each step of segment `index`."""
     training = job.training
-    rate, momentum, decay = (x / MICRO for x in (training.rate, training.momentum, training.decay))
-    first = index * training.snapshot_steps
-    end = first + training.snapshot_steps
-    order = batches(job.beacon, job.dataset, len(rows), training.batch_rows, first, end)
-    load(module, state.weights, job.grid_bits)
+    begin = index * training.snapshot_steps
+    end = begin + training.snapshot_steps
+    return batches(job.beacon, job.dataset, rows, training.batch_rows, begin, end)
+
+
+def run_batches(
+    job: Job,
+    module: nn.Module,
+    base: Ints,
+    index: int,
+    before: Snapshot,
+    rows: Rows,
+    order: Batches,
+    on_step: OnStep | None = None,
+) -> Snapshot:
+    """Segment `index` on the batches in `order`, by their places in `rows`."""
+    training, bits = job.training, job.grid_bits
+    load(module, before.weights, bits)
     weights = list(module.parameters())
-    velocity = _shaped(state.velocity, weights, job.grid_bits)
+    state = optimizer.load_state(training, before.state, weights, bits)
+    anchor = shaped(base, weights, bits) if training.proximal else []
     history = []
-    for step, batch in enumerate(order, start=first + 1):
+    for step, batch in enumerate(order, start=index * training.snapshot_steps + 1):
         places = torch.tensor(batch)
         logits = module(rows.inputs[places])
         loss = losses(job.spec.output, logits, rows.labels[places]).mean()
         gradients = torch.autograd.grad(loss, weights)
-        with torch.no_grad():
-            for w, v, gradient in zip(weights, velocity, gradients, strict=True):
-                v.mul_(momentum).add_(gradient).add_(w * decay)
-                w.sub_(v * rate)
+        optimizer.step(training, step, weights, state, gradients, anchor)
+        del gradients  # before the next ones are made
         history.append(loss.item())
         if on_step is not None:
             on_step(step, training.steps, history[-1])
-    after = store(module, job.grid_bits)
-    flat_velocity = to_grid(nn.utils.parameters_to_vector(velocity).numpy(), job.grid_bits)
+    after = store(module, bits)
+    flat = optimizer.store_state(state, bits)
     segment = Segment(
         weights=digest_ints(WEIGHTS, after),
-        optimizer=digest_ints(OPTIMIZER, flat_velocity),
-        batches=_batches_digest(order, rows),
-        move=norm(after - state.weights),
+        optimizer=digest_ints(OPTIMIZER, flat),
+        batches=batches_digest(order, rows.leaves),
+        move=distance(after, before.weights),
     )
-    return Snapshot(after, flat_velocity, (*state.segments, segment), (*state.losses, *history))
+    return Snapshot(after, flat, (*before.segments, segment), (*before.losses, *history))
 
 
-def _shaped(values: Ints, like: list[nn.Parameter], grid_bits: int) -> list[torch.Tensor]:
-    """Flat grid integers as float64 tensors of the parameters' shapes."""
-    flat = torch.from_numpy(from_grid(values, grid_bits))
-    parts = torch.split(flat, [parameter.numel() for parameter in like])
-    return [part.reshape(parameter.shape) for part, parameter in zip(parts, like, strict=True)]
-
-
-def _batches_digest(order: list[tuple[int, ...]], rows: Rows) -> Digest:
+def batches_digest(order: Batches, leaves: Sequence[Digest]) -> Digest:
     """Commits to which rows each step saw, in order, by their salted leaves."""
-    steps = tuple(b"".join(rows.leaves[number] for number in batch) for batch in order)
+    steps = tuple(b"".join(leaves[place] for place in batch) for batch in order)
     return digest(BATCHES, encode(steps))

@@ -16,6 +16,7 @@ LEVELS_MAX = 32  # of a coded column
 BATCH_ROWS_MIN = 8  # a step on one row moves the weights along that row: the update tells it
 ROWS_DRAWN_MIN = 64  # steps x batch_rows: an update is the sum of so many rows' gradients
 MICRO = 1_000_000  # constants of preprocessing and training are integers in millionths
+NANO = 1_000_000_000  # Adam's epsilon is one in billionths
 WEIGHT_MAX = 1_000_000  # of one dataset in an aggregate: keeps integer sums within int64
 PHASE_MS_MAX = 30 * 24 * 3_600 * 1_000  # a phase lasts at most 30 days
 RETENTION_MS_MAX = 10 * 365 * 24 * 3_600 * 1_000  # ten years, of blobs and of traces
@@ -92,7 +93,7 @@ class Training:
     rate: Micro
     momentum: Share
     beta2: Share
-    epsilon_nano: Annotated[int, Int(0, 10**9)]  # in 10^-9, below what Micro can say
+    epsilon_nano: Annotated[int, Int(0, NANO)]  # in 10^-9, below what Micro can say
     decay: Annotated[int, Int(0, MICRO)]  # L2 penalty on weights and biases, in millionths
     proximal: Factor
     steps: Annotated[int, Int(1, 100_000)]

@@ -1,5 +1,6 @@
 """Small made-up data and jobs that the tests of training and verification share."""
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -29,6 +30,15 @@ TRAINING = Training(
     batch_rows=16,
     snapshot_steps=3,
 )
+ADAM = replace(
+    TRAINING,
+    optimizer=Optimizer.ADAM,
+    rate=5_000,
+    momentum=9 * MICRO // 10,
+    beta2=999 * MICRO // 1_000,
+    epsilon_nano=1_000,
+)
+RECIPES = {"sgd": TRAINING, "adam": ADAM}
 
 
 def rows_of(spec: ModelSpec, count: int = 60, seed: int = 0) -> Rows:
@@ -43,9 +53,9 @@ def rows_of(spec: ModelSpec, count: int = 60, seed: int = 0) -> Rows:
     return Rows(inputs, torch.from_numpy(labels), leaves)
 
 
-def job_of(spec: ModelSpec) -> Job:
-    """A round of `TRAINING` under a fixed beacon."""
-    return Job(spec, 24, TRAINING, bytes(range(32)), "made-up")
+def job_of(spec: ModelSpec, training: Training = TRAINING) -> Job:
+    """A round of training under a fixed beacon."""
+    return Job(spec, 24, training, bytes(range(32)), "made-up")
 
 
 def base_of(spec: ModelSpec) -> Ints:

@@ -83,6 +83,11 @@ def training(steps: int, snapshot_steps: int) -> Training:
     return replace(TERMS.training, steps=steps, snapshot_steps=snapshot_steps)
 
 
+def adam(epsilon_nano: int) -> Training:
+    """The task's training with Adam in place of SGD."""
+    return replace(TERMS.training, optimizer=Optimizer.ADAM, epsilon_nano=epsilon_nano)
+
+
 def test_model_is_registered_as_version_0() -> None:
     """Version 0 has no lineage, and its head is free."""
     chain = Chain(program())
@@ -167,8 +172,11 @@ def test_task_opens_its_first_round() -> None:
         ({"aggregation": by(Rule.WEIGHTED_MEAN, 1, 3)}, "task.aggregation"),
         ({"aggregation": by(Rule.WEIGHTED_MEAN, 0, 5)}, "task.aggregation"),
         ({"aggregation": by(Rule.TRIMMED_MEAN, 2, 4)}, "task.aggregation"),
-        ({"training": replace(TERMS.training, optimizer=Optimizer.ADAM)}, "task.not_yet"),
-        ({"training": replace(TERMS.training, proximal=1)}, "task.not_yet"),
+        ({"training": replace(TERMS.training, rate=0)}, "task.optimizer"),
+        ({"training": replace(TERMS.training, beta2=1)}, "task.optimizer"),
+        ({"training": replace(TERMS.training, epsilon_nano=1)}, "task.optimizer"),
+        ({"training": replace(TERMS.training, optimizer=Optimizer.ADAM)}, "task.optimizer"),
+        ({"training": adam(59)}, "task.optimizer"),
         ({"aggregation": by(Rule.MEDIAN, 1, 3)}, "task.not_yet"),
         ({"aggregation": aggregation(mixing=Mixing.NEIGHBOURS)}, "task.not_yet"),
         ({"aggregation": aggregation(server=replace(AVERAGE, rate=1))}, "task.not_yet"),
@@ -308,6 +316,15 @@ def test_one_steward_cannot_take_all_open_tasks() -> None:
 
     assert chain.refused(one_more[1]) == "task.too_many_of_organisation"
     chain.applied([opening()])
+
+
+def test_adam_divides_by_one_grid_step_at_least() -> None:
+    """An epsilon of 60 nano is above 2^-24; 59 would be below, and is refused."""
+    chain = registered()
+
+    chain.applied([opening(training=adam(60))])
+
+    assert chain.get(Task, TASK).terms.training == adam(60)
 
 
 def test_only_the_models_organisation_opens_tasks_on_it() -> None:

@@ -1,6 +1,7 @@
 """Vectors of learning: the grid, the rules, order and chance, commitments, files, one training."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from fl.settle import accepted_digest
 from fl.spec import logistic_regression, mlp, parameters
 from fl.trace import Origin, Segment, root
 from fl.trace import leaves as trace_leaves
-from fl.train import Job, snapshots, start
+from fl.train import Job, first, snapshots
 from fl.weights import digest_ints, pack_update, pack_weights
 from tests.fl.dialogue import AGE, OUTCOME, SMOKER, TASK
 from tests.fl.terms import sgd
@@ -26,10 +27,7 @@ from vm.digest import BEACON, WEIGHTS, digest
 from vm.encoding import encode
 from vm.learning import Round, Update
 from vm.shape import pack
-from vm.terms import (
-    MICRO,
-    Preprocessing,
-)
+from vm.terms import MICRO, Optimizer, Preprocessing, Training
 
 BITS = 24
 SECRET = bytes(range(32))
@@ -195,11 +193,23 @@ def _files() -> dict[str, Any]:
 def _training(table: Table) -> dict[str, Any]:
     """Two segments of two steps each, in which momentum and decay take part."""
     training = sgd(MICRO // 10, MICRO // 2, MICRO // 100, steps=4, batch_rows=3, snapshot_steps=2)
+    adam = replace(
+        training,
+        optimizer=Optimizer.ADAM,
+        momentum=9 * MICRO // 10,
+        beta2=999 * MICRO // 1000,
+        epsilon_nano=1_000,
+        proximal=MICRO // 5,
+    )
+    return {"sgd": _trained(table, training), "adam": _trained(table, adam)}
+
+
+def _trained(table: Table, training: Training) -> dict[str, Any]:
     spec = logistic_regression(2)
     rows = prepare(spec, PREPROCESSING, table, leaves(table, SECRET))
     base = np.array([2**20, -(2**21), 2**19], np.int64)
     job = Job(spec, BITS, training, SEED, DATASET)
-    found = list(snapshots(job, start(base), rows))
+    found = list(snapshots(job, base, first(job, base), rows))
     return {
         "spec": pack(spec).hex(),
         "training": pack(training).hex(),
@@ -210,7 +220,7 @@ def _training(table: Table) -> dict[str, Any]:
         "snapshots": [
             {
                 "weights": snapshot.weights.tolist(),
-                "velocity": snapshot.velocity.tolist(),
+                "state": snapshot.state.tolist(),
                 "segment": _segment(snapshot.segments[-1]),
             }
             for snapshot in found
