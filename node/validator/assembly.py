@@ -36,6 +36,7 @@ from node.validator.intake import Intake
 from node.validator.journal import Journal
 from node.validator.keyring import Keyring
 from node.validator.mempool import Mempool
+from node.validator.openings import Openings
 from node.validator.prune import Pruner, keep_pruned
 from node.validator.readiness import Readiness
 from node.validator.recover import check_journal
@@ -47,6 +48,7 @@ from node.wire.blobs import BlobStore
 from node.wire.disk import is_full, say
 from node.wire.gate import Gate, build_peer_app
 from node.wire.listen import listening
+from node.wire.openings import OpeningService
 from node.wire.peers import Mesh
 from node.wire.sources import Sources
 from node.wire.tls import client_context, server_context
@@ -63,6 +65,7 @@ from vm.shape import Digest, pack
 from vm.transaction import NONCE_BYTES, sign
 
 BLOBS_BYTES_MAX = 64 * 1024**3  # blobs on one validator's disk
+OPENINGS_BYTES_MAX = 64 * 1024**3  # of what its own trainer opens in rounds under judgement
 OWN_LIFETIME_BLOCKS = 200  # of the validator's own transactions: minutes, even under load
 SWEEP_MS = 10_000  # between looks for blobs whose time is over
 
@@ -131,6 +134,10 @@ class Validator:
         self._blobs = BlobStore(folder / "blobs", BLOBS_BYTES_MAX)
         self._directory = Directory(self._chain)
         self._custody = Custody(self._chain, self._origin_of)
+        self._opened = BlobStore(folder / "openings", OPENINGS_BYTES_MAX)
+        self._openings = Openings(
+            self._chain.state, self._id, self._opened.has, self._opened.addresses()
+        )
         if self._ruling().protocol not in protocols.SUPPORTED:
             raise Outdated(self._ruling(), protocols.SUPPORTED)
         view = self._chain.view()
@@ -242,7 +249,10 @@ class Validator:
         )
         blobs = BlobService(self._blobs, self._custody.may_read, self._custody.may_write)
         sync = SyncService(Source(self._chain.store))
-        peer_app = build_peer_app(self._gate, self._mesh.routes(), blobs.routes(), sync.routes())
+        openings = OpeningService(self._openings, self._opened)
+        peer_app = build_peer_app(
+            self._gate, self._mesh.routes(), blobs.routes(), openings.routes(), sync.routes()
+        )
         peer, http = config.peer.listen, config.http.listen
         await stack.enter_async_context(
             listening(peer_app, peer.host, peer.port, server_context(files))
@@ -278,6 +288,7 @@ class Validator:
         if wrote(row, Member) or wrote(row, Endpoint):
             self._follow_addresses()
         self._custody.follow(row)
+        self._openings.follow()
         self._executed.publish(row.header.height)
         self._aggregator.wake()
 
@@ -320,6 +331,9 @@ class Validator:
             for address in self._custody.due(self._chain.head.time_ms):
                 await asyncio.to_thread(self._blobs.delete, address)
                 log.info("blob.deleted", address=address)
+            for address in self._openings.due():
+                await asyncio.to_thread(self._opened.delete, address)
+                log.info("opening.deleted", address=address)
             await asyncio.sleep(SWEEP_MS / 1_000)
 
     # Transactions

@@ -70,6 +70,16 @@ class BlobStore:
         """Whether the blob is whole here."""
         return address in self._whole
 
+    def addresses(self) -> tuple[str, ...]:
+        """All blobs that are here, whole or partial."""
+        with self._lock:
+            return (*self._whole, *self._partials)
+
+    def held(self, address: str) -> int:
+        """How many chunks of a blob under way are here; 0 of any other, a whole one too."""
+        with self._lock, _disk(self._folder):
+            return len(self._held(address)) if address in self._partials else 0
+
     def promised(self, owner: str) -> int:
         """Bytes of content in partial uploads that `owner` began."""
         with self._lock:

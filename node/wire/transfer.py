@@ -54,12 +54,13 @@ class BlobService:
         self._may_read = may_read
         self._may_write = may_write
 
-    def routes(self) -> list[web.RouteDef]:
-        """What the peer port serves for blobs."""
-        chunk = "/blobs/{address}/chunks/{index:[0-9]{1,6}}"
+    def routes(self, below: str = "") -> list[web.RouteDef]:
+        """What the peer port serves for blobs, under the path `below`."""
+        root = below + "/blobs/{address}"
+        chunk = root + "/chunks/{index:[0-9]{1,6}}"
         return [
-            web.get("/blobs/{address}", self._get_root),
-            web.put("/blobs/{address}", self._put_root),
+            web.get(root, self._get_root),
+            web.put(root, self._put_root),
             web.get(chunk, self._get_chunk),
             web.put(chunk, self._put_chunk),
         ]
@@ -223,7 +224,7 @@ async def _fetch(
 
 async def _get(session: aiohttp.ClientSession, url: str) -> bytes:
     try:
-        return await _request(session, "GET", url, None, CHUNK_BYTES)
+        return (await request(session, "GET", url, None, CHUNK_BYTES))[1]
     except Refused as refused:  # a source's word must not pass for trouble of our own
         code = UNREACHABLE if refused.code == UNREACHABLE else "blob.source"
         raise Refused(code, str(refused)) from refused
@@ -231,7 +232,7 @@ async def _get(session: aiohttp.ClientSession, url: str) -> bytes:
 
 async def _put(session: aiohttp.ClientSession, url: str, body: bytes) -> dict[str, Any]:
     try:
-        answer = json.loads(await _request(session, "PUT", url, body, ANSWER_BYTES_MAX))
+        answer = json.loads((await request(session, "PUT", url, body, ANSWER_BYTES_MAX))[1])
     except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
@@ -239,15 +240,23 @@ async def _put(session: aiohttp.ClientSession, url: str, body: bytes) -> dict[st
     return answer
 
 
-async def _request(
-    session: aiohttp.ClientSession, method: str, url: str, body: bytes | None, bytes_max: int
-) -> bytes:
-    """The body of a successful answer, of at most `bytes_max` bytes."""
+async def request(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    body: bytes | None,
+    bytes_max: int,
+) -> tuple[int, bytes]:
+    """Status and body of a successful answer (200 or 202), of at most `bytes_max` bytes.
+
+    Raises `Refused` with the server's code, `blob.unreachable`, `http.answer` or a code that
+    `open_session`'s `admit` gives.
+    """
     try:
         async with session.request(method, url, data=body, allow_redirects=False) as response:
-            if response.status != 200:
+            if response.status not in (200, 202):
                 raise await read_problem(response)
-            return await read_body(response, bytes_max)
+            return response.status, await read_body(response, bytes_max)
     except aiohttp.ClientConnectorCertificateError as error:
         cause = error.certificate_error
         if isinstance(cause, WrongServer):

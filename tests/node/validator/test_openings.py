@@ -1,0 +1,457 @@
+"""Who may ask for openings, bring them and read them, and when they must go."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fl.opening import Opening, Part, pack_opening, pack_part
+from fl.spec import logistic_regression
+from fl.trace import Origin
+from node.validator.openings import POLLS_MAX, Openings, piece_bytes_max
+from node.wire.cid import CHUNK_BYTES
+from node.wire.openings import PART, Offer
+from tests.fl.dialogue import (
+    AGGREGATE_MS,
+    TASK,
+    TERMS,
+    VERDICT_MS,
+    address,
+    opened,
+    opening,
+    proof,
+    submitted,
+)
+from tests.harness import Chain, organisation
+from vm.learning import Commitment, Round, RoundPhase
+from vm.record import Dataset, Member
+from vm.refusal import Refused
+from vm.state import State
+from vm.terms import Evidence
+
+HOME = organisation(1)  # whose validator, and trainer, this is
+SEGMENTS = 4
+ORIGIN = Origin(TASK, 1, f"{HOME}.trainer", "opt-1")
+OFFER = Offer(address("segment 2"), 2_000)
+REPLAYED: dict[str, Any] = {"evidence": Evidence.REPLAYED}  # of a task, or of an update
+
+
+class Office:
+    """The first hospital's mailbox, on a chain whose first round is being judged."""
+
+    def __init__(self, chain: Chain | None = None, leftover: tuple[str, ...] = ()) -> None:
+        self.chain = submitted(opened(**REPLAYED), **REPLAYED) if chain is None else chain
+        self.held: set[str] = set()
+        commit(self.chain, 2, 3, 4)
+        self.openings = self.restarted(leftover)
+
+    def restarted(self, leftover: tuple[str, ...] = ()) -> Openings:
+        """The mailbox as after a restart of the validator."""
+        self.openings = Openings(
+            lambda: self.chain.state,
+            f"{HOME}.validator",
+            self.held.__contains__,
+            leftover,
+        )
+        return self.openings
+
+    def member(self, number: int, role: str) -> Member:
+        """A hospital's member."""
+        return self.chain.get(Member, f"{organisation(number)}.{role}")
+
+    def want(self, number: int, piece: str, *, task: str = TASK, round_number: int = 1) -> object:
+        """A hospital's verifier asks for a piece of the first hospital's update."""
+        verifier = self.member(number, "verifier")
+        return self.openings.want(verifier, task, round_number, HOME, piece)
+
+    def announce(self, piece: str, offer: Offer = OFFER, by: str = "trainer") -> None:
+        """The first hospital's trainer announces a piece."""
+        self.openings.announce(self.member(1, by), TASK, 1, piece, offer)
+
+    def wanted(self, wait_s: float = 0) -> tuple[str, ...]:
+        """What the trainer is told to bring."""
+        trainer = self.member(1, "trainer")
+        return asyncio.run(self.openings.wanted(trainer, TASK, 1, wait_s))
+
+    def readers(self, blob: str) -> set[str]:
+        """Who may read the blob, of all who are enrolled."""
+        members = [self.chain.get(Member, member.id) for member in self.chain.genesis.members]
+        return {member.id for member in members if self.openings.may_read(member, blob)}
+
+    def writers(self, blob: str, size: int) -> set[str]:
+        """Who may bring the blob, of all who are enrolled."""
+        members = [self.chain.get(Member, member.id) for member in self.chain.genesis.members]
+        return {member.id for member in members if self.openings.may_write(member, blob, size)}
+
+    def end_round(self) -> None:
+        """Deadlines pass until nothing is judged any more."""
+        for _ in range(3):
+            if self.phase() in (RoundPhase.CLOSED, RoundPhase.FAILED, RoundPhase.AGGREGATE):
+                break
+            self.chain.block(time_ms=self.chain.time_ms + VERDICT_MS + AGGREGATE_MS)
+        assert self.phase() in (RoundPhase.CLOSED, RoundPhase.FAILED, RoundPhase.AGGREGATE)
+        self.openings.follow()
+
+    def phase(self) -> RoundPhase:
+        """The first round's."""
+        return self.chain.get(Round, TASK, 1).phase
+
+
+def commit(chain: Chain, *numbers: int) -> None:
+    """These hospitals' verifiers have committed to their secrets in round 1."""
+    state = State(chain.stored.get)
+    for number in numbers:
+        name = organisation(number)
+        verifier = f"{name}.verifier"
+        state.put(Commitment(TASK, 1, name, verifier, bytes(32), None, None))
+    chain.stored |= state.writes
+
+
+def code_of(call: Callable[[], object]) -> str:
+    """The code with which a call is refused."""
+    with pytest.raises(Refused) as refused:
+        call()
+    return refused.value.code
+
+
+@pytest.fixture
+def office() -> Office:
+    """Before anybody asked for anything."""
+    return Office()
+
+
+# Asking
+
+
+def test_a_piece_is_there_once_the_trainer_has_brought_it(office: Office) -> None:
+    """First it is only wanted, then announced, then whole."""
+    assert office.want(2, "2") is None
+    assert office.wanted() == ("2",)
+
+    office.announce("2")
+    assert office.want(2, "2") == OFFER
+    assert office.wanted() == ("2",)  # until its bytes are here: an upload may have been cut off
+
+    office.held.add(OFFER.address)
+    assert office.wanted() == ()
+
+
+def test_a_piece_that_two_verifiers_want_is_brought_once(office: Office) -> None:
+    """Pieces come in the order in which they were first asked for."""
+    for number, piece in ((3, PART), (2, PART), (2, "0"), (3, "0"), (2, "3")):
+        office.want(number, piece)
+
+    assert office.wanted() == (PART, "0", "3")
+
+
+def test_nobody_asks_before_submissions_end() -> None:
+    """A trainer who knew what is checked could still choose what to submit."""
+    chain = opened(**REPLAYED)
+    chain.applied([proof(1, **REPLAYED)])
+    office = Office(chain)
+
+    assert office.phase() is RoundPhase.SUBMIT
+    assert code_of(lambda: office.want(2, "2")) == "opening.phase"
+    assert code_of(office.wanted) == "opening.phase"
+
+
+def test_nobody_asks_after_the_judgement(office: Office) -> None:
+    """Nor does a trainer bring anything: whoever waits is told."""
+    office.want(2, "2")
+
+    office.end_round()
+
+    assert code_of(lambda: office.want(2, "2")) == "opening.phase"
+    assert code_of(lambda: office.announce("2")) == "opening.phase"
+
+
+@pytest.mark.parametrize(("task", "number"), [("another", 1), (TASK, 2)])
+def test_nobody_asks_for_a_round_that_is_not_there(office: Office, task: str, number: int) -> None:
+    """A name from the path is looked up and never remembered."""
+    assert code_of(lambda: office.want(2, "2", task=task, round_number=number)) == "opening.phase"
+
+
+def test_an_update_that_is_not_of_class_replayed_stays_closed() -> None:
+    """Its hospital never agreed to open anything."""
+    office = Office(submitted(opened()))
+
+    assert code_of(lambda: office.want(2, "2")) == "opening.closed"
+
+
+def test_a_site_without_an_update_has_nothing_to_open() -> None:
+    """The round goes on without it."""
+    chain = opened(**REPLAYED)
+    chain.applied([proof(number, **REPLAYED) for number in (2, 3, 4)])
+    chain.block(time_ms=chain.get(Round, TASK, 1).deadline_ms)
+    office = Office(chain)
+
+    assert office.phase() is RoundPhase.VERDICT
+    assert code_of(lambda: office.want(2, "2")) == "opening.closed"
+
+
+def test_another_hospitals_update_is_not_met_here(office: Office) -> None:
+    """What it opens passes through its own validator only."""
+    verifier = office.member(2, "verifier")
+
+    for name in (organisation(3), organisation(2)):
+        ask = partial(office.openings.want, verifier, TASK, 1, name, "2")
+        assert code_of(ask) == "opening.organisation"
+
+
+@pytest.mark.parametrize("role", ["trainer", "validator", "steward", "admin"])
+def test_only_verifiers_ask(office: Office, role: str) -> None:
+    """A rival's trainer would learn the rows that its verifier may see for judging only."""
+    member = office.member(2, role)
+
+    assert code_of(lambda: office.openings.want(member, TASK, 1, HOME, "2")) == "opening.verifier"
+
+
+def test_a_verifier_does_not_ask_its_own_hospital(office: Office) -> None:
+    """Nobody judges the update of their own organisation."""
+    assert code_of(lambda: office.want(1, "2")) == "opening.verifier"
+
+
+def test_a_verifier_of_another_task_does_not_ask() -> None:
+    """The task names its verifiers; the role alone is not enough."""
+    sites = opening()[2].terms.sites[:3]  # type: ignore[attr-defined]
+    chain = opened(**REPLAYED, sites=sites)
+    chain.applied([proof(number, **REPLAYED) for number in (1, 2, 3)])
+    office = Office(chain)
+
+    assert office.want(3, "2") is None
+    assert code_of(lambda: office.want(4, "2")) == "opening.verifier"
+
+
+def test_a_verifier_that_has_not_committed_does_not_ask() -> None:
+    """It may not judge, and could still choose its challenge by what it sees."""
+    chain = submitted(opened(**REPLAYED), **REPLAYED)
+    office = Office(chain)
+    name = organisation(4)
+    chain.stored.pop(
+        next(key for key in chain.stored if b"commitment" in key and name.encode() in key)
+    )
+
+    assert code_of(lambda: office.want(4, "2")) == "opening.commitment"
+
+
+@pytest.mark.parametrize("piece", ["4", "1024", "-1", "01", "2.0", "", "whole", "٣"])
+def test_a_piece_that_the_update_does_not_have(office: Office, piece: str) -> None:
+    """So one verifier wants at most the part and each segment once."""
+    for other in (PART, *map(str, range(SEGMENTS))):
+        office.want(2, other)
+
+    assert code_of(lambda: office.want(2, piece)) == "opening.piece"
+    assert len(office.wanted()) == SEGMENTS + 1
+
+
+# Waiting
+
+
+def test_a_trainer_that_waits_is_told_at_once(office: Office) -> None:
+    """And whoever asks again tells it nothing new."""
+
+    async def scenario() -> tuple[str, ...]:
+        trainer = office.member(1, "trainer")
+        waiting = asyncio.create_task(office.openings.wanted(trainer, TASK, 1, 3_600))
+        await asyncio.sleep(0)
+        office.want(2, "1")
+        return await waiting
+
+    assert asyncio.run(scenario()) == ("1",)
+
+
+def test_a_trainer_that_waits_is_told_when_the_round_is_judged(office: Office) -> None:
+    """It need not wait for what nobody may ask any more."""
+
+    async def scenario() -> str:
+        trainer = office.member(1, "trainer")
+        waiting = asyncio.create_task(office.openings.wanted(trainer, TASK, 1, 3_600))
+        await asyncio.sleep(0)
+        office.end_round()
+        with pytest.raises(Refused) as refused:
+            await waiting
+        return refused.value.code
+
+    assert asyncio.run(scenario()) == "opening.phase"
+
+
+@pytest.mark.parametrize(("number", "role"), [(2, "trainer"), (1, "verifier"), (2, "verifier")])
+def test_only_the_updates_own_trainer_waits_and_brings(
+    office: Office, number: int, role: str
+) -> None:
+    """What was asked for tells which segments are checked."""
+    member = office.member(number, role)
+    office.want(2, "2")
+
+    async def wait() -> object:
+        return await office.openings.wanted(member, TASK, 1, 0)
+
+    assert code_of(lambda: asyncio.run(wait())) == "opening.trainer"
+    assert (
+        code_of(lambda: office.openings.announce(member, TASK, 1, "2", OFFER)) == "opening.trainer"
+    )
+
+
+def test_polls_at_a_time_are_bounded(office: Office) -> None:
+    """A trainer that connects again and again costs a few waiting requests at most."""
+
+    async def scenario() -> str:
+        trainer = office.member(1, "trainer")
+        polls = [
+            asyncio.create_task(office.openings.wanted(trainer, TASK, 1, 3_600))
+            for _ in range(POLLS_MAX)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(Refused) as refused:
+            await office.openings.wanted(trainer, TASK, 1, 3_600)
+        for poll in polls:
+            poll.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
+        assert await office.openings.wanted(trainer, TASK, 1, 0) == ()
+        return refused.value.code
+
+    assert asyncio.run(scenario()) == "opening.busy"
+
+
+# Bringing
+
+
+def test_only_what_is_wanted_is_announced(office: Office) -> None:
+    """Nobody fills the store with what no verifier asked for."""
+    assert code_of(lambda: office.announce("2")) == "opening.unwanted"
+    office.want(2, "1")
+    assert code_of(lambda: office.announce("2")) == "opening.unwanted"
+
+
+@pytest.mark.parametrize("piece", [PART, "0", "2"])
+def test_an_announcement_larger_than_such_a_piece(office: Office, piece: str) -> None:
+    """So what one round stores is bounded: so many pieces of so many bytes."""
+    dataset = office.chain.get(Dataset, "opt-1")
+    most = piece_bytes_max(piece, logistic_regression(2), TERMS, dataset)
+    office.want(2, piece)
+
+    too_large = partial(office.announce, piece, replace(OFFER, bytes=most + 1))
+    assert code_of(too_large) == "opening.too_large"
+    office.announce(piece, replace(OFFER, bytes=most))
+
+
+def test_the_largest_part_and_segment_fit(office: Office) -> None:
+    """A dataset as large as its band says, with rows as many as batches can draw."""
+    dataset = office.chain.get(Dataset, "opt-1")
+    spec, rows = logistic_regression(2), dataset.rows.high
+    numbers = tuple(range(rows))
+    part = pack_part(ORIGIN, Part(tuple(bytes(32) for _ in numbers), numbers))
+    drawn = 5 * 16  # snapshot_steps x batch_rows of the terms
+    weights = np.zeros(3, np.int32)
+    cells = np.zeros((drawn, 3), np.int64)
+    salts = tuple(bytes(32) for _ in range(drawn))
+    opening = Opening(2, weights, weights, weights, weights, salts, cells)
+    segment = pack_opening(spec, TERMS.training, ORIGIN, opening)
+
+    assert piece_bytes_max(PART, spec, TERMS, dataset) == len(part)
+    assert piece_bytes_max("2", spec, TERMS, dataset) == len(segment)
+
+
+def test_the_first_announcement_stands(office: Office) -> None:
+    """A trainer that shows one thing to one verifier and another to the next is found out."""
+    office.want(2, "2")
+    office.announce("2")
+
+    office.announce("2")
+    for other in (replace(OFFER, address=address("other")), replace(OFFER, bytes=7)):
+        assert code_of(partial(office.announce, "2", other)) == "opening.offered"
+
+
+def test_only_announced_bytes_are_taken_and_only_from_the_trainer(office: Office) -> None:
+    """The whole of the announced size, or a chunk of it."""
+    office.want(2, "2")
+    assert office.writers(OFFER.address, OFFER.bytes) == set()
+
+    office.announce("2")
+
+    assert office.writers(OFFER.address, OFFER.bytes) == {f"{HOME}.trainer"}
+    assert office.writers(OFFER.address, CHUNK_BYTES) == {f"{HOME}.trainer"}
+    assert office.writers(OFFER.address, CHUNK_BYTES + 1) == set()
+    assert office.writers(address("another"), OFFER.bytes) == set()
+
+
+# Reading
+
+
+def test_only_those_who_asked_for_a_piece_read_it(office: Office) -> None:
+    """Not the other verifiers, not validators, not even its own trainer."""
+    office.want(2, "2")
+    office.want(3, "1")
+    office.announce("2")
+    office.announce("1", replace(OFFER, address=address("segment 1")))
+
+    assert office.readers(OFFER.address) == {f"{organisation(2)}.verifier"}
+    assert office.readers(address("segment 1")) == {f"{organisation(3)}.verifier"}
+
+
+def test_an_announced_address_of_another_blob_opens_nothing_else(office: Office) -> None:
+    """A trainer that names its rival's update gets no rights: openings lie in their own store."""
+    rival = address("update of hospital-2 in 1")
+    office.want(2, "2")
+    office.announce("2", replace(OFFER, address=rival))
+
+    assert office.readers(rival) == {f"{organisation(2)}.verifier"}
+    assert office.wanted() == ("2",)  # nothing of that address lies among the openings
+
+
+# Going
+
+
+def test_openings_are_deleted_when_the_round_is_judged(office: Office) -> None:
+    """From that moment nobody reads them either."""
+    office.want(2, "2")
+    office.announce("2")
+    office.held.add(OFFER.address)
+    assert office.openings.due() == []
+
+    office.end_round()
+
+    assert office.readers(OFFER.address) == set()
+    assert office.writers(OFFER.address, OFFER.bytes) == set()
+    assert office.openings.due() == [OFFER.address]
+    assert office.openings.due() == []
+
+
+def test_a_restart_in_the_middle_costs_nothing_that_has_come(office: Office) -> None:
+    """Verifiers ask again, the trainer announces again, and the bytes are there."""
+    office.want(2, "2")
+    office.announce("2")
+    office.held.add(OFFER.address)
+
+    office.restarted(leftover=(OFFER.address,))
+    assert office.openings.due() == []
+    assert office.readers(OFFER.address) == set()
+    assert office.want(2, "2") is None
+    assert office.wanted() == ("2",)
+    office.announce("2")
+
+    assert office.want(2, "2") == OFFER
+    assert office.wanted() == ()
+    assert office.readers(OFFER.address) == {f"{organisation(2)}.verifier"}
+
+
+def test_what_a_restart_left_is_deleted_when_that_round_is_judged(office: Office) -> None:
+    """Also what nobody has announced again."""
+    office.restarted(leftover=(OFFER.address,))
+
+    office.end_round()
+
+    assert office.openings.due() == [OFFER.address]
+
+
+def test_what_is_left_of_rounds_that_have_ended_goes_at_once(office: Office) -> None:
+    """A validator that was down when the round ended keeps no rows."""
+    office.end_round()
+
+    office.restarted(leftover=(OFFER.address,))
+
+    assert office.openings.due() == [OFFER.address]
