@@ -53,12 +53,14 @@ class Plan:
     """One round: its beacon, and the organisations that send a poisoned update or none.
 
     `accepted` are those whose updates a chain has accepted; with None they are settled here.
+    `seed` is the round's, from which buckets are drawn; the beacon stands in for it.
     """
 
     beacon: Digest
     poisoned: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
     accepted: frozenset[str] | None = None
+    seed: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,7 @@ class Experiment:
             [results[name].delta for name in accepted],
             [aggregation_weight(self.terms, sites[name]) for name in accepted],
             accepted,
+            plan.seed or plan.beacon,
         )
         return delta, tuple(outcomes)
 

@@ -5,6 +5,7 @@ from math import prod
 from fl.body import OpenTask, RegisterModel
 from fl.dataset import weight
 from fl.preprocess import BLANKS, MISSING
+from fl.resilience import check_aggregation
 from fl.rounds import open_tasks, start_round
 from fl.spec import check_blob_bytes, check_spec, parameter_count
 from fl.trace import segment_count
@@ -36,13 +37,11 @@ from vm.terms import (
     NANO,
     ROWS_DRAWN_MIN,
     SEGMENTS_MAX,
-    Aggregation,
     Column,
     Evidence,
     Mixing,
     Optimizer,
     Preprocessing,
-    Rule,
     Site,
     Terms,
     Training,
@@ -126,7 +125,7 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
     _check_segments(terms.training)
     _check_optimizer(terms.training, model.grid_bits)
     # 6. the rule can stand what it claims with the fewest updates that it may get
-    _check_aggregation(terms.aggregation, len(terms.sites))
+    check_aggregation(terms.aggregation, len(terms.sites))
     _check_known(terms)
     # 7. every validator can hold all updates at once
     _check_size(model.spec, len(terms.sites))
@@ -243,26 +242,11 @@ def _check_optimizer(training: Training, grid_bits: int) -> None:
                 )
 
 
-def _check_aggregation(aggregation: Aggregation, sites: int) -> None:
-    match aggregation.rule:
-        case Rule.WEIGHTED_MEAN:
-            stands = aggregation.f == 0
-        case _:
-            stands = aggregation.updates_min >= 2 * aggregation.f + 1
-    if not stands or aggregation.updates_min > sites:
-        raise Refused(
-            "task.aggregation",
-            f"expected {aggregation.rule.value} to stand f = {aggregation.f} with "
-            f"{aggregation.updates_min} updates of {sites} sites, found that it cannot",
-        )
-
-
 def _check_known(terms: Terms) -> None:
     """Refuse what the records can say and no code does yet."""
     aggregation = terms.aggregation
     asked = {
-        "aggregation.rule": aggregation.rule not in (Rule.WEIGHTED_MEAN, Rule.TRIMMED_MEAN),
-        "aggregation.mixing": aggregation.mixing is not Mixing.NONE,
+        "aggregation.mixing": aggregation.mixing is Mixing.BUCKETS,
         "aggregation.server": aggregation.server != AVERAGE,
         "replay.segments": terms.replay.segments > 0,
         "contribution": terms.contribution is not Valuation.NONE,

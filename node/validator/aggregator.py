@@ -44,6 +44,7 @@ class Job:
     number: int
     base: Model
     accepted: Digest
+    seed: Digest  # of the round: buckets are drawn from it
     updates: tuple[tuple[Update, int], ...]  # with their weights
 
     @property
@@ -134,7 +135,8 @@ class Aggregator:
                 continue
             assert rnd.accepted is not None, "a round in phase aggregate has an accepted set"
             base = state.require(Model, task.terms.model, rnd.base_version)
-            yield Job(task, rnd.number, base, rnd.accepted, accepted_updates(state, task, rnd))
+            updates = accepted_updates(state, task, rnd)
+            yield Job(task, rnd.number, base, rnd.accepted, rnd.beacon, updates)
 
     async def _try(self, job: Job) -> None:
         try:
@@ -178,5 +180,6 @@ def combine(job: Job, base: bytes, blobs: list[bytes]) -> bytes:
         deltas,
         [weight for _, weight in job.updates],
         [update.organisation for update, _ in job.updates],
+        job.seed,
     )
     return weights.apply(spec, bits, base, delta)

@@ -82,6 +82,7 @@ def test_the_weights_are_those_of_files_passed_between_processes(
             ],
             [site.weight for site in files],
             [site.organisation for site in files],
+            plan.beacon,
         )
         base = apply(SPEC, GRID_BITS, base, delta)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fl import fixed
-from fl.aggregate import trimmed_mean, weighted_mean
+from fl.aggregate import aggregate
 from fl.dataset import leaves, salt
 from fl.model import prepare
 from fl.preprocess import Table, read
@@ -19,7 +19,7 @@ from fl.trace import leaves as trace_leaves
 from fl.train import Job, first, snapshots
 from fl.weights import digest_ints, pack_update, pack_weights
 from tests.fl.dialogue import AGE, OUTCOME, SMOKER, TASK
-from tests.fl.terms import sgd
+from tests.fl.terms import by, sgd
 from tests.vectors.ledger import story
 from tests.vectors.spelling import code_of, hexes
 from vm import tree
@@ -27,7 +27,7 @@ from vm.digest import BEACON, WEIGHTS, digest
 from vm.encoding import encode
 from vm.learning import Round, Update
 from vm.shape import pack
-from vm.terms import MICRO, Optimizer, Preprocessing, Training
+from vm.terms import MICRO, Aggregation, Mixing, Optimizer, Preprocessing, Rule, Training
 
 BITS = 24
 SECRET = bytes(range(32))
@@ -64,7 +64,7 @@ def numbers() -> dict[str, Any]:
             for d in (1, 2, 3, 4)
             for n in (-7, -6, -5, -2, -1, 0, 1, 2, 5, 6, 7)
         ],
-        "means": _means(),
+        "aggregates": _aggregates(),
         "preprocessing": {
             "columns": pack(PREPROCESSING).hex(),
             "csv": CSV,
@@ -101,17 +101,43 @@ def _grid() -> dict[str, Any]:
     }
 
 
-def _means() -> dict[str, Any]:
+def _aggregates() -> dict[str, Any]:
+    """Eleven updates with ties, ends of the range and one far off, by every rule and pre-step."""
     low, high = -(2**31), 2**31 - 1
     rows = [[0, 1, -3, low, high], [1, 2, 5, low, high], [3, 2, 4, low, low], [9, -9, 4, 0, high]]
+    rows += [[place, 2 * place, 3, low + place, 7] for place in range(6)]
+    rows.append([high, low, high, high, low])
     updates = [np.array(row, np.int64) for row in rows]
-    weights = [200, 150, 100, 50]
+    ids = [f"hospital-{number:02}" for number in range(len(rows))]
+    weights = [200, 150, 100, 50, *range(7)]
+    weights = [weight + 1 for weight in weights]
     return {
+        "organisations": ids,
         "updates": rows,
         "weights": weights,
-        "weighted_mean": weighted_mean(updates, weights).tolist(),
-        "trimmed_mean": [{"f": f, "mean": trimmed_mean(updates, f).tolist()} for f in (0, 1)],
+        "seed": SEED.hex(),
+        "aggregates": [
+            {
+                "rule": rule.rule.value,
+                "mixing": rule.mixing.value,
+                "f": rule.f,
+                "bucket": rule.bucket,
+                "radius_factor": rule.radius_factor,
+                "aggregate": aggregate(rule, updates, weights, ids, SEED).tolist(),
+            }
+            for rule in _rules()
+        ],
     }
+
+
+def _rules() -> Iterator[Aggregation]:
+    yield by(Rule.WEIGHTED_MEAN, 0, 1)
+    for rule in (Rule.TRIMMED_MEAN, Rule.MEDIAN, Rule.KRUM, Rule.MULTI_KRUM, Rule.GEOMETRIC_MEDIAN):
+        for mixing, bucket in ((Mixing.NONE, 1), (Mixing.NEIGHBOURS, 1), (Mixing.BUCKETS, 2)):
+            yield replace(by(rule, 1, 1), mixing=mixing, bucket=bucket)
+    for mixing in (Mixing.NONE, Mixing.NEIGHBOURS):
+        clipping = by(Rule.CENTERED_CLIPPING, 1, 1)
+        yield replace(clipping, mixing=mixing, radius_factor=MICRO // 2)
 
 
 def _chance() -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Aggregation in integers: equal updates give equal bytes on every machine."""
