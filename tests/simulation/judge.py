@@ -103,8 +103,9 @@ class Judge:
         match entry:
             case Section(number):
                 self._sections[shell.name] = number
-            case PreparedCertificate(view, sequence):
-                self._prepared.add((shell.name, view, sequence))
+            case PreparedCertificate():
+                self._prepared.add((shell.name, entry.view, entry.sequence))
+                self._expect_prepared(shell.name, self._sections[shell.name], entry)
             case Said(envelope):
                 if envelope.epoch != self._sections.get(shell.name):
                     raise Violation(f"journal: {shell.name} writes into another epoch's section")
@@ -208,13 +209,20 @@ class Judge:
             )
             for name, change in changes.items()
         )
-        if not sound or len(changes) < _quorum(seats):
+        if not sound or len(changes) < quorum_of(seats):
             raise Violation(
                 f"new view: {shell.name} enters {body.view} by {len(changes)}, {sound=}"
             )
         for proof in (proof for change in changes.values() for proof in change.message.prepared):
-            digest = prepare_digest(self.chain, number, proof.view, proof.sequence, proof.digest)
-            self._verify(shell.name, proof.votes, digest, seats)
+            self._expect_prepared(shell.name, number, proof)
+
+    def _expect_prepared(self, who: str, number: int, proof: PreparedCertificate) -> None:
+        """A quorum of votes for the assignment, the vote of its view's primary among them."""
+        seats, view = self.epochs[number].validators, proof.view
+        digest = prepare_digest(self.chain, number, view, proof.sequence, proof.digest)
+        self._verify(who, proof.votes, digest, seats)
+        if all(vote.validator != seats.primary(view).id for vote in proof.votes):
+            raise Violation(f"certificate: {who} takes {proof.sequence} for prepared by backups")
 
     def _names_epochs(self, shell: Shell, height: int) -> None:
         """The header holds the epochs of its height and of the next one."""
@@ -308,12 +316,12 @@ class Judge:
             vote.validator in keys and verify(keys[vote.validator], digest, vote.signature)
             for vote in votes
         )
-        if not sound or len(voters) < _quorum(seats):
+        if not sound or len(voters) < quorum_of(seats):
             raise Violation(f"certificate: {who} accepted {len(voters)} votes, {sound=}")
         self._verified.add((digest, votes))
 
 
-def _quorum(seats: ValidatorSet) -> int:
+def quorum_of(seats: ValidatorSet) -> int:
     """Counted here by its definition: the code under test may count wrongly."""
     n = len(seats.validators)
     return -(-(n + (n - 1) // 3 + 1) // 2)

@@ -45,6 +45,7 @@ from node.validator.chain import Chain
 from node.validator.journal import newest_stable
 from node.validator.mempool import Mempool
 from node.validator.promises import Promises
+from node.validator.runtime import DEADLINE_GRACE_MS
 from node.validator.store import Store
 from tests.simulation.disk import JournalFile, MemoryDatabase
 from tests.simulation.network import Parcel
@@ -58,6 +59,7 @@ from vm.keys import SigningKey, verify
 from vm.record import Member
 from vm.refusal import Refused
 from vm.shape import PublicKey, pack, unpack
+from vm.state import State
 from vm.transaction import Transaction, read
 
 JOURNAL_BYTES_MAX = 8 * 1024  # before it is made anew: several times in a run
@@ -89,6 +91,9 @@ class Surroundings(Protocol):
     genesis: Genesis
     program: Program
     limits: Limits
+
+    def next_deadline(self, state: State) -> int | None:
+        """When a block is due without transactions, in milliseconds UTC."""
 
     def now_ms(self, shell: "Shell") -> int:
         """The shell's own clock."""
@@ -170,6 +175,7 @@ class Shell:
         self._pending = Pending(waiting=False)
         self._turning = False
         self._idle_ms = 0  # when the last execution will be reported
+        self._deadline_ms: int | None = None
         self._kept_bytes = 0  # of the journal when it was last made anew
         self._waited: set[bytes] = set()
         self.mempool = Mempool()
@@ -229,6 +235,7 @@ class Shell:
         del journal.synced[good:]
         self._promises = Promises(self.name, entries)
         self.forgetful = self.certified > newest_stable(entries)
+        self._watch_deadline()
         self._perform(self.replica.recover(entries))
         self._drain()
         self._settle([])
@@ -417,6 +424,7 @@ class Shell:
         assert row is not None, "the block was just written"
         self.mempool.remove(receipt.transaction for receipt in row.receipts)
         self.mempool.expire(effect.sequence + 1)
+        self._watch_deadline()
         if effect.payload and effect.certificate.view == self.replica.view:
             items = unpack(Payload, effect.payload, PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX)
             self.mempool.passed_over([items.transactions[place] for place in row.positions])
@@ -431,7 +439,7 @@ class Shell:
     # Requests
 
     def _tell_pending(self) -> None:
-        waiting = len(self.mempool) > 0 or self.replica.turning
+        waiting = len(self.mempool) > 0 or self._due(DEADLINE_GRACE_MS)
         pending = Pending(waiting, self.mempool.omitted(COMPLAINTS_MAX))
         if pending != self._pending:
             self._pending = pending
@@ -445,9 +453,23 @@ class Shell:
             if in_flight >= IN_FLIGHT_MAX:
                 return
             drawn = self._around.draw(self, self.mempool.draw(self.replica.next_sequence))
-            if not drawn and (in_flight or not self.replica.turning):
+            if not drawn and (in_flight or not self._due(0)):
                 return
             self._step(Propose(pack(Payload(self._around.now_ms(self), drawn))))
+
+    def _due(self, grace_ms: int) -> bool:
+        """Whether a block is wanted without transactions."""
+        due_ms = self._deadline_ms
+        late = due_ms is not None and due_ms + grace_ms <= self._around.now_ms(self)
+        return late or self.replica.turning
+
+    def _watch_deadline(self) -> None:
+        before, due_ms = self._deadline_ms, self._around.next_deadline(self.chain.state())
+        self._deadline_ms = due_ms
+        if due_ms is not None and due_ms != before:
+            for grace_ms in (0, DEADLINE_GRACE_MS):
+                delay_ms = max(0, due_ms + grace_ms - self._around.now_ms(self))
+                self._schedule(delay_ms, self._wake)
 
     def _resend(self) -> None:
         """Give away again what waited at the last call too."""

@@ -13,12 +13,14 @@ from functools import partial
 from typing import get_args
 from unittest.mock import patch
 
-from consensus.event import Broadcast, Effect, Fault, Limits, Rejected
+from consensus.event import Effect, Fault, Limits, Rejected
 from consensus.journal import Entry
-from consensus.message import Body, Envelope, ViewChange
+from consensus.message import Body, Envelope
 from node.program import program
 from node.validator import mempool
+from node.validator.runtime import DEADLINE_GRACE_MS
 from tests.harness import START_MS, key_of, organisation
+from tests.simulation import alarm
 from tests.simulation.client import Clients, Wish
 from tests.simulation.council import CHANGE_EVERY_MS, Council, genesis_with_guests
 from tests.simulation.joiner import SNAPSHOT_BLOCKS, Joiner
@@ -29,19 +31,24 @@ from tests.simulation.shell import TURN_MS_MAX, Crashed, Proof, Shell, through_b
 from tests.simulation.signatures import remembered
 from tests.simulation.trace import Trace, tell, tell_effect
 from tests.simulation.traitor import Plot
+from tests.simulation.views import Views
 from tests.simulation.world import CALM, Weather, World
 from vm.epoch import ruling
 from vm.quorum import faults
+from vm.state import State
 
 GUESTS = (0, 0, 1, 2, 3)  # organisations without a seat at first
 SIZES = (4, 4, 4, 5, 6, 7)  # of the first set of validators, if not given
 WINDOWS = (2, 4, 8)
+ROTATIONS = (0, 0, 0, 3, 10)  # stable checkpoints until the primary's turn is over; 0: never
+SKEW_MS_MAX = 10_000  # of honest clocks: a third of what backups bear
 HEALED_MS_MAX = 60_000  # a dozen of the longest view timeouts
+ALARM_SHARE = 0.2  # of runs: with deadlines
+DEADLINE_MS_MAX = DEADLINE_GRACE_MS + 2 * SKEW_MS_MAX  # from when one is due to where all see it
 REQUEST_EVERY_MS = 60
 CALM_REQUEST_EVERY_MS = 20  # so that some request waits all the time
 QUIET_SHARE = 0.8  # of the steps, after which a quiet run has no new requests
 CODEC_SHARE = 0.05  # of messages that go through their bytes
-SKEW_MS_MAX = 10_000  # of honest clocks: a third of what backups bear
 DOWN_MS_MAX = 3_000
 EXECUTION_MS = (0, 0, 5, 20)  # until an executed block is reported
 ZEROS = (0, 0, 7, 4_096)  # bytes after a torn journal
@@ -76,9 +83,16 @@ class Simulation:
         rng = self.world.rng
         n = rng.choice(SIZES) if options.replicas is None else options.replicas
         guests = rng.choice(GUESTS)
-        self.genesis = replace(genesis_with_guests(n, guests), window=rng.choice(WINDOWS))
+        self.genesis = replace(
+            genesis_with_guests(n, guests),
+            window=rng.choice(WINDOWS),
+            rotation=rng.choice(ROTATIONS),
+        )
+        self._ticks = rng.random() < ALARM_SHARE
         self.program = program()
-        self.limits = replace(TIMING, window=self.genesis.window)
+        if self._ticks:
+            self.program = replace(self.program, hooks=(*self.program.hooks, alarm.strike))
+        self.limits = replace(TIMING, window=self.genesis.window, rotation=self.genesis.rotation)
         self.crashes = 0
         self.rejected: set[str] = set()  # codes of messages that replicas dropped
         drawn_calm = rng.random() < CALM_SHARE and options.far_ms is None
@@ -105,6 +119,7 @@ class Simulation:
         liars = sorted(rng.sample(names[:n], count))
         keys = {name: key_of(name) for name in liars}
         self.judge = Judge(self.genesis, liars)
+        self.views = Views(self.world, self.judge.epochs, liars, self.genesis.rotation)
         self.plot = Plot(
             self.world,
             self.genesis.chain,
@@ -158,11 +173,12 @@ class Simulation:
         self._heal()
         healed_ms = self.world.now_ms
         while self.world.events % LOOK_EVERY or not self._done():
-            if self.world.now_ms > healed_ms + HEALED_MS_MAX:
+            if self.world.now_ms > healed_ms + HEALED_MS_MAX + self._ticks * DEADLINE_MS_MAX:
                 raise Violation(f"liveness: {self._describe()}")
             self.world.step()
         for shell in self.honest:
             self.judge.kept(shell)
+            self.views.rotated(shell)
             self.judge.bounded(shell)
         return self._report(healed_ms)
 
@@ -178,6 +194,10 @@ class Simulation:
         )
 
     # Surroundings of a shell
+
+    def next_deadline(self, state: State) -> int | None:
+        """When a block is due without transactions."""
+        return alarm.next_deadline(state) if self._ticks else None
 
     def now_ms(self, shell: Shell) -> int:
         """The shell's own clock."""
@@ -216,6 +236,7 @@ class Simulation:
         rng, disk = self.world.rng, shell.disk
         self.crashes += 1
         self.judge.ended(shell)
+        self.views.ended(shell)
         batches = rng.choice((0, disk.database.unsynced, rng.randint(0, disk.database.unsynced)))
         kept = disk.journal.torn(rng)
         shell.end(batches=batches, kept=kept, zeros=rng.choice(ZEROS))
@@ -232,6 +253,7 @@ class Simulation:
             if not shell.lose_journal(self.world.rng):
                 raise Violation(f"journal: {shell.name} would take damage for a torn tail")
             self.judge.excuse(shell)
+            self.views.excuse(shell)
 
     def watch(self, shell: Shell, effect: Effect) -> None:
         """An effect was run."""
@@ -243,25 +265,11 @@ class Simulation:
             self.rejected.add(effect.code)
         if shell in self.honest:
             self.judge.watch(shell, effect)
-            self._expect_calm(shell, effect)
+            self.views.watch(shell, effect)
+            if self._calm and not (self._quiet and self._healed):  # after a power cut one may leave
+                self.views.expect_calm(shell, effect)
             if isinstance(effect, Fault):
                 self.council.report(effect.evidence, shell.name, self.judge.certified)
-
-    def _expect_calm(self, shell: Shell, effect: Effect) -> None:
-        """Where nothing is late, nobody leaves an honest primary.
-
-        After a power cut one may, and where a suspended seat leaves nobody to spare.
-        """
-        if not self._calm or (self._quiet and self._healed):
-            return
-        match effect:
-            case Broadcast(Envelope(epoch=number, body=ViewChange(view))):
-                seats = self.judge.epochs[number].validators
-                if len(seats.voters) < seats.n:
-                    return
-                for primary in (seats.primary(earlier).id for earlier in range(view)):
-                    if primary not in self.plot.traitors:
-                        raise Violation(f"calm: {shell.name} leaves {primary} for view {view}")
 
     def rotated(self, shell: Shell, entries: Sequence[Entry]) -> None:
         """The journal was made anew."""
@@ -301,6 +309,7 @@ class Simulation:
             parcel = through_bytes(parcel)
         if self._trace is not None and shell.up:
             self._told_of(shell, parcel.envelope)
+        self.views.arrived(shell, parcel.envelope)
         shell.receive(parcel)
 
     def _ask(self, wish: Wish) -> None:
@@ -402,6 +411,7 @@ class Simulation:
         shell.start()
         if shell.up and shell in self.honest:
             self.judge.restarted(shell)
+            self.views.restarted(shell)
 
     def _heal(self) -> None:
         self._healed, self._made_before = True, len(self.clients.wishes)
@@ -434,6 +444,7 @@ class Simulation:
             shell.chain.head.height == height
             and not len(shell.mempool)
             and not shell.replica.turning
+            and self.next_deadline(shell.chain.state()) is None
             and (0 if stable is None else stable.height) == height
             and (height == 0 or shell.chain.store.certificate(height) is not None)
         )

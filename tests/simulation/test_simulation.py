@@ -17,6 +17,7 @@ from node.validator.store import Store
 from tests.simulation.disk import JournalFile, MemoryDatabase
 from tests.simulation.judge import Violation
 from tests.simulation.options import Options
+from tests.simulation.shell import Shell
 from tests.simulation.simulation import KINDS, Simulation
 from tests.simulation.trace import Trace
 from tests.simulation.traitor import MOODS
@@ -33,6 +34,15 @@ def digest_of(seed: int, steps: int) -> str:
     trace = Trace()
     Simulation(Options(seed, steps=steps), trace).run()
     return trace.digest
+
+
+def violation_of(options: Options) -> str:
+    """What a run breaks, or nothing."""
+    try:
+        Simulation(options).run()
+    except Violation as violation:
+        return str(violation)
+    return ""
 
 
 @pytest.mark.parametrize("seed", range(1, 11))
@@ -79,7 +89,7 @@ def test_no_traitor_makes_anybody_leave_an_honest_primary(mood: str) -> None:
 def test_a_greedy_primary_meets_the_bound_of_its_view() -> None:
     """Proposals that fill the window with long payloads are refused beyond the limit."""
     refused: set[str] = set()
-    for seed in range(1, 6):
+    for seed in range(1, 16):
         simulation = Simulation(Options(seed, 4, traitors=1, mood="greedy"))
         simulation.run()
         refused |= simulation.rejected
@@ -96,12 +106,7 @@ def test_validators_come_and_go_while_it_runs() -> None:
 
 def test_two_traitors_of_four_are_caught_forking() -> None:
     """Beyond f the checks fail: the simulator can see a fork."""
-    violations = []
-    for seed in range(1, 11):
-        try:
-            Simulation(Options(seed, 4, 600, traitors=2, mood="two-faced")).run()
-        except Violation as violation:
-            violations.append(str(violation))
+    violations = [violation_of(Options(seed, 4, 600, 2, "two-faced")) for seed in range(1, 11)]
 
     assert any(text.startswith("agreement") for text in violations)
 
@@ -112,6 +117,15 @@ def test_a_disk_that_lies_about_a_sync_is_caught(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(Violation, match=r"^(no rollback|journal|one signature per slot)"):
         Simulation(Options(2, 4, 1_000, traitors=0)).run()
+
+
+def test_a_chain_that_sleeps_through_a_deadline_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no validator wants a block for a deadline, the chain stays idle past it."""
+    monkeypatch.setattr(Shell, "_due", lambda shell, grace_ms: shell.replica.turning)
+
+    violations = [violation_of(Options(seed, 4, 600, traitors=0)) for seed in range(1, 11)]
+
+    assert any(text.startswith("liveness") for text in violations)
 
 
 def test_validators_that_execute_differently_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:

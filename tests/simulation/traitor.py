@@ -49,6 +49,7 @@ MOODS = (
     "convicted",
     "outdated",
     "hoarding",
+    "hasty",
     "mad",
 )
 GREEDY_PROPOSALS = 8  # a full window
@@ -71,7 +72,8 @@ class Plot:
     signs two headers, and votes on for whatever others vote for when its seat is suspended.
     outdated: votes in the epoch before only. hoarding: proposes to one half only, commits to
     nothing and gives no payload or block away: so what is prepared is missing where a view begins.
-    mad: now one, now another.
+    hasty: votes in the next view before it proposes in this one, and claims as prepared what the
+    backups alone voted for. mad: now one, now another.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Plot:
         self._variants: dict[tuple[int, int], bytes] = {}  # other digest by view and sequence
         self._all = sorted(names)
         self._past: list[Envelope] = []
+        self._prepares: dict[tuple[int, Prepare], dict[str, Vote]] = {}  # by epoch, then by voter
         self._filler = _filler(chain, keys[self.traitors[0]]) if keys else b""
 
     def twist(
@@ -106,6 +109,7 @@ class Plot:
     ) -> Iterator[tuple[int, Envelope]]:
         """What `receiver` gets of what `sender`'s replica says, each after a delay in ms."""
         if sender not in self._signs or receiver in self._signs:
+            self._collect(envelope)
             yield 0, envelope
             if sender == envelope.sender and receiver not in self._signs:
                 yield from self._echo(envelope)
@@ -149,6 +153,8 @@ class Plot:
                 yield 0, self._sign(sender, envelope.epoch, other)
             case "convicted":
                 yield 0, self._swap_votes(sender, envelope)
+            case "hasty":
+                yield from self._hasten(sender, envelope)
             case "outdated" if isinstance(envelope.body, Prepare | Commit):
                 return
             case "lying":
@@ -258,6 +264,29 @@ class Plot:
                 forged = CommitCertificate(0, sequence, NULL_DIGEST, self._votes(digest))
                 blocks = (replace(first, payload=b"", certificate=forged), *body.blocks[1:])
                 yield 0, self._sign(sender, envelope.epoch, replace(body, blocks=blocks))
+
+    def _hasten(self, sender: str, envelope: Envelope) -> Iterator[tuple[int, Envelope]]:
+        match envelope.body:
+            case PrePrepare(view, sequence, digest):
+                yield 0, self._sign(sender, envelope.epoch, Prepare(view + 1, sequence, digest))
+                yield 0, envelope
+            case ViewChange(prepared=prepared) as body:
+                proofs = tuple(self._by_backups(envelope.epoch, proof) for proof in prepared)
+                yield 0, self._sign(sender, envelope.epoch, replace(body, prepared=proofs))
+            case _:
+                yield 0, envelope
+
+    def _collect(self, envelope: Envelope) -> None:
+        if isinstance(envelope.body, Prepare) and self.mood == "hasty":
+            ballots = self._prepares.setdefault((envelope.epoch, envelope.body), {})
+            ballots[envelope.sender] = Vote(envelope.sender, envelope.seal)
+
+    def _by_backups(self, epoch: int, proof: PreparedCertificate) -> PreparedCertificate:
+        """As many votes of backups instead, if they were heard."""
+        body = Prepare(proof.view, proof.sequence, proof.digest)
+        votes = sorted(self._prepares.get((epoch, body), {}).items())[: len(proof.votes)]
+        enough = len(votes) == len(proof.votes)
+        return replace(proof, votes=tuple(vote for _, vote in votes)) if enough else proof
 
     def _recount(self, envelope: Envelope, changes: tuple[SignedViewChange, ...]) -> NewView:
         """The new view that would follow from other view changes than those that came."""
