@@ -12,13 +12,13 @@ class Watch:
     """Counts blocks that wrote a task or a round."""
 
     def __init__(self, client: Client) -> None:
-        self._client = client
+        self.client = client
         self._changed = asyncio.Event()
         self.count = 0
 
     async def run(self) -> None:
         """Read events until cancelled."""
-        async for event in self._client.events():
+        async for event in self.client.events():
             if any(record.kind in (Task.KIND, Round.KIND) for record in event.records):
                 self.count += 1
                 self._changed.set()

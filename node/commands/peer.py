@@ -29,12 +29,12 @@ def run(home: Path, *, output: LogFormat = None) -> None:
         The training peer's folder with concilium.toml.
     """
     from node.peer.assembly import run_peer
-    from node.peer.progress import step_bar
+    from node.peer.progress import bars
 
     settings = config.load(config.PeerConfig, home, os.environ)
-    start_logs(settings.log, output, settings.trainer.id)
-    with step_bar() as on_step:
-        asyncio.run(until_signal(run_peer(settings, on_step=on_step)))
+    with bars() as on_stage:
+        start_logs(settings.log, output, settings.trainer.id)
+        asyncio.run(until_signal(run_peer(settings, on_stage=on_stage)))
 
 
 @app.command

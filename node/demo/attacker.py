@@ -14,24 +14,31 @@ from fl.attack import sign_flip
 from fl.experiment import POISON_SCALE
 from fl.fixed import Ints
 from fl.model import Rows
-from fl.train import Job, OnStep, Result, train
+from fl.train import Job, Keep, OnStep, Result, Snapshot, train
 from node.client.client import Client
 from node.commands.network import until_signal
 from node.home import config
 from node.home.genesis import read_genesis
 from node.home.logs import configure_logs
 from node.peer.assembly import run_peer
+from node.peer.training import Train
 from vm.learning import Round
 from vm.shape import Digest
 
 
-def poisoning(
-    is_poisoned: Callable[[Digest], bool],
-) -> Callable[[Job, Ints, Rows, OnStep | None], Result]:
+def poisoning(is_poisoned: Callable[[Digest], bool]) -> Train:
     """Honest training, except in the round whose beacon `is_poisoned` says so."""
 
-    def poisoned(job: Job, base: Ints, rows: Rows, on_step: OnStep | None = None) -> Result:
-        result = train(job, base, rows, on_step)
+    def poisoned(
+        job: Job,
+        base: Ints,
+        rows: Rows,
+        on_step: OnStep | None = None,
+        *,
+        start: Snapshot | None = None,
+        keep: Keep | None = None,
+    ) -> Result:
+        result = train(job, base, rows, on_step, start=start, keep=keep)
         return sign_flip(base, result, POISON_SCALE) if is_poisoned(job.beacon) else result
 
     return poisoned
@@ -41,7 +48,7 @@ async def beacon_of(settings: config.PeerConfig, number: int) -> Digest | None:
     """The beacon of that round of the peer's task by the chain, which a restart does not change."""
     urls = [validator.http for validator in settings.training.validators]
     async with Client(read_genesis(settings.chain.genesis), urls) as client:
-        found = await client.record(Round, settings.training.tasks[0], number)
+        found = await client.record(Round, next(iter(settings.training.listed)), number)
     return None if found is None else found.beacon
 
 

@@ -156,6 +156,17 @@ class ChainStore(Store):
     )
 
 
+class PeerStore(Store):
+    """Where the peer keeps what it must not lose: approvals, traces of training, reports."""
+
+    traces_mib: int = Field(
+        default=8192,
+        ge=1,
+        description="room for snapshots of training, from which it goes on after a crash and\n"
+        "answers auditors; where it is short, fewer are kept and the others made again",
+    )
+
+
 class Peer(Section):
     """Validator to validator."""
 
@@ -256,7 +267,7 @@ class PeerConfig(Section):
     verifier: Identity
     tls: Tls
     chain: Chain
-    store: Store
+    store: PeerStore
     training: Training
     log: Log = Field(default_factory=Log)
 

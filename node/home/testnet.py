@@ -36,6 +36,7 @@ from node.home.config import (
     OfficeConfig,
     Peer,
     PeerConfig,
+    PeerStore,
     Section,
     Signer,
     Store,
@@ -196,7 +197,7 @@ class _Writer:
             verifier=self._identity(home, hospital, Role.VERIFIER),
             tls=AUTHORITY,
             chain=CHAIN,
-            store=STORE,
+            store=PeerStore(folder=STORE.folder),
             training=Training(
                 dataset=f"{hospital}.dataset",
                 data=Path("rows.csv"),

@@ -3,12 +3,12 @@
 import asyncio
 import shutil
 import time
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 
 import structlog
 
-from fl.train import OnStep, train
 from node.client.client import Client
 from node.client.submitter import Submitter
 from node.client.watch import Watch
@@ -16,18 +16,24 @@ from node.home.config import Identity, PeerConfig
 from node.home.genesis import read_genesis
 from node.home.keyfile import read_key, read_secret
 from node.peer.approval import Approvals
-from node.peer.attendance import attend
+from node.peer.attendance import attend_all, tasks_of
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.site import load_data
-from node.peer.trainer import Train, Trainer
+from node.peer.traces import TraceStore
+from node.peer.trainer import Trainer
+from node.peer.training import Local, OnStage, Train
 from node.peer.verifier import Verifier
 from node.wire.exchange import Exchange
+from vm.refusal import Refused
+
+SWEEP_S = 3_600.0  # between two looks at which traces are past their retention
+MIB = 2**20
 
 log = structlog.get_logger()
 
 
 async def run_peer(
-    config: PeerConfig, *, train: Train = train, on_step: OnStep | None = None
+    config: PeerConfig, *, train: Train | None = None, on_stage: OnStage | None = None
 ) -> None:
     """Train and verify until cancelled; raises `Refused` for keys, files and addresses."""
     genesis = read_genesis(config.chain.genesis)
@@ -35,6 +41,8 @@ async def run_peer(
     secret = read_secret(training.secret)
     rowkeeper = Rowkeeper(partial(load_data, training.data, secret=secret))
     approvals = Approvals(config.store.folder, training.approve, training.listed)
+    traces = TraceStore(config.store.folder, config.store.traces_mib * MIB)
+    local = Local(on_stage=on_stage) if train is None else Local(train, on_stage)
     urls = [validator.http for validator in training.validators]
     async with AsyncExitStack() as stack:
 
@@ -50,22 +58,47 @@ async def run_peer(
 
         submitter, exchange = await enter(config.trainer)
         trainer = Trainer(
-            submitter,
-            exchange,
-            rowkeeper,
-            approvals,
-            opening=training.opening,
-            train=train,
-            on_step=on_step,
+            submitter, exchange, rowkeeper, approvals, local, traces, opening=training.opening
         )
-        watch = Watch(submitter.client)
+        client = submitter.client
+        watch = Watch(client)
         submitter, exchange = await enter(config.verifier)
         verifier = Verifier(submitter, exchange, rowkeeper, approvals, _steady_ms)
-        log.info("peer.started", tasks=list(training.listed))
+        log.info("peer.started", tasks=list(training.listed), approve=training.approve)
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.run())
-            group.create_task(attend(trainer.work, tuple(training.listed), watch))
-            group.create_task(attend(verifier.work, tuple(training.listed), watch))
+            group.create_task(sweep(traces, client))
+            find = finder(config, client)
+            group.create_task(attend_all((trainer.work, verifier.work), find, watch))
+
+
+def finder(config: PeerConfig, client: Client) -> Callable[[], Awaitable[Iterable[str]]]:
+    """Which tasks to attend to: the listed ones and, where the site is asked, those that name it.
+
+    What is found still waits for its approval.
+    """
+    training = config.training
+
+    async def find() -> Iterable[str]:
+        found = set(training.listed)
+        if training.approve == "ask":
+            found.update(await tasks_of(client, config.trainer.id))
+        return found
+
+    return find
+
+
+async def sweep(traces: TraceStore, client: Client) -> None:
+    """Delete traces that are past their retention by the chain's clock, until cancelled."""
+    while True:
+        try:
+            header = await client.header()
+            swept = await asyncio.to_thread(traces.sweep, header.time_ms)
+            if swept:
+                log.info("traces.swept", traces=swept)
+        except Refused as refused:  # nobody tells the time: later
+            log.debug("traces.kept", code=refused.code)
+        await asyncio.sleep(SWEEP_S)
 
 
 def _steady_ms() -> int:

@@ -1,35 +1,80 @@
 """Attending to tasks: work whenever something may have changed, one task apart from the next."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 
+from node.client.client import Client
 from node.client.watch import Watch
+from vm.learning import Task, TaskPhase
 from vm.refusal import Refused
 
+FIND_AGAIN_S = 30.0  # a task that was not there before waits for a person's approval anyway
 RETRY_S = 1.0  # after a refusal that time may cure: a blob not there yet, a validator away
+
+Work = Callable[[str], Awaitable[None]]
+Find = Callable[[], Awaitable[Iterable[str]]]
 
 log = structlog.get_logger()
 
 
-async def attend(
-    work: Callable[[str], Awaitable[None]], tasks: tuple[str, ...], watch: Watch
-) -> None:
-    """Call `work` for each task whenever something may have changed, until cancelled.
+async def attend_all(works: Sequence[Work], find: Find, watch: Watch) -> None:
+    """Do all `works` for each task that `find` names, now or later, until cancelled.
 
-    What others chose for one task may break our work on it, but not on the next one.
+    Each work on each task runs by itself: what one waits for, or what others chose for it, holds
+    up no other.
     """
-    while True:
-        seen = watch.count
-        for task in tasks:
+    known: set[str] = set()
+    async with asyncio.TaskGroup() as group:
+        while True:
             try:
-                await work(task)
+                found = await find()
             except Refused as refused:
+                log.warning("peer.refused", code=refused.code, reason=refused.message)
+                found = ()
+            for task in sorted(set(found) - known):
+                known.add(task)
+                for work in works:
+                    group.create_task(attend(work, task, watch))
+            await asyncio.sleep(FIND_AGAIN_S)
+
+
+async def attend(work: Work, task: str, watch: Watch) -> None:
+    """Call `work` whenever something may have changed, to the task's end."""
+    told: str | None = None
+    while True:
+        seen, over, failed = watch.count, False, None
+        try:
+            over = await is_over(watch.client, task)
+            await work(task)
+        except Refused as refused:
+            failed = str(refused)
+            if failed != told:  # said once, not each time that it is tried again
                 log.warning("peer.refused", task=task, code=refused.code, reason=refused.message)
-                await asyncio.sleep(RETRY_S)
-            except Exception as error:  # noqa: BLE001 - one task's, and logged
-                # The type alone: a message may quote a patient's cell.
-                log.error("peer.broken", task=task, type=type(error).__name__)
-                await asyncio.sleep(RETRY_S)
+        except Exception as error:  # noqa: BLE001 - one task's, and logged
+            # The type alone: a message may quote a patient's cell.
+            failed = type(error).__name__
+            log.error("peer.broken", task=task, type=failed)
+        told = failed
+        if failed is not None:
+            await asyncio.sleep(RETRY_S)
+        elif over:
+            return
         await watch.wait(seen)
+
+
+async def is_over(client: Client, task: str) -> bool:
+    """Whether no round of the task will follow: its work is done once more, for the last one."""
+    found = await client.record(Task, task)
+    return found is not None and found.phase is not TaskPhase.OPEN
+
+
+async def tasks_of(client: Client, trainer: str) -> list[str]:
+    """The open tasks that name this trainer among their sites, as far as a node lists them."""
+    return [
+        task.id
+        async for task in client.records(Task)
+        if task.phase is TaskPhase.OPEN
+        and any(site.trainer == trainer for site in task.terms.sites)
+    ]

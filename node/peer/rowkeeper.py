@@ -13,23 +13,29 @@ from vm.record import Dataset
 from vm.refusal import Refused
 from vm.terms import Preprocessing, Site
 
+TASKS_KEPT_MAX = 8  # whose rows stay in memory; those of others are read again
+
 
 class Rowkeeper:
     """Prepares a task's rows once: they are the same in every round."""
 
     def __init__(self, load: Callable[[Preprocessing], LocalData]) -> None:
         self._load = load
-        self._of_task: dict[str, tuple[Rows, Split]] = {}
+        self._of_task: dict[str, tuple[Rows, Split]] = {}  # longest unused first
+        self._loading = asyncio.Lock()  # trainer and verifier want the same rows at once
 
     async def rows(self, client: Client, stage: Stage, site: Site) -> tuple[Rows, Split]:
         """All rows and their three parts; raises `Refused` if they are not the registered ones."""
-        found = self._of_task.get(stage.task.id)
-        if found is None:
-            dataset = await client.record(Dataset, site.dataset)
-            if dataset is None:
-                raise Refused("peer.dataset", f"expected dataset {site.dataset}, found none")
-            found = await asyncio.to_thread(self._prepare, stage, dataset)
+        dataset = await client.record(Dataset, site.dataset)
+        if dataset is None:
+            raise Refused("peer.dataset", f"expected dataset {site.dataset}, found none")
+        async with self._loading:
+            found = self._of_task.pop(stage.task.id, None)
+            if found is None:
+                found = await asyncio.to_thread(self._prepare, stage, dataset)
             self._of_task[stage.task.id] = found
+            if len(self._of_task) > TASKS_KEPT_MAX:
+                del self._of_task[next(iter(self._of_task))]
         return found
 
     def _prepare(self, stage: Stage, dataset: Dataset) -> tuple[Rows, Split]:

@@ -4,29 +4,30 @@ It connects out only. What leaves are updates and proofs of learning; rows stay.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
 
 from fl.body import ProofOfLearning
 from fl.dataset import part_digest
-from fl.fixed import Ints
-from fl.model import Rows
 from fl.trace import Origin, root
-from fl.train import Job, OnStep, Result, train
+from fl.train import Job
 from fl.weights import pack_update, unpack_weights
 from node.client.submitter import Submitter
 from node.peer.approval import Approvals
+from node.peer.bases import Bases
 from node.peer.rowkeeper import Rowkeeper
-from node.peer.stage import find_stage
+from node.peer.stage import Stage, find_stage
+from node.peer.traces import Trace, TraceStore
+from node.peer.training import Assignment, Trained, Training, head_of
 from node.wire.exchange import Exchange
-from vm.learning import RoundPhase, Update
+from vm.learning import Round, RoundPhase, Update
 from vm.refusal import Refused
-from vm.terms import Evidence
+from vm.terms import Evidence, Site
 
 TRAINING_ROWS_MIN = 20  # an update of fewer rows tells of single ones, whatever the task's terms
-
-Train = Callable[[Job, Ints, Rows, OnStep | None], Result]
+LOOK_S = 2.0  # while training, at whether the round still waits for us
 
 log = structlog.get_logger()
 
@@ -40,20 +41,21 @@ class Trainer:
         exchange: Exchange,
         rowkeeper: Rowkeeper,
         approvals: Approvals,
+        training: Training,
+        traces: TraceStore,
         *,
         opening: bool,
-        train: Train = train,
-        on_step: OnStep | None = None,
     ) -> None:
         """`opening` is whether the site lets snapshots of training be opened to verifiers."""
         self._submitter = submitter
         self._client = submitter.client
         self._exchange = exchange
+        self._bases = Bases(exchange)
         self._rowkeeper = rowkeeper
         self._approvals = approvals
+        self._training = training
+        self._traces = traces
         self._opening = opening
-        self._train = train
-        self._on_step = on_step
 
     async def work(self, task_id: str) -> None:
         """Train and submit if the task's newest round waits for our update."""
@@ -61,64 +63,121 @@ class Trainer:
         if stage is None:
             return
         self._approvals.require(stage.task)
-        site = next(
-            (s for s in stage.task.terms.sites if s.trainer == self._submitter.member), None
-        )
+        site = self._site(stage)
+        if await self._client.record(Update, task_id, stage.round.number, site.organisation):
+            return
+        assignment = await self._assign(stage, site)
+        trace = await asyncio.to_thread(self._traces.begin, head_of(assignment))
+        try:
+            trained = await self._in_time(stage, trace, self._training.train(assignment, trace))
+            await asyncio.to_thread(trace.sync)
+            await self._submit(assignment, trained)
+        except Refused as refused:
+            await self._let_go(stage, trace, refused)
+            raise
+
+    def _site(self, stage: Stage) -> Site:
+        """Our part in the task, if the task may ask for what it asks."""
+        id, terms = stage.task.id, stage.task.terms
+        site = next((s for s in terms.sites if s.trainer == self._submitter.member), None)
         if site is None:
             raise Refused(
                 "peer.not_a_site",
-                f"expected {self._submitter.member} among the sites of task {task_id}, "
+                f"expected {self._submitter.member} among the sites of task {id}, "
                 "found others: take the task out of [training] tasks",
             )
-        if stage.task.terms.evidence is Evidence.REPLAYED and not self._opening:
+        if terms.evidence is Evidence.REPLAYED and not self._opening:
             raise Refused(
                 "peer.opening",
-                f"expected a task that asks for no opened snapshots, found {task_id}, which does: "
+                f"expected a task that asks for no opened snapshots, found {id}, which does: "
                 "take it out of [training] tasks, or set opening if this site permits it",
             )
-        if await self._client.record(Update, task_id, stage.round.number, site.organisation):
-            return
+        return site
+
+    async def _assign(self, stage: Stage, site: Site) -> Assignment:
+        """What there is to train: rows and base."""
         rows, parts = await self._rowkeeper.rows(self._client, stage, site)
         if len(parts.train) < TRAINING_ROWS_MIN:
             raise Refused(
                 "peer.too_few_rows",
                 f"expected at least {TRAINING_ROWS_MIN} rows to train on, found {len(parts.train)}",
             )
-        base = await self._exchange.fetch(stage.base.weights, stage.base.weights_bytes)
         spec, bits = stage.base.spec, stage.base.grid_bits
+        base = unpack_weights(spec, bits, await self._bases.fetch(stage.base))
         job = Job(spec, bits, stage.task.terms.training, stage.round.beacon, site.dataset)
-        part = rows.take(parts.train)
-        result = await asyncio.to_thread(
-            self._train,
-            job,
-            unpack_weights(spec, bits, base),
-            part,
-            self._on_step,
-        )
+        return Assignment(stage, site, job, base, rows.take(parts.train))
+
+    async def _in_time(
+        self, stage: Stage, trace: Trace, work: Coroutine[Any, Any, Trained]
+    ) -> Trained:
+        """What `work` gives; raises `Refused("peer.late")` once the round goes on without us."""
+        training = asyncio.create_task(work)
+        try:
+            while True:
+                await asyncio.wait([training], timeout=LOOK_S)
+                if training.done():
+                    return training.result()
+                await self._require_awaited(stage, trace)
+        finally:
+            training.cancel()
+            await asyncio.gather(training, return_exceptions=True)
+
+    async def _require_awaited(self, stage: Stage, trace: Trace) -> None:
+        try:
+            found = await self._client.record(Round, *stage.round.key)
+        except Refused:
+            return  # nobody can say: go on
+        if found is not None and found.phase is not RoundPhase.SUBMIT:
+            raise _late(found, trace)
+
+    async def _let_go(self, stage: Stage, trace: Trace, refused: Refused) -> None:
+        """Of a training that came too late nothing was submitted that an auditor could ask for."""
+        try:
+            if refused.code == "round.phase":  # the chain was faster than our look at it
+                await self._require_awaited(stage, trace)
+        except Refused as late:
+            refused = late
+        if refused.code == "peer.late":
+            await asyncio.to_thread(self._traces.drop, *stage.round.key)
+            raise refused
+
+    async def _submit(self, assignment: Assignment, trained: Trained) -> None:
+        """Bring the update and submit its proof."""
+        stage, site, result = assignment.stage, assignment.site, trained.result
+        id, number = stage.task.id, stage.round.number
         log.info(
             "round.trained",
-            task=task_id,
-            round=stage.round.number,
+            task=id,
+            round=number,
             first_loss=round(result.losses[0], 4),
             last_loss=round(result.losses[-1], 4),
         )
-        origin = Origin(task_id, stage.round.number, site.trainer, site.dataset)
+        origin = Origin(id, number, site.trainer, site.dataset)
+        spec, bits = stage.base.spec, stage.base.grid_bits
         blob = pack_update(spec, bits, origin, result.delta, result.segments)
         address = await self._exchange.bring(blob)
-        await self._submitter.submit(
-            "learning.proof",
-            ProofOfLearning(
-                task=task_id,
-                round=stage.round.number,
-                dataset=site.dataset,
-                base_version=stage.round.base_version,
-                blob=address,
-                blob_bytes=len(blob),
-                norm=result.norm,
-                trace=root(origin, result.segments),
-                segments=len(result.segments),
-                data=part_digest(part.leaves),
-                evidence=stage.task.terms.evidence,
-            ),
+        proof = ProofOfLearning(
+            task=id,
+            round=number,
+            dataset=site.dataset,
+            base_version=stage.round.base_version,
+            blob=address,
+            blob_bytes=len(blob),
+            norm=result.norm,
+            trace=root(origin, result.segments),
+            segments=len(result.segments),
+            data=part_digest(assignment.rows.leaves),
+            evidence=trained.evidence,
         )
-        log.info("round.submitted", task=task_id, round=stage.round.number, update=address)
+        await self._submitter.submit("learning.proof", proof)
+        log.info("round.submitted", task=id, round=number, update=address)
+
+
+def _late(found: Round, trace: Trace) -> Refused:
+    """The round's deadline passed, or the others declined to wait."""
+    return Refused(
+        "peer.late",
+        f"expected round {found.number} of {found.task} to take updates until training was done, "
+        f"found it in phase {found.phase.value} after {len(trace.segments())} of "
+        f"{trace.head.segments} segments: no update is sent in this round",
+    )

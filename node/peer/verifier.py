@@ -14,6 +14,7 @@ from fl.verify import Case, judge, update_norm
 from fl.weights import unpack_weights
 from node.client.submitter import Submitter
 from node.peer.approval import Approvals
+from node.peer.bases import Bases
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.stage import Stage, find_stage
 from node.wire.exchange import Exchange
@@ -46,6 +47,7 @@ class Verifier:
         self._submitter = submitter
         self._client = submitter.client
         self._exchange = exchange
+        self._bases = Bases(exchange)
         self._rowkeeper = rowkeeper
         self._approvals = approvals
         self._clock_ms = clock_ms
@@ -93,7 +95,7 @@ class Verifier:
     ) -> None:
         blobs = await self._fetch(stage, updates)
         rows, parts = await self._rowkeeper.rows(self._client, stage, site)
-        base = await self._exchange.fetch(stage.base.weights, stage.base.weights_bytes)
+        base = await self._bases.fetch(stage.base)
         verdicts = await asyncio.to_thread(
             _judge_all, stage, base, rows.take(parts.scoring), updates, mine, blobs
         )

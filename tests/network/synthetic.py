@@ -3,6 +3,7 @@
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,16 @@ def register_datasets(net: Running, folder: Path) -> list[Any]:
         return list(pool.map(register, range(1, len(HOSPITALS) + 1)))
 
 
-def open_task(net: Running, folder: Path, rounds: int) -> Any:
-    """The first steward registers the model and opens the task; the receipt."""
+def open_task(net: Running, folder: Path, rounds: int, **changes: Any) -> Any:
+    """The first steward registers the model and opens the task; the receipt.
+
+    `changes` are made to the task's terms.
+    """
     weights = folder / "weights.safetensors"
     weights.write_bytes(pack_weights(SPEC, GRID_BITS, initial(SPEC, GRID_BITS, seed=1)))
+    asked = replace(terms(rounds), **changes)
     return concilium(
-        *("task", "open", net.home(1, "steward"), _write(folder / "terms.json", terms(rounds))),
+        *("task", "open", net.home(1, "steward"), _write(folder / "terms.json", asked)),
         *("--id", TASK, "--weights", weights, "--spec", _write(folder / "spec.json", SPEC)),
         *("--grid-bits", str(GRID_BITS), "--format", "json"),
     ).data

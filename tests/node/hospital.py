@@ -10,6 +10,7 @@ import numpy as np
 
 from fl.dataset import leaves
 from fl.spec import logistic_regression
+from fl.train import train
 from fl.weights import pack_weights
 from node.client.client import Client
 from node.client.submitter import Submitter
@@ -17,7 +18,9 @@ from node.client.watch import Watch
 from node.peer.approval import Approvals, Mode
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.site import LocalData, load_data
+from node.peer.traces import TraceStore
 from node.peer.trainer import Trainer
+from node.peer.training import Local, Train
 from node.peer.verifier import Verifier
 from node.program import program
 from node.wire.cid import summarise
@@ -34,6 +37,7 @@ ROWS = 120
 SECRET = bytes(range(32))
 BASE = pack_weights(logistic_regression(2), 24, np.zeros(3, np.int64))
 BASE_ADDRESS, _ = summarise([BASE])
+TRACES_BYTES = 1_000_000
 PATIENT = "patient-4711"  # an identifier in the source's tables: it must never get out
 
 
@@ -94,11 +98,19 @@ class Town:
 
         return Rowkeeper(load)
 
-    def trainer(self, number: int, *, opening: bool = False, **options: Any) -> Trainer:
+    def trainer(
+        self, number: int, *, opening: bool = False, train: Train = train, on_stage: Any = None
+    ) -> Trainer:
         """Hospital `number`'s trainer, as after a restart."""
         submitter, exchange = self._parts(f"{organisation(number)}.trainer")
         keeper, approvals = self._rowkeeper(number), self.approvals(number)
-        return Trainer(submitter, exchange, keeper, approvals, opening=opening, **options)
+        training = Local(train, on_stage)
+        traces = self.traces(number)
+        return Trainer(submitter, exchange, keeper, approvals, training, traces, opening=opening)
+
+    def traces(self, number: int) -> TraceStore:
+        """What hospital `number` kept of its training."""
+        return TraceStore(self.folder / organisation(number), TRACES_BYTES)
 
     def verifier(self, number: int) -> Verifier:
         """Hospital `number`'s verifier, as after a restart."""

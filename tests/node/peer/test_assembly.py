@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from node.home.config import PeerConfig, load
 from node.home.testnet import Layout, write_testnet
 from node.peer import assembly as module
 from node.peer.assembly import run_peer
+from node.peer.attendance import Find
 from vm.refusal import Refused
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -71,13 +73,13 @@ def test_a_peer_attends_to_the_tasks_of_its_configuration_until_it_is_stopped(
     async def scenario() -> bool:
         both = asyncio.Event()
 
-        async def attend(work: object, tasks: tuple[str, ...], watch: object) -> None:
-            attended.append(tasks)
-            if len(attended) == 2:
-                both.set()
+        async def attend_all(works: Sequence[object], find: Find, watch: object) -> None:
+            assert len(works) == 2
+            attended.append(tuple(await find()))
+            both.set()
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(module, "attend", attend)
+        monkeypatch.setattr(module, "attend_all", attend_all)
         task = asyncio.create_task(run_peer(config))
         await asyncio.wait_for(both.wait(), 30)
         task.cancel()
@@ -85,5 +87,5 @@ def test_a_peer_attends_to_the_tasks_of_its_configuration_until_it_is_stopped(
         return task.cancelled()
 
     assert asyncio.run(scenario())
-    assert attended == [("task-1",)] * 2
+    assert attended == [("task-1",)]
     assert not left.exists()

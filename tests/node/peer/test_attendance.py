@@ -1,70 +1,161 @@
-"""Attending to tasks: none stops another."""
+"""Attending to tasks: none stops another, and none is attended to after its end."""
 
 import asyncio
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 import structlog.testing
 
+from node.client.client import Client
 from node.client.watch import Watch
 from node.peer import attendance
-from node.peer.attendance import attend
-from tests.node.hospital import PATIENT, Town
+from node.peer.attendance import attend, attend_all, tasks_of
+from tests.fl.dialogue import TERMS
+from tests.node.hospital import PATIENT
+from vm.learning import Task, TaskPhase
 from vm.refusal import Refused
-
-
-def test_a_site_takes_part_in_the_tasks_of_its_configuration_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A hospital opts out by not naming a task; one that is refused does not stop the next."""
-    monkeypatch.setattr(attendance, "RETRY_S", 0)
-    looked: list[str] = []
-
-    async def work(task: str) -> None:
-        looked.append(task)
-        if len(looked) == 4:
-            raise Enough
-        if task == "first":
-            raise Refused("peer.not_a_site", "expected to be one")
-
-    watch = Town(tmp_path).watch()
-    watch.count = 1
-    monkeypatch.setattr(Watch, "wait", _at_once)
-
-    with pytest.raises(Enough):
-        asyncio.run(attend(work, ("first", "second"), watch))
-
-    assert looked == ["first", "second"] * 2
+from vm.state import Record
 
 
 class Enough(BaseException):
     """The end of a test: nothing that a task can raise."""
 
 
-def test_a_task_that_breaks_does_not_stop_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A steward's or trainer's numbers may break one task's work; the log tells what, no data."""
+@dataclass
+class Node:
+    """Shows tasks, all open until they are said to be over."""
+
+    phases: dict[str, TaskPhase] = field(default_factory=dict)
+
+    async def record(self, cls: type[Record], id: str) -> Task | None:
+        """One task."""
+        phase = self.phases.get(id)
+        return None if phase is None else Task(id, "s", "o", TERMS, 0, phase, 1, 0, 0, None, 0, 0)
+
+    async def records(self, cls: type[Record]) -> object:
+        """All of them."""
+        for id in self.phases:
+            yield await self.record(cls, id)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits in these tests."""
+
+    async def wait(watch: Watch, seen: int) -> None:
+        await asyncio.sleep(0)
+
     monkeypatch.setattr(attendance, "RETRY_S", 0)
-    monkeypatch.setattr(Watch, "wait", _at_once)
+    monkeypatch.setattr(attendance, "FIND_AGAIN_S", 0)
+    monkeypatch.setattr(Watch, "wait", wait)
+
+
+def watch(node: Node | None = None) -> Watch:
+    """A watch on a node."""
+    return Watch(cast(Client, node or Node()))
+
+
+def test_a_stuck_task_does_not_stop_another() -> None:
+    """Its work hangs for good; the other's goes on, by the same worker."""
     looked: list[str] = []
 
     async def work(task: str) -> None:
         looked.append(task)
-        if len(looked) == 4:
+        if task == "stuck":
+            await asyncio.Event().wait()
+        if looked.count("free") == 3:
             raise Enough
-        if task == "first":
-            raise ValueError(PATIENT)
+
+    async def find() -> Iterable[str]:
+        return ("stuck", "free")
+
+    with pytest.raises(BaseExceptionGroup) as ended:
+        asyncio.run(attend_all([work], find, watch()))
+
+    assert ended.group_contains(Enough)
+    assert sorted(looked) == ["free", "free", "free", "stuck"]
+
+
+def test_tasks_are_found_later_too_and_attended_to_once() -> None:
+    """Each by every worker; a look that is refused is made again."""
+    looked: list[str] = []
+    looks = iter([("first",), None, ("first", "second")])
+
+    async def find() -> Iterable[str]:
+        found = next(looks, ("first", "second"))
+        if found is None:
+            raise Refused("client.unreachable", "expected a node, found none")
+        return found
+
+    async def work(task: str) -> None:
+        looked.append(task)
+        if task == "second":
+            raise Enough
+        await asyncio.Event().wait()
+
+    with pytest.raises(BaseExceptionGroup):
+        asyncio.run(attend_all([work, work], find, watch()))
+
+    assert looked.count("first") == 2
+    assert set(looked) == {"first", "second"}
+
+
+def test_a_task_is_attended_to_once_more_after_its_end() -> None:
+    """Somebody may have to look at its last round; then nothing is asked any more."""
+    node = Node({"task": TaskPhase.OPEN})
+    looked: list[str] = []
+
+    async def work(task: str) -> None:
+        looked.append(task)
+        if len(looked) == 2:
+            node.phases["task"] = TaskPhase.COMPLETED
+
+    asyncio.run(attend(work, "task", watch(node)))
+
+    assert len(looked) == 3
+
+
+def test_what_is_refused_is_tried_again_and_said_once() -> None:
+    """A log is read by people: the same line every second hides the next one."""
+    reasons = iter(["one", "one", "two", "two", "two"])
+
+    async def work(task: str) -> None:
+        reason = next(reasons, None)
+        if reason is None:
+            raise Enough
+        raise Refused("peer.not_a_site", reason)
 
     with structlog.testing.capture_logs() as logs, pytest.raises(Enough):
-        asyncio.run(attend(work, ("first", "second"), Town(tmp_path).watch()))
+        asyncio.run(attend(work, "task", watch()))
 
-    assert looked == ["first", "second"] * 2
+    assert [line["reason"] for line in logs] == ["one", "two"]
+
+
+def test_a_task_that_breaks_is_tried_again_and_its_data_stay_out_of_the_log() -> None:
+    """A steward's or trainer's numbers may break one task's work; the log tells what, no data."""
+    looked: list[str] = []
+
+    async def work(task: str) -> None:
+        looked.append(task)
+        if len(looked) == 3:
+            raise Enough
+        raise ValueError(PATIENT)
+
+    with structlog.testing.capture_logs() as logs, pytest.raises(Enough):
+        asyncio.run(attend(work, "task", watch()))
+
     assert [(line["event"], line["task"], line["type"]) for line in logs] == [
-        ("peer.broken", "first", "ValueError")
+        ("peer.broken", "task", "ValueError")
     ] * 2
     assert PATIENT not in str(logs)
 
 
-async def _at_once(watch: object, seen: int) -> None:
-    await asyncio.sleep(0)
+def test_a_site_that_is_asked_looks_for_the_open_tasks_that_name_it() -> None:
+    """Not for those that are over, and not for those of others."""
+    node = Node({"open": TaskPhase.OPEN, "over": TaskPhase.COMPLETED})
+    client = cast(Client, node)
+
+    assert asyncio.run(tasks_of(client, "hospital-2.trainer")) == ["open"]
+    assert asyncio.run(tasks_of(client, "hospital-9.trainer")) == []

@@ -12,7 +12,7 @@ from vm.learning import RoundPhase
 def test_a_stage_is_a_task_in_the_phase_that_was_asked_for(tmp_path: Path) -> None:
     """With the round and the model version that it starts from."""
     town = opened(tmp_path)
-    client = town.watch()._client
+    client = town.watch().client
 
     found = asyncio.run(find_stage(client, TASK, RoundPhase.SUBMIT))
 

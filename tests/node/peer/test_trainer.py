@@ -1,19 +1,26 @@
 """The trainer: trains on registered rows alone, submits once a round, leaks nothing."""
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from fl.spec import logistic_regression
 from fl.trace import origin
+from fl.train import Keep, Result, Snapshot, train
 from fl.weights import unpack_update
+from node.peer import trainer as module
+from node.peer.training import Train
 from tests.fl.dialogue import TASK, aggregate, site
 from tests.node import hospital
 from tests.node.hospital import BASE, BASE_ADDRESS, Town
 from tests.node.peer.looks import code_of, opened, run, submitted
-from vm.learning import Update, UpdateStatus
+from vm.learning import Round, Task, Update, UpdateStatus
 from vm.record import Dataset
+from vm.refusal import Refused
 from vm.terms import Evidence
 
 
@@ -144,3 +151,147 @@ def test_a_trainer_waits_for_the_base_model(tmp_path: Path) -> None:
     run(town.trainer(1).work(TASK))
 
     assert len(town.submitted) == 1
+
+
+# Crashes and deadlines
+
+
+class Killed(BaseException):
+    """What no trainer survives."""
+
+
+def killed_after(segments: int) -> Train:
+    """Training in a process that is killed once so many segments are on disk."""
+
+    def doomed(*arguments: Any, keep: Keep | None = None, **options: Any) -> Result:
+        def dying(count: int, snapshot: Snapshot) -> None:
+            assert keep is not None
+            keep(count, snapshot)
+            if count == segments:
+                raise Killed
+
+        return train(*arguments, keep=dying, **options)
+
+    return doomed
+
+
+def updates(town: Town) -> str:
+    """The address of hospital 1's update."""
+    return town.chain.get(Update, TASK, 1, "hospital-1").blob
+
+
+def test_a_trainer_goes_on_from_its_newest_snapshot(tmp_path: Path) -> None:
+    """What comes out is, byte for byte, the update of a trainer that was never killed."""
+    whole = opened(tmp_path / "whole")
+    run(whole.trainer(1).work(TASK))
+    town = opened(tmp_path / "killed")
+    with pytest.raises(Killed):
+        run(town.trainer(1, train=killed_after(2)).work(TASK))
+    steps: list[int] = []
+
+    with structlog.testing.capture_logs() as logs:
+        shown = town.trainer(1, on_stage=lambda _: lambda step, n, loss: steps.append(step))
+        run(shown.work(TASK))
+
+    (resumed,) = [line for line in logs if line["event"] == "round.resumed"]
+    assert (resumed["segment"], resumed["segments"]) == (2, 4)
+    assert steps == list(range(11, 21))  # of 20: five to a segment, two segments done
+    assert updates(town) == updates(whole)
+
+
+def test_a_trainer_killed_before_it_could_submit_trains_no_step_again(tmp_path: Path) -> None:
+    """All segments are there; the update is made of them."""
+    whole = opened(tmp_path / "whole")
+    run(whole.trainer(1).work(TASK))
+    town = opened(tmp_path / "killed")
+    with pytest.raises(Killed):
+        run(town.trainer(1, train=killed_after(4)).work(TASK))
+    steps: list[int] = []
+
+    run(town.trainer(1, on_stage=lambda _: lambda step, n, loss: steps.append(step)).work(TASK))
+
+    assert steps == []
+    assert updates(town) == updates(whole)
+
+
+def test_the_trace_stays_for_an_auditor_until_its_retention_ends(tmp_path: Path) -> None:
+    """As many segments as the update has; then it is gone."""
+    town = opened(tmp_path, trace_retention_ms=1_000)
+    run(town.trainer(1).work(TASK))
+    trace = town.traces(1).find(TASK, 1)
+    assert trace is not None
+    assert len(trace.segments()) == town.chain.get(Update, TASK, 1, "hospital-1").segments
+
+    terms, rnd = town.chain.get(Task, TASK).terms, town.chain.get(Round, TASK, 1)
+    phases_ms = terms.submit_ms + terms.verdict_ms + 2 * terms.reveal_ms + terms.aggregate_ms
+    end_ms = rnd.opened_ms + phases_ms + 1_000
+
+    assert town.traces(1).sweep(end_ms) == 0
+    assert town.traces(1).sweep(end_ms + 1) == 1
+
+
+def endless(*arguments: Any, **options: Any) -> Any:
+    """Training that never comes to its end."""
+    on_step = arguments[3]
+    while True:
+        on_step(1, 20, 0.5)
+        time.sleep(0.001)
+
+
+def test_a_straggler_ends_with_the_round_that_it_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its training is broken off with a sentence that says why; nothing is sent or kept."""
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    town = opened(tmp_path)
+    for number in (2, 3, 4):
+        run(town.trainer(number).work(TASK))
+    town.submitted.clear()
+    deadline_ms = town.chain.get(Round, TASK, 1).deadline_ms
+
+    async def scenario() -> None:
+        work = asyncio.create_task(town.trainer(1, train=endless).work(TASK))
+        await asyncio.sleep(0.01)
+        assert not work.done()
+        town.chain.block(time_ms=deadline_ms)
+        await work
+
+    with pytest.raises(Refused) as late:
+        asyncio.run(asyncio.wait_for(scenario(), 30))
+
+    assert late.value.code == "peer.late"
+    assert "found it in phase verdict after 0 of 4 segments" in late.value.message
+    assert town.submitted == []
+    assert town.traces(1).find(TASK, 1) is None
+
+
+def test_an_update_that_the_chain_finds_late_is_said_to_be(tmp_path: Path) -> None:
+    """Between the last look and the submission the deadline may pass."""
+    town = opened(tmp_path)
+    for number in (2, 3, 4):
+        run(town.trainer(number).work(TASK))
+    trainer = town.trainer(1)
+    bring = trainer._exchange.bring
+    deadline_ms = town.chain.get(Round, TASK, 1).deadline_ms
+
+    async def bring_late(content: bytes) -> str:
+        town.chain.block(time_ms=deadline_ms)
+        return await bring(content)
+
+    trainer._exchange.bring = bring_late  # type: ignore[method-assign]
+
+    assert code_of(trainer.work(TASK)) == "peer.late"
+
+
+def test_a_peer_that_is_stopped_ends_its_training_within_a_step(tmp_path: Path) -> None:
+    """Stopping does not wait for the end of a round."""
+    town = opened(tmp_path)
+
+    async def scenario() -> None:
+        work = asyncio.create_task(town.trainer(1, train=endless).work(TASK))
+        await asyncio.sleep(0.05)
+        work.cancel()
+        await work
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(asyncio.wait_for(scenario(), 30))

@@ -111,8 +111,8 @@ def test_a_poisoned_update_is_failed_by_its_norm(tmp_path: Path) -> None:
     """A sign flip, scaled up, is named for what it is by every verifier."""
     town = opened(tmp_path)
 
-    def poison(*arguments: Any) -> Any:
-        result = train(*arguments)
+    def poison(*arguments: Any, **options: Any) -> Any:
+        result = train(*arguments, **options)
         delta = result.delta * -10
         return replace(result, delta=delta, norm=norm(delta))
 

@@ -1,0 +1,156 @@
+"""One round's training at a hospital: what there is to train, and the thread that trains it."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from fl.dataset import part_digest
+from fl.fixed import Ints
+from fl.model import Rows
+from fl.trace import segment_count, state_count
+from fl.train import Job, Keep, OnStep, Result, Snapshot, train
+from fl.weights import digest_ints
+from node.peer.stage import Stage
+from node.peer.traces import Head, Trace
+from vm.digest import TERMS, WEIGHTS, digest
+from vm.learning import Task
+from vm.shape import pack
+from vm.terms import Evidence, Site
+
+TRAININGS_MAX = 4  # at a time: more would only share the same cores and fill the memory
+
+OnStage = Callable[[Stage], OnStep]  # what to tell of the steps of a round, if anything
+
+log = structlog.get_logger()
+
+
+class Train(Protocol):
+    """`fl.train.train`, or what a test puts in its place."""
+
+    def __call__(
+        self,
+        job: Job,
+        base: Ints,
+        rows: Rows,
+        on_step: OnStep | None = None,
+        *,
+        start: Snapshot | None = None,
+        keep: Keep | None = None,
+    ) -> Result:
+        """The update of one round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a site has to train in a round: from `base`, [parameters], on its training rows."""
+
+    stage: Stage
+    site: Site
+    job: Job
+    base: Ints
+    rows: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A round's training, and what backs it."""
+
+    result: Result
+    evidence: Evidence
+
+
+class Training(Protocol):
+    """Who trains: this process (`Local`), or the site's own loop (`node.peer.loop`)."""
+
+    async def train(self, assignment: Assignment, trace: Trace) -> Trained:
+        """Train, keeping snapshots in `trace`, and go on from those that are there."""
+
+
+def head_of(assignment: Assignment) -> Head:
+    """Whose training it is, for its trace."""
+    stage, job = assignment.stage, assignment.job
+    terms = stage.task.terms
+    recipe = digest(TERMS, pack(terms) + pack(stage.base.spec) + bytes([stage.base.grid_bits]))
+    return Head(
+        task=stage.task.id,
+        round=stage.round.number,
+        trainer=assignment.site.trainer,
+        dataset=assignment.site.dataset,
+        beacon=job.beacon,
+        base=digest_ints(WEIGHTS, assignment.base),
+        data=part_digest(assignment.rows.leaves),
+        recipe=recipe,
+        snapshot_steps=terms.training.snapshot_steps,
+        segments=segment_count(terms.training),
+        weights=len(assignment.base),
+        state=state_count(terms.training, len(assignment.base)),
+        script=None,
+        environment=None,
+        until_ms=kept_until_ms(stage.task, stage.round.opened_ms),
+        every=1,
+    )
+
+
+def kept_until_ms(task: Task, opened_ms: int) -> int:
+    """Until when an auditor may ask for a round's trace: its retention after the last deadline."""
+    terms = task.terms
+    longest_ms = terms.submit_ms + terms.verdict_ms + 2 * terms.reveal_ms + terms.aggregate_ms
+    return opened_ms + longest_ms + terms.trace_retention_ms
+
+
+class Stopped(Exception):  # noqa: N818 - no error: the peer is told to stop, or the round went on
+    """Ends a training thread between two steps."""
+
+
+class Local:
+    """Trains by the task's recipe in a thread of this process."""
+
+    def __init__(self, train: Train = train, on_stage: OnStage | None = None) -> None:
+        self._train = train
+        self._on_stage = on_stage
+        self._places = asyncio.Semaphore(TRAININGS_MAX)
+
+    async def train(self, assignment: Assignment, trace: Trace) -> Trained:
+        """The update of the assignment; cancelled, it ends within a step and can go on later."""
+        async with self._places:
+            stop = threading.Event()
+            thread = asyncio.ensure_future(
+                asyncio.to_thread(self._run, assignment, trace, stop.is_set)
+            )
+            try:
+                result = await asyncio.shield(thread)
+            finally:
+                stop.set()
+                await asyncio.gather(thread, return_exceptions=True)
+        return Trained(result, assignment.stage.task.terms.evidence)
+
+    def _run(self, assignment: Assignment, trace: Trace, stopped: Callable[[], bool]) -> Result:
+        start = trace.newest()
+        if start is not None:
+            log.info(
+                "round.resumed",
+                task=trace.head.task,
+                round=trace.head.round,
+                segment=len(start.segments),
+                segments=trace.head.segments,
+            )
+        show = None if self._on_stage is None else self._on_stage(assignment.stage)
+
+        def on_step(step: int, steps: int, loss: float) -> None:
+            if stopped():
+                raise Stopped
+            if show is not None:
+                show(step, steps, loss)
+
+        return self._train(
+            assignment.job,
+            assignment.base,
+            assignment.rows,
+            on_step,
+            start=start,
+            keep=trace.keep,
+        )

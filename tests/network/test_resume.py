@@ -1,0 +1,101 @@
+"""A training peer that is killed in the middle of training goes on where it stopped."""
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl.dataset import leaves
+from fl.model import initial, prepare
+from fl.sampling import split
+from fl.trace import Origin
+from fl.train import Job, train
+from fl.weights import pack_update
+from node.demo.processes import CONCILIUM
+from node.home.keyfile import read_secret
+from node.home.testnet import ROWS_SECRET
+from node.peer.site import load_data
+from node.wire.cid import address
+from tests.fl.terms import sgd
+from tests.network.running import HOSPITALS, Running, patiently, until
+from tests.network.synthetic import (
+    GRID_BITS,
+    PREPROCESSING,
+    SPEC,
+    TASK,
+    open_task,
+    register_datasets,
+    write_rows,
+)
+from vm.learning import Round, Update
+from vm.refusal import Refused
+from vm.terms import MICRO
+
+pytestmark = pytest.mark.network
+
+KILLED = 1
+SEGMENTS = 200
+TRAINING = sgd(MICRO // 20, 0, 0, steps=8_000, batch_rows=16, snapshot_steps=40)  # seconds
+DONE_BEFORE = 10  # segments on disk when the blow comes
+
+
+def record(net: Running, cls: type[Any], *key: str | int) -> Any:
+    """A proven record, once it is there."""
+
+    async def ask() -> Any:
+        async with net.client() as client:
+
+            async def look() -> Any:
+                found = await client.record(cls, *key)
+                if found is None:
+                    raise Refused("test.waiting", f"expected {cls.__name__} {key}")
+                return found
+
+            return await patiently(look)
+
+    return asyncio.run(ask())
+
+
+def uninterrupted(net: Running) -> str:
+    """The address of the update that the hospital's rows give, trained here in one go."""
+    home, hospital = net.home(KILLED, "peer"), HOSPITALS[KILLED - 1]
+    secret = read_secret(home / ROWS_SECRET)
+    table = load_data(home / "rows.csv", PREPROCESSING, secret).table
+    rows = prepare(SPEC, PREPROCESSING, table, leaves(table, secret))
+    part = rows.take(split(secret, table.labels).train)
+    job = Job(SPEC, GRID_BITS, TRAINING, record(net, Round, TASK, 1).beacon, f"{hospital}.dataset")
+    result = train(job, initial(SPEC, GRID_BITS, seed=1), part)
+    origin = Origin(TASK, 1, f"{hospital}.trainer", f"{hospital}.dataset")
+    return address(pack_update(SPEC, GRID_BITS, origin, result.delta, result.segments))
+
+
+def test_a_killed_peer_resumes_from_its_newest_snapshot(tmp_path: Path) -> None:
+    """With kill -9 in the middle of a round; its update is that of an uninterrupted training."""
+    net = Running(tmp_path / "net", tasks=[TASK])
+    home = net.home(KILLED, "peer")
+    trace = home / "store" / "traces" / TASK / "1"
+    command = [*CONCILIUM, "peer", "run", str(home), "--format", "json"]
+    try:
+        net.start_all()
+        write_rows(net)
+        register_datasets(net, tmp_path)
+        open_task(net, tmp_path, 1, training=TRAINING)
+
+        net.spawn(home, command)
+        until((trace / f"snapshot-{DONE_BEFORE}").exists, "segments on disk")
+        assert net.signal(home, signal.SIGKILL) == -signal.SIGKILL
+        done = max(int(path.name.removeprefix("snapshot-")) for path in trace.glob("snapshot-*"))
+        assert "round.trained" not in net.log(KILLED, "peer")
+        net.spawn(home, command)
+        update = record(net, Update, TASK, 1, HOSPITALS[KILLED - 1])
+        net.signal(home, signal.SIGTERM)
+
+        lines = [json.loads(line) for line in net.log(KILLED, "peer").splitlines()]
+        (resumed,) = [line for line in lines if line["event"] == "round.resumed"]
+        assert DONE_BEFORE <= resumed["segment"] <= done < SEGMENTS == resumed["segments"]
+        assert update.blob == uninterrupted(net)
+    finally:
+        net.close()
