@@ -7,13 +7,15 @@ its leaf can be recomputed. Nothing here is trusted: `fl.replay` holds it agains
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fl.dataset import salt
 from fl.fixed import Int32s
-from fl.preprocess import ROWS_MAX
+from fl.preprocess import ROWS_MAX, Table
 from fl.spec import parameter_count
 from fl.tensors import Arrays, Layout, Tensor, pack, unpack
 from fl.trace import Origin, origin_digest, state_count
@@ -62,6 +64,15 @@ class Part:
     def data(self) -> Digest:
         """What an update commits to its training rows by, in their order."""
         return digest_parts(PART, (self.leaves[number] for number in self.train))
+
+
+def open_rows(
+    table: Table, secret: bytes, numbers: Sequence[int]
+) -> tuple[tuple[Digest, ...], Cells]:
+    """Salts and cells of the rows of these numbers in a hospital's own table."""
+    salts = tuple(salt(secret, number) for number in numbers)
+    cells = [(*table.rows[number], table.labels[number]) for number in numbers]
+    return salts, np.array(cells, np.int64)
 
 
 def part_origin(task: str, trainer: str, dataset: str) -> Origin:
@@ -175,14 +186,14 @@ def unpack_part(origin: Origin, data: bytes) -> Part:
 
 
 def check_part(part: Part, dataset_root: Digest, data: Digest) -> None:
-    """Raise `Refused("replay.*")` unless the part is that of the dataset and of the update."""
+    """Raise `Refused("opening.*")` unless it is the part of the dataset and of the update."""
     if root(part.leaves) != dataset_root:
         raise Refused(
-            "replay.dataset", "expected leaves under the registered dataset's root, found others"
+            "opening.dataset", "expected leaves under the registered dataset's root, found others"
         )
     if part.data != data:
         raise Refused(
-            "replay.data", "expected the training rows that the update commits to, found others"
+            "opening.data", "expected the training rows that the update commits to, found others"
         )
 
 

@@ -119,7 +119,16 @@ def run_segment(
 ) -> Snapshot:
     """Segment `index`, from the snapshot before it to the one after it, on all training rows."""
     order = segment_batches(job, index, len(rows))
-    return run_batches(job, module, base, index, before, rows, order, on_step)
+    weights, state, history = advance(
+        job, module, base, index, before.weights, before.state, rows, order, on_step
+    )
+    segment = Segment(
+        weights=digest_ints(WEIGHTS, weights),
+        optimizer=digest_ints(OPTIMIZER, state),
+        batches=batches_digest(order, rows.leaves),
+        move=distance(weights, before.weights),
+    )
+    return Snapshot(weights, state, (*before.segments, segment), (*before.losses, *history))
 
 
 def segment_batches(job: Job, index: int, rows: int) -> Batches:
@@ -130,42 +139,35 @@ def segment_batches(job: Job, index: int, rows: int) -> Batches:
     return batches(job.beacon, job.dataset, rows, training.batch_rows, begin, end)
 
 
-def run_batches(
+def advance(
     job: Job,
     module: nn.Module,
     base: Ints,
     index: int,
-    before: Snapshot,
+    weights: Int32s,
+    state: Int32s,
     rows: Rows,
     order: Batches,
     on_step: OnStep | None = None,
-) -> Snapshot:
-    """Segment `index` on the batches in `order`, by their places in `rows`."""
+) -> tuple[Int32s, Int32s, list[float]]:
+    """Weights and state after segment `index` on batches of places in `rows`, and its losses."""
     training, bits = job.training, job.grid_bits
-    load(module, before.weights, bits)
-    weights = list(module.parameters())
-    state = optimizer.load_state(training, before.state, weights, bits)
-    anchor = shaped(base, weights, bits) if training.proximal else []
+    load(module, weights, bits)
+    parameters = list(module.parameters())
+    moments = optimizer.load_state(training, state, parameters, bits)
+    anchor = shaped(base, parameters, bits) if training.proximal else []
     history = []
     for step, batch in enumerate(order, start=index * training.snapshot_steps + 1):
         places = torch.tensor(batch)
         logits = module(rows.inputs[places])
         loss = losses(job.spec.output, logits, rows.labels[places]).mean()
-        gradients = torch.autograd.grad(loss, weights)
-        optimizer.step(training, step, weights, state, gradients, anchor)
+        gradients = torch.autograd.grad(loss, parameters)
+        optimizer.step(training, step, parameters, moments, gradients, anchor)
         del gradients  # before the next ones are made
         history.append(loss.item())
         if on_step is not None:
             on_step(step, training.steps, history[-1])
-    after = store(module, bits)
-    flat = optimizer.store_state(state, bits)
-    segment = Segment(
-        weights=digest_ints(WEIGHTS, after),
-        optimizer=digest_ints(OPTIMIZER, flat),
-        batches=batches_digest(order, rows.leaves),
-        move=distance(after, before.weights),
-    )
-    return Snapshot(after, flat, (*before.segments, segment), (*before.losses, *history))
+    return store(module, bits), optimizer.store_state(moments, bits), history
 
 
 def batches_digest(order: Batches, leaves: Sequence[Digest]) -> Digest:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from consensus.message import CommitCertificate
-from fl import fixed, rounds, settle, trace, verify
+from fl import fixed, opening, replay, rounds, settle, trace, verify
 from node.api.app import build_api
 from node.program import program
 from node.validator.chain import Chain
@@ -27,6 +27,9 @@ from tests.vectors.tables import DOCUMENT, filled
 TEXT = DOCUMENT.read_text()
 HEADING = re.compile(r"^#{2,4} (.+)$", re.MULTILINE)
 CODE = re.compile(r"`([a-z0-9_]+(?:\.[a-z0-9_]+)*)`")
+
+
+PREFIXES = ("round.", "update.", "verdict.", "trace.", "opening.", "replay.")
 
 
 def section(title: str) -> str:
@@ -72,13 +75,20 @@ def test_each_receipt_code_stands_by_its_check() -> None:
 
 @pytest.mark.parametrize(
     ("module", "title"),
-    [(rounds, "Rounds"), (settle, "Rounds"), (verify, "Verdicts"), (trace, "Verdicts")],
+    [
+        (rounds, "Rounds"),
+        (settle, "Rounds"),
+        (verify, "Verdicts"),
+        (trace, "Verdicts"),
+        (opening, "Opened segments"),
+        (replay, "Opened segments"),
+    ],
 )
 def test_codes_of_rounds_and_verdicts_are_named(module: ModuleType, title: str) -> None:
     """Codes of rounds and outcomes are state; those of verdicts are what verifiers should send."""
     named = set(CODE.findall(section(title)))
 
-    codes = stated(module.__name__, ("round.", "update.", "verdict.", "trace."))
+    codes = stated(module.__name__, PREFIXES)
 
     assert codes
     assert codes <= named

@@ -8,7 +8,7 @@ from typing import Any
 from fl.body import Aggregate, OpenTask, ProofOfLearning, RegisterModel, SubmitVerdict
 from fl.spec import logistic_regression
 from node.program import program
-from tests.fl.terms import NO_REPLAY, by, sgd
+from tests.fl.terms import ONE_SEGMENT, by, sgd
 from tests.harness import Chain, Item, organisation
 from vm.learning import Decision, Round, Update
 from vm.record import Band, ColumnSchema
@@ -84,7 +84,7 @@ TERMS = Terms(
     training=sgd(MICRO // 10, 0, 0, steps=20, batch_rows=16, snapshot_steps=5),
     aggregation=by(Rule.WEIGHTED_MEAN, 0, 3),
     policy=Policy(3 * MICRO, MICRO // 50),
-    replay=NO_REPLAY,
+    replay=ONE_SEGMENT,
     evidence=Evidence.COMMITTED,
     contribution=Valuation.NONE,
     pool=0,

@@ -2,7 +2,7 @@
 
 from vm.terms import AVERAGE, Aggregation, Mixing, Optimizer, Replay, Rule, Training
 
-NO_REPLAY = Replay(segments=0, off_by_one_max=0, tolerance=0)
+ONE_SEGMENT = Replay(segments=1, off_by_one_max=0, tolerance=0)  # each verifier replays one
 
 
 def sgd(

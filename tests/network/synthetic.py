@@ -12,7 +12,7 @@ from fl.model import initial
 from fl.spec import logistic_regression
 from fl.weights import pack_weights
 from node.home.document import dump
-from tests.fl.terms import NO_REPLAY, by, sgd
+from tests.fl.terms import ONE_SEGMENT, by, sgd
 from tests.network.running import HOSPITALS, Running, concilium
 from vm.terms import (
     MICRO,
@@ -63,7 +63,7 @@ def terms(rounds: int) -> Terms:
         training=sgd(MICRO // 20, 0, 0, steps=10, batch_rows=16, snapshot_steps=5),
         aggregation=by(Rule.WEIGHTED_MEAN, 0, 3),
         policy=Policy(norm_factor=3 * MICRO, margin=MICRO // 10),
-        replay=NO_REPLAY,
+        replay=ONE_SEGMENT,
         evidence=Evidence.COMMITTED,
         contribution=Valuation.NONE,
         pool=0,

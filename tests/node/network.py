@@ -10,7 +10,7 @@ from fl.spec import logistic_regression
 from node.program import program
 from node.validator.chain import Chain
 from node.validator.store import Store
-from tests.fl.terms import NO_REPLAY, by, sgd
+from tests.fl.terms import ONE_SEGMENT, by, sgd
 from tests.harness import START_MS, Item, genesis_of, key_of
 from tests.vm.council import admission, approve, propose, seating, unseating
 from vm.block import Header, Payload
@@ -213,7 +213,7 @@ def terms(rounds: int) -> Terms:
         training=sgd(MICRO // 10, 0, 0, steps=30, batch_rows=16, snapshot_steps=10),
         aggregation=by(Rule.WEIGHTED_MEAN, 0, 2),
         policy=Policy(3 * MICRO, MICRO // 50),
-        replay=NO_REPLAY,
+        replay=ONE_SEGMENT,
         evidence=Evidence.COMMITTED,
         contribution=Valuation.NONE,
         pool=0,

@@ -1,0 +1,220 @@
+"""Replay: a verifier trains one segment again and holds it against what the trainer committed to.
+
+The committed snapshot before the segment, the rows that the beacon draws and the task's recipe give
+one snapshot after it (`fl.train`). What a trainer could bend is checked first: the opened snapshots
+are the committed ones, the rows are leaves of the registered dataset, in the order of the beacon,
+within what the preprocessing makes. What replay cannot see: whether the rows are true, and which
+of a dataset's rows the trainer left out of its training part; and whoever finds other weights that
+the same steps lead from (arXiv 2208.03567) still has to train those steps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fl.fixed import CHUNK, Int32s, Ints, distance
+from fl.model import Rows, build, prepare
+from fl.opening import Opening, Part, open_rows
+from fl.preprocess import Table
+from fl.settle import lower_median
+from fl.spec import check_spec
+from fl.trace import Broken, Segment, segment_count, state_count
+from fl.train import Batches, Job, Snapshot, advance, batches_digest, run_segment, segment_batches
+from fl.weights import digest_ints
+from vm.digest import OPTIMIZER, ROW, WEIGHTS, digest
+from vm.encoding import encode
+from vm.record import Output
+from vm.refusal import Refused
+from vm.terms import Preprocessing, Replay
+
+MOVE_FACTOR = 4  # a segment's move so many times above or below the others' median is outlying
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What all openings of one update are held against.
+
+    `base` are the round's base weights, [parameters]; `segments` are the update's, as
+    `fl.trace.check_trace` passed them; `part` is what `fl.opening.check_part` passed.
+    """
+
+    job: Job
+    preprocessing: Preprocessing
+    replay: Replay
+    base: Ints
+    segments: tuple[Segment, ...]
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A segment that passed: how many coordinates differ, and by how many grid steps at most."""
+
+    segment: int
+    off_by_one: int
+    worst: int
+
+
+def rows_drawn(order: Batches) -> tuple[int, ...]:
+    """The numbers in these batches, each once and rising: the rows that are opened."""
+    return tuple(sorted({number for batch in order for number in batch}))
+
+
+def open_segment(
+    job: Job,
+    base: Ints,
+    rows: Rows,
+    before: Snapshot,
+    table: Table,
+    secret: bytes,
+    train: Sequence[int],
+) -> Opening:
+    """The trainer's opening of the segment that follows `before`.
+
+    `rows` are its training rows, and `train` their numbers in `table`.
+    """
+    index = len(before.segments)
+    assert index < segment_count(job.training), "a segment follows the snapshot"
+    after = run_segment(job, build(job.spec), base, index, before, rows)
+    numbers = [train[place] for place in rows_drawn(segment_batches(job, index, len(rows)))]
+    salts, cells = open_rows(table, secret, numbers)
+    none = np.zeros(0, np.int32)
+    return Opening(
+        segment=index,
+        weights=before.weights if index else none,
+        state=before.state if index else none,
+        after_weights=after.weights,
+        after_state=after.state,
+        salts=salts,
+        cells=cells,
+    )
+
+
+def replay(claim: Claim, opening: Opening) -> Replayed:
+    """Train the opened segment again.
+
+    Raises `Refused("opening.*")` for what the trainer did not commit to, which proves nothing
+    against it, and `Broken("replay.*")`, naming the segment, where the committed is no training.
+    """
+    job, index = claim.job, opening.segment
+    # 1. the snapshots are those that the trace commits to; the first is the chain's base
+    weights, state = _before(claim, opening)
+    after = opening.after_weights, opening.after_state
+    _check_snapshot(claim.segments[index], *after, "opening.after")
+    # 2. the rows are the dataset's that the beacon draws, in that order
+    order, rows = _rows(claim, opening)
+    # 3. the move is what it is said to be
+    move, claimed = distance(opening.after_weights, weights), claim.segments[index].move
+    if move != claimed:
+        raise Broken("replay.move", f"expected a move of {claimed}, found {move}", index)
+    # 4. the steps lead from the one snapshot to the other
+    try:
+        found = advance(job, build(job.spec), claim.base, index, weights, state, rows, order)
+    except Refused as refused:
+        raise Broken("replay.result", f"found no training: {refused.message}", index) from refused
+    return _compare(claim.replay, opening, found[0], found[1])
+
+
+def _before(claim: Claim, opening: Opening) -> tuple[Int32s, Int32s]:
+    """Weights and state before the segment."""
+    if opening.segment == 0:
+        state = np.zeros(state_count(claim.job.training, len(claim.base)), np.int32)
+        return claim.base.astype(np.int32), state
+    weights, state = opening.weights, opening.state
+    _check_snapshot(claim.segments[opening.segment - 1], weights, state, "opening.before")
+    return weights, state
+
+
+def _check_snapshot(end: Segment, weights: Int32s, state: Int32s, code: str) -> None:
+    """The snapshot is the one committed to as the end of this segment."""
+    if digest_ints(WEIGHTS, weights) != end.weights:
+        raise Refused(code, "expected the committed weights in a snapshot, found others")
+    if digest_ints(OPTIMIZER, state) != end.optimizer:
+        raise Refused(code, "expected the committed state in a snapshot, found another")
+
+
+def _rows(claim: Claim, opening: Opening) -> tuple[Batches, Rows]:
+    """The batches by place in the opened rows, and those rows, prepared."""
+    index, part = opening.segment, claim.part
+    order = segment_batches(claim.job, index, len(part.train))
+    numbers = rows_drawn(order)
+    leaves = tuple(
+        digest(ROW, salt + encode(tuple(cells.tolist())))
+        for salt, cells in zip(opening.salts, opening.cells, strict=True)
+    )
+    if leaves != tuple(part.leaves[part.train[number]] for number in numbers):
+        raise Refused("opening.rows", "expected the dataset's rows that are drawn, found others")
+    _check_cells(claim, opening)
+    places = {number: place for place, number in enumerate(numbers)}
+    local = [tuple(places[number] for number in batch) for batch in order]
+    if batches_digest(local, leaves) != claim.segments[index].batches:
+        raise Broken(
+            "replay.batches", "expected the batches that the beacon draws, found others", index
+        )
+    inputs = tuple(tuple(row) for row in opening.cells[:, :-1].tolist())
+    table = Table(inputs, tuple(opening.cells[:, -1].tolist()))
+    return local, prepare(claim.job.spec, claim.preprocessing, table, leaves)
+
+
+def _check_cells(claim: Claim, opening: Opening) -> None:
+    """Every cell of the registered rows is one that the task's preprocessing makes."""
+    columns = claim.preprocessing.columns
+    low = np.array([column.low for column in columns], np.int64)
+    high = np.array([column.high for column in columns], np.int64)
+    inputs, labels = opening.cells[:, :-1], opening.cells[:, -1]
+    (logits,) = check_spec(claim.job.spec)
+    classes = 2 if claim.job.spec.output is Output.BINARY else logits
+    fit = inputs.shape[1:] == low.shape and ((inputs >= low) & (inputs <= high)).all()
+    if not (fit and ((labels >= 0) & (labels < classes)).all()):
+        raise Broken(
+            "replay.cells",
+            "expected registered rows within the columns' bounds, found one beyond",
+            opening.segment,
+        )
+
+
+def _compare(allowed: Replay, opening: Opening, weights: Int32s, state: Int32s) -> Replayed:
+    """Hold the opened end of the segment against the one that was found."""
+    count = worst = 0
+    for claimed, found in ((opening.after_weights, weights), (opening.after_state, state)):
+        for at in range(0, found.size, CHUNK):
+            there = claimed[at : at + CHUNK].astype(np.int64)
+            off = np.abs(found[at : at + CHUNK] - there)
+            count += int(np.count_nonzero(off))
+            worst = max(worst, int(off.max()))
+    exact = worst <= 1 and count <= allowed.off_by_one_max
+    if not exact and worst > allowed.tolerance:
+        raise Broken(
+            "replay.result",
+            f"expected the committed snapshot after the segment, found {count} coordinates off by "
+            f"up to {worst} grid steps",
+            opening.segment,
+        )
+    return Replayed(opening.segment, count, worst)
+
+
+def suspicious(
+    replayed: Sequence[Replayed],
+    moves: Sequence[int],
+    others: Sequence[Sequence[int]],
+    score_bp: int | None,
+    scores: Sequence[int],
+    margin_bp: int,
+) -> str | None:
+    """Why all segments should be replayed after those that were drawn passed; None for no reason.
+
+    `moves` are the update's, [segments], `others` those of the round's other updates; `score_bp`
+    is its score on this verifier's rows and `scores` those of the updates that it would pass.
+    Suspicion costs the verifier work and accuses nobody.
+    """
+    if any(one.off_by_one for one in replayed):
+        return "a coordinate differs by a grid step"
+    for index, move in enumerate(moves):
+        usual = lower_median([profile[index] for profile in others])
+        if usual is not None and not usual <= move * MOVE_FACTOR <= usual * MOVE_FACTOR**2:
+            return f"segment {index} moves {move}, others {usual}"
+    usual = lower_median(scores)
+    if score_bp is not None and usual is not None and score_bp > usual + margin_bp:
+        return f"a log-loss of {score_bp} basis points, others {usual}"
+    return None
