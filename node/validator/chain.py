@@ -178,7 +178,8 @@ def _note(message: str) -> str:
 class _Remembered:
     """The ids of the `TX_LIFETIME_BLOCKS_MAX` blocks before `height`, as a collection.
 
-    A state sync that was cut off may have left places of later blocks, which are yet to come.
+    An install that was cut off leaves places of later blocks, which are yet to come. It is done
+    again before a block is executed; but to take one of them for a repeat would be a fork.
     """
 
     __slots__ = ("_height", "_store")

@@ -3,6 +3,9 @@
 Rows of a sync stand apart from those of the chain until all of it is here. Then the tree is built
 and everything is put in its place, the head last: until that row is written the store is what it
 was before, and after a crash the same work is done again. The old state is left to pruning.
+
+What was kept is synced before more is: of unsynced writes a power cut may take earlier ones and
+leave later ones (`Store.sync`), and then rows of an install would be there without the snapshot.
 """
 
 from collections.abc import Sequence
@@ -28,6 +31,7 @@ from node.validator.store import (
     at,
 )
 from vm import sparse, tree
+from vm.block import receipts_root
 from vm.digest import STATE_KEY, STATE_VALUE, digest
 from vm.range import RangeLeaf
 from vm.rebuild import Rebuild
@@ -51,8 +55,20 @@ class Sync:
         self._store = store
         self._database = store.database
 
+    def resume(self) -> tuple[Snapshot, Missing] | None:
+        """What was begun before and is yet to become the head; of anything else all is forgotten.
+
+        To be called before any block is executed: an install that was cut off has written rows of
+        blocks above the head, and is done again first.
+        """
+        kept, head = self.kept(), self._store.head()
+        if kept is None or (head is not None and kept[0].header.height <= head.height):
+            self.forget()
+            return None
+        return kept
+
     def kept(self) -> tuple[Snapshot, Missing] | None:
-        """What was begun before and is not installed; None if nothing is."""
+        """The snapshot that rows are kept of, and what is missing of it; None if there is none."""
         snapshot = self._database.get(SNAPSHOT, verify_checksums=True)
         missing = self._database.get(MISSING, verify_checksums=True)
         if snapshot is None or missing is None:
@@ -64,13 +80,14 @@ class Sync:
         self.forget()
         before = [step for step in steps if step.header.height < snapshot.header.height]
         self._put([(STEP + at(step.header.height), pack(step)) for step in before])
-        with self._database.write_batch() as batch:
+        self._store.sync()  # or leaves that were forgotten could come back among its own
+        with self._database.write_batch(sync=True) as batch:
             batch.put(SNAPSHOT, pack(snapshot))
             batch.put(MISSING, pack(missing))
 
     def keep_leaves(self, leaves: tuple[RangeLeaf, ...], missing: Missing) -> None:
         """Keep verified leaves and what is missing now, at once."""
-        with self._database.write_batch() as batch:
+        with self._database.write_batch(sync=True) as batch:
             for leaf in leaves:
                 path = digest(STATE_KEY, leaf.state_key)
                 batch.put(LEAF + path, sparse.leaf_bytes(leaf.state_key, leaf.value))
@@ -78,7 +95,7 @@ class Sync:
 
     def keep_receipts(self, first: int, part: WindowPart, missing: Missing) -> None:
         """Keep verified receipts and what is missing now, at once."""
-        with self._database.write_batch() as batch:
+        with self._database.write_batch(sync=True) as batch:
             for height, block in enumerate(part.blocks, start=first):
                 batch.put(RECEIPTS + at(height), pack(block))
             batch.put(MISSING, pack(missing))
@@ -88,7 +105,7 @@ class Sync:
 
         After a crash `kept` finds no sync then, and what is left of it another call deletes.
         """
-        with self._database.write_batch() as batch:
+        with self._database.write_batch(sync=True) as batch:
             batch.delete(SNAPSHOT)
         start, stop = SYNC_ROWS
         while True:
@@ -103,7 +120,7 @@ class Sync:
     def install(self) -> None:
         """Make the snapshot the chain's head; only once nothing of it is missing.
 
-        Raises `sparse.DamagedNode` if the disk gave back other leaves than were kept.
+        Raises `sparse.DamagedNode` if the disk gave back other leaves or receipts than were kept.
         """
         kept = self.kept()
         assert kept is not None, "a sync was completed"
@@ -168,6 +185,8 @@ class Sync:
             key = at(header.height)
             data = self._database.get(RECEIPTS + key, verify_checksums=True)
             receipts = () if data is None else unpack(BlockReceipts, data).receipts
+            if receipts_root(receipts) != header.receipts:
+                raise sparse.DamagedNode(f"expected the kept receipts of block {header.height}")
             row = BlockRow(header, root, (), receipts, (), ())
             rows = [(HEADER + key, pack(header))]
             if self._store.row(header.height) is None:  # else it says more than we know

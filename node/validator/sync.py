@@ -225,10 +225,7 @@ async def run(
     """
     rows, head = Sync(store), store.head()
     executed = 0 if head is None else head.height
-    kept = await to_the_end(rows.kept)
-    if kept is None or kept[0].header.height <= executed:
-        await to_the_end(rows.forget)  # what was installed or given up, and not forgotten yet
-        kept = None
+    kept = await to_the_end(rows.resume)
     if kept is None and not left_behind(executed, await peers.offers(), peers.enough):
         return
     log.info("sync.started", executed=executed, resumed=kept is not None)

@@ -264,10 +264,10 @@ def test_ids_survive_a_restart(tmp_path: Path) -> None:
         assert standing(network) is Standing.ENROLLED
 
 
-def test_what_an_interrupted_sync_left_is_not_remembered(network: Network) -> None:
-    """A sync of a later snapshot, cut off, names this transaction's place ahead of our blocks.
+def test_a_place_above_the_head_is_not_remembered(network: Network) -> None:
+    """The block that it stands in is yet to come: it is no repeat before it was executed.
 
-    Skipping it as a repeat would build another header than everybody else's (simulator, seed 1345).
+    Skipping it would build another header than everybody else's.
     """
     ahead = suspend(network)
     place = pack(Place(1, 0))

@@ -1,29 +1,31 @@
 """How a snapshot becomes the head: what a crash in the middle of it must not leave behind."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import aiohttp
 import pytest
 
 from node.home.config import ValidatorConfig, load
 from node.home.testnet import write_testnet
-from node.validator.install import LEAF, SYNC_ROWS, Sync
+from node.validator.install import LEAF, RECEIPTS, SYNC_ROWS, Sync
 from node.validator.journal import FOLDER, Journal
 from node.validator.keyring import Keyring
 from node.validator.prune import Pruner
 from node.validator.recover import check_journal
 from node.validator.serve import Source
-from node.validator.snapshot import Ask, Begin, Effect, Offer
+from node.validator.snapshot import Ask, Begin, Effect, Missing, Offer
 from node.validator.store import Database, Store
 from node.validator.sync import Peers, run
 from tests.harness import genesis_of
 from tests.node.network import Network, open_network
 from tests.node.network import grow as change_seats
-from tests.node.validator.test_prune import grow
+from tests.node.validator.test_prune import everything, grow
 from tests.node.validator.test_snapshot import (
     SNAPSHOT,
     WINDOW,
@@ -33,9 +35,12 @@ from tests.node.validator.test_snapshot import (
     core,
     source_of,
 )
+from tests.simulation.disk import Batch, MemoryDatabase
 from vm.block import Header
 from vm.sparse import DamagedNode
 from vm.succession import Step
+
+D = TypeVar("D", bound=MemoryDatabase)
 
 
 @dataclass
@@ -146,6 +151,112 @@ def test_who_synced_offers_what_it_has_before_it_was_ever_pruned(tmp_path: Path)
     store.close()
 
 
+class Logs(MemoryDatabase):
+    """LevelDB at its worst: each batch in a log of its own, of which `sync` says nothing of others.
+
+    It syncs the log that it writes. One that it has just left may be lost in part at a power cut,
+    though what was written later is there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.disk = MemoryDatabase()  # what a power cut leaves
+
+    @contextmanager
+    def write_batch(self, *, sync: bool = False) -> Iterator[Batch]:
+        """A batch that is on disk if it is synced itself."""
+        with super().write_batch() as batch:
+            yield batch
+        if sync:
+            with self.disk.write_batch() as again:
+                again.changes = batch.changes
+
+    def sync_logs(self) -> None:
+        """What `Store.sync` does: everything is on disk."""
+        self.disk = _copy(MemoryDatabase(), self)
+
+    def cut(self) -> "Logs":
+        """What is there after a power cut."""
+        left = _copy(Logs(), self.disk)
+        left.sync_logs()
+        return left
+
+
+def _copy(copy: D, database: MemoryDatabase) -> D:
+    with database.iterator() as rows, copy.write_batch() as batch:
+        for key, value in rows:
+            batch.put(key, value)
+    return copy
+
+
+class Logged(Store):
+    """A store over such logs; `alive` is what stands before them."""
+
+    def __init__(self, logs: Logs, alive: Database | None = None) -> None:
+        super().__init__(alive or logs)
+        self._logs = logs
+
+    def sync(self) -> None:
+        """Everything is on disk."""
+        self._logs.sync_logs()
+
+
+def test_a_power_cut_in_an_install_loses_neither_snapshot_nor_head(tmp_path: Path) -> None:
+    """Either all that was fetched is there and installed again, or the head with all beneath it."""
+    fetched, writes, head = Logs(), 0, None
+    sync_across_epochs(tmp_path, Logged(fetched))
+    whole = Logged(fetched.cut())
+    Sync(whole).install()
+
+    while head is None:
+        database = fetched.cut()
+        with pytest.raises(Killed):
+            Sync(Logged(database, cast(Database, Mortal(database, writes)))).install()
+        left = Logged(database.cut())
+        head, writes = left.head(), writes + 1
+        if Sync(left).resume() is not None:
+            Sync(left).install()
+
+        assert everything(left) == everything(whole)
+
+    assert writes > 5
+
+
+def test_what_was_fetched_survives_a_power_cut(tmp_path: Path) -> None:
+    """After each answer: it is not asked for again, and nothing of it is missing later."""
+    with open_network(tmp_path) as served:
+        grow(served, 30)
+        source, database, done = source_of(served), Logs(), False
+        while not done:
+            store = Logged(database)
+            done = Dialogue(core(served, kept=Sync(store).resume()), source, store).run(5)
+            kept, database = Sync(store).kept(), database.cut()
+            assert Sync(Logged(database)).kept() == kept
+        Sync(Logged(database)).install()
+
+        head = Store(database).head()
+        assert head is not None
+        assert head.height == 24
+
+
+def test_a_power_cut_brings_nothing_back_of_what_was_given_up(tmp_path: Path) -> None:
+    """Its leaves would stand among those of another snapshot, or be missed once some are gone."""
+    database = Logs()
+    sync_across_epochs(tmp_path, Logged(database))
+    kept = Sync(Logged(database)).kept()
+    assert kept is not None
+    snapshot, _ = kept
+    again, given_up = database.cut(), database.cut()
+
+    Sync(Logged(again)).begin(snapshot, Missing((), snapshot.first))
+    with pytest.raises(Killed):
+        Sync(Logged(given_up, cast(Database, Mortal(given_up, 1)))).forget()
+
+    with again.cut().iterator(prefix=LEAF) as rows:
+        assert list(rows) == []
+    assert Sync(Logged(given_up.cut())).kept() is None
+
+
 def test_leaves_that_the_disk_has_changed_are_not_installed(tmp_path: Path) -> None:
     """Each was verified as it came; what was kept of it since is a state that nobody certified."""
     store = Store(tmp_path / "joining")
@@ -155,6 +266,22 @@ def test_leaves_that_the_disk_has_changed_are_not_installed(tmp_path: Path) -> N
     store.database.put(row, data[:-1] + bytes((data[-1] ^ 1,)))
 
     with pytest.raises(DamagedNode):
+        Sync(store).install()
+
+    assert store.head() is None
+    store.close()
+
+
+def test_receipts_that_the_disk_has_lost_are_not_installed(tmp_path: Path) -> None:
+    """A repeat of one of their transactions would be executed, as nowhere else."""
+    store = Store(tmp_path / "joining")
+    sync_across_epochs(tmp_path, store)
+    with store.database.iterator(prefix=RECEIPTS, include_value=False) as rows:
+        row = next(rows)
+    with store.database.write_batch() as batch:
+        batch.delete(row)
+
+    with pytest.raises(DamagedNode, match="receipts"):
         Sync(store).install()
 
     assert store.head() is None
