@@ -188,14 +188,14 @@ class Validator:
 
     def _build_runtime(self, genesis: Genesis) -> Runtime:
         chain, store, head = self._chain, self._chain.store, self._chain.head
-        first = self._ruling().number
+        first, stable = self._ruling().number, store.certified(head.height)
         replica = Replica(
             chain=chain.id,
             me=self._id,
             signer=self._keyring.signer,
             check=lambda height, payload: chain.check(height, payload, wall_clock_ms()),
             history=History(store.blocks, store.certified, chain.epoch_at),
-            start=Start(head.height, head.header, store.certified(), chain.epochs[first:]),
+            start=Start(head.height, head.header, stable, chain.epochs[first:]),
             limits=Limits(window=genesis.window, rotation=genesis.rotation),
         )
         return Runtime(

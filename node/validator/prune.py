@@ -73,11 +73,11 @@ class Pruner:
                 f"looks back, found {retain}",
             )
         before, base = self._store.kept(), self._store.base()
-        certified = self._store.certified()
         head = self._store.head()
-        if certified is None or head is None:
+        certified = None if head is None else self._store.certified(head.height)
+        if certified is None:
             return before
-        newest = min(certified.height, head.height)
+        newest = certified.height
         below = max(before.below, newest - retain + 1 if retain else 0)
         if base > before.base:  # nothing between is there: state sync has left it out
             below = max(below, base - self._window + 1)

@@ -293,6 +293,20 @@ def test_retention_counts_from_what_is_certified(network: Network) -> None:
     assert network.chain.view() is not None
 
 
+def test_a_certificate_above_the_head_counts_for_nothing(network: Network) -> None:
+    """A sync that was cut off has left one: of what was executed, some is not certified yet."""
+    store = network.chain.store
+    for _ in range(5):
+        network.block(certified=False)
+    newest = store.certified()
+    assert newest is not None
+    store.write_certificate(replace(newest, height=network.chain.head.height + 10))
+
+    kept = prune(store)
+
+    assert kept.below == newest.height - RETAIN + 1
+
+
 def test_the_replay_window_is_never_pruned(network: Network) -> None:
     """Execution looks back that far; fewer blocks are refused."""
     assert RETAIN_BLOCKS_MIN == TX_LIFETIME_BLOCKS_MAX
