@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from consensus.checkpoint import Checkpoints
-from consensus.journal import Entry, Held, Said, Section, Stable
+from consensus.journal import Entry, Held, Said, Section
 from consensus.message import (
     NULL_DIGEST,
     Block,
@@ -27,9 +27,6 @@ class Recollection:
     the store has lost, or by everything if the store was given up and the chain is fetched again.
     What was promised in an epoch binds again once the replica is back there. Before that it says
     nothing: of epochs that the journal has left behind it no longer knows what it promised.
-
-    Before the first section there may be a certificate: the shell has put it into a fresh journal,
-    with which an older store goes on. It promises nothing, and the store has it too.
     """
 
     def __init__(self, entries: Sequence[Entry]) -> None:
@@ -40,10 +37,9 @@ class Recollection:
             if isinstance(entry, Section):
                 self.open = entry.epoch
                 self.newest = max(self.newest, entry.epoch)
-            elif self.open is not None:
-                self._sections.setdefault(self.open, []).append(entry)
             else:
-                assert isinstance(entry, Stable), "expected a section before the first promise"
+                assert self.open is not None, "expected a section before the first entry"
+                self._sections.setdefault(self.open, []).append(entry)
 
     def take(self, epoch: int) -> list[Entry]:
         """The entries of an epoch that has begun; those of earlier ones are forgotten."""

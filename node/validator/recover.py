@@ -41,6 +41,11 @@ def check_journal(
     newer certificate in the store proves that entries are missing.
     """
     keyring.check()
+    check_entries(identity, entries, store)
+
+
+def check_entries(identity: bytes, entries: Sequence[Entry], store: Store) -> None:
+    """What `check_journal` says of journal and store, whatever the keys are."""
     bound = store.journal
     if bound is not None and bound.identity != identity:
         raise Refused(

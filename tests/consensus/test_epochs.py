@@ -7,7 +7,7 @@ import pytest
 
 from consensus.certificate import Verifier
 from consensus.event import Certified, Limits, Pending, Persist, Received, Turned
-from consensus.journal import Said, Section, Stable, frame
+from consensus.journal import Said, Section
 from consensus.message import (
     BlockReply,
     BlockRequest,
@@ -554,23 +554,6 @@ def test_what_was_promised_in_an_epoch_to_come_waits_in_a_fresh_journal_too() ->
     assert held[0] == Section(1)
     assert len(cluster[1].payloads) == len(agreed(cluster)) == LAST + 1
     _signed_once(cluster)
-
-
-def test_a_fresh_journal_may_begin_with_a_certificate_alone() -> None:
-    """Recovery and state sync put one there, before any section: it promises nothing."""
-    cluster = cluster_of(5)
-    fill(cluster, 2)
-    node = cluster[1]
-    stable = node.replica.stable
-    assert stable is not None
-    node.flush()
-    cluster.kill(1)
-    node.disk.journal = bytearray(frame(Stable(stable)))
-
-    cluster.restart(1)
-
-    assert node.replica.executed == stable.height
-    assert node.entries()[:2] == [Stable(stable), Section(0)]
 
 
 def test_peers_without_a_seat_are_heard_and_answered_up_to_a_bound() -> None:

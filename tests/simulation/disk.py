@@ -31,6 +31,7 @@ class MemoryDatabase:
 
     def __init__(self) -> None:
         self.full = False
+        self.room: int | None = None  # batches until one finds no room, if that is near
         self._rows: dict[bytes, bytes] = {}
         self._keys: list[bytes] = []  # sorted
         self._unsynced: list[Undo] = []
@@ -86,8 +87,11 @@ class MemoryDatabase:
         self._unsynced.clear()
 
     def _write(self, changes: list[tuple[bytes, bytes | None]]) -> None:
-        if self.full:
+        if self.full or self.room == 0:
+            self.room = None
             raise full()
+        if self.room is not None:
+            self.room -= 1
         undo: Undo = []
         for key, value in changes:
             undo.append((key, self._rows.get(key)))

@@ -31,7 +31,7 @@ from consensus.event import (
     TimerName,
     Turned,
 )
-from consensus.journal import Entry, Stable, frame, read_frames
+from consensus.journal import Entry, frame, read_frames
 from consensus.message import (
     COMPLAINTS_MAX,
     decode_envelope,
@@ -42,9 +42,10 @@ from consensus.message import (
 from consensus.outbox import Sign
 from consensus.replica import History, Replica, Start
 from node.validator.chain import Chain
-from node.validator.journal import newest_stable
+from node.validator.journal import IDENTITY_BYTES
 from node.validator.mempool import Mempool
 from node.validator.promises import Promises
+from node.validator.recover import check_entries
 from node.validator.runtime import DEADLINE_GRACE_MS
 from node.validator.store import Store
 from tests.simulation.disk import JournalFile, MemoryDatabase
@@ -132,6 +133,16 @@ class Disk:
 
     database: MemoryDatabase = field(default_factory=MemoryDatabase)
     journal: JournalFile = field(default_factory=JournalFile)
+    identity: bytes = bytes(IDENTITY_BYTES)  # of the journal
+
+    def is_whole(self) -> bool:
+        """Whether a real validator would take the journal for the one that goes with the store."""
+        entries, _ = read_frames(bytes(self.journal.synced))
+        try:
+            check_entries(self.identity, entries, Store(self.database))
+        except Refused:
+            return False
+        return True
 
 
 class Shell:
@@ -206,10 +217,9 @@ class Shell:
             noticed = not journal.synced or read_frames(journal.damage(rng))[1] < 0
         except Refused:
             noticed = True
-        store = Store(self.disk.database)
-        certificate = store.certified()
-        known = () if certificate is None else (Stable(certificate),)
-        journal.replace(b"".join(map(frame, known)))
+        journal.replace(b"")
+        self.disk.identity = rng.randbytes(IDENTITY_BYTES)
+        Store(self.disk.database).bind_journal(self.disk.identity)
         self.keys.clear()
         return noticed
 
@@ -234,7 +244,8 @@ class Shell:
         entries, good = read_frames(bytes(journal.synced))
         del journal.synced[good:]
         self._promises = Promises(self.name, entries)
-        self.forgetful = self.certified > newest_stable(entries)
+        self.forgetful = not self.disk.is_whole()
+        self.chain.store.bind_journal(self.disk.identity)
         self._watch_deadline()
         self._perform(self.replica.recover(entries))
         self._drain()

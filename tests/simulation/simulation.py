@@ -17,7 +17,7 @@ from consensus.event import Effect, Fault, Limits, Rejected
 from consensus.journal import Entry
 from consensus.message import Body, Envelope
 from node.program import program
-from node.validator import mempool
+from node.validator import mempool, snapshot
 from node.validator.runtime import DEADLINE_GRACE_MS
 from tests.harness import START_MS, key_of, organisation
 from tests.simulation import alarm
@@ -57,7 +57,9 @@ FAR_MS = (*(0,) * 11, 120)  # each way, once healed: the last is too far for the
 CALM_FAR_MS = (0, 25)  # each way, in a calm run: the last takes half the first timeout for a block
 CALM_SHARE = 0.1  # of runs: without faults, in which nobody has reason to change the view
 ABSENT_SHARE = 0.5  # of guests, that come later and begin with a snapshot
-ABSENT_MS_MAX = 2_000
+ABSENT_MS_MAX = 1_000
+AHEAD_BLOCKS_MAX = 1  # for want of a longer chain
+RESYNC_SHARE = 0.5  # of restarts of a validator that is so far behind: the others fetch blocks
 BOUNDED_EVERY = 500  # events between looks at the replicas' memory
 KINDS = tuple(kind.TAG for kind in get_args(Body))  # of messages
 LOSSES = ("", "", *KINDS)
@@ -149,7 +151,11 @@ class Simulation:
 
     def run(self) -> Report:
         """Run to the end; raises `Violation`."""
-        with remembered(), patch.object(mempool, "OMITTED_BLOCKS_MAX", OMITTED_BLOCKS_MAX):
+        with (
+            remembered(),
+            patch.object(mempool, "OMITTED_BLOCKS_MAX", OMITTED_BLOCKS_MAX),
+            patch.object(snapshot, "AHEAD_BLOCKS_MAX", AHEAD_BLOCKS_MAX),
+        ):
             try:
                 return self._run()
             except Violation:
@@ -379,9 +385,9 @@ class Simulation:
                     self.judge.bounded(shell)
 
     def _restart(self, shell: Shell) -> None:
-        if not shell.up:
-            self._say(shell.name, "starts")
-            self._start(shell)
+        if not shell.up and shell.name not in self.absent:
+            self.absent.add(shell.name)
+            self._synchronise(shell, RESYNC_SHARE)
 
     def _join(self, shell: Shell) -> None:
         """A newcomer fetches a snapshot, if there is one, or else every block."""
@@ -391,20 +397,24 @@ class Simulation:
             else:
                 self.world.later(ABSENT_MS_MAX // 10, partial(self._join, shell))
             return
+        self._synchronise(shell, 1)
+
+    def _synchronise(self, shell: Shell, share: float) -> None:
         Joiner(
             shell,
             self.world,
             self.network,
             self.genesis.chain,
-            peers=lambda: {n: peer for n, peer in self.shells.items() if n not in self.absent},
+            peers={name: peer for name, peer in self.shells.items() if peer is not shell},
             epochs=self.judge.epochs,
             liars=self.plot.traitors,
+            share=share,
             done=partial(self._arrived, shell),
         ).begin()
 
     def _arrived(self, shell: Shell) -> None:
         self.absent.discard(shell.name)
-        self._say(shell.name, "joins")
+        self._say(shell.name, "starts")
         self._start(shell)
 
     def _start(self, shell: Shell) -> None:
@@ -421,9 +431,8 @@ class Simulation:
             shell.disk.database.full = shell.disk.journal.full = False
             if self._quiet and shell.up:
                 self.ended(shell, "power cut")  # what is left undone now, no request will mend
-        for name, shell in self.shells.items():
-            if name not in self.absent:
-                self._restart(shell)
+        for shell in self.shells.values():
+            self._restart(shell)
         if not self._quiet:
             self._request()
 
