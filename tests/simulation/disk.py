@@ -9,8 +9,15 @@ import os
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
+
+from consensus.journal import read_frames
+from node.validator.journal import IDENTITY_BYTES
+from node.validator.recover import check_entries
+from node.validator.store import Store
+from vm.refusal import Refused
 
 RANGE = frozenset({"prefix", "start", "stop", "include_start", "include_stop"})
 NEAR_SHARE = 0.5  # of power cuts: some bytes before or after the end of a record
@@ -195,6 +202,24 @@ class JournalFile:
     def _forget(self) -> None:
         self.unsynced.clear()
         self._ends.clear()
+
+
+@dataclass(slots=True)
+class Disk:
+    """What outlives a process."""
+
+    database: MemoryDatabase = field(default_factory=MemoryDatabase)
+    journal: JournalFile = field(default_factory=JournalFile)
+    identity: bytes = bytes(IDENTITY_BYTES)  # of the journal
+
+    def is_whole(self) -> bool:
+        """Whether a real validator would take the journal for the one that goes with the store."""
+        entries, _ = read_frames(bytes(self.journal.synced))
+        try:
+            check_entries(self.identity, entries, Store(self.database))
+        except Refused:
+            return False
+        return True
 
 
 def _after(prefix: bytes) -> bytes | None:

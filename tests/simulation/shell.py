@@ -6,7 +6,7 @@ then what is to be sent. Between any two of these steps the process can end (`Su
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
@@ -45,10 +45,9 @@ from node.validator.chain import Chain
 from node.validator.journal import IDENTITY_BYTES
 from node.validator.mempool import Mempool
 from node.validator.promises import Promises
-from node.validator.recover import check_entries
 from node.validator.runtime import DEADLINE_GRACE_MS
 from node.validator.store import Store
-from tests.simulation.disk import JournalFile, MemoryDatabase
+from tests.simulation.disk import Disk
 from tests.simulation.network import Parcel
 from tests.simulation.signatures import signer
 from vm.access import check_access
@@ -125,24 +124,6 @@ class Surroundings(Protocol):
 
     def draw(self, shell: "Shell", drawn: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """What of these transactions is proposed: all, by whoever is honest."""
-
-
-@dataclass(slots=True)
-class Disk:
-    """What outlives a process."""
-
-    database: MemoryDatabase = field(default_factory=MemoryDatabase)
-    journal: JournalFile = field(default_factory=JournalFile)
-    identity: bytes = bytes(IDENTITY_BYTES)  # of the journal
-
-    def is_whole(self) -> bool:
-        """Whether a real validator would take the journal for the one that goes with the store."""
-        entries, _ = read_frames(bytes(self.journal.synced))
-        try:
-            check_entries(self.identity, entries, Store(self.database))
-        except Refused:
-            return False
-        return True
 
 
 class Shell:
