@@ -21,6 +21,7 @@ INT32_MIN = -(2**31)
 INT32_MAX = 2**31 - 1
 CHUNK = 2**20  # coordinates worked on at a time: 8 MiB
 DIVISOR_MAX = 2**62  # twice a remainder must fit int64
+SQUARE_MAX = 2**62  # of an int32; a root one too high still has a square in int64
 
 
 def to_grid(values: Floats, bits: int) -> Ints:
@@ -84,11 +85,27 @@ def _square(units: Ints) -> int:
     return (int((squares >> 32).sum()) << 32) + int((squares & 0xFFFF_FFFF).sum())
 
 
-def divide(numerators: Ints, divisor: int) -> Ints:
-    """Quotients rounded half to even; `divisor` from 1 to DIVISOR_MAX."""
-    assert 1 <= divisor <= DIVISOR_MAX, f"divisor {divisor}"
-    quotients, remainders = np.divmod(numerators, np.int64(divisor))  # floor: 0 <= r < divisor
+def divide(numerators: Ints, divisor: int | Ints) -> Ints:
+    """Quotients rounded half to even; divisors from 1 to DIVISOR_MAX, one or one for each."""
+    divisors = np.asarray(divisor, np.int64)
+    assert divisors.min() >= 1, "positive divisors"
+    assert divisors.max() <= DIVISOR_MAX, f"divisors up to {divisors.max()}"
+    quotients, remainders = np.divmod(numerators, divisors)  # floor: 0 <= r < divisor
     doubled = 2 * remainders  # below 2^63
-    up = (doubled > divisor) | ((doubled == divisor) & (quotients & 1 == 1))
+    up = (doubled > divisors) | ((doubled == divisors) & (quotients & 1 == 1))
     rounded: Ints = quotients + up
     return rounded
+
+
+def root(squares: Ints) -> Ints:
+    """The nearest whole number to the square root of each, from 0 to 2^62; no root is a half.
+
+    The first guess is a float's, at most one off; integers decide, so that every machine agrees.
+    """
+    assert squares.min(initial=0) >= 0, "squares"
+    assert squares.max(initial=0) <= SQUARE_MAX, f"squares up to {squares.max()}"
+    found = np.sqrt(squares.astype(np.float64)).astype(np.int64)
+    found -= found * found > squares
+    found += (found + 1) * (found + 1) <= squares
+    nearest: Ints = found + (squares - found * found > found)  # (r + 1/2)^2 = r^2 + r + 1/4
+    return nearest

@@ -4,7 +4,7 @@ A round with fewer fails; no other rule ever steps in.
 """
 
 from vm.refusal import Refused
-from vm.terms import Aggregation, Mixing, Rule
+from vm.terms import MICRO, Aggregation, Mixing, Rule, Server, ServerOptimizer
 
 CLIPPING_SHARE = 10  # updates per Byzantine one: Karimireddy et al. 2021 prove up to a tenth
 
@@ -34,8 +34,31 @@ def _rows_needed(rule: Rule, f: int) -> int:
             return max(1, CLIPPING_SHARE * f)
 
 
+def check_server(server: Server) -> None:
+    """Check that the optimizer has what it uses and 0 else; raises `Refused("task.server")`.
+
+    A tau up to 1 fits the grid, and a step is never divided by nothing.
+    """
+    adam = server.optimizer is ServerOptimizer.ADAM
+    if (
+        server.rate < 1
+        or (server.optimizer is ServerOptimizer.AVERAGE and server.momentum > 0)
+        or (not adam and (server.beta2 > 0 or server.tau > 0))
+        or (adam and not (server.beta2 > 0 and 1 <= server.tau <= MICRO))
+    ):
+        raise Refused(
+            "task.server",
+            "expected a rate above 0, momentum only of momentum and adam, and of adam alone beta2 "
+            f"above 0 and tau from 0.000001 to 1, found {server.optimizer.value} with rate "
+            f"{server.rate}, momentum {server.momentum}, beta2 {server.beta2}, tau {server.tau}",
+        )
+
+
 def check_aggregation(aggregation: Aggregation, sites: int) -> None:
-    """Check that the rule stands what it claims; raises `Refused("task.aggregation")`."""
+    """Check that the rule stands what it claims, and what follows it.
+
+    Raises `Refused("task.aggregation" | "task.server")`.
+    """
     rule, mixing, f = aggregation.rule, aggregation.mixing, aggregation.f
     if rule is Rule.WEIGHTED_MEAN and (f > 0 or mixing is not Mixing.NONE):
         raise Refused(
@@ -62,3 +85,4 @@ def check_aggregation(aggregation: Aggregation, sites: int) -> None:
             f"expected updates_min from {needed}, with which {rule.value} stands f = {f}, to "
             f"{sites}, the number of sites, found {aggregation.updates_min}",
         )
+    check_server(aggregation.server)

@@ -12,14 +12,16 @@ from typing import TypeAlias
 
 import structlog
 
-from fl import weights
+from fl import server, weights
 from fl.aggregate import aggregate
 from fl.body import Aggregate
 from fl.rounds import accepted_updates, open_tasks
+from fl.spec import parameter_count
 from fl.trace import origin
 from vm.learning import (
     Round,
     RoundPhase,
+    Stored,
     Task,
     Update,
 )
@@ -46,6 +48,7 @@ class Job:
     accepted: Digest
     seed: Digest  # of the round: buckets are drawn from it
     updates: tuple[tuple[Update, int], ...]  # with their weights
+    state: Stored | None  # of the server's optimizer, after the task's newest closed round
 
     @property
     def key(self) -> _JobKey:
@@ -136,7 +139,7 @@ class Aggregator:
             assert rnd.accepted is not None, "a round in phase aggregate has an accepted set"
             base = state.require(Model, task.terms.model, rnd.base_version)
             updates = accepted_updates(state, task, rnd)
-            yield Job(task, rnd.number, base, rnd.accepted, rnd.beacon, updates)
+            yield Job(task, rnd.number, base, rnd.accepted, rnd.beacon, updates, task.server)
 
     async def _try(self, job: Job) -> None:
         try:
@@ -150,16 +153,25 @@ class Aggregator:
     async def _work(self, job: Job) -> None:
         base = await self._fetch(job.base.weights, job.base.weights_bytes)
         blobs = [await self._fetch(item.blob, item.blob_bytes) for item, _ in job.updates]
+        state = None
+        if job.state is not None:
+            state = await self._fetch(job.state.address, job.state.size)
         try:
-            result = await asyncio.to_thread(combine, job, base, blobs)
+            result = await asyncio.to_thread(combine, job, base, blobs, state)
         except Refused as refused:  # for good: what an address names does not change
             self._impossible.add(job.key)
             _warn("aggregate.impossible", job, refused)
             return
-        address = await self._keep(result)
-        body = Aggregate(job.task.id, job.number, job.accepted, address, len(result), None)
+        weights = await self._stored(result.weights)
+        after = None if result.state is None else await self._stored(result.state)
+        body = Aggregate(
+            job.task.id, job.number, job.accepted, weights.address, weights.size, after
+        )
         await self._submit("learning.aggregate", body)
-        log.info("aggregate.signed", task=job.task.id, round=job.number, result=address)
+        log.info("aggregate.signed", task=job.task.id, round=job.number, result=weights.address)
+
+    async def _stored(self, content: bytes) -> Stored:
+        return Stored(await self._keep(content), len(content))
 
 
 def _warn(event: str, job: Job, refused: Refused) -> None:
@@ -168,18 +180,37 @@ def _warn(event: str, job: Job, refused: Refused) -> None:
     )
 
 
-def combine(job: Job, base: bytes, blobs: list[bytes]) -> bytes:
-    """The weights file that the accepted updates come to; equal on every machine."""
-    spec, bits = job.base.spec, job.base.grid_bits
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The new weights' file, and that of the server optimizer's state if it keeps one."""
+
+    weights: bytes
+    state: bytes | None
+
+
+def combine(job: Job, base: bytes, blobs: list[bytes], state: bytes | None) -> Result:
+    """What the accepted updates come to; equal on every machine.
+
+    `state` is the file of the server optimizer's state, None before the task's first closed round.
+    """
+    spec, bits, rule = job.base.spec, job.base.grid_bits, job.task.terms.aggregation
     deltas = [
         weights.unpack_delta(spec, bits, origin(update), update.segments, blob)
         for (update, _), blob in zip(job.updates, blobs, strict=True)
     ]
     delta = aggregate(
-        job.task.terms.aggregation,
+        rule,
         deltas,
         [weight for _, weight in job.updates],
         [update.organisation for update, _ in job.updates],
         job.seed,
     )
-    return weights.apply(spec, bits, base, delta)
+    if state is None:
+        before = server.start(rule.server, bits, parameter_count(spec))
+    else:
+        before = server.unpack_state(spec, bits, rule.server, state)
+    moved, after = server.step(rule.server, bits, delta, before)
+    return Result(
+        weights.apply(spec, bits, base, moved),
+        server.pack_state(spec, bits, rule.server, after) if after.arrays else None,
+    )

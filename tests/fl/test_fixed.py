@@ -13,11 +13,13 @@ from fl.fixed import (
     DIVISOR_MAX,
     INT32_MAX,
     INT32_MIN,
+    SQUARE_MAX,
     check_range,
     distance,
     divide,
     from_grid,
     norm,
+    root,
     to_grid,
 )
 from fl.spec import PARAMETERS_MAX
@@ -133,3 +135,36 @@ def test_divide_meets_every_tie(numerators: list[int], divisor: int) -> None:
     quotients = divide(np.array(numerators, np.int64), divisor)
 
     assert quotients.tolist() == [round(Fraction(number, divisor)) for number in numerators]
+
+
+@given(st.lists(st.tuples(st.integers(-(2**62), 2**62), st.integers(1, DIVISOR_MAX)), min_size=1))
+def test_divide_takes_a_divisor_for_each(pairs: list[tuple[int, int]]) -> None:
+    """Each quotient is that of its own divisor."""
+    numerators, divisors = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
+
+    assert divide(numerators, divisors).tolist() == [round(Fraction(n, d)) for n, d in pairs]
+
+
+@given(
+    st.lists(st.integers(0, SQUARE_MAX) | st.integers(0, 2**31).map(lambda r: r * r), min_size=1)
+)
+def test_root_is_the_nearest_whole_number(squares: list[int]) -> None:
+    """Also of the largest squares, which float64 does not hold."""
+    found = root(np.array(squares, np.int64))
+
+    assert found.tolist() == [(isqrt(4 * square) + 1) // 2 for square in squares]
+
+
+@pytest.mark.parametrize("whole", [2, 2**26 + 1, 94_906_267, 2**31 - 1])
+def test_root_next_to_squares_is_exact(whole: int) -> None:
+    """One below a square, one above, and where the root turns to the next number."""
+    squares = [whole**2 - 1, whole**2, whole**2 + whole, whole**2 + whole + 1]
+
+    found = root(np.array(squares, np.int64))
+
+    assert found.tolist() == [whole, whole, whole, whole + 1]
+
+
+def test_root_of_nothing_is_nothing() -> None:
+    """Arrays of no coordinate have roots as well."""
+    assert root(np.array([], np.int64)).tolist() == []

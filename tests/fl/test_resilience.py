@@ -7,10 +7,12 @@ import pytest
 from fl.resilience import check_aggregation, updates_needed
 from tests.fl.terms import by
 from vm.refusal import Refused
-from vm.terms import MICRO, Aggregation, Mixing, Rule
+from vm.terms import AVERAGE, MICRO, Aggregation, Mixing, Rule, Server, ServerOptimizer
 
 KRUM = by(Rule.KRUM, 1, 5)
 MEDIAN = by(Rule.MEDIAN, 1, 3)
+MOMENTUM = Server(ServerOptimizer.MOMENTUM, MICRO, momentum=900_000, beta2=0, tau=0)
+ADAM = Server(ServerOptimizer.ADAM, 1, momentum=900_000, beta2=990_000, tau=1_000)
 CLIPPING = replace(by(Rule.CENTERED_CLIPPING, 1, 10), radius_factor=MICRO)
 
 
@@ -56,3 +58,31 @@ def test_terms_that_no_rule_can_keep_are_refused(aggregation: Aggregation) -> No
     """A mean that stands no Byzantine update, parameters of another rule, more than all sites."""
     with pytest.raises(Refused, match=r"task\.aggregation"):
         check_aggregation(aggregation, 20)
+
+
+@pytest.mark.parametrize(
+    "server", [AVERAGE, replace(AVERAGE, rate=1), MOMENTUM, ADAM, replace(ADAM, tau=MICRO)]
+)
+def test_server_optimizer_with_what_it_uses_may_be_asked(server: Server) -> None:
+    """Any rate above 0, and the constants of the optimizer itself."""
+    check_aggregation(replace(MEDIAN, server=server), 20)
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        replace(AVERAGE, rate=0),
+        replace(AVERAGE, momentum=1),
+        replace(AVERAGE, beta2=1),
+        replace(AVERAGE, tau=1),
+        replace(MOMENTUM, beta2=1),
+        replace(MOMENTUM, tau=1),
+        replace(ADAM, beta2=0),
+        replace(ADAM, tau=0),
+        replace(ADAM, tau=MICRO + 1),
+    ],
+)
+def test_server_optimizer_with_what_it_does_not_use_is_refused(server: Server) -> None:
+    """Constants of another optimizer, a step of nothing, and a divisor that may be nothing."""
+    with pytest.raises(Refused, match=r"task\.server"):
+        check_aggregation(replace(MEDIAN, server=server), 20)

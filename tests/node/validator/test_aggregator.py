@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
 from fl.body import Aggregate
 from fl.spec import logistic_regression
@@ -33,11 +34,13 @@ from vm.learning import (
     Update,
 )
 from vm.refusal import Refused
+from vm.terms import MICRO, Server, ServerOptimizer
 
 SPEC = logistic_regression(2)
 BITS = 24
 BASE = pack_weights(SPEC, BITS, np.array([100, 200, 300], np.int64))
 VALIDATOR = "hospital-1.validator"
+MOMENTUM = Server(ServerOptimizer.MOMENTUM, MICRO, momentum=900_000, beta2=0, tau=0)
 
 
 def update(number: int, task: str = TASK) -> bytes:
@@ -267,11 +270,42 @@ def test_the_result_does_not_depend_on_the_order_of_updates() -> None:
             replace(job, updates=tuple(job.updates[place] for place in order)),
             BASE,
             [blobs[place] for place in order],
+            None,
         )
         for order in ((0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1))
     }
 
     assert len(results) == 1
+
+
+def test_the_servers_state_goes_from_round_to_round() -> None:
+    """With momentum, a second round of equal updates moves the model by 1.9 times the mean."""
+    (job,) = Worker(aggregating()).aggregator()._jobs()
+    rule = replace(job.task.terms.aggregation, server=MOMENTUM)
+    terms = replace(job.task.terms, aggregation=rule)
+    job = replace(job, task=replace(job.task, terms=terms))
+    blobs = [update(n) for n in (1, 2, 3, 4)]
+    mean = round((1 * 200 + 2 * 150 + 3 * 100 + 4 * 50) / 500)
+
+    once = combine(job, BASE, blobs, None)
+    twice = combine(job, once.weights, blobs, once.state)
+
+    assert values(once.weights) == [100 + mean, 200 + mean, 300 + mean]
+    more = mean + round(0.9 * mean)
+    assert values(twice.weights) == [value + more for value in values(once.weights)]
+    assert once.state is not None
+    assert twice.state != once.state
+
+
+def test_a_state_of_another_optimizer_is_never_built_upon() -> None:
+    """Whatever an address holds, a file that is no state of this task's optimizer is refused."""
+    (job,) = Worker(aggregating()).aggregator()._jobs()
+    rule = replace(job.task.terms.aggregation, server=MOMENTUM)
+    terms = replace(job.task.terms, aggregation=rule)
+    job = replace(job, task=replace(job.task, terms=terms))
+
+    with pytest.raises(Refused, match=r"server\."):
+        combine(job, BASE, [update(n) for n in (1, 2, 3, 4)], BASE)
 
 
 def test_it_wakes_for_a_block_and_sleeps_between() -> None:
