@@ -17,10 +17,11 @@ from fl.fixed import CHUNK, Int32s, Ints, distance
 from fl.model import Rows, build, prepare
 from fl.opening import Opening, Part, open_rows
 from fl.preprocess import Table
+from fl.sampling import batches
 from fl.settle import lower_median
 from fl.spec import check_spec
-from fl.trace import Broken, Segment, segment_count, state_count
-from fl.train import Batches, Job, Snapshot, advance, batches_digest, run_segment, segment_batches
+from fl.trace import Broken, Segment, state_count
+from fl.train import Batches, Job, Snapshot, advance, batches_digest, segment_batches
 from fl.weights import digest_ints
 from vm.digest import OPTIMIZER, ROW, WEIGHTS, digest
 from vm.encoding import encode
@@ -63,22 +64,20 @@ def rows_drawn(order: Batches) -> tuple[int, ...]:
 
 def open_segment(
     job: Job,
-    base: Ints,
-    rows: Rows,
     before: Snapshot,
+    after: Snapshot,
     table: Table,
     secret: bytes,
     train: Sequence[int],
 ) -> Opening:
-    """The trainer's opening of the segment that follows `before`.
+    """The trainer's opening of the segment between two snapshots.
 
-    `rows` are its training rows, and `train` their numbers in `table`.
+    `train` are the numbers in `table` of its training rows.
     """
     index = len(before.segments)
-    assert index < segment_count(job.training), "a segment follows the snapshot"
-    after = run_segment(job, build(job.spec), base, index, before, rows)
-    numbers = [train[place] for place in rows_drawn(segment_batches(job, index, len(rows)))]
-    salts, cells = open_rows(table, secret, numbers)
+    assert len(after.segments) == index + 1, "the snapshots are a segment's two ends"
+    drawn = rows_drawn(segment_batches(job, index, len(train)))
+    salts, cells = open_rows(table, secret, [train[place] for place in drawn])
     none = np.zeros(0, np.int32)
     return Opening(
         segment=index,
@@ -89,6 +88,23 @@ def open_segment(
         salts=salts,
         cells=cells,
     )
+
+
+def check_batches(claim: Claim) -> None:
+    """Raise `Broken("replay.batches")` unless all segments saw the batches that the beacon draws.
+
+    The part alone shows it, whatever is opened besides.
+    """
+    training, part = claim.job.training, claim.part
+    leaves = tuple(part.leaves[number] for number in part.train)
+    order = batches(
+        claim.job.beacon, claim.job.dataset, len(leaves), training.batch_rows, 0, training.steps
+    )
+    for index, segment in enumerate(claim.segments):
+        first = index * training.snapshot_steps
+        drawn = order[first : first + training.snapshot_steps]
+        if batches_digest(drawn, leaves) != segment.batches:
+            raise _other_batches(index)
 
 
 def replay(claim: Claim, opening: Opening) -> Replayed:
@@ -149,12 +165,16 @@ def _rows(claim: Claim, opening: Opening) -> tuple[Batches, Rows]:
     places = {number: place for place, number in enumerate(numbers)}
     local = [tuple(places[number] for number in batch) for batch in order]
     if batches_digest(local, leaves) != claim.segments[index].batches:
-        raise Broken(
-            "replay.batches", "expected the batches that the beacon draws, found others", index
-        )
+        raise _other_batches(index)
     inputs = tuple(tuple(row) for row in opening.cells[:, :-1].tolist())
     table = Table(inputs, tuple(opening.cells[:, -1].tolist()))
     return local, prepare(claim.job.spec, claim.preprocessing, table, leaves)
+
+
+def _other_batches(index: int) -> Broken:
+    return Broken(
+        "replay.batches", "expected the batches that the beacon draws, found others", index
+    )
 
 
 def _check_cells(claim: Claim, opening: Opening) -> None:

@@ -10,7 +10,15 @@ from fl.fixed import Int32s
 from fl.model import build
 from fl.opening import Opening, check_part, open_rows
 from fl.preprocess import Table
-from fl.replay import MOVE_FACTOR, Replayed, open_segment, replay, rows_drawn, suspicious
+from fl.replay import (
+    MOVE_FACTOR,
+    Replayed,
+    check_batches,
+    open_segment,
+    replay,
+    rows_drawn,
+    suspicious,
+)
 from fl.trace import Broken
 from fl.train import Snapshot, advance, batches_digest, run_segment, segment_batches
 from tests.fl.learning import RECIPES, TRAINING
@@ -51,9 +59,8 @@ def test_honest_segments_pass(recipe: str) -> None:
     trained = site.trained()
 
     for index in SEGMENTS:
-        opened = open_segment(
-            site.job, site.base, site.rows(), trained[index], site.table, SECRET, site.train
-        )
+        ends = trained[index], trained[index + 1]
+        opened = open_segment(site.job, *ends, site.table, SECRET, site.train)
         assert replay(site.claim(trained), opened) == Replayed(index, 0, 0)
 
 
@@ -231,6 +238,18 @@ def test_batches_of_ones_own_choice_are_caught() -> None:
     trained = SITE.trained(job=other)
 
     assert {caught(trained, index) for index in SEGMENTS} == {"replay.batches"}
+
+
+def test_batches_of_ones_own_choice_show_in_the_part() -> None:
+    """In all segments at once, before any row is opened; an honest trace's are the beacon's."""
+    trained = SITE.trained(replace(SITE.job, beacon=bytes(32)))
+    mixed = (*HONEST[-1].segments[:2], *trained[-1].segments[2:])
+
+    check_batches(SITE.claim(HONEST))
+    with pytest.raises(Broken) as broken:
+        check_batches(replace(SITE.claim(HONEST), segments=mixed))
+
+    assert (broken.value.code, broken.value.segment) == ("replay.batches", 2)
 
 
 def test_a_commitment_to_the_beacons_batches_does_not_hide_others() -> None:
