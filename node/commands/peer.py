@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from cyclopts import App
@@ -99,3 +100,45 @@ async def _check(settings: config.PeerConfig, id: str, output: Format) -> None:
     if dataset is not None:
         secret = read_secret(settings.training.secret)
         LocalData(report.require(), secret).require_root(dataset)
+
+
+@app.command
+def report(home: Path, *, task: str | None = None, output: Format = "text") -> None:
+    """Show what became of each round here, on this site's test rows; nothing leaves here.
+
+    Parameters
+    ----------
+    home
+        The training peer's folder with concilium.toml.
+    task
+        Id of the task; without it, all of them.
+    """
+    from node.peer.report import MODELS, Report
+
+    settings = config.load(config.PeerConfig, home, os.environ)
+    found = [
+        entry
+        for entry in Report(settings.store.folder).entries()
+        if task is None or entry.task == task
+    ]
+    columns = ("model", "rows", "AUC", "log-loss", "Brier", "intercept", "slope")
+    table = Table("task", "round", "update", *columns, title="On this site's test rows")
+    for entry in found:
+        update = entry.status if entry.status == "accepted" else f"{entry.status}: {entry.code}"
+        for place, name in enumerate(MODELS):
+            figures = entry.figures.get(name)
+            numbers = ["-"] * 6
+            if figures is not None:
+                values = asdict(figures)
+                numbers = [str(values.pop("rows")), *(_number(x) for x in values.values())]
+            first = (entry.task, str(entry.round), update) if place == 0 else ("", "", "")
+            table.add_row(*first, name, *numbers)
+    table.caption = (
+        "base: before the round; own: with this site's update alone; shared: what the round made. "
+        "Perfect calibration has intercept 0 and slope 1 (Van Calster et al. 2019)."
+    )
+    show(output, {"rounds": [asdict(entry) for entry in found]}, table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -17,6 +17,9 @@ from node.home.genesis import read_genesis
 from node.home.keyfile import read_key, read_secret
 from node.peer.approval import Approvals
 from node.peer.attendance import attend_all, tasks_of
+from node.peer.bases import Bases
+from node.peer.report import Report
+from node.peer.reporter import Reporter
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.site import load_data
 from node.peer.traces import TraceStore
@@ -57,10 +60,19 @@ async def run_peer(
             return Submitter(client, identity.id, read_key(identity.key)), exchange
 
         submitter, exchange = await enter(config.trainer)
+        client, bases = submitter.client, Bases(exchange)
         trainer = Trainer(
-            submitter, exchange, rowkeeper, approvals, local, traces, opening=training.opening
+            submitter,
+            exchange,
+            bases,
+            rowkeeper,
+            approvals,
+            local,
+            traces,
+            opening=training.opening,
         )
-        client = submitter.client
+        report = Report(config.store.folder)
+        reporter = Reporter(client, config.trainer.id, bases, rowkeeper, approvals, traces, report)
         watch = Watch(client)
         submitter, exchange = await enter(config.verifier)
         verifier = Verifier(submitter, exchange, rowkeeper, approvals, _steady_ms)
@@ -68,8 +80,8 @@ async def run_peer(
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.run())
             group.create_task(sweep(traces, client))
-            find = finder(config, client)
-            group.create_task(attend_all((trainer.work, verifier.work), find, watch))
+            works, find = (trainer.work, verifier.work, reporter.work), finder(config, client)
+            group.create_task(attend_all(works, find, watch))
 
 
 def finder(config: PeerConfig, client: Client) -> Callable[[], Awaitable[Iterable[str]]]:

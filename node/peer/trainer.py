@@ -39,6 +39,7 @@ class Trainer:
         self,
         submitter: Submitter,
         exchange: Exchange,
+        bases: Bases,
         rowkeeper: Rowkeeper,
         approvals: Approvals,
         training: Training,
@@ -50,7 +51,7 @@ class Trainer:
         self._submitter = submitter
         self._client = submitter.client
         self._exchange = exchange
-        self._bases = Bases(exchange)
+        self._bases = bases
         self._rowkeeper = rowkeeper
         self._approvals = approvals
         self._training = training

@@ -16,6 +16,9 @@ from node.client.client import Client
 from node.client.submitter import Submitter
 from node.client.watch import Watch
 from node.peer.approval import Approvals, Mode
+from node.peer.bases import Bases
+from node.peer.report import Report
+from node.peer.reporter import Reporter
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.site import LocalData, load_data
 from node.peer.traces import TraceStore
@@ -106,7 +109,23 @@ class Town:
         keeper, approvals = self._rowkeeper(number), self.approvals(number)
         training = Local(train, on_stage)
         traces = self.traces(number)
-        return Trainer(submitter, exchange, keeper, approvals, training, traces, opening=opening)
+        bases = Bases(exchange)
+        return Trainer(
+            submitter, exchange, bases, keeper, approvals, training, traces, opening=opening
+        )
+
+    def reporter(self, number: int) -> Reporter:
+        """Hospital `number`'s reporter, as after a restart."""
+        trainer = f"{organisation(number)}.trainer"
+        submitter, exchange = self._parts(trainer)
+        keeper, approvals = self._rowkeeper(number), self.approvals(number)
+        bases, traces, report = Bases(exchange), self.traces(number), self.report(number)
+        client = submitter.client
+        return Reporter(client, trainer, bases, keeper, approvals, traces, report)
+
+    def report(self, number: int) -> Report:
+        """Hospital `number`'s own record of its rounds."""
+        return Report(self.folder / organisation(number))
 
     def traces(self, number: int) -> TraceStore:
         """What hospital `number` kept of its training."""

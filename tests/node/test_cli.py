@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import structlog
 
+from fl.metric import Figures
 from node.cli import app, main
 from node.commands.report import EXIT_CODES, REFUSED, USAGE
 from node.home.testnet import Layout, write_testnet
+from node.peer.report import Entry, Report
 from node.validator.store import Store
 from tests.node.network import NO_COMMITS, open_network
 
@@ -34,6 +36,7 @@ COMMANDS = (
     "submit",
     "peer run",
     "peer check",
+    "peer report",
     "peer approve",
     "peer withdraw",
     "dataset register",
@@ -402,3 +405,39 @@ def test_an_address_without_a_port_is_a_usage_error(
     assert code == "usage.address"
     assert message.startswith("--listen: ")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_hospital_reads_its_report(net: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    """For people and for programs, of all tasks or of one; where there is none it is empty."""
+    home = net.home(net.hospitals[0], "peer")
+    assert main(["peer", "report", str(home), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"rounds": []}
+    figures = Figures(30, 0.71, 0.5, 0.3, None, 0.9)
+    entry = Entry("risk", 1, "closed", 1, "rejected", "update.norm", "large", 5, {"base": figures})
+    Report(home / "store").append(entry)
+
+    assert main(["peer", "report", str(home)]) == 0
+    text = capsys.readouterr().out
+    assert main(["peer", "report", str(home), "--task", "risk", "--format", "json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["rounds"]
+    assert main(["peer", "report", str(home), "--task", "another", "--format", "json"]) == 0
+
+    assert "rejected: update.norm" in text
+    assert "0.710" in text
+    assert found["figures"]["base"]["auc"] == 0.71
+    assert json.loads(capsys.readouterr().out) == {"rounds": []}
+
+
+def test_withdrawing_an_approval(
+    net: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listed task has to be taken out of the list; of another there is nothing to withdraw."""
+    home = net.home(net.hospitals[0], "peer")
+    assert main(["peer", "withdraw", str(home), "risk", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["withdrawn"] is False
+    monkeypatch.setenv("CONCILIUM_TRAINING_TASKS", '["risk"]')
+
+    code, message = refusal(capsys, "peer", "withdraw", str(home), "risk", exit_code=REFUSED)
+
+    assert code == "peer.listed"
+    assert "take it out of the list" in message
