@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fl.dataset import salt
+from fl.dataset import part_digest, salt
 from fl.fixed import Int32s
 from fl.preprocess import ROWS_MAX, Table
 from fl.spec import parameter_count
 from fl.tensors import Arrays, Layout, Tensor, pack, unpack
 from fl.trace import Origin, origin_digest, state_count
-from vm.digest import DIGEST_BYTES, PART, digest_parts
+from vm.digest import DIGEST_BYTES
 from vm.record import ModelSpec
 from vm.refusal import Refused
 from vm.shape import Digest
@@ -63,7 +63,7 @@ class Part:
     @property
     def data(self) -> Digest:
         """What an update commits to its training rows by, in their order."""
-        return digest_parts(PART, (self.leaves[number] for number in self.train))
+        return part_digest(tuple(self.leaves[number] for number in self.train))
 
 
 def open_rows(

@@ -50,10 +50,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A segment that passed: how many coordinates differ, and by how many grid steps at most."""
+    """What replay found: how many coordinates differ, and by how many grid steps at most."""
 
     segment: int
-    off_by_one: int
+    differing: int
     worst: int
 
 
@@ -129,7 +129,8 @@ def replay(claim: Claim, opening: Opening) -> Replayed:
         found = advance(job, build(job.spec), claim.base, index, weights, state, rows, order)
     except Refused as refused:
         raise Broken("replay.result", f"found no training: {refused.message}", index) from refused
-    return _compare(claim.replay, opening, found[0], found[1])
+    pairs = list(zip(after, found[:2], strict=True))
+    return _allow(claim.replay, differences(pairs, index))
 
 
 def _before(claim: Claim, opening: Opening) -> tuple[Int32s, Int32s]:
@@ -194,24 +195,29 @@ def _check_cells(claim: Claim, opening: Opening) -> None:
         )
 
 
-def _compare(allowed: Replay, opening: Opening, weights: Int32s, state: Int32s) -> Replayed:
-    """Hold the opened end of the segment against the one that was found."""
+def differences(pairs: Sequence[tuple[Int32s, Int32s]], index: int) -> Replayed:
+    """How far pairs of vectors of equal length lie apart: what replay of segment `index` found."""
     count = worst = 0
-    for claimed, found in ((opening.after_weights, weights), (opening.after_state, state)):
+    for claimed, found in pairs:
         for at in range(0, found.size, CHUNK):
             there = claimed[at : at + CHUNK].astype(np.int64)
             off = np.abs(found[at : at + CHUNK] - there)
             count += int(np.count_nonzero(off))
             worst = max(worst, int(off.max()))
-    exact = worst <= 1 and count <= allowed.off_by_one_max
-    if not exact and worst > allowed.tolerance:
+    return Replayed(index, count, worst)
+
+
+def _allow(allowed: Replay, found: Replayed) -> Replayed:
+    """What was found, if it is within what the task allows."""
+    exact = found.worst <= 1 and found.differing <= allowed.off_by_one_max
+    if not exact and found.worst > allowed.tolerance:
         raise Broken(
             "replay.result",
-            f"expected the committed snapshot after the segment, found {count} coordinates off by "
-            f"up to {worst} grid steps",
-            opening.segment,
+            "expected the committed snapshot after the segment, found "
+            f"{found.differing} coordinates off by up to {found.worst} grid steps",
+            found.segment,
         )
-    return Replayed(opening.segment, count, worst)
+    return found
 
 
 def suspicious(
@@ -228,7 +234,7 @@ def suspicious(
     is its score on this verifier's rows and `scores` those of the updates that it would pass.
     Suspicion costs the verifier work and accuses nobody.
     """
-    if any(one.off_by_one for one in replayed):
+    if any(one.differing for one in replayed):
         return "a coordinate differs by a grid step"
     for index, move in enumerate(moves):
         usual = lower_median([profile[index] for profile in others])

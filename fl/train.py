@@ -108,6 +108,25 @@ def snapshots(
         yield last
 
 
+def regenerate(
+    job: Job, base: Ints, last: Snapshot, rows: Rows, segments: Sequence[Segment], count: int
+) -> Snapshot:
+    """The snapshot after `count` segments, made again from `last`, an earlier one that was kept.
+
+    It is the one that `segments`, the trace of the first training, commits to; else raises
+    `Refused("training.regenerated")`.
+    """
+    if len(last.segments) < count:
+        last = next(one for one in snapshots(job, base, last, rows) if len(one.segments) == count)
+    if last.segments != tuple(segments[:count]):
+        raise Refused(
+            "training.regenerated",
+            f"expected the snapshot after {count} segments as it was, found another: open it where "
+            "it was trained, with the software and rows of then",
+        )
+    return last
+
+
 def run_segment(
     job: Job,
     module: nn.Module,

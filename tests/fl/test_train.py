@@ -16,7 +16,7 @@ from fl.fixed import from_grid, norm
 from fl.model import build, load, losses
 from fl.optimizer import State, load_state, store_state
 from fl.sampling import batches
-from fl.train import Snapshot, first, snapshots, train
+from fl.train import Snapshot, first, regenerate, snapshots, train
 from fl.weights import digest_ints
 from tests.fl.learning import ADAM, RECIPES, SPECS, TRAINING, base_of, job_of, rows_of
 from vm.digest import BATCHES, OPTIMIZER, WEIGHTS, digest
@@ -98,6 +98,30 @@ def test_training_resumes_from_every_snapshot(name: str, recipe: str) -> None:
         assert resumed.delta.tolist() == whole.delta.tolist()
         assert resumed.segments == whole.segments
         assert resumed.losses == whole.losses
+
+
+@each
+def test_a_snapshot_that_was_not_kept_is_made_again(name: str, recipe: str) -> None:
+    """Of every second snapshot the ones between follow, bit by bit."""
+    spec = SPECS[name]
+    job, rows, base = job_of(spec, RECIPES[recipe]), rows_of(spec), base_of(spec)
+    whole = [first(job, base), *snapshots(job, base, first(job, base), rows)]
+
+    for kept, missing in ((0, 1), (2, 3), (2, 2)):
+        found = regenerate(job, base, whole[kept], rows, whole[-1].segments, missing)
+        assert found.weights.tolist() == whole[missing].weights.tolist()
+        assert found.state.tolist() == whole[missing].state.tolist()
+        assert found.segments == whole[missing].segments
+
+
+def test_what_comes_out_otherwise_is_not_opened() -> None:
+    """On changed rows the snapshot is another than the trace commits to: that is said."""
+    spec = SPECS["mlp"]
+    job, base = job_of(spec), base_of(spec)
+    kept = list(snapshots(job, base, first(job, base), rows_of(spec)))
+
+    with pytest.raises(Refused, match=r"training\.regenerated"):
+        regenerate(job, base, kept[0], rows_of(spec, seed=1), kept[-1].segments, 3)
 
 
 def test_the_trace_commits_to_what_was_trained() -> None:
