@@ -8,6 +8,7 @@ transactions and proposals expire, fly past.
 """
 
 from collections import deque
+from collections.abc import Iterator
 
 from consensus.message import COMPLAINTS_MAX, WINDOW_MAX, Status
 from consensus.ordering import Ordering
@@ -32,6 +33,7 @@ class Complaints:
         self.mine: tuple[Digest, ...] = ()
         self._omitted: tuple[Digest, ...] = ()
         self._heard: dict[str, dict[Digest, None]] = {}  # by sender, oldest first
+        self._gone: set[str] = set()  # seats that have left our view, by a timer of their own
         self._blocks = 0  # executed ones of this view
         self._hollow: deque[int] = deque(maxlen=HOLLOW_BLOCKS_MAX + 1)  # by `_blocks`, the newest
         self._validators = validators
@@ -79,11 +81,15 @@ class Complaints:
         """Count what a voter says of the primary that is ours too.
 
         That a request was omitted stays true, and that blocks were hollow; that a primary is slow
-        may not.
+        may not. Who has left the view complains no more, and wants another primary: else one that
+        lets a backup time out could do as it likes for want of a quorum.
         """
-        seat = self._validators.get(sender)
-        here = self._ordering.active and (status.view, status.active) == (self._ordering.view, True)
-        if seat is None or seat.suspended or not here:
+        seat, view = self._validators.get(sender), self._ordering.view
+        if seat is None or seat.suspended or not self._ordering.active:
+            return
+        if status.view > view:
+            self._gone.add(sender)
+        if (status.view, status.active) != (view, True):
             return
         heard = self._heard.setdefault(sender, {})
         heard.pop(SLOWNESS, None)
@@ -94,16 +100,20 @@ class Complaints:
             del heard[complaint]
 
     def agreed(self) -> bool:
-        """Whether a quorum complains of one thing, of which we complain too."""
+        """Whether a quorum complains of one thing, of which we complain too, or has left."""
         return any(
-            1 + sum(complaint in heard for heard in self._heard.values()) >= self._validators.quorum
+            1 + len(self._gone.union(self._who_say(complaint))) >= self._validators.quorum
             for complaint in self.mine
         )
+
+    def _who_say(self, complaint: Digest) -> Iterator[str]:
+        return (sender for sender, heard in self._heard.items() if complaint in heard)
 
     def turn(self) -> None:
         """A new view: another primary, judged afresh."""
         self.pace.turn()
         self.mine = self._omitted = ()
         self._heard.clear()
+        self._gone.clear()
         self._blocks = 0
         self._hollow.clear()

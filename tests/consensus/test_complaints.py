@@ -117,6 +117,46 @@ def test_what_only_others_complain_of_does_not_move_us() -> None:
     assert (before, cluster[1].replica.view) == (0, 1)
 
 
+@pytest.mark.parametrize("n", [4, 5, 7, 10])
+def test_who_has_left_the_view_alone_is_no_vote_for_its_primary(n: int) -> None:
+    """The attack: a primary lets one backup time out, and passes a request over ever after.
+
+    The others order without that one, so none of their timers fires; it waits for them.
+    """
+    cluster = Cluster(n, LIMITS)
+    alone = cluster[n - 1].replica.me
+    cluster.lost = lambda _s, receiver, _e: receiver == alone
+    complain(cluster, n - 1)
+    keep_busy(cluster, 4_000)
+    cluster.lost = lambda _s, _r, _e: False
+    keep_busy(cluster, 2_000)
+    assert views(cluster) == [0] * (n - 1) + [1]
+
+    for index in range(1, cluster.validators.quorum):
+        complain(cluster, index, X)
+    cluster.run()
+
+    assert views(cluster) == [1] * n
+    assert all(node.replica.active for node in cluster.nodes)
+
+
+def test_who_has_left_counts_once_and_moves_nobody_alone() -> None:
+    """It may have complained before; without a complaint of our own we stay."""
+    cluster = Cluster(4, LIMITS)
+    cluster.lost = lambda _s, _r, _e: True
+
+    for sender in (2, 3):
+        cluster.inject(sender, 1, status(view=1, active=False))
+    assert cluster[1].replica.view == 0
+
+    other = Cluster(4, LIMITS)
+    other.lost = lambda _s, _r, _e: True
+    other.inject(2, 1, status(X))
+    other.inject(2, 1, status(view=1, active=False))
+    complain(other, 1, X)
+    assert other[1].replica.view == 0
+
+
 def test_the_primary_does_not_complain_of_itself() -> None:
     """It may hold a request that it cannot order; the others judge it."""
     cluster = Cluster(4, LIMITS)
@@ -134,10 +174,9 @@ def test_the_primary_does_not_complain_of_itself() -> None:
     [
         Envelope("v09", 0, status(X), None, None),
         Envelope("v03", 1, status(X), None, None),
-        Envelope("v03", 0, status(X, view=1), None, None),
         Envelope("v03", 0, status(X, active=False), None, None),
     ],
-    ids=["no seat", "another epoch", "another view", "between views"],
+    ids=["no seat", "another epoch", "between views"],
 )
 def test_only_voters_who_follow_this_primary_are_heard(envelope: Envelope) -> None:
     """Statuses come from observers and laggards too; they do not judge our primary."""
