@@ -10,7 +10,8 @@ from rich.table import Table
 
 from node.commands import consent
 from node.commands.network import start_logs, until_signal
-from node.commands.report import Format, LogFormat, show
+from node.commands.rehearsal import rehearse
+from node.commands.report import Format, LogFormat, number, show
 from node.home import config
 from node.home.document import dump
 from vm.refusal import Refused
@@ -21,14 +22,42 @@ app.command(consent.withdraw)
 
 
 @app.command
-def run(home: Path, *, output: LogFormat = None) -> None:
+def run(
+    home: Path,
+    *,
+    dry_run: bool = False,
+    task: str | None = None,
+    terms: Path | None = None,
+    spec: Path | None = None,
+    grid_bits: int = 24,
+    output: LogFormat = None,
+) -> None:
     """Train and verify in this site's tasks, until SIGTERM or Ctrl-C.
 
     Parameters
     ----------
     home
         The training peer's folder with concilium.toml.
+    dry_run
+        Train one round here, print its losses and figures, send nothing, and end.
+    task
+        Id of the task of a dry run; without it, the first one of [training] tasks.
+    terms
+        JSON file with the terms of a dry run, for a task that is not on the chain.
+    spec
+        JSON file with the model's layers, beside --terms.
+    grid_bits
+        The model's grid beside --terms: 2^-grid_bits, 20 to 24.
     """
+    if dry_run:
+        rehearse(home, task, terms, spec, grid_bits, output or "text")
+        return
+    if task is not None or terms is not None or spec is not None:
+        raise Refused(
+            "usage.dry_run",
+            "expected --task, --terms and --spec with --dry-run alone, found one without it: a "
+            "peer works off [training] tasks",
+        )
     from node.peer.assembly import run_peer
     from node.peer.progress import bars
 
@@ -130,7 +159,7 @@ def report(home: Path, *, task: str | None = None, output: Format = "text") -> N
             numbers = ["-"] * 6
             if figures is not None:
                 values = asdict(figures)
-                numbers = [str(values.pop("rows")), *(_number(x) for x in values.values())]
+                numbers = [str(values.pop("rows")), *(number(x) for x in values.values())]
             first = (entry.task, str(entry.round), update) if place == 0 else ("", "", "")
             table.add_row(*first, name, *numbers)
     table.caption = (
@@ -138,7 +167,3 @@ def report(home: Path, *, task: str | None = None, output: Format = "text") -> N
         "Perfect calibration has intercept 0 and slope 1 (Van Calster et al. 2019)."
     )
     show(output, {"rounds": [asdict(entry) for entry in found]}, table)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

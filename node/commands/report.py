@@ -60,6 +60,11 @@ def show(output: Format, data: Any, text: RenderableType) -> None:
     Console(soft_wrap=True, markup=False, highlight=False, width=width).print(text)
 
 
+def number(value: float | None) -> str:
+    """A figure for people, three places long."""
+    return "-" if value is None else f"{value:.3f}"
+
+
 def show_refusal(refused: Refused, as_json: bool) -> int:
     """Print a refusal to stderr and return the exit code for it."""
     _show_error(refused.code, refused.message, as_json)

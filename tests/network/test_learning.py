@@ -292,6 +292,52 @@ def test_peer_check_says_what_does_not_fit(learning: Learning) -> None:
     assert "secret-cell" not in answer.out + answer.err
 
 
+def test_a_dry_run_trains_one_round_and_sends_nothing(learning: Learning) -> None:
+    """Also after the task is over: the chain is only read."""
+    home, before = learning.net.home(1, "peer"), learning.record(Task, TASK)
+
+    data = concilium("peer", "run", home, "--dry-run", "--format", "json").data
+    text = concilium("peer", "run", home, "--dry-run", "--task", TASK)
+
+    assert (data["task"], data["sent"], data["registered"]) == (TASK, False, True)
+    assert len(data["losses"]) == 10
+    assert data["own"]["auc"] is not None
+    assert text.code == 0
+    assert "trained here and sent nowhere" in text.out
+    assert learning.record(Task, TASK) == before
+
+
+def test_a_hospital_has_its_report(learning: Learning) -> None:
+    """Every round with its outcome and the figures of three models; verdicts are in the log."""
+    home = learning.net.home(1, "peer")
+
+    found = concilium("peer", "report", home, "--format", "json").data["rounds"]
+
+    assert [entry["round"] for entry in found] == list(range(1, ROUNDS + 1))
+    for entry in found:
+        assert entry["status"] == "accepted"
+        assert all(entry["figures"][name] for name in ("base", "own", "shared"))
+    log = learning.net.log(1, "peer")
+    assert log.count("update.verdict") == ROUNDS * (len(HOSPITALS) - 1)
+    assert log.count("round.ended") == ROUNDS
+
+
+def test_a_task_is_approved_in_words(learning: Learning) -> None:
+    """A program says --yes; without a terminal nobody is asked, and nothing is approved."""
+    home = learning.net.home(1, "peer")
+
+    silent = concilium("peer", "approve", home, TASK, "--format", "json")
+    text = concilium("peer", "approve", home, TASK, "--yes")
+    data = concilium("peer", "approve", home, TASK, "--yes", "--format", "json").data
+    unknown = concilium("peer", "approve", home, "no-task", "--yes", "--format", "json")
+
+    assert silent.error[0] == "usage.yes"
+    assert f"{TASK}: A small task. Opened by hospital-1.steward of hospital-1." in text.out
+    assert f"Approved task {TASK} under terms of digest {data['digest']}" in text.out
+    assert data["terms"]["rounds"] == ROUNDS
+    assert unknown.error[0] == "peer.task"
+
+
 def test_peer_check_of_an_unknown_task(learning: Learning) -> None:
     """A typing error in the task's name is said to be one."""
     answer = concilium("peer", "check", learning.net.home(1, "peer"), "--task", "no-task")

@@ -12,11 +12,15 @@ import pytest
 import structlog
 
 from fl.metric import Figures
+from fl.spec import logistic_regression
 from node.cli import app, main
 from node.commands.report import EXIT_CODES, REFUSED, USAGE
+from node.home.document import dump
 from node.home.testnet import Layout, write_testnet
 from node.peer.report import Entry, Report
 from node.validator.store import Store
+from tests.fl.dialogue import TERMS
+from tests.node.hospital import table
 from tests.node.network import NO_COMMITS, open_network
 
 COMMANDS = (
@@ -441,3 +445,37 @@ def test_withdrawing_an_approval(
 
     assert code == "peer.listed"
     assert "take it out of the list" in message
+
+
+def test_a_dry_run_without_a_chain(
+    net: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Terms and layers from files; no validator runs, and none is asked."""
+    home = tmp_path / "peer"
+    shutil.copytree(net.home(net.hospitals[0], "peer"), home)
+    (home / "rows.csv").write_text(table(1))
+    terms, spec, other = (tmp_path / name for name in ("terms", "spec", "other"))
+    terms.write_text(json.dumps(dump(TERMS)))
+    spec.write_text(json.dumps(dump(logistic_regression(2))))
+    other.write_text(json.dumps(dump(logistic_regression(3))))
+    run = ("peer", "run", str(home))
+    files = ("--dry-run", "--terms", str(terms))
+
+    assert main([*run, *files, "--spec", str(spec), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main([*run, *files, "--spec", str(spec)]) == 0
+    text = capsys.readouterr().out
+
+    assert (found["sent"], len(found["losses"])) == (False, TERMS.training.steps)
+    assert found["own"]["log_loss"] < found["base"]["log_loss"]
+    assert "trained here and sent nowhere" in text
+    assert "not registered yet" in text
+    for arguments, code in (
+        ((*files,), "usage.spec"),
+        ((*files, "--spec", str(other)), "usage.spec"),
+        ((*files, "--spec", str(spec), "--task", "t"), "usage.spec"),
+        (("--dry-run",), "usage.task"),
+        (("--dry-run", "--spec", str(spec)), "usage.task"),
+        (("--task", "t"), "usage.dry_run"),
+    ):
+        assert refusal(capsys, *run, *arguments, exit_code=USAGE)[0] == code
