@@ -125,6 +125,9 @@ class Surroundings(Protocol):
     def draw(self, shell: "Shell", drawn: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """What of these transactions is proposed: all, by whoever is honest."""
 
+    def floods(self, shell: "Shell") -> bool:
+        """Whether it proposes blocks that nobody wants: never, if it is honest."""
+
 
 class Shell:
     """One validator; `start` begins a life, `end` ends it wherever it is."""
@@ -445,7 +448,7 @@ class Shell:
             if in_flight >= IN_FLIGHT_MAX:
                 return
             drawn = self._around.draw(self, self.mempool.draw(self.replica.next_sequence))
-            if not drawn and (in_flight or not self._due(0)):
+            if not drawn and (in_flight or not (self._due(0) or self._around.floods(self))):
                 return
             self._step(Propose(pack(Payload(self._around.now_ms(self), drawn))))
 

@@ -11,16 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import get_args
-from unittest.mock import patch
 
 from consensus.event import Effect, Fault, Limits, Rejected
 from consensus.journal import Entry
 from consensus.message import Body, Envelope
 from node.program import program
-from node.validator import mempool, snapshot
 from node.validator.runtime import DEADLINE_GRACE_MS
 from tests.harness import START_MS, key_of, organisation
 from tests.simulation import alarm
+from tests.simulation.bounds import short_bounds
 from tests.simulation.client import Clients, Wish
 from tests.simulation.council import CHANGE_EVERY_MS, Council, genesis_with_guests
 from tests.simulation.joiner import SNAPSHOT_BLOCKS, Joiner
@@ -58,7 +57,6 @@ CALM_FAR_MS = (0, 25)  # each way, in a calm run: the last takes half the first 
 CALM_SHARE = 0.1  # of runs: without faults, in which nobody has reason to change the view
 ABSENT_SHARE = 0.5  # of guests, that come later and begin with a snapshot
 ABSENT_MS_MAX = 1_000
-AHEAD_BLOCKS_MAX = 1  # for want of a longer chain
 RESYNC_SHARE = 0.5  # of restarts of a validator that is so far behind: the others fetch blocks
 BOUNDED_EVERY = 500  # events between looks at the replicas' memory
 KINDS = tuple(kind.TAG for kind in get_args(Body))  # of messages
@@ -73,7 +71,6 @@ TIMING = Limits(
     payload_bytes_max=256 * 1024,  # so small that a greedy traitor reaches it
     pace_ms=40,
 )
-OMITTED_BLOCKS_MAX = 16  # two windows, as the mempool's own bound is two of the largest
 
 
 class Simulation:
@@ -151,11 +148,7 @@ class Simulation:
 
     def run(self) -> Report:
         """Run to the end; raises `Violation`."""
-        with (
-            remembered(),
-            patch.object(mempool, "OMITTED_BLOCKS_MAX", OMITTED_BLOCKS_MAX),
-            patch.object(snapshot, "AHEAD_BLOCKS_MAX", AHEAD_BLOCKS_MAX),
-        ):
+        with remembered(), short_bounds():
             try:
                 return self._run()
             except Violation:
@@ -285,6 +278,10 @@ class Simulation:
     def draw(self, shell: Shell, drawn: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """What of these transactions is proposed."""
         return self.plot.draw(shell.name, drawn)
+
+    def floods(self, shell: Shell) -> bool:
+        """Whether it proposes blocks that nobody wants."""
+        return self.plot.floods(shell.name)
 
     # Messages and requests
 

@@ -50,6 +50,7 @@ MOODS = (
     "outdated",
     "hoarding",
     "hasty",
+    "hollow",
     "mad",
 )
 GREEDY_PROPOSALS = 8  # a full window
@@ -73,7 +74,8 @@ class Plot:
     outdated: votes in the epoch before only. hoarding: proposes to one half only, commits to
     nothing and gives no payload or block away: so what is prepared is missing where a view begins.
     hasty: votes in the next view before it proposes in this one, and claims as prepared what the
-    backups alone voted for. mad: now one, now another.
+    backups alone voted for. hollow: orders empty blocks, one after the other. mad: now one, now
+    another.
     """
 
     def __init__(
@@ -175,6 +177,10 @@ class Plot:
             for packed in drawn
             if unpack(Transaction, packed).intent.sender.split(".")[0] != self.victim
         )
+
+    def floods(self, name: str) -> bool:
+        """Whether a validator proposes blocks that nobody wants."""
+        return name in self._signs and self.mood == "hollow"
 
     def _echo(self, envelope: Envelope) -> Iterator[tuple[int, Envelope]]:
         """The traitors' own votes for what an honest validator votes for."""
