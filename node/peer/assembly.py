@@ -18,6 +18,8 @@ from node.home.keyfile import read_key, read_secret
 from node.peer.approval import Approvals
 from node.peer.attendance import attend_all, tasks_of
 from node.peer.bases import Bases
+from node.peer.meeting import Meetings
+from node.peer.opening import Opener
 from node.peer.report import Report
 from node.peer.reporter import Reporter
 from node.peer.rowkeeper import Rowkeeper
@@ -42,7 +44,8 @@ async def run_peer(
     genesis = read_genesis(config.chain.genesis)
     training = config.training
     secret = read_secret(training.secret)
-    rowkeeper = Rowkeeper(partial(load_data, training.data, secret=secret))
+    load = partial(load_data, training.data, secret=secret)
+    rowkeeper = Rowkeeper(load)
     approvals = Approvals(config.store.folder, training.approve, training.listed)
     traces = TraceStore(config.store.folder, config.store.traces_mib * MIB)
     local = Local(on_stage=on_stage) if train is None else Local(train, on_stage)
@@ -71,6 +74,16 @@ async def run_peer(
             traces,
             opening=training.opening,
         )
+        meetings = Meetings(client, training.validators, config.tls.files(config.trainer))
+        opener = Opener(
+            submitter,
+            bases,
+            load,
+            approvals,
+            traces,
+            meetings.at,
+            opening=training.opening,
+        )
         report = Report(config.store.folder)
         reporter = Reporter(client, config.trainer.id, bases, rowkeeper, approvals, traces, report)
         watch = Watch(client)
@@ -80,8 +93,8 @@ async def run_peer(
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.run())
             group.create_task(sweep(traces, client))
-            works, find = (trainer.work, verifier.work, reporter.work), finder(config, client)
-            group.create_task(attend_all(works, find, watch))
+            works = (trainer.work, opener.work, verifier.work, reporter.work)
+            group.create_task(attend_all(works, finder(config, client), watch))
 
 
 def finder(config: PeerConfig, client: Client) -> Callable[[], Awaitable[Iterable[str]]]:

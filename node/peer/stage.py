@@ -21,13 +21,13 @@ class Stage:
     base: Model
 
 
-async def find_stage(client: Client, task_id: str, phase: RoundPhase) -> Stage | None:
-    """The task's newest round if it is in `phase`; None otherwise, or before the task opens."""
+async def find_stage(client: Client, task_id: str, *phases: RoundPhase) -> Stage | None:
+    """The task's newest round in one of `phases`; None otherwise, or before the task opens."""
     task = await client.record(Task, task_id)
     if task is None or task.phase is not TaskPhase.OPEN:
         return None
     rnd = await client.record(Round, task_id, task.round)
-    if rnd is None or rnd.phase is not phase:
+    if rnd is None or rnd.phase not in phases:
         return None
     base = await client.record(Model, task.terms.model, rnd.base_version)
     return None if base is None else Stage(task, rnd, base)

@@ -74,7 +74,7 @@ def test_a_peer_attends_to_the_tasks_of_its_configuration_until_it_is_stopped(
         both = asyncio.Event()
 
         async def attend_all(works: Sequence[object], find: Find, watch: object) -> None:
-            assert len(works) == 3
+            assert len(works) == 4
             attended.append(tuple(await find()))
             both.set()
             await asyncio.Event().wait()
