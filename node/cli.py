@@ -4,6 +4,7 @@ With `--format json` results go to stdout and errors to stderr, both as JSON. Wh
 with is in `node.commands.report`.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -24,6 +25,10 @@ from node.validator.halted import Halted, Outdated
 from vm.refusal import Refused
 
 EXTRAS = frozenset({"numpy", "plyvel", "safetensors", "torch"})  # what the base install lacks
+
+# Products of narrow matrices over several threads wait for the slowest: on a busy machine they take
+# ten times as long. Read when numpy is loaded, which only commands do; torch has its own threads.
+ONE_THREAD = ("OPENBLAS_NUM_THREADS", "1")
 
 app = App(
     name="concilium",
@@ -50,6 +55,7 @@ app.command(audit.app)
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if tokens is None else tokens)
+    os.environ.setdefault(*ONE_THREAD)
     as_json = _wants_json(arguments)
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")

@@ -1,6 +1,7 @@
 """The command line without a network: help, usage, formats, and homes that cannot be used."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -479,3 +480,17 @@ def test_a_dry_run_without_a_chain(
         (("--task", "t"), "usage.dry_run"),
     ):
         assert refusal(capsys, *run, *arguments, exit_code=USAGE)[0] == code
+
+
+@pytest.mark.parametrize("own", [None, "2"])
+def test_products_take_one_thread_unless_the_operator_says_otherwise(
+    own: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A validator that aggregates leaves a core to consensus, and waits for no slow thread."""
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if own is not None:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", own)
+
+    main(["--version"])
+
+    assert os.environ["OPENBLAS_NUM_THREADS"] == (own or "1")
