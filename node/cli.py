@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from cyclopts import App, CycloptsError, Parameter
 
-from node.commands import audit, governance, network, office, peer, store, validator
+from node.commands import audit, governance, learning, network, office, peer, store, validator
 from node.commands.report import (
     EXIT_CODES,
     INTERRUPTED,
@@ -45,6 +45,7 @@ app.command(audit.status)
 app.command(validator.app)
 app.command(governance.app)
 app.command(peer.app)
+app.command(learning.app)
 app.command(office.submit)
 app.command(office.dataset)
 app.command(office.task)

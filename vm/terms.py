@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from vm.record import COLUMNS_MAX, PARTICIPANTS_MAX, Label, Title
-from vm.shape import Count, Int, Many, Name
+from vm.shape import Int, Many, Name
 
 ROUNDS_MAX = 1_000  # of one task
 SEGMENTS_MAX = 1_024  # of one round's trace: all leaves are published with the update
@@ -20,6 +20,8 @@ NANO = 1_000_000_000  # Adam's epsilon is one in billionths
 WEIGHT_MAX = 1_000_000  # of one dataset in an aggregate: keeps integer sums within int64
 PHASE_MS_MAX = 30 * 24 * 3_600 * 1_000  # a phase lasts at most 30 days
 RETENTION_MS_MAX = 10 * 365 * 24 * 3_600 * 1_000  # ten years, of blobs and of traces
+OFF_BY_ONE_MAX = 1_000  # coordinates of a segment: they may differ by 2^-20 at most
+TOLERANCE_MAX = 1_024  # grid steps: 2^-14 on the finest grid, below what a step of training moves
 BUCKET_MAX = 64  # updates in one bucket: as many as there are
 FACTOR_MAX = 1_000 * MICRO  # of a norm, or of a term of the loss: a thousand in millionths
 POOL_MAX = 2**40  # reward credits of one task: shares of a round stay far within 2^53
@@ -176,8 +178,8 @@ class Replay:
     VERSION: ClassVar[int] = 1
 
     segments: Annotated[int, Int(0, SEGMENTS_MAX)]
-    off_by_one_max: Count
-    tolerance: Count
+    off_by_one_max: Annotated[int, Int(0, OFF_BY_ONE_MAX)]
+    tolerance: Annotated[int, Int(0, TOLERANCE_MAX)]
 
 
 class Valuation(StrEnum):

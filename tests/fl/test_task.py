@@ -7,7 +7,6 @@ import pytest
 
 from fl.dataset import weight as weight_of
 from fl.spec import mlp, parameter_count
-from fl.task import OFF_BY_ONE_MAX, TOLERANCE_MAX
 from node.program import program
 from tests.fl.dialogue import (
     AGE,
@@ -180,8 +179,6 @@ def test_task_opens_its_first_round() -> None:
         ({"aggregation": aggregation(server=replace(AVERAGE, rate=1))}, "task.not_yet"),
         ({"replay": Replay(11, 0, 0)}, "task.replay"),
         ({"replay": Replay(0, 0, 0), "evidence": Evidence.REPLAYED}, "task.replay"),
-        ({"replay": Replay(1, OFF_BY_ONE_MAX + 1, 0)}, "task.replay"),
-        ({"replay": Replay(1, 0, TOLERANCE_MAX + 1)}, "task.replay"),
         ({"contribution": Valuation.SHAPLEY}, "task.not_yet"),
         ({"sites": (*TERMS.sites, TERMS.sites[0])}, "task.organisation_twice"),
         ({"sites": sites(organisation="hospital-9")}, "state.missing"),

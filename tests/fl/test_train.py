@@ -1,12 +1,8 @@
 """Training gives the same integers everywhere, learns, and commits to what it did."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,12 +20,7 @@ from vm.encoding import encode
 from vm.refusal import Refused
 from vm.terms import MICRO
 
-ROOT = Path(__file__).resolve().parents[2]
 CASES = [(name, recipe) for name in SPECS for recipe in RECIPES]
-PRINT_TRACES = (
-    "import torch; from tests.fl.test_train import CASES, trace_of; "
-    "torch.set_num_threads(2); print(*(line for case in CASES for line in trace_of(*case)))"
-)
 each = pytest.mark.parametrize(("name", "recipe"), CASES)
 
 
@@ -40,46 +31,6 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def trace_of(name: str, recipe: str) -> list[str]:
-    """Digests of weights and optimizer state at every snapshot of one round."""
-    spec = SPECS[name]
-    result = train(job_of(spec, RECIPES[recipe]), base_of(spec), rows_of(spec))
-    return [segment.weights.hex() + segment.optimizer.hex() for segment in result.segments]
-
-
-@each
-def test_replay_is_bit_exact_over_threads_and_onednn(
-    name: str, recipe: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """1 and 2 threads, and oneDNN on and off, give the same integers at every snapshot."""
-    torch.set_num_threads(1)
-    one = trace_of(name, recipe)
-
-    torch.set_num_threads(2)
-    two = trace_of(name, recipe)
-    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-    plain = trace_of(name, recipe)
-
-    assert len(set(one)) == 4
-    assert one == two == plain
-
-
-def test_replay_is_bit_exact_over_instruction_sets() -> None:
-    """A machine without vector instructions replays what this one trained."""
-    reduced = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
-
-    found = subprocess.run(
-        [sys.executable, "-c", PRINT_TRACES],
-        cwd=ROOT,
-        env=os.environ | reduced,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
-
-    assert found == [line for case in CASES for line in trace_of(*case)]
 
 
 @each

@@ -44,6 +44,7 @@ COMMANDS = (
     "peer report",
     "peer approve",
     "peer withdraw",
+    "learning calibrate",
     "dataset register",
     "task open",
     "model get",
