@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from vm.conduct import AuditOutcome, MarkDecision
 from vm.learning import (
     BlobBytes,
+    ContributionBp,
     Decision,
     ScoreBp,
     Stored,
 )
-from vm.record import ModelSpec
-from vm.shape import Address, Code, Count, Digest, Int, Name, Note
+from vm.record import PARTICIPANTS_MAX, ModelSpec
+from vm.shape import Address, Code, Count, Digest, Int, Many, Name, Note
 from vm.terms import Evidence, Segments, Terms
 
 
@@ -63,11 +65,79 @@ class ProofOfLearning:
 
 
 @dataclass(frozen=True, slots=True)
-class SubmitVerdict:
-    """Body of `learning.verdict`: the sender's judgement of one organisation's update.
+class DeclineRound:
+    """Body of `learning.decline`: the sender's organisation sends no update in this round."""
+
+    VERSION: ClassVar[int] = 1
+
+    task: Name
+    round: Count
+    code: Code
+    reason: Note
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSecret:
+    """Body of `learning.commit`: `fl.challenge.commitment` of the sender's secret of a round."""
+
+    VERSION: ClassVar[int] = 1
+
+    task: Name
+    round: Count
+    commitment: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class SealVerdicts:
+    """Body of `learning.seal`: `fl.challenge.seal` of what the sender will reveal."""
+
+    VERSION: ClassVar[int] = 1
+
+    task: Name
+    round: Count
+    seal: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A judgement of one organisation's update.
 
     `update` is the id of the transaction that brought it, so that a verdict names the very bytes
     that were judged. `segment` names the one that failed.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    organisation: Name
+    update: Digest
+    decision: Decision
+    code: Code
+    reason: Note
+    segment: Count | None
+    score_bp: ScoreBp | None
+    contribution_bp: ContributionBp | None
+
+
+@dataclass(frozen=True, slots=True)
+class RevealVerdicts:
+    """Body of `learning.verdict`: the sender's secret, and its judgements of all others' updates.
+
+    They stand in order of the task's sites.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    task: Name
+    round: Count
+    secret: Digest
+    judgements: Annotated[tuple[Judged, ...], Many(PARTICIPANTS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class RerunVerdict:
+    """Body of `learning.rerun`: the sender has re-run what another verifier had failed.
+
+    It says again what it said, with `segment` nil, or fails one of the segments that were named.
     """
 
     VERSION: ClassVar[int] = 1
@@ -80,7 +150,6 @@ class SubmitVerdict:
     code: Code
     reason: Note
     segment: Count | None
-    score_bp: ScoreBp | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +168,29 @@ class Aggregate:
     result: Address
     result_bytes: BlobBytes
     state: Stored | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttestAudit:
+    """Body of `learning.audit`: what replaying the organisation's trace at its site came to."""
+
+    VERSION: ClassVar[int] = 1
+
+    task: Name
+    round: Count
+    organisation: Name
+    outcome: AuditOutcome
+    code: Code
+    reason: Note
+    segments: Count
+
+
+@dataclass(frozen=True, slots=True)
+class DecideModel:
+    """Body of `model.decide`: what becomes of a model that a failed audit has marked."""
+
+    VERSION: ClassVar[int] = 1
+
+    model: Name
+    decision: MarkDecision
+    reason: Note

@@ -3,9 +3,23 @@
 With all others they make the program in `node.program`.
 """
 
-from fl.body import Aggregate, OpenTask, ProofOfLearning, RegisterModel, SubmitVerdict
+from fl.audit import attest_audit, decide_model
+from fl.body import (
+    Aggregate,
+    AttestAudit,
+    CommitSecret,
+    DecideModel,
+    DeclineRound,
+    OpenTask,
+    ProofOfLearning,
+    RegisterModel,
+    RerunVerdict,
+    RevealVerdicts,
+    SealVerdicts,
+)
+from fl.judging import commit_secret, rerun_verdict, reveal_verdicts, seal_verdicts
 from fl.rounds import due
-from fl.submit import submit_aggregate, submit_proof, submit_verdict
+from fl.submit import decline_round, submit_aggregate, submit_proof
 from fl.task import open_task, register_model
 from vm.execute import Hook, Kind
 
@@ -13,8 +27,14 @@ KINDS: tuple[Kind, ...] = (
     Kind("model.register", RegisterModel, register_model),
     Kind("task.open", OpenTask, open_task),
     Kind("learning.proof", ProofOfLearning, submit_proof),
-    Kind("learning.verdict", SubmitVerdict, submit_verdict),
+    Kind("learning.decline", DeclineRound, decline_round),
+    Kind("learning.commit", CommitSecret, commit_secret),
+    Kind("learning.seal", SealVerdicts, seal_verdicts),
+    Kind("learning.verdict", RevealVerdicts, reveal_verdicts),
+    Kind("learning.rerun", RerunVerdict, rerun_verdict),
     Kind("learning.aggregate", Aggregate, submit_aggregate),
+    Kind("learning.audit", AttestAudit, attest_audit),
+    Kind("model.decide", DecideModel, decide_model),
 )
 
 HOOKS: tuple[Hook, ...] = (due,)

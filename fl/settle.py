@@ -2,18 +2,20 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vm import digest
 from vm.encoding import encode
 from vm.learning import (
     Decision,
+    Decline,
     Outcome,
     Update,
     UpdateStatus,
     Verdict,
 )
 from vm.shape import Digest
-from vm.terms import Rule, Site, Terms
+from vm.terms import Evidence, Rule, Site, Terms
 
 WEIGHT_MEDIANS_MAX = 2  # times the lower median of the task's weights: rows are self-declared
 SCORE_STEP_BP = 100  # finer scores would be an oracle on the verifier's rows
@@ -34,7 +36,8 @@ def settle(update: Update, verdicts: Sequence[Verdict], eligible: int) -> Outcom
     failed = [verdict for verdict in verdicts if verdict.decision is Decision.FAIL]
     if 2 * passed > eligible:
         reason = f"{passed} of {eligible} verifiers passed it"
-        return _outcome(update, UpdateStatus.ACCEPTED, "update.accepted", reason)
+        outcome = _outcome(update, UpdateStatus.ACCEPTED, "update.accepted", reason)
+        return replace(outcome, contribution_bp=contribution(verdicts))
     if 2 * len(failed) > eligible:
         cause = _main_cause(failed)
         return _outcome(update, UpdateStatus.REJECTED, cause.code, cause.reason)
@@ -52,6 +55,12 @@ def absent(site: Site) -> Outcome:
     reason = "no update came before the deadline"
     status = UpdateStatus.ABSENT
     return Outcome(site.organisation, site.trainer, status, "update.absent", reason, None, 0)
+
+
+def declined(site: Site, decline: Decline) -> Outcome:
+    """The outcome of a site that said in time that it sends no update; code and words are its."""
+    status = UpdateStatus.DECLINED
+    return Outcome(site.organisation, site.trainer, status, decline.code, decline.reason, None, 0)
 
 
 def unjudged(update: Update) -> Outcome:
@@ -87,6 +96,78 @@ def passing_score(verdicts: Sequence[Verdict]) -> int | None:
             for verdict in verdicts
             if verdict.decision is Decision.PASS and verdict.score_bp is not None
         ]
+    )
+
+
+def contribution(verdicts: Sequence[Verdict]) -> int | None:
+    """The lower median of what passing verdicts say that an update contributes, in basis points.
+
+    No single verifier's word makes or breaks it while most of them are honest.
+    """
+    return lower_median(
+        [
+            verdict.contribution_bp
+            for verdict in verdicts
+            if verdict.decision is Decision.PASS and verdict.contribution_bp is not None
+        ]
+    )
+
+
+def named_segments(verdicts: Sequence[Verdict]) -> tuple[int, ...]:
+    """The segments that failing verdicts name, ascending."""
+    named = {
+        verdict.segment
+        for verdict in verdicts
+        if verdict.decision is Decision.FAIL and verdict.segment is not None
+    }
+    return tuple(sorted(named))
+
+
+def reruns_due(update: Update, verdicts: Sequence[Verdict]) -> int:
+    """How many verifiers are to re-run what others failed: those that saw no fail of their own.
+
+    Only an update of class replayed has segments that others can run.
+    """
+    if update.evidence is not Evidence.REPLAYED or not named_segments(verdicts):
+        return 0
+    return sum(verdict.decision is not Decision.FAIL for verdict in verdicts)
+
+
+def is_odd(verdict: Verdict, verdicts: Sequence[Verdict], status: UpdateStatus) -> bool:
+    """Whether `verdict` stands alone against all others on an update that was decided."""
+    others = {other.decision for other in verdicts if other is not verdict}
+    match status, verdict.decision:
+        case UpdateStatus.ACCEPTED, Decision.FAIL:
+            return Decision.FAIL not in others
+        case UpdateStatus.REJECTED, Decision.PASS:
+            return Decision.PASS not in others
+        case _:
+            return False
+
+
+def pay(terms: Terms, closed: int, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+    """Outcomes with the credits of a task's closed round number `closed`, from 1.
+
+    Round k of R shares out floor(k pool / R) - floor((k - 1) pool / R), so that all rounds come to
+    the pool. Accepted updates have it in proportion to what they contribute, if that is above 0,
+    and in equal parts if none does. Largest remainders take what rounding leaves, ties by id.
+    """
+    amount = closed * terms.pool // terms.rounds - (closed - 1) * terms.pool // terms.rounds
+    accepted = [item for item in outcomes if item.status is UpdateStatus.ACCEPTED]
+    parts = [max(0, item.contribution_bp or 0) for item in accepted]
+    if not any(parts):
+        parts = [1] * len(accepted)
+    shares = {
+        item.organisation: divmod(amount * part, sum(parts))
+        for item, part in zip(accepted, parts, strict=True)
+    }
+    left = amount - sum(whole for whole, _ in shares.values())
+    lucky = sorted(shares, key=lambda name: (-shares[name][1], name))[:left]
+    return tuple(
+        replace(item, credits=shares[item.organisation][0] + (item.organisation in lucky))
+        if item.organisation in shares
+        else item
+        for item in outcomes
     )
 
 

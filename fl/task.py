@@ -6,7 +6,7 @@ from fl.body import OpenTask, RegisterModel
 from fl.dataset import weight
 from fl.preprocess import BLANKS, MISSING
 from fl.resilience import check_aggregation
-from fl.rounds import open_tasks, start_round
+from fl.rounds import is_barred, open_tasks, start_round
 from fl.spec import check_blob_bytes, check_spec, parameter_count
 from fl.trace import segment_count
 from vm.execute import Context
@@ -115,6 +115,12 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
         )
     if head.task is not None:
         raise Refused("task.model_busy", f"expected {head.id} free, found task {head.task} on it")
+    if is_barred(state, head.id):
+        raise Refused(
+            "task.model_marked",
+            f"expected a model that no failed audit has marked, or that a steward has kept, "
+            f"found {head.id} marked: see `model.decide`",
+        )
     # 4. the columns make the model's inputs, and the outcome its classes
     (logits,) = check_spec(model.spec)
     classes = 2 if model.spec.output is Output.BINARY else logits

@@ -18,8 +18,14 @@ ACCESS: dict[str, frozenset[Role]] = {
     "model.register":    frozenset({Role.STEWARD}),
     "task.open":         frozenset({Role.STEWARD}),
     "learning.proof":    frozenset({Role.TRAINER}),
+    "learning.decline":  frozenset({Role.TRAINER}),
+    "learning.commit":   frozenset({Role.VERIFIER}),
+    "learning.seal":     frozenset({Role.VERIFIER}),
     "learning.verdict":  frozenset({Role.VERIFIER}),
+    "learning.rerun":    frozenset({Role.VERIFIER}),
     "learning.aggregate": frozenset({Role.VALIDATOR}),
+    "learning.audit":    frozenset({Role.AUDITOR}),
+    "model.decide":      frozenset({Role.STEWARD}),
 }  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from nacl.bindings import crypto_sign_open
 from nacl.exceptions import CryptoError
 from nacl.signing import SigningKey as NaclKey
 
+from vm.digest import SECRET, digest
+
 SEED_BYTES = 32
 PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
@@ -17,16 +19,21 @@ SIGNATURE_BYTES = 64
 class SigningKey:
     """A private key; its `repr` shows nothing of it."""
 
-    __slots__ = ("_key", "public")
+    __slots__ = ("_key", "_seed", "public")
 
     def __init__(self, seed: bytes) -> None:
         assert len(seed) == SEED_BYTES, f"expected a seed of {SEED_BYTES} bytes, found {len(seed)}"
         self._key = NaclKey(seed)
+        self._seed = seed
         self.public = bytes(self._key.verify_key)
 
     def sign(self, message: bytes) -> bytes:
         """The 64-byte signature of `message`, which is a domain-separated digest everywhere."""
         return bytes(self._key.sign(message).signature)
+
+    def secret(self, context: bytes) -> bytes:
+        """32 bytes that only this key's holder can tell, the same for equal `context`."""
+        return digest(SECRET, self._seed + context)
 
 
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:

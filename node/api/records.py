@@ -30,7 +30,7 @@ from node.api.views import (
 )
 from node.audit.prove import newest, prove_key, prove_lineage, view_header
 from vm.inclusion import RecordProof
-from vm.learning import Round, Update, Verdict
+from vm.learning import Commitment, Decline, Round, Update, Verdict
 from vm.shape import pack, unpack
 from vm.sparse import VALUE_BYTES_MAX
 from vm.state import state_key
@@ -73,25 +73,27 @@ def _read_list(resource: Resource) -> Read:
 
 
 def _read_round(context: ApiContext, path: Path, _: NoQuery) -> Answer:
-    """A round with its updates and the verdicts on them, all under one header."""
+    """A round with what sites and verifiers have said in it, all under one header."""
     resource = BY_RECORD[Round]
     key = _key(resource, path)
     view = newest(context.chain)
     proof = prove_key(context.chain, view, state_key(Round.KIND, key))
     if proof.value is None:
         return _missing(resource, key, proof)
-    updates, verdicts = (
+    updates, declines, commitments, verdicts = (
         [
             _view(BY_RECORD[cls], prove_key(context.chain, view, found))
             for found in _keys(context, view, BY_RECORD[cls], key, b"")
         ]
-        for cls in (Update, Verdict)
+        for cls in (Update, Decline, Commitment, Verdict)
     )
     return Answer(
         RoundAnswer(
             **dict(_view(resource, proof)),
             checkpoint=checkpoint_view(proof.certified),
             updates=updates,
+            declines=declines,
+            commitments=commitments,
             verdicts=verdicts,
         )
     )

@@ -4,12 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from vm.learning import (
-    Round,
-    Task,
-    Update,
-    Verdict,
-)
+from vm.conduct import Audit, ModelMark, Reputation
+from vm.learning import Commitment, Decline, Round, Task, Update, Verdict
 from vm.proposal import Endpoint, Fault, Proposal
 from vm.record import Dataset, Member, Model, ModelHead, Organisation
 from vm.refusal import Refused
@@ -59,10 +55,15 @@ RESOURCES = (
     Resource(Task, "/v1/tasks/{id}"),
     Resource(Round, "/v1/tasks/{id}/rounds/{number}"),
     Resource(Update, "/v1/tasks/{id}/rounds/{number}/updates/{organisation}"),
+    Resource(Decline, "/v1/tasks/{id}/rounds/{number}/declines/{organisation}"),
+    Resource(Commitment, "/v1/tasks/{id}/rounds/{number}/commitments/{organisation}"),
     Resource(Proposal, "/v1/proposals/{id}"),
     Resource(Fault, "/v1/faults/{key}"),
     Resource(Endpoint, "/v1/endpoints/{member}"),
     Resource(Verdict, "/v1/tasks/{id}/rounds/{number}/updates/{organisation}/verdicts/{verifier}"),
+    Resource(Audit, "/v1/tasks/{id}/rounds/{number}/updates/{organisation}/audits/{auditor}"),
+    Resource(ModelMark, "/v1/marks/{model}"),
+    Resource(Reputation, "/v1/reputations/{organisation}"),
 )
 BY_RECORD: dict[Any, Resource] = {resource.record: resource for resource in RESOURCES}
 BY_KIND: dict[str, Resource] = {resource.record.KIND: resource for resource in RESOURCES}

@@ -153,6 +153,8 @@ class RoundAnswer(RecordAnswer):
     """A round with what was submitted and judged in it."""
 
     updates: list[RecordView]
+    declines: list[RecordView]
+    commitments: list[RecordView]
     verdicts: list[RecordView]
 
 

@@ -2,10 +2,11 @@
 
 It needs neither LevelDB nor numpy nor torch. Whoever answers is not trusted: every record stands
 under a header that a quorum of validators certified, who were followed from the genesis document,
-and the rules of `node.audit.lineage` say that the records tell one complete story.
+and `node.audit.rules` say that the records tell one complete story.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,7 +14,8 @@ from typing import Any, TypeVar
 
 from node.api.resource import BY_KIND, LINEAGE_PATH
 from node.api.views import base64_text
-from node.audit.lineage import Lineage, check_lineage, trace
+from node.audit.lineage import Lineage, Part, RoundLineage, trace
+from node.audit.rules import check_lineage
 from node.client.client import Client
 from node.client.reply import ProofBody, Reply, read_base64
 from node.home.document import dump
@@ -33,6 +35,7 @@ from vm.inclusion import (
     verify_record,
     verify_transaction,
 )
+from vm.learning import UpdateStatus
 from vm.quorum import Epoch
 from vm.record import ModelHead
 from vm.refusal import Refused
@@ -124,17 +127,18 @@ def audit_lineage(
         f"{len(proof.records)} state paths to one root, {absent} of them of absent records",
         *check_lineage(lineage, epochs),
         _evidence_step(lineage),
+        _audit_step(lineage),
     )
     audit = _report(f"model {id} version {version}", header, steps, summarize(lineage))
     return ModelAudit(audit, lineage, proof)
 
 
 def summarize(lineage: Lineage) -> dict[str, Any]:
-    """A lineage for people: the version, its datasets with their conditions, its rounds."""
-    evidence = {task.task.id: task.task.terms.evidence for task in lineage.tasks}
+    """A lineage for people: the version, its mark, its datasets with conditions, its rounds."""
     participants = [found for task in lineage.tasks for found in task.participants]
     return {
         "model": dump(lineage.model),
+        "mark": None if lineage.mark is None else dump(lineage.mark),
         "datasets": [
             {
                 "id": found.dataset.id,
@@ -145,24 +149,77 @@ def summarize(lineage: Lineage) -> dict[str, Any]:
             for found in participants
         ],
         "rounds": [
+            _summarize_round(found, task.task.terms.evidence)
+            for task in lineage.tasks
+            for found in task.rounds
+        ],
+    }
+
+
+def _summarize_round(found: RoundLineage, least: Evidence) -> dict[str, Any]:
+    return {
+        "task": found.round.task,
+        "round": found.round.number,
+        "phase": found.round.phase.value,
+        "model_version": found.round.model_version,
+        "evidence": least.value,
+        "outcomes": dump(found.round.outcomes),
+        "updates": [_summarize_update(part) for part in found.sites if part.update is not None],
+    }
+
+
+def _summarize_update(part: Part) -> dict[str, Any]:
+    update = part.update
+    assert update is not None, "the caller found one"
+    return {
+        "organisation": update.organisation,
+        "evidence": update.evidence.value,
+        "audits": {
+            "passed": update.audits_passed,
+            "failed": update.audits_failed,
+            "unavailable": update.audits_unavailable,
+        },
+        "verdicts": [
             {
-                "task": found.round.task,
-                "round": found.round.number,
-                "phase": found.round.phase.value,
-                "model_version": found.round.model_version,
-                "evidence": evidence[found.round.task].value,
-                "outcomes": dump(found.round.outcomes),
+                "verifier": verdict.verifier,
+                "decision": verdict.decision.value,
+                "code": verdict.code,
+                "segment": verdict.segment,
+                "rerun": verdict.rerun,
             }
-            for found in lineage.rounds
+            for verdict in part.verdicts
         ],
     }
 
 
 def _evidence_step(lineage: Lineage) -> str:
     """What backs the updates: a proof of inclusion proves no training."""
-    classes = sorted({task.task.terms.evidence for task in lineage.tasks})
-    said = "; ".join(f"{evidence}: {EVIDENCE[evidence]}" for evidence in classes)
-    return f"evidence of the updates: {said or 'none, as no task made this version'}"
+    updates = [
+        part.update
+        for found in lineage.rounds
+        for part in found.sites
+        if part.update is not None and part.update.status is UpdateStatus.ACCEPTED
+    ]
+    counts = Counter(update.evidence for update in updates)
+    said = "; ".join(
+        f"{counts[item]} {item}: {text}" for item, text in EVIDENCE.items() if item in counts
+    )
+    return f"evidence of the accepted updates: {said or 'none, as no task made this version'}"
+
+
+def _audit_step(lineage: Lineage) -> str:
+    """What auditors have attested of the traces, and what a failed audit has marked."""
+    updates = [
+        part.update for found in lineage.rounds for part in found.sites if part.update is not None
+    ]
+    passed = sum(update.audits_passed for update in updates)
+    failed = sum(update.audits_failed for update in updates)
+    unavailable = sum(update.audits_unavailable for update in updates)
+    said = f"audits of traces: {passed} passed, {failed} failed, {unavailable} unavailable"
+    mark = lineage.mark
+    if mark is None:
+        return f"{said}; no mark on the model"
+    return f"{said}; versions from {mark.version} on are marked, the decision is {mark.decision}"
 
 
 def utc(time_ms: int) -> str:

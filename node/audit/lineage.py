@@ -1,35 +1,15 @@
-"""Where a model version came from, as records, and the rules that such a story must keep.
+"""Where a model version came from, as records: the story whose rules are in `node.audit.rules`.
 
 `trace` reads it from any source of records: a validator's state, which so learns what to prove, or
-what an auditor has proven, which so learns that nothing is left out. `check_lineage` judges it.
+what an auditor has proven, which so learns that nothing is left out.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from fl.settle import (
-    absent,
-    accepted_digest,
-    aggregation_weight,
-    eligible_verifiers,
-    lower_median,
-    passing_score,
-    settle,
-    unjudged,
-)
-from vm.epoch import ruling
-from vm.learning import (
-    Outcome,
-    Round,
-    RoundPhase,
-    Task,
-    Update,
-    UpdateStatus,
-    Verdict,
-)
-from vm.quorum import Epoch
-from vm.record import Contribution, Dataset, Member, Model, Organisation, Role
+from vm.conduct import ModelMark
+from vm.learning import Commitment, Decline, Round, Task, Update, Verdict
+from vm.record import Dataset, Member, Model, Organisation
 from vm.refusal import Refused
 from vm.state import Record
 from vm.terms import Site
@@ -45,12 +25,17 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """One site's part in a round: its update, if it came, and the verdicts on it."""
+class Part:
+    """One site's part in a round: its update or its word that none comes, and the verdicts on it.
+
+    `commitment` is what bound the site's own verifier.
+    """
 
     site: Site
     update: Update | None
+    decline: Decline | None
     verdicts: tuple[Verdict, ...]
+    commitment: Commitment | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +43,7 @@ class RoundLineage:
     """A round and what was submitted and judged in it, in order of the task's sites."""
 
     round: Round
-    sites: tuple[Judged, ...]
+    sites: tuple[Part, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +69,13 @@ class TaskLineage:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """A model's versions from the one asked for down to version 0, and the tasks between."""
+    """A model's versions from the one asked for down to version 0, and the tasks between.
+
+    `mark` is a failed audit's, if one has reached the model, also a later version of it.
+    """
 
     versions: tuple[Model, ...]
+    mark: ModelMark | None
     tasks: tuple[TaskLineage, ...]
 
     @property
@@ -103,12 +92,13 @@ class Lineage:
 def trace(records: Records, id: str, version: int) -> Lineage:
     """Read the lineage of a model version; raises `Refused("lineage.missing")`."""
     versions = [_require(records, Model, id, number) for number in range(version, -1, -1)]
+    mark = records.get(ModelMark, id)
     last_rounds: dict[str, int] = {}
     for model in versions:
         if model.task is not None and model.round is not None:
             last_rounds.setdefault(model.task, model.round)  # newest first
     tasks = [_trace_task(records, name, last) for name, last in last_rounds.items()]
-    return Lineage(tuple(versions), tuple(tasks))
+    return Lineage(tuple(versions), mark, tuple(tasks))
 
 
 def _trace_task(records: Records, id: str, last_round: int) -> TaskLineage:
@@ -131,17 +121,25 @@ def _trace_task(records: Records, id: str, last_round: int) -> TaskLineage:
 
 
 def _trace_round(records: Records, task: Task, number: int) -> RoundLineage:
-    sites = task.terms.sites
-    judged = []
-    for site in sites:
-        update = records.get(Update, task.id, number, site.organisation)
-        found = (
-            records.get(Verdict, *update.key, judge.organisation)
-            for judge in sites
-            if update is not None and judge is not site
-        )
-        judged.append(Judged(site, update, tuple(item for item in found if item is not None)))
-    return RoundLineage(_require(records, Round, task.id, number), tuple(judged))
+    parts = tuple(_trace_part(records, task, number, site) for site in task.terms.sites)
+    return RoundLineage(_require(records, Round, task.id, number), parts)
+
+
+def _trace_part(records: Records, task: Task, number: int, site: Site) -> Part:
+    key = (task.id, number, site.organisation)
+    update = records.get(Update, *key)
+    found = (
+        records.get(Verdict, *key, judge.organisation)
+        for judge in task.terms.sites
+        if update is not None and judge is not site
+    )
+    return Part(
+        site=site,
+        update=update,
+        decline=records.get(Decline, *key) if update is None else None,
+        verdicts=tuple(verdict for verdict in found if verdict is not None),
+        commitment=records.get(Commitment, *key),
+    )
 
 
 def _require(records: Records, cls: type[R], *key: str | int) -> R:
@@ -150,248 +148,3 @@ def _require(records: Records, cls: type[R], *key: str | int) -> R:
         label = " ".join(str(part) for part in key)
         raise Refused("lineage.missing", f"expected {cls.KIND} {label}, found none")
     return record
-
-
-def check_lineage(lineage: Lineage, epochs: Sequence[Epoch]) -> tuple[str, ...]:
-    """Check that the story is complete and consistent; return what was checked, in words.
-
-    `epochs` are those from the first up to the one in which the last round closed. Raises `Refused`
-    with the rule that is broken: `lineage.version`, `.task`, `.dataset`, `.member`, `.round`,
-    `.update`, `.verdict`, `.outcome`, `.accepted`, `.contribution` or `.aggregate`.
-    """
-    checks: tuple[Callable[[Lineage, Sequence[Epoch]], str], ...] = (
-        _check_versions,
-        _check_tasks,
-        _check_rounds,
-        _check_verdicts,
-        _check_contributions,
-        _check_aggregates,
-    )
-    return tuple(check(lineage, epochs) for check in checks)
-
-
-def _check_versions(lineage: Lineage, _: Sequence[Epoch]) -> str:
-    """One line down to a version that no task made; the model's shape never changes."""
-    *made, base = lineage.versions
-    if (base.task, base.round, base.contributions) != (None, None, ()):
-        raise Refused("lineage.version", "expected version 0 registered, found it made by a round")
-    for model in made:
-        if model.task is None or model.round is None:
-            raise Refused(
-                "lineage.version", f"expected version {model.version} made by a round, found none"
-            )
-        if (model.spec, model.grid_bits) != (base.spec, base.grid_bits):
-            raise Refused(
-                "lineage.version", f"expected version {model.version} of version 0's spec and grid"
-            )
-    return f"{len(lineage.versions)} versions of {base.id} in one line from version 0"
-
-
-def _check_tasks(lineage: Lineage, _: Sequence[Epoch]) -> str:
-    """Each task extends this model; its people and datasets were enrolled before it opened."""
-    for item in lineage.tasks:
-        task = item.task
-        if task.terms.model != lineage.model.id:
-            raise Refused(
-                "lineage.task",
-                f"expected {task.id} to train {lineage.model.id}, found {task.terms.model}",
-            )
-        _check_member(item.steward, task.organisation, Role.STEWARD, task)
-        for participant in item.participants:
-            organisation = participant.site.organisation
-            _check_member(participant.trainer, organisation, Role.TRAINER, task)
-            _check_member(participant.verifier, organisation, Role.VERIFIER, task)
-            dataset = participant.dataset
-            if dataset.organisation != organisation:
-                raise Refused(
-                    "lineage.dataset",
-                    f"expected {dataset.id} of {organisation}, found {dataset.organisation}",
-                )
-            if dataset.registered_height > task.opened_height:
-                raise Refused(
-                    "lineage.dataset",
-                    f"expected {dataset.id} registered by height {task.opened_height}, at which "
-                    f"{task.id} opened, found {dataset.registered_height}",
-                )
-    count = sum(len(item.participants) for item in lineage.tasks)
-    return f"{count} datasets registered before the {len(lineage.tasks)} tasks that used them"
-
-
-def _check_member(member: Member, organisation: str, role: Role, task: Task) -> None:
-    found = (member.organisation, member.role)
-    if found != (organisation, role) or member.enrolled_height > task.opened_height:
-        raise Refused(
-            "lineage.member",
-            f"expected {member.id} enrolled as {role.value} of {organisation} by height "
-            f"{task.opened_height}, found {member.role.value} of {member.organisation} "
-            f"at {member.enrolled_height}",
-        )
-
-
-def _check_rounds(lineage: Lineage, _: Sequence[Epoch]) -> str:
-    """Closed rounds and versions match one to one; failed rounds made none."""
-    makers = {
-        (model.task, model.round): model.version for model in lineage.versions if model.version
-    }
-    for item in lineage.tasks:
-        base_version = item.task.base_version
-        for found in item.rounds:
-            rnd = found.round
-            closed = rnd.phase is RoundPhase.CLOSED
-            if not closed and rnd.phase is not RoundPhase.FAILED:
-                raise Refused(
-                    "lineage.round",
-                    f"expected round {rnd.number} of {rnd.task} ended, found {rnd.phase.value}",
-                )
-            made = makers.pop((rnd.task, rnd.number), None)
-            if (rnd.base_version, rnd.model_version) != (base_version, made) or (
-                made != (base_version + 1 if closed else None)
-            ):
-                raise Refused(
-                    "lineage.round",
-                    f"expected round {rnd.number} of {rnd.task} from version {base_version} to "
-                    f"{made}, found {rnd.base_version} to {rnd.model_version}",
-                )
-            base_version += closed
-    if makers:
-        raise Refused("lineage.round", f"expected one round for each version, found {len(makers)}")
-    rounds = lineage.rounds
-    failed = sum(found.round.phase is RoundPhase.FAILED for found in rounds)
-    return f"{len(rounds)} rounds, {failed} of them failed, each on the version before it"
-
-
-def _check_verdicts(lineage: Lineage, _: Sequence[Epoch]) -> str:
-    """Each site's outcome is what the verdicts on its update settle."""
-    updates, verdicts = 0, 0
-    for item in lineage.tasks:
-        for found in item.rounds:
-            outcomes = tuple(_outcome(found.round, judged, item.task) for judged in found.sites)
-            if found.round.outcomes != outcomes:
-                raise Refused(
-                    "lineage.outcome",
-                    f"expected the outcomes of round {found.round.number} of {found.round.task} "
-                    "as the verdicts settle them, found others",
-                )
-            score = _score(found)
-            if found.round.score_bp != score:
-                raise Refused(
-                    "lineage.outcome",
-                    f"expected score {score} of round {found.round.number}, "
-                    f"found {found.round.score_bp}",
-                )
-            updates += sum(judged.update is not None for judged in found.sites)
-            verdicts += sum(len(judged.verdicts) for judged in found.sites)
-    return f"{updates} updates settled by {verdicts} verdicts, each accepted one by a majority"
-
-
-def _outcome(rnd: Round, judged: Judged, task: Task) -> Outcome:
-    site, update = judged.site, judged.update
-    if update is None:
-        return absent(site)
-    found = (update.trainer, update.dataset, update.base_version)
-    if found != (site.trainer, site.dataset, rnd.base_version):
-        raise Refused(
-            "lineage.update",
-            f"expected an update by {site.trainer} on {site.dataset} from version "
-            f"{rnd.base_version}, found {update.trainer} on {update.dataset} "
-            f"from {update.base_version}",
-        )
-    verifiers = {other.organisation: other.verifier for other in task.terms.sites}
-    for verdict in judged.verdicts:
-        if verdict.verifier != verifiers[verdict.verifier_organisation]:
-            raise Refused(
-                "lineage.verdict",
-                f"expected a verdict by {verifiers[verdict.verifier_organisation]}, "
-                f"found {verdict.verifier}",
-            )
-    if rnd.code == "round.too_few_updates":
-        outcome = unjudged(update)
-    else:
-        outcome = settle(update, judged.verdicts, eligible_verifiers(task.terms))
-    if update.status is not outcome.status:
-        raise Refused(
-            "lineage.outcome",
-            f"expected {update.organisation}'s update {outcome.status.value}, "
-            f"found {update.status.value}",
-        )
-    return outcome
-
-
-def _score(found: RoundLineage) -> int | None:
-    scores = [passing_score(judged.verdicts) for judged in found.sites if _accepted(judged)]
-    return lower_median([score for score in scores if score is not None])
-
-
-def _accepted(judged: Judged) -> bool:
-    return judged.update is not None and judged.update.status is UpdateStatus.ACCEPTED
-
-
-def _check_contributions(lineage: Lineage, _: Sequence[Epoch]) -> str:
-    """A version's contributions are its round's accepted updates, with the task's weights."""
-    total = 0
-    for item in lineage.tasks:
-        for found in item.rounds:
-            rnd = found.round
-            if rnd.phase is not RoundPhase.CLOSED:
-                continue
-            accepted = sorted(
-                (
-                    (
-                        judged.update,
-                        aggregation_weight(item.task.terms, judged.site),
-                    )
-                    for judged in found.sites
-                    if judged.update is not None and _accepted(judged)
-                ),
-                key=lambda pair: pair[0].organisation,
-            )
-            if rnd.accepted != accepted_digest(rnd.task, rnd.number, accepted):
-                raise Refused(
-                    "lineage.accepted",
-                    f"expected round {rnd.number} to commit to its {len(accepted)} accepted "
-                    "updates, found another digest",
-                )
-            contributions = tuple(
-                Contribution(update.organisation, update.trainer, update.dataset, weight)
-                for update, weight in accepted
-            )
-            if _made_by(lineage, rnd).contributions != contributions:
-                raise Refused(
-                    "lineage.contribution",
-                    f"expected version {rnd.model_version} of the {len(accepted)} accepted "
-                    "updates, found other contributions",
-                )
-            total += len(contributions)
-    return f"{total} contributions equal to the accepted updates, their digests recomputed"
-
-
-def _check_aggregates(lineage: Lineage, epochs: Sequence[Epoch]) -> str:
-    """A quorum of validators signed that the accepted updates come to each version's weights."""
-    closed = 0
-    for found in lineage.rounds:
-        rnd = found.round
-        if rnd.phase is not RoundPhase.CLOSED:
-            continue
-        model = _made_by(lineage, rnd)
-        validators = ruling(epochs, model.created_height).validators
-        expected = (rnd.accepted, model.weights, model.weights_bytes)
-        signers = {
-            item.validator
-            for item in rnd.attestations
-            if (item.accepted, item.result, item.result_bytes) == expected
-            and validators.votes(item.validator)
-        }
-        if len(signers) < validators.quorum:
-            raise Refused(
-                "lineage.aggregate",
-                f"expected {validators.quorum} equal aggregates for version {model.version}, "
-                f"found {len(signers)}",
-            )
-        closed += 1
-    return f"{closed} versions with equal aggregates of a quorum of validators"
-
-
-def _made_by(lineage: Lineage, rnd: Round) -> Model:
-    """The version that a closed round made; `_check_rounds` has matched them."""
-    assert rnd.model_version is not None, "a closed round made a version"
-    return lineage.versions[lineage.model.version - rnd.model_version]

@@ -18,6 +18,7 @@ from node.home.keyfile import read_key, read_secret
 from node.peer.approval import Approvals
 from node.peer.attendance import attend_all, tasks_of
 from node.peer.bases import Bases
+from node.peer.drawer import Drawer
 from node.peer.meeting import Meetings
 from node.peer.opening import Opener
 from node.peer.report import Report
@@ -29,6 +30,7 @@ from node.peer.trainer import Trainer
 from node.peer.training import Local, OnStage, Train
 from node.peer.verifier import Verifier
 from node.wire.exchange import Exchange
+from vm.encoding import encode
 from vm.refusal import Refused
 
 SWEEP_S = 3_600.0  # between two looks at which traces are past their retention
@@ -88,7 +90,16 @@ async def run_peer(
         reporter = Reporter(client, config.trainer.id, bases, rowkeeper, approvals, traces, report)
         watch = Watch(client)
         submitter, exchange = await enter(config.verifier)
-        verifier = Verifier(submitter, exchange, rowkeeper, approvals, _steady_ms)
+        key = read_key(config.verifier.key)
+        verifier = Verifier(
+            submitter,
+            exchange,
+            rowkeeper,
+            approvals,
+            Drawer(config.store.folder),
+            secret=lambda task, number: key.secret(encode((genesis.chain, task, number))),
+            clock_ms=_steady_ms,
+        )
         log.info("peer.started", tasks=list(training.listed), approve=training.approve)
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.run())

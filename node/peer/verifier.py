@@ -1,35 +1,57 @@
 """A hospital's verifier: judges the other hospitals' updates with a key of its own.
 
-It works beside the trainer, on rows that stay, and connects out only.
+It works beside the trainer, on rows that stay, and connects out only. In each round it commits to
+a secret, seals its judgements, reveals them, and re-runs what others have failed.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 
-from fl.body import SubmitVerdict
+from fl.body import CommitSecret, Judged, RerunVerdict, RevealVerdicts, SealVerdicts
+from fl.challenge import commitment, draw, seal
 from fl.model import Rows
-from fl.verify import Case, judge, update_norm
+from fl.settle import named_segments
+from fl.verify import Case, Judgement, judge, update_norm
 from fl.weights import unpack_weights
 from node.client.submitter import Submitter
 from node.peer.approval import Approvals
 from node.peer.bases import Bases
+from node.peer.drawer import Drawer
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.stage import Stage, find_stage
 from node.wire.exchange import Exchange
 from vm.learning import (
+    Commitment,
     Decision,
     RoundPhase,
     Update,
     Verdict,
 )
 from vm.refusal import Refused
-from vm.terms import Site
+from vm.shape import Digest, pack
+from vm.terms import Evidence, Site
 
 BLOB_WAIT_PERCENT = 50  # of the verdict phase; then a verifier abstains from what it cannot fetch
 
+# Replays these segments of an update, whose file is given too; None if they are what the trainer
+# says, else what is to be said of the update.
+Replay = Callable[[Stage, Update, bytes, tuple[int, ...]], Awaitable[Judgement | None]]
+
 log = structlog.get_logger()
+
+
+async def not_opened(
+    _stage: Stage, _update: Update, _blob: bytes, segments: tuple[int, ...]
+) -> Judgement:
+    """The `Replay` of a verifier that gets no openings."""
+    return Judgement(
+        Decision.ABSTAIN,
+        "replay.not_opened",
+        f"expected {len(segments)} segments opened in time, found none",
+    )
 
 
 class Verifier:
@@ -41,21 +63,38 @@ class Verifier:
         exchange: Exchange,
         rowkeeper: Rowkeeper,
         approvals: Approvals,
+        drawer: Drawer,
+        *,
+        secret: Callable[[str, int], Digest],
         clock_ms: Callable[[], int],
+        replay: Replay = not_opened,
     ) -> None:
-        """`clock_ms` is steady: it measures waiting and tells no time of day."""
+        """`secret` gives a task's round its secret, always the same; nobody else can tell it.
+
+        `clock_ms` is steady: it measures waiting and tells no time of day.
+        """
         self._submitter = submitter
         self._client = submitter.client
         self._exchange = exchange
         self._bases = Bases(exchange)
         self._rowkeeper = rowkeeper
         self._approvals = approvals
+        self._drawer = drawer
+        self._secret = secret
         self._clock_ms = clock_ms
+        self._replay = replay
         self._since_ms: dict[str, tuple[int, int]] = {}  # task -> its round, and when first seen
 
     async def work(self, task_id: str) -> None:
-        """Judge what the task's newest round waits for."""
-        stage = await find_stage(self._client, task_id, RoundPhase.VERDICT)
+        """Do what the task's newest round waits for from us."""
+        stage = await find_stage(
+            self._client,
+            task_id,
+            RoundPhase.SUBMIT,
+            RoundPhase.VERDICT,
+            RoundPhase.REVEAL,
+            RoundPhase.RERUN,
+        )
         if stage is None:
             return
         self._approvals.require(stage.task)  # a score tells of this site's rows too
@@ -67,60 +106,145 @@ class Verifier:
                 f"expected {me} among the verifiers of task {task_id}, found others: "
                 "take the task out of [training] tasks",
             )
-        number = stage.round.number
-        # One by one, for a list proves each of its records but not that none was left out.
+        bound = await self._client.record(
+            Commitment, task_id, stage.round.number, site.organisation
+        )
+        match stage.round.phase:
+            case RoundPhase.SUBMIT if bound is None:
+                await self._commit(stage)
+            case RoundPhase.VERDICT if bound is not None and bound.seal is None:
+                await self._seal(stage, site)
+            case RoundPhase.REVEAL if bound is not None and bound.seal and bound.secret is None:
+                await self._reveal(stage)
+            case RoundPhase.RERUN if bound is not None and bound.secret is not None:
+                await self._rerun(stage, site)
+
+    async def _commit(self, stage: Stage) -> None:
+        task, number = stage.task.id, stage.round.number
+        found = commitment(task, number, self._submitter.member, self._secret(task, number))
+        await self._submitter.submit("learning.commit", CommitSecret(task, number, found))
+
+    async def _seal(self, stage: Stage, site: Site) -> None:
+        """Judge all updates of others, once, and bind ourselves to what we found."""
+        task, number = stage.task.id, stage.round.number
+        body = await asyncio.to_thread(self._drawer.get, task, number)
+        if body is None:
+            judgements = await self._judge(stage, site)
+            body = RevealVerdicts(task, number, self._secret(task, number), judgements)
+            await asyncio.to_thread(self._drawer.put, body)
+        packed = [pack(item) for item in body.judgements]
+        found = seal(task, number, self._submitter.member, body.secret, packed)
+        await self._submitter.submit("learning.seal", SealVerdicts(task, number, found))
+
+    async def _reveal(self, stage: Stage) -> None:
+        body = await asyncio.to_thread(self._drawer.get, stage.task.id, stage.round.number)
+        if body is None:
+            raise Refused(
+                "peer.sealed_lost",
+                "expected the judgements that this verifier has sealed in its store, found none: "
+                f"it cannot reveal them in round {stage.round.number}",
+            )
+        await self._submitter.submit("learning.verdict", body)
+
+    async def _rerun(self, stage: Stage, site: Site) -> None:
+        """Re-run the segments that others have failed in updates that we did not."""
+        for update in await self._updates(stage):
+            if update.evidence is not Evidence.REPLAYED:
+                continue
+            verdicts = await self._verdicts(stage, update)
+            named = named_segments(verdicts)
+            mine = next((v for v in verdicts if v.verifier_organisation == site.organisation), None)
+            if not named or mine is None or mine.rerun or mine.decision is Decision.FAIL:
+                continue
+            try:
+                blob = await self._exchange.fetch(update.blob, update.blob_bytes)
+                found = await self._replay(stage, update, blob, named)
+            finally:
+                await self._exchange.forget(update.blob)
+            await self._submitter.submit("learning.rerun", _rerun_body(mine, update, found))
+
+    async def _updates(self, stage: Stage) -> list[Update]:
+        """One by one, for a list proves each of its records but not that none was left out."""
         found = [
-            await self._client.record(Update, task_id, number, other.organisation)
-            for other in stage.task.terms.sites
+            await self._client.record(Update, stage.task.id, stage.round.number, site.organisation)
+            for site in stage.task.terms.sites
         ]
-        updates = [update for update in found if update is not None]
-        mine = [
-            update
-            for update in updates
-            if update.organisation != site.organisation
-            and not await self._client.record(Verdict, *update.key, site.organisation)
+        return [update for update in found if update is not None]
+
+    async def _verdicts(self, stage: Stage, update: Update) -> list[Verdict]:
+        found = [
+            await self._client.record(Verdict, *update.key, site.organisation)
+            for site in stage.task.terms.sites
         ]
-        if not mine:
-            return
+        return [verdict for verdict in found if verdict is not None]
+
+    async def _judge(self, stage: Stage, site: Site) -> tuple[Judged, ...]:
+        updates = await self._updates(stage)
+        mine = [update for update in updates if update.organisation != site.organisation]
         try:
-            await self._judge(stage, site, updates, mine)
+            blobs = await self._fetch(stage, updates)
+            rows, parts = await self._rowkeeper.rows(self._client, stage, site)
+            base = await self._bases.fetch(stage.base)
+            found = await asyncio.to_thread(
+                _judge_all, stage, base, rows.take(parts.scoring), updates, mine, blobs
+            )
+            pairs = list(zip(mine, found, strict=True))
+            # First all, then all: a refusal here is tried again, and a replay is dear.
+            pairs = [
+                (update, await self._keep(stage, update, made, blobs)) for update, made in pairs
+            ]
+            final = await asyncio.gather(
+                *(self._replayed(stage, update, made, blobs) for update, made in pairs)
+            )
+            return tuple(_judged(update, made) for update, made in zip(mine, final, strict=True))
         finally:
             # Also after a refusal: another hospital's update stays on this disk no longer than work
             # on it; the next look fetches it again.
             for update in updates:
                 await self._exchange.forget(update.blob)
 
-    async def _judge(
-        self, stage: Stage, site: Site, updates: list[Update], mine: list[Update]
-    ) -> None:
-        blobs = await self._fetch(stage, updates)
-        rows, parts = await self._rowkeeper.rows(self._client, stage, site)
-        base = await self._bases.fetch(stage.base)
-        verdicts = await asyncio.to_thread(
-            _judge_all, stage, base, rows.take(parts.scoring), updates, mine, blobs
-        )
-        await self._submit(verdicts, blobs)
-
-    async def _submit(self, verdicts: list[SubmitVerdict], blobs: dict[str, bytes]) -> None:
-        """Submit all, each to its end; then raise the first refusal, so that it is tried again.
+    async def _keep(
+        self, stage: Stage, update: Update, found: Judgement, blobs: dict[str, bytes]
+    ) -> Judgement:
+        """What remains of a pass once its bytes are in good hands.
 
         Before an update is passed, f + 1 validators hold it: what is accepted can be aggregated.
         """
-        refusals: list[Refused] = []
+        if found.decision is not Decision.PASS:
+            return found
+        try:
+            await self._exchange.bring(blobs[update.organisation])
+        except Refused:
+            if self._may_wait(stage):
+                raise
+            return Judgement(
+                Decision.ABSTAIN,
+                "verdict.too_few_copies",
+                "expected enough validators to take the update's blob, found too few in time",
+            )
+        return found
 
-        async def submit(verdict: SubmitVerdict) -> None:
-            try:
-                if verdict.decision is Decision.PASS:
-                    await self._exchange.bring(blobs[verdict.organisation])
-                await self._submitter.submit("learning.verdict", verdict)
-            except Refused as refused:
-                refusals.append(refused)
+    async def _replayed(
+        self, stage: Stage, update: Update, found: Judgement, blobs: dict[str, bytes]
+    ) -> Judgement:
+        """What remains of a pass once the segments that our secret draws are replayed."""
+        replays = update.evidence is Evidence.REPLAYED and stage.task.terms.replay.segments > 0
+        if found.decision is not Decision.PASS or not replays:
+            return found
+        blob, drawn = blobs[update.organisation], self._drawn(stage, update)
+        return await self._replay(stage, update, blob, drawn) or found
 
-        async with asyncio.TaskGroup() as group:
-            for verdict in verdicts:
-                group.create_task(submit(verdict))
-        if refusals:
-            raise refusals[0]
+    def _drawn(self, stage: Stage, update: Update) -> tuple[int, ...]:
+        """The segments that our secret draws of an update."""
+        task, number = stage.task.id, stage.round.number
+        assert stage.round.seed is not None, "submissions have ended"
+        return draw(
+            stage.round.seed,
+            update.transaction,
+            self._secret(task, number),
+            update.segments,
+            stage.task.terms.replay.segments,
+        )
 
     async def _fetch(self, stage: Stage, updates: list[Update]) -> dict[str, bytes]:
         """The blobs by organisation; those that nobody gives are left out once time runs short."""
@@ -132,19 +256,19 @@ class Verifier:
                 )
             except Refused as refused:
                 missing = refused
-        wait_ms = stage.task.terms.verdict_ms * BLOB_WAIT_PERCENT // 100
-        if missing is not None and self._waited_ms(stage) < wait_ms:
+        if missing is not None and self._may_wait(stage):
             raise missing
         return blobs
 
-    def _waited_ms(self, stage: Stage) -> int:
-        """How long this verifier has known of the phase; its wall clock may be wrong."""
+    def _may_wait(self, stage: Stage) -> bool:
+        """Whether there is time to try again; our wall clock may be wrong, so waiting counts."""
+        wait_ms = stage.task.terms.verdict_ms * BLOB_WAIT_PERCENT // 100
         id, number, now_ms = stage.task.id, stage.round.number, self._clock_ms()
         known, since_ms = self._since_ms.get(id, (0, 0))
         if known != number:
             self._since_ms[id] = (number, now_ms)
-            return 0
-        return now_ms - since_ms
+            return True
+        return now_ms - since_ms < wait_ms
 
 
 def _judge_all(
@@ -154,7 +278,7 @@ def _judge_all(
     updates: list[Update],
     mine: list[Update],
     blobs: dict[str, bytes],
-) -> list[SubmitVerdict]:
+) -> list[Judgement]:
     spec, bits = stage.base.spec, stage.base.grid_bits
     found = [
         update_norm(spec, bits, update, blobs[update.organisation])
@@ -163,37 +287,60 @@ def _judge_all(
     ]
     norms = [norm for norm in found if norm is not None]
     case = Case(spec, bits, stage.task.terms, unpack_weights(spec, bits, base), norms, rows)
-    return [_verdict(case, update, blobs.get(update.organisation)) for update in mine]
+    return [_judgement(case, update, blobs.get(update.organisation)) for update in mine]
 
 
-def _verdict(case: Case, update: Update, blob: bytes | None) -> SubmitVerdict:
-    decision, code, reason = (
-        Decision.ABSTAIN,
-        "verdict.no_blob",
-        "expected the update's blob from a validator, found none in time",
-    )
-    segment = score_bp = None
-    if blob is not None:
-        judged = judge(case, update, blob)
-        decision, code, reason = judged.decision, judged.code, judged.reason
-        segment, score_bp = judged.segment, judged.score_bp
+def _judgement(case: Case, update: Update, blob: bytes | None) -> Judgement:
+    if blob is None:
+        return Judgement(
+            Decision.ABSTAIN,
+            "verdict.no_blob",
+            "expected the update's blob from a validator, found none in time",
+        )
+    return judge(case, update, blob)
+
+
+def _judged(update: Update, found: Judgement) -> Judged:
     log.info(
         "update.judged",
         task=update.task,
         round=update.round,
         organisation=update.organisation,
-        decision=decision.value,
-        code=code,
-        reason=reason,
+        decision=found.decision.value,
+        code=found.code,
+        reason=found.reason,
     )
-    return SubmitVerdict(
+    return Judged(
+        organisation=update.organisation,
+        update=update.transaction,
+        decision=found.decision,
+        code=found.code,
+        reason=found.reason,
+        segment=found.segment,
+        score_bp=found.score_bp,
+        contribution_bp=None,
+    )
+
+
+def _rerun_body(mine: Verdict, update: Update, found: Judgement | None) -> RerunVerdict:
+    """A fail if that is what we found; else our word again, with what we found as its reason."""
+    said = RerunVerdict(
         task=update.task,
         round=update.round,
         organisation=update.organisation,
         update=update.transaction,
-        decision=decision,
-        code=code,
-        reason=reason,
-        segment=segment,
-        score_bp=score_bp,
+        decision=mine.decision,
+        code=mine.code,
+        reason=mine.reason,
+        segment=None,
     )
+    match found:
+        case None:
+            return said
+        case Judgement(decision=Decision.FAIL, segment=int(segment)):
+            decision = Decision.FAIL
+            return replace(
+                said, decision=decision, code=found.code, reason=found.reason, segment=segment
+            )
+        case _:
+            return replace(said, code=found.code, reason=found.reason)

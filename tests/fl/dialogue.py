@@ -2,17 +2,34 @@
 
 import base64
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
-from fl.body import Aggregate, OpenTask, ProofOfLearning, RegisterModel, SubmitVerdict
+from fl.body import (
+    Aggregate,
+    AttestAudit,
+    CommitSecret,
+    DeclineRound,
+    Judged,
+    OpenTask,
+    ProofOfLearning,
+    RegisterModel,
+    RerunVerdict,
+    RevealVerdicts,
+    SealVerdicts,
+)
+from fl.challenge import commitment, seal
 from fl.spec import logistic_regression
 from node.program import program
 from tests.fl.terms import ONE_SEGMENT, by, sgd
-from tests.harness import Chain, Item, organisation
-from vm.learning import Decision, Round, Update
-from vm.record import Band, ColumnSchema
-from vm.registry import RegisterDataset
+from tests.harness import Chain, Item, key_of, organisation
+from vm.conduct import AuditOutcome
+from vm.learning import Decision, Round, RoundPhase, Update, Verdict
+from vm.record import Band, ColumnSchema, Role
+from vm.registry import EnrolMember, RegisterDataset
+from vm.shape import pack
 from vm.terms import (
     MICRO,
     Column,
@@ -30,6 +47,7 @@ SUBMIT_MS = 60_000
 VERDICT_MS = 40_000
 REVEAL_MS = 30_000
 AGGREGATE_MS = 20_000
+NUMBERS = (1, 2, 3, 4)  # of the organisations whose sites the task has
 TASK = "preterm"
 MODEL = "risk"
 ROWS_LOW = (200, 150, 100, 50)  # of the first four organisations' datasets; others have 50
@@ -87,7 +105,7 @@ TERMS = Terms(
     replay=ONE_SEGMENT,
     evidence=Evidence.COMMITTED,
     contribution=Valuation.NONE,
-    pool=0,
+    pool=1_000,
     sites=tuple(site(number) for number in (1, 2, 3, 4)),
     rounds=2,
     submit_ms=SUBMIT_MS,
@@ -138,25 +156,109 @@ def proof(number: int, round_number: int = 1, **changes: Any) -> Item:
     return f"{name}.trainer", "learning.proof", replace(body, **changes)
 
 
-def verdict(chain: Chain, judge: int, number: int, round_number: int = 1, **changes: Any) -> Item:
-    """Organisation `judge`'s verifier passes the update of organisation `number`."""
+def decline(number: int, round_number: int = 1, **changes: Any) -> Item:
+    """Organisation `number`'s trainer says that it sends no update."""
+    body = DeclineRound(TASK, round_number, "site.maintenance", "the scanner is being moved")
+    return f"{organisation(number)}.trainer", "learning.decline", replace(body, **changes)
+
+
+def secret(judge: int, round_number: int = 1) -> bytes:
+    """The secret of organisation `judge`'s verifier in a round."""
+    return hashlib.sha256(b"secret %d of %d" % (round_number, judge)).digest()
+
+
+def commit(judge: int, round_number: int = 1, task: str = TASK, **changes: Any) -> Item:
+    """Organisation `judge`'s verifier commits to its secret."""
+    verifier = f"{organisation(judge)}.verifier"
+    found = commitment(task, round_number, verifier, secret(judge, round_number))
+    return verifier, "learning.commit", replace(CommitSecret(task, round_number, found), **changes)
+
+
+def commits(round_number: int = 1, task: str = TASK) -> list[Item]:
+    """All four verifiers commit."""
+    return [commit(judge, round_number, task) for judge in NUMBERS]
+
+
+def judgement(
+    chain: Chain, number: int, round_number: int = 1, task: str = TASK, **changes: Any
+) -> Judged:
+    """A pass of the update of organisation `number`."""
     name = organisation(number)
-    body = SubmitVerdict(
-        task=TASK,
-        round=round_number,
-        organisation=name,
-        update=chain.get(Update, TASK, round_number, name).transaction,
-        decision=Decision.PASS,
-        code="verdict.passed",
-        reason="within the margin",
-        segment=None,
-        score_bp=5_000,
+    update = chain.get(Update, task, round_number, name).transaction
+    passed = Judged(
+        name, update, Decision.PASS, "verdict.passed", "within the margin", None, 5_000, None
     )
+    return replace(passed, **changes)
+
+
+Said = Mapping[tuple[int, int], Mapping[str, Any]]  # judge and judged -> changes to a pass
+NOTHING_SPECIAL: Said = MappingProxyType({})
+
+
+def judgements(
+    chain: Chain,
+    judge: int,
+    round_number: int = 1,
+    said: Said = NOTHING_SPECIAL,
+    task: str = TASK,
+) -> tuple[Judged, ...]:
+    """What organisation `judge`'s verifier says of the others' updates: passes, but for `said`."""
+    return tuple(
+        judgement(chain, number, round_number, task, **said.get((judge, number), {}))
+        for number in NUMBERS
+        if number != judge
+        and chain.state.get(Update, task, round_number, organisation(number)) is not None
+    )
+
+
+def sealing(
+    judge: int, found: Sequence[Judged], round_number: int = 1, task: str = TASK, **changes: Any
+) -> Item:
+    """Organisation `judge`'s verifier seals what it found."""
+    verifier = f"{organisation(judge)}.verifier"
+    packed = [pack(item) for item in found]
+    made = seal(task, round_number, verifier, secret(judge, round_number), packed)
+    return verifier, "learning.seal", replace(SealVerdicts(task, round_number, made), **changes)
+
+
+def revealing(
+    judge: int, found: Sequence[Judged], round_number: int = 1, task: str = TASK, **changes: Any
+) -> Item:
+    """Organisation `judge`'s verifier reveals what it found."""
+    body = RevealVerdicts(task, round_number, secret(judge, round_number), tuple(found))
     return f"{organisation(judge)}.verifier", "learning.verdict", replace(body, **changes)
 
 
+def rerun(chain: Chain, judge: int, number: int, round_number: int = 1, **changes: Any) -> Item:
+    """Organisation `judge`'s verifier says again what it said of the update of `number`."""
+    names = organisation(number), organisation(judge)
+    said = chain.get(Verdict, TASK, round_number, *names)
+    update = chain.get(Update, TASK, round_number, names[0]).transaction
+    body = RerunVerdict(
+        TASK, round_number, names[0], update, said.decision, said.code, said.reason, None
+    )
+    return f"{names[1]}.verifier", "learning.rerun", replace(body, **changes)
+
+
+def speak(
+    chain: Chain,
+    said: Said = NOTHING_SPECIAL,
+    judges: Sequence[int] = NUMBERS,
+    round_number: int = 1,
+    task: str = TASK,
+) -> Chain:
+    """In one block `judges` seal, in the next they reveal; who is missing is silent to the end."""
+    found = {judge: judgements(chain, judge, round_number, said, task) for judge in judges}
+    chain.applied([sealing(judge, items, round_number, task) for judge, items in found.items()])
+    rnd = chain.get(Round, task, round_number)
+    if rnd.phase is RoundPhase.VERDICT:
+        chain.applied(time_ms=rnd.deadline_ms)
+    chain.applied([revealing(judge, items, round_number, task) for judge, items in found.items()])
+    return chain
+
+
 def failing(code: str = "score.worse", reason: str = "log-loss rises") -> dict[str, Any]:
-    """The changes that make a verdict a failing one."""
+    """The changes that make a judgement a failing one."""
     return {"decision": Decision.FAIL, "code": code, "reason": reason, "score_bp": None}
 
 
@@ -168,12 +270,6 @@ ABSTAINING = {
 }
 
 
-def verdicts(chain: Chain, number: int, round_number: int = 1, **changes: Any) -> list[Item]:
-    """All of the other three verifiers say the same of the update of organisation `number`."""
-    judges = [judge for judge in (1, 2, 3, 4) if judge != number]
-    return [verdict(chain, judge, number, round_number, **changes) for judge in judges]
-
-
 def aggregate(chain: Chain, number: int, round_number: int = 1, **changes: Any) -> Item:
     """Organisation `number`'s validator attests the aggregate of the accepted updates."""
     accepted = chain.get(Round, TASK, round_number).accepted
@@ -183,12 +279,39 @@ def aggregate(chain: Chain, number: int, round_number: int = 1, **changes: Any) 
 
 
 def submitted(chain: Chain, round_number: int = 1, **changes: Any) -> Chain:
-    """All four sites submit; the round is in phase VERDICT."""
-    chain.applied([proof(n, round_number, **changes) for n in (1, 2, 3, 4)])
+    """All four sites submit, all verifiers commit; the round is in phase VERDICT."""
+    proofs = [proof(number, round_number, **changes) for number in NUMBERS]
+    chain.applied([*proofs, *commits(round_number)])
     return chain
 
 
 def settled(chain: Chain, round_number: int = 1) -> Chain:
     """All verifiers pass all updates; the round is in phase AGGREGATE."""
-    chain.applied([item for n in (1, 2, 3, 4) for item in verdicts(chain, n, round_number)])
+    return speak(chain, round_number=round_number)
+
+
+def attestation(
+    auditor: int, number: int, outcome: AuditOutcome, round_number: int = 1, **changes: Any
+) -> Item:
+    """Organisation `auditor`'s auditor attests the trace of organisation `number`."""
+    segments = 0 if outcome is AuditOutcome.UNAVAILABLE else 4
+    body = AttestAudit(
+        TASK, round_number, organisation(number), outcome, "audit.on_site", "", segments
+    )
+    return f"{organisation(auditor)}.auditor", "learning.audit", replace(body, **changes)
+
+
+def with_auditors(chain: Chain) -> Chain:
+    """Organisations 1 and 2 enrol an auditor each, as `attestation` names them."""
+    chain.applied(
+        [
+            (
+                f"{name}.admin",
+                "member.enrol",
+                EnrolMember(id, Role.AUDITOR, key_of(id).public, None),
+            )
+            for name in (organisation(1), organisation(2))
+            for id in (f"{name}.auditor",)
+        ]
+    )
     return chain

@@ -10,24 +10,25 @@ from fl.rounds import next_deadline, open_tasks
 from tests.fl.dialogue import (
     ABSTAINING,
     MODEL,
+    NUMBERS,
     TASK,
+    Said,
     address,
     aggregate,
+    commit,
+    decline,
     failing,
+    judgements,
     opened,
     proof,
-    verdict,
+    rerun,
+    revealing,
+    sealing,
 )
 from tests.harness import Chain, Item
-from vm.learning import (
-    FAILURES_MAX,
-    Round,
-    RoundPhase,
-    Task,
-    TaskPhase,
-    Update,
-)
+from vm.learning import FAILURES_MAX, Decision, Round, RoundPhase, Task, TaskPhase, Verdict
 from vm.record import Model, ModelHead
+from vm.terms import Evidence
 
 OVER = (RoundPhase.CLOSED, RoundPhase.FAILED)
 SAYINGS: tuple[dict[str, Any], ...] = (
@@ -35,34 +36,68 @@ SAYINGS: tuple[dict[str, Any], ...] = (
     {},
     {},
     failing(),
+    failing() | {"segment": 1},
     ABSTAINING,
 )  # of verifiers: mostly they pass
 
 
-def speeches(chain: Chain, draw: st.DataObject) -> list[Item]:
-    """What members say in the phase of the newest round, at random, repeats and liars included."""
+def speeches(chain: Chain, draw: st.DataObject, kept: dict[int, Said]) -> list[Item]:
+    """What members say in the phase of the newest round, at random, repeats and liars included.
+
+    `kept` is what verifiers say of whom by round, from the block in which they first speak.
+    """
     task = chain.get(Task, TASK)
     rnd = chain.get(Round, TASK, task.round)
     numbers = draw.draw(st.lists(st.integers(1, 4), max_size=6))
+    if draw.draw(st.integers(0, 9)) == 0:
+        numbers = []
+    elif draw.draw(st.integers(0, 3)) > 0:
+        numbers = [*numbers, *NUMBERS]
     match rnd.phase:
         case RoundPhase.SUBMIT:
             base_version = rnd.base_version - draw.draw(st.sampled_from((0, 0, 0, 0, 0, -1)))
-            return [proof(n, rnd.number, base_version=base_version) for n in numbers]
-        case RoundPhase.VERDICT:
-            there = [n for n in (1, 2, 3, 4) if submitted(chain, rnd.number, n)]
-            changes = draw.draw(st.sampled_from(SAYINGS))
-            judges = [*numbers, *numbers, 1, 2, 3, 4]
-            return [verdict(chain, j, n, rnd.number, **changes) for j in judges for n in there]
+            evidence = draw.draw(st.sampled_from((Evidence.COMMITTED, Evidence.REPLAYED)))
+            early = [sealing(n, (), rnd.number) for n in numbers[:1]]
+            declines = [decline(n, rnd.number) for n in numbers[:1]]
+            proofs = [
+                proof(n, rnd.number, base_version=base_version, evidence=evidence) for n in numbers
+            ]
+            commits = [commit(n, rnd.number) for n in numbers]
+            return draw.draw(st.permutations([*early, *proofs, *declines[:1], *commits]))
+        case RoundPhase.VERDICT | RoundPhase.REVEAL:
+            if rnd.number not in kept:
+                pairs = [(j, n) for j in NUMBERS for n in NUMBERS]
+                kept[rnd.number] = {pair: draw.draw(st.sampled_from(SAYINGS)) for pair in pairs}
+            found = {n: judgements(chain, n, rnd.number, kept[rnd.number]) for n in numbers}
+            seals = [sealing(n, items, rnd.number) for n, items in found.items()]
+            reveals = [revealing(n, items, rnd.number) for n, items in found.items()]
+            return draw.draw(st.permutations([*seals, *reveals]))
+        case RoundPhase.RERUN:
+            return [
+                rerun(chain, j, n, rnd.number, **draw.draw(st.sampled_from(SAYINGS_AGAIN)))
+                for j in numbers
+                for n in NUMBERS
+                if has_judged(chain, rnd.number, j, n)
+            ]
         case RoundPhase.AGGREGATE:
             result = address(draw.draw(st.sampled_from(("honest", "honest", "forged"))))
             return [aggregate(chain, n, rnd.number, result=result) for n in numbers]
-        case RoundPhase.REVEAL | RoundPhase.RERUN | RoundPhase.CLOSED | RoundPhase.FAILED:
+        case RoundPhase.CLOSED | RoundPhase.FAILED:
             return []
 
 
-def submitted(chain: Chain, number: int, site: int) -> bool:
-    """Whether the site's update is in the round."""
-    return chain.state.get(Update, TASK, number, f"hospital-{site}") is not None
+SAYINGS_AGAIN: tuple[dict[str, Any], ...] = (
+    {},
+    {},
+    {"decision": Decision.FAIL, "segment": 1},
+    {"decision": Decision.PASS},
+)
+
+
+def has_judged(chain: Chain, number: int, judge: int, site: int) -> bool:
+    """Whether the judge's verdict on the site's update is in the round."""
+    names = f"hospital-{site}", f"hospital-{judge}"
+    return chain.state.get(Verdict, TASK, number, *names) is not None
 
 
 def check(chain: Chain, rounds: Sequence[Round]) -> None:
@@ -93,17 +128,18 @@ def check(chain: Chain, rounds: Sequence[Round]) -> None:
     assert (task.phase is TaskPhase.FAILED) == (task.failures == FAILURES_MAX)
 
 
-@settings(max_examples=25)  # each is a chain of 20 blocks
+@settings(max_examples=25)  # each is a chain of 30 blocks
 @given(st.data())
 def test_invariants_hold_after_every_block(draw: st.DataObject) -> None:
     """Late, doubled, lying and missing members, and deadlines that pass at any moment."""
     chain = opened()
+    kept: dict[int, Said] = {}
 
-    for _ in range(20):
+    for _ in range(30):
         task = chain.get(Task, TASK)
         deadline_ms = chain.get(Round, TASK, task.round).deadline_ms
         jump = task.phase is TaskPhase.OPEN and draw.draw(st.integers(0, 4)) == 0
-        chain.block(speeches(chain, draw), time_ms=deadline_ms if jump else None)
+        chain.block(speeches(chain, draw, kept), time_ms=deadline_ms if jump else None)
 
         newest = chain.get(Task, TASK).round
         check(chain, [chain.get(Round, TASK, number) for number in range(1, newest + 1)])

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LIFE = """
 import hashlib
-from tests.fl.dialogue import TASK, aggregate, failing, opened, proof, settled, submitted, verdict
+from tests.fl.dialogue import TASK, aggregate, commits, failing, opened, proof, settled, speak
+from tests.fl.dialogue import submitted
 from vm.learning import Round
 
 total = hashlib.sha256()
@@ -27,13 +28,11 @@ def execute(*args, **kwargs):
 chain.execute = execute
 settled(submitted(chain))
 chain.applied([aggregate(chain, n, result="b" + "a" * 58) for n in (4, 1, 2)])
-chain.applied([proof(n, 2, base_version=1) for n in (3, 1, 2)])
+chain.applied([proof(n, 2, base_version=1) for n in (3, 1, 2)] + commits(2))
 chain.applied(time_ms=chain.get(Round, TASK, 2).deadline_ms)
 codes = ("norm.bound", "score.worse", "trace.broken", "rows.odd")
-chain.applied(
-    [verdict(chain, j, 2, 2, **failing(codes[j - 1], f"by {j}")) for j in (4, 3, 1)]
-    + [verdict(chain, j, n, 2) for n in (1, 3) for j in (4, 2, 3, 1) if j != n]
-)
+said = {(j, 2): failing(codes[j - 1], f"by {j}") for j in (4, 3, 1)}
+speak(chain, said, judges=(4, 2, 3, 1), round_number=2)
 print(total.hexdigest(), chain.get(Round, TASK, 2).code)
 """
 

@@ -10,20 +10,24 @@ from tests.fl.dialogue import (
     ABSTAINING,
     AGGREGATE_MS,
     MODEL,
+    NUMBERS,
     SUBMIT_MS,
     TASK,
     VERDICT_MS,
     address,
     aggregate,
+    commits,
     failing,
+    judgements,
     model,
     opened,
     opening,
     proof,
+    revealing,
+    sealing,
     settled,
+    speak,
     submitted,
-    verdict,
-    verdicts,
 )
 from tests.fl.terms import by
 from tests.harness import BLOCK_MS, START_MS, Chain, organisation
@@ -54,13 +58,13 @@ def outcomes(chain: Chain, number: int = 1) -> dict[str, tuple[str, str]]:
 
 
 def judged(chain: Chain, changes: dict[int, list[dict[str, Any]]]) -> None:
-    """In one block every update gets its three verdicts, changed where `changes` says so."""
-    items = []
-    for number in (1, 2, 3, 4):
-        judges = [judge for judge in (1, 2, 3, 4) if judge != number]
-        for judge, change in zip(judges, changes.get(number, [{}, {}, {}]), strict=True):
-            items.append(verdict(chain, judge, number, **change))
-    chain.applied(items)
+    """Every update gets its three verdicts, changed where `changes` says so."""
+    said = {
+        (judge, number): change
+        for number, found in changes.items()
+        for judge, change in zip((n for n in NUMBERS if n != number), found, strict=True)
+    }
+    speak(chain, said)
 
 
 def test_task_lives_through_two_rounds() -> None:
@@ -163,26 +167,28 @@ def test_absent_site_is_passed_over_at_the_deadline() -> None:
     """At the submission deadline three updates of four are enough; the fourth is absent."""
     chain = opened()
     deadline_ms = round_of(chain).deadline_ms
-    chain.applied([proof(n) for n in (1, 2, 3)], time_ms=deadline_ms - 1)
+    chain.applied([*(proof(n) for n in (1, 2, 3)), *commits()], time_ms=deadline_ms - 1)
     assert round_of(chain).phase is RoundPhase.SUBMIT
 
     late = chain.refused(proof(4), time_ms=deadline_ms)
 
     assert late == "round.phase"
     assert round_of(chain).phase is RoundPhase.VERDICT
-    chain.applied([item for n in (1, 2, 3) for item in verdicts(chain, n)])
+    speak(chain)
     assert outcomes(chain)["hospital-4"] == ("absent", "update.absent")
     chain.applied([aggregate(chain, n) for n in (1, 2, 3)])
     assert round_of(chain).phase is RoundPhase.CLOSED
 
 
 def test_silent_verifier_is_passed_over_at_the_deadline() -> None:
-    """Verdicts settle at the deadline with what came; silence counts neither way."""
+    """Seals end at the deadline with what came; silence counts neither way."""
     chain = submitted(opened())
-    chain.applied([verdict(chain, j, n) for n in (1, 2, 3, 4) for j in (1, 2, 3) if j != n])
+    found = {judge: judgements(chain, judge) for judge in (1, 2, 3)}
+    chain.applied([sealing(judge, items) for judge, items in found.items()])
     assert round_of(chain).phase is RoundPhase.VERDICT
 
     chain.applied(time_ms=round_of(chain).deadline_ms)
+    chain.applied([revealing(judge, items) for judge, items in found.items()])
 
     # hospital-4's update was passed by three, each other by two of three
     assert {status for status, _ in outcomes(chain).values()} == {"accepted"}
@@ -344,13 +350,18 @@ def test_a_closed_round_takes_a_bounded_number_of_aggregates(
 
 def test_whole_phase_may_pass_in_one_block() -> None:
     """What a transaction completes, the next one of the same block may build on."""
-    chain = opened()
+    chain = submitted(opened())
+    found = {judge: judgements(chain, judge) for judge in NUMBERS}
 
-    chain.applied([proof(n) for n in (1, 2, 3, 4)])
-    items = [item for n in (1, 2, 3, 4) for item in verdicts(chain, n)]
-    codes = chain.block([*items, proof(1)])
+    codes = chain.block(
+        [
+            *(sealing(judge, items) for judge, items in found.items()),
+            *(revealing(judge, items) for judge, items in found.items()),
+            sealing(1, found[1]),
+        ]
+    )
 
-    assert codes == ["applied"] * 12 + ["round.phase"]
+    assert codes == ["applied"] * 8 + ["round.phase"]
 
 
 def test_trimmed_mean_weighs_everyone_alike() -> None:

@@ -8,29 +8,27 @@ import pytest
 
 from node.program import program
 from tests.fl.dialogue import (
-    ABSTAINING,
     MODEL,
     TASK,
     address,
     aggregate,
+    commits,
     dataset,
-    failing,
+    decline,
     model,
     opened,
     opening,
     proof,
     settled,
     submitted,
-    verdict,
 )
 from tests.harness import Chain, key_of, organisation
 from vm.learning import (
-    Decision,
+    Decline,
     Round,
     RoundPhase,
     TrainingPart,
     Update,
-    Verdict,
 )
 from vm.quorum import Validator, ValidatorSet
 from vm.record import ModelHead, Role, Standing
@@ -154,53 +152,6 @@ def test_revoked_trainer_is_refused() -> None:
     assert chain.refused(proof(1)) == "access.standing"
 
 
-@pytest.mark.parametrize(
-    ("changes", "code"),
-    [
-        ({"organisation": "hospital-9"}, "state.missing"),
-        ({"update": bytes(32)}, "verdict.update"),
-        ({"segment": 0}, "verdict.segment"),  # in a pass
-        (failing() | {"segment": 4}, "verdict.segment"),  # of segments 0 to 3
-        ({"score_bp": 5_050}, "verdict.score"),
-        (failing() | {"score_bp": 5_000}, "verdict.score"),
-        (ABSTAINING | {"score_bp": 5_000}, "verdict.score"),
-    ],
-)
-def test_verdict_is_refused(changes: dict[str, Any], code: str) -> None:
-    """A verdict that names no update that stands, or says more than it may, fails."""
-    chain = submitted(opened())
-
-    found = chain.refused(verdict(chain, 1, 2, **changes))
-
-    assert found == code
-    assert chain.state.get(Verdict, TASK, 1, "hospital-2", "hospital-1") is None
-    assert chain.get(Round, TASK, 1).verdicts == 0
-
-
-def test_failing_verdict_names_its_segment() -> None:
-    """A fail may say which segment it is that does not replay."""
-    chain = submitted(opened())
-
-    chain.applied([verdict(chain, 1, 2, **failing() | {"segment": 3})])
-
-    given = chain.get(Verdict, TASK, 1, "hospital-2", "hospital-1")
-    assert (given.decision, given.segment) == (Decision.FAIL, 3)
-
-
-def test_verifier_may_not_judge_its_own_organisation() -> None:
-    """Neither a pass nor a fail of one's own hospital's update counts."""
-    chain = submitted(opened())
-
-    assert chain.refused(verdict(chain, 2, 2)) == "verdict.own"
-
-
-def test_verifier_without_a_site_is_refused() -> None:
-    """A verifier of a hospital outside the task has no say in it."""
-    chain = submitted(five_with_four_sites())
-
-    assert chain.refused(verdict(chain, 5, 2)) == "verdict.verifier"
-
-
 def five_with_four_sites() -> Chain:
     """A network of five hospitals of which the first four train."""
     chain = Chain(program(), 5)
@@ -208,39 +159,49 @@ def five_with_four_sites() -> Chain:
     return chain
 
 
-def test_second_verdict_of_a_verifier_is_refused() -> None:
-    """The first verdict stands, so that nobody waits for the others' and then changes sides."""
-    chain = submitted(opened())
-    chain.applied([verdict(chain, 1, 2)])
-
-    again = chain.refused(verdict(chain, 1, 2, **failing()))
-
-    assert again == "verdict.duplicate"
-    given = chain.get(Verdict, TASK, 1, "hospital-2", "hospital-1")
-    assert given.decision is Decision.PASS
-    assert chain.get(Round, TASK, 1).verdicts == 1
-
-
-def test_verdict_outside_its_phase_is_refused() -> None:
-    """While submissions are open nothing may be judged, nor after all is settled."""
+def test_a_decline_ends_the_waiting_for_a_site() -> None:
+    """Its organisation says why, and the round goes on with the others at once."""
     chain = opened()
-    chain.applied([proof(1)])
-    assert chain.refused(verdict(chain, 2, 1)) == "round.phase"
-    chain.applied([proof(n) for n in (2, 3, 4)])
-    settled(chain)
+    chain.applied([*(proof(n) for n in (1, 2, 3)), *commits()])
+    assert chain.get(Round, TASK, 1).phase is RoundPhase.SUBMIT
 
-    assert chain.refused(verdict(chain, 2, 1)) == "round.phase"
+    chain.applied([decline(4)])
+
+    assert chain.get(Round, TASK, 1).phase is RoundPhase.VERDICT
+    assert chain.get(Decline, TASK, 1, "hospital-4").code == "site.maintenance"
 
 
-def test_verdict_on_an_absent_update_is_refused() -> None:
-    """There is nothing to judge of a site that submitted nothing."""
+def test_too_many_declines_fail_the_round_without_waiting_for_verifiers() -> None:
+    """Two updates of three that are needed: nobody will judge them."""
     chain = opened()
-    chain.applied([proof(n) for n in (1, 2, 3)])
-    chain.applied(time_ms=chain.get(Round, TASK, 1).deadline_ms)
 
-    code = chain.refused(verdict(chain, 1, 2, organisation="hospital-4"))
+    chain.applied([proof(1), proof(2), decline(3), decline(4)])
 
-    assert code == "state.missing"
+    failed = chain.get(Round, TASK, 1)
+    assert (failed.phase, failed.code) == (RoundPhase.FAILED, "round.too_few_updates")
+    assert [item.status.value for item in failed.outcomes] == [
+        *("undecided", "undecided", "declined", "declined")
+    ]
+    assert failed.outcomes[2].reason == "the scanner is being moved"
+
+
+def test_a_site_speaks_once_in_a_round() -> None:
+    """An update after a decline, a decline after an update, and either twice are refused."""
+    chain = opened()
+    chain.applied([decline(1), proof(2)])
+
+    codes = [chain.refused(item) for item in (proof(1), decline(1), decline(2), proof(2))]
+
+    assert codes == ["update.declined", "update.declined", "update.duplicate", "update.duplicate"]
+
+
+def test_a_trainer_declines_for_its_own_site_while_updates_come() -> None:
+    """Neither a stranger nor one who is late ends anybody's waiting."""
+    chain = five_with_four_sites()
+    assert chain.refused(decline(5)) == "update.trainer"
+    submitted(chain)
+
+    assert chain.refused(decline(1)) == "round.phase"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fl.attack import sign_flip
-from fl.body import SubmitVerdict
+from fl.body import Judged
 from fl.experiment import POISON_SCALE
 from fl.fixed import INT32_MAX, Ints, norm
 from fl.model import Rows
@@ -203,9 +203,7 @@ def judged_in(case: Case, result: Result) -> Judgement:
     """The verdict on an update of another model than this file's."""
     blob = pack_update(case.spec, case.grid_bits, ORIGIN, result.delta, result.segments)
     judgement = judge(case, record_of(result, blob), blob)
-    verdict = SubmitVerdict(
-        "preterm",
-        1,
+    judged = Judged(
         "hospital-1",
         bytes(32),
         judgement.decision,
@@ -213,8 +211,9 @@ def judged_in(case: Case, result: Result) -> Judgement:
         judgement.reason,
         judgement.segment,
         judgement.score_bp,
+        None,
     )
-    pack(verdict)  # raises where the verdict is no transaction's body
+    pack(judged)  # raises where the verdict fits no transaction's body
     return judgement
 
 

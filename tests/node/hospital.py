@@ -17,6 +17,7 @@ from node.client.submitter import Submitter
 from node.client.watch import Watch
 from node.peer.approval import Approvals, Mode
 from node.peer.bases import Bases
+from node.peer.drawer import Drawer
 from node.peer.report import Report
 from node.peer.reporter import Reporter
 from node.peer.rowkeeper import Rowkeeper
@@ -28,7 +29,7 @@ from node.peer.verifier import Verifier
 from node.program import program
 from node.wire.cid import summarise
 from node.wire.exchange import Exchange
-from tests.fl.dialogue import TASK, TERMS, dataset, model, opening
+from tests.fl.dialogue import TASK, TERMS, dataset, model, opening, secret
 from tests.harness import Chain, organisation
 from vm.block import Result
 from vm.refusal import Refused
@@ -131,11 +132,24 @@ class Town:
         """What hospital `number` kept of its training."""
         return TraceStore(self.folder / organisation(number), TRACES_BYTES)
 
-    def verifier(self, number: int) -> Verifier:
+    def verifier(self, number: int, **options: Any) -> Verifier:
         """Hospital `number`'s verifier, as after a restart."""
         submitter, exchange = self._parts(f"{organisation(number)}.verifier")
         keeper, approvals = self._rowkeeper(number), self.approvals(number)
-        return Verifier(submitter, exchange, keeper, approvals, lambda: self.time_ms)
+        return Verifier(
+            submitter,
+            exchange,
+            keeper,
+            approvals,
+            self.drawer(number),
+            secret=lambda _, round_number: secret(number, round_number),
+            clock_ms=lambda: self.time_ms,
+            **options,
+        )
+
+    def drawer(self, number: int) -> Drawer:
+        """Where hospital `number`'s verifier keeps what it has sealed."""
+        return Drawer(self.folder / organisation(number))
 
     def approvals(
         self, number: int, mode: Mode = "list", listed: Mapping[str, bytes | None] | None = None

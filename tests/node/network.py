@@ -1,11 +1,22 @@
 """A validator's chain on real LevelDB, with certificates by the keys of all four validators."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from consensus.message import CommitCertificate
-from fl.body import Aggregate, OpenTask, ProofOfLearning, RegisterModel, SubmitVerdict
+from fl.body import (
+    Aggregate,
+    CommitSecret,
+    Judged,
+    OpenTask,
+    ProofOfLearning,
+    RegisterModel,
+    RevealVerdicts,
+    SealVerdicts,
+)
+from fl.challenge import commitment, seal
 from fl.spec import logistic_regression
 from node.program import program
 from node.validator.chain import Chain
@@ -182,15 +193,11 @@ def fail_round(network: Network, number: int) -> None:
 
 def run_round(network: Network, number: int, aggregators: Sequence[str] = HOSPITALS) -> None:
     """Submissions, verdicts and aggregates of one round, a block for each."""
-    network.block(*(_proof(network, hospital, number) for hospital in HOSPITALS))
     network.block(
-        *(
-            _verdict(network, judge, hospital, number)
-            for hospital in HOSPITALS
-            for judge in HOSPITALS
-            if judge != hospital
-        )
+        *(_proof(network, hospital, number) for hospital in HOSPITALS),
+        *(commit(network, hospital, number) for hospital in HOSPITALS),
     )
+    judge(network, number)
     network.block(*(aggregate(network, hospital, number) for hospital in aggregators))
 
 
@@ -253,12 +260,46 @@ def _proof(network: Network, hospital: str, number: int) -> Transaction:
     return network.sign(f"{hospital}.trainer", "learning.proof", body)
 
 
-def _verdict(network: Network, judge: str, hospital: str, number: int) -> Transaction:
+def judge(network: Network, number: int) -> None:
+    """Every verifier seals and reveals: in one block, for this network orders as it is told."""
+    found = {hospital: _judgements(network, hospital, number) for hospital in HOSPITALS}
+    network.block(
+        *(_seal(network, hospital, number, items) for hospital, items in found.items()),
+        *(_reveal(network, hospital, number, items) for hospital, items in found.items()),
+    )
+
+
+def secret(hospital: str, number: int) -> bytes:
+    """The secret of the hospital's verifier in a round."""
+    return hashlib.sha256(f"{hospital} {number}".encode()).digest()
+
+
+def commit(network: Network, hospital: str, number: int, task: str = TASK) -> Transaction:
+    """The hospital's verifier commits to its secret of a round."""
+    verifier = f"{hospital}.verifier"
+    found = commitment(task, number, verifier, secret(hospital, number))
+    return network.sign(verifier, "learning.commit", CommitSecret(task, number, found))
+
+
+def _seal(network: Network, hospital: str, number: int, found: tuple[Judged, ...]) -> Transaction:
+    verifier, packed = f"{hospital}.verifier", [pack(item) for item in found]
+    made = seal(TASK, number, verifier, secret(hospital, number), packed)
+    return network.sign(verifier, "learning.seal", SealVerdicts(TASK, number, made))
+
+
+def _reveal(network: Network, hospital: str, number: int, found: tuple[Judged, ...]) -> Transaction:
+    body = RevealVerdicts(TASK, number, secret(hospital, number), found)
+    return network.sign(f"{hospital}.verifier", "learning.verdict", body)
+
+
+def _judgements(network: Network, hospital: str, number: int) -> tuple[Judged, ...]:
+    return tuple(_judged(network, other, number) for other in HOSPITALS if other != hospital)
+
+
+def _judged(network: Network, hospital: str, number: int) -> Judged:
     update = network.chain.state().require(Update, TASK, number, hospital)
     good = hospital != POISONER
-    body = SubmitVerdict(
-        task=TASK,
-        round=number,
+    return Judged(
         organisation=hospital,
         update=update.transaction,
         decision=Decision.PASS if good else Decision.FAIL,
@@ -266,5 +307,5 @@ def _verdict(network: Network, judge: str, hospital: str, number: int) -> Transa
         reason="" if good else "norm above three times the median",
         segment=None,
         score_bp=6_900 if good else None,
+        contribution_bp=None,
     )
-    return network.sign(f"{judge}.verifier", "learning.verdict", body)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from fl.body import DecideModel
 from node.program import program
 from tests.fl import dialogue
 from tests.harness import START_MS, Chain, Item, key_of
@@ -13,11 +14,13 @@ from vm import sparse, tree
 from vm import transaction as transactions
 from vm.block import Header, Payload, Receipt, check_payload, receipts_root, transactions_root
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
+from vm.conduct import AuditOutcome, MarkDecision
 from vm.digest import STATE_KEY, digest
 from vm.encoding import decode
 from vm.record import Role, Standing
 from vm.registry import EnrolMember, SetStanding
 from vm.shape import Digest, pack
+from vm.terms import Evidence
 from vm.transaction import Transaction
 
 STRANGER = "nobody"
@@ -111,9 +114,8 @@ def story() -> Ledger:
     chain.applied([dialogue.opening()], time_ms=chain.time_ms - 5_000)  # not before its parent
     _fail_round_by_deadline(chain)
     _close_round_with_a_rejection(chain, 2)
-    dialogue.submitted(chain, 3, base_version=1)
-    dialogue.settled(chain, 3)
-    chain.applied([dialogue.aggregate(chain, number, 3) for number in (1, 2, 3)])
+    _close_round_with_a_rerun(chain, 3)
+    _mark_the_model(chain)
     chain.execute(_refused(chain))
     return chain
 
@@ -128,14 +130,33 @@ def _close_round_with_a_rejection(chain: Ledger, number: int) -> None:
     """Four updates: one is failed by a majority, one verifier is silent to the deadline."""
     dialogue.submitted(chain, number)
     failing = dialogue.failing("update.norm_bound", "expected less")
-    said = [item for site in (1, 2, 3) for item in dialogue.verdicts(chain, site, number)]
-    said += [
-        dialogue.verdict(chain, judge, 4, number, **(failing | {"segment": None}))
-        for judge in (1, 2)
-    ]
-    chain.applied(said)
-    chain.block(time_ms=chain.time_ms + dialogue.VERDICT_MS)
+    said = {(judge, 4): failing for judge in (1, 2)}
+    dialogue.speak(chain, said, judges=(1, 2, 3), round_number=number)
     chain.applied([dialogue.aggregate(chain, judge, number) for judge in (1, 2, 3)])
+
+
+def _close_round_with_a_rerun(chain: Ledger, number: int) -> None:
+    """One site declines; a segment that one verifier fails is re-run by the two others."""
+    replayed = {"evidence": Evidence.REPLAYED}
+    proofs = [
+        dialogue.proof(site, number, base_version=1, **(replayed if site == 2 else {}))
+        for site in (1, 2, 3)
+    ]
+    declined = dialogue.decline(4, number)
+    chain.applied([*proofs, declined, *dialogue.commits(number)])
+    failing = dialogue.failing("replay.weights", "other weights") | {"segment": 2}
+    dialogue.speak(chain, {(1, 2): failing}, round_number=number)
+    chain.applied([dialogue.rerun(chain, judge, 2, number) for judge in (3, 4)])
+    chain.applied([dialogue.aggregate(chain, site, number) for site in (1, 2, 3)])
+
+
+def _mark_the_model(chain: Ledger) -> None:
+    """An audit of the first version's training fails, and its steward keeps the model."""
+    dialogue.with_auditors(chain)
+    chain.applied([dialogue.attestation(2, 1, AuditOutcome.FAILED, 2)])
+    chain.applied([dialogue.attestation(1, 2, AuditOutcome.UNAVAILABLE, 2)])
+    decided = DecideModel(dialogue.MODEL, MarkDecision.KEPT, "trained again elsewhere")
+    chain.applied([("hospital-1.steward", "model.decide", decided)])
 
 
 def _refused(chain: Ledger) -> list[Transaction]:

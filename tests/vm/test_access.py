@@ -20,8 +20,14 @@ EXPECTED = {
     "model.register": {Role.STEWARD},
     "task.open": {Role.STEWARD},
     "learning.proof": {Role.TRAINER},
+    "learning.decline": {Role.TRAINER},
+    "learning.commit": {Role.VERIFIER},
+    "learning.seal": {Role.VERIFIER},
     "learning.verdict": {Role.VERIFIER},
+    "learning.rerun": {Role.VERIFIER},
     "learning.aggregate": {Role.VALIDATOR},
+    "learning.audit": {Role.AUDITOR},
+    "model.decide": {Role.STEWARD},
 }
 
 

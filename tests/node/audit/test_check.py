@@ -64,11 +64,16 @@ def test_an_auditor_verifies_the_newest_version_over_http(network: Network) -> N
     assert found.audit.subject == f"model {MODEL} version 2"
     assert found.audit.height == network.chain.head.height
     assert "certified by 3 of 4 validators" in found.audit.steps[0]
-    assert found.audit.steps[-2:] == (
-        "evidence of the updates: committed: bound on chain, not replayed",
+    assert found.audit.steps[-3:] == (
+        "evidence of the accepted updates: 6 committed: bound on chain, not replayed",
+        "audits of traces: 0 passed, 0 failed, 0 unavailable; no mark on the model",
         f"version 2 the newest at height {found.audit.height}, {utc(found.audit.time_ms)}",
     )
     assert {item["evidence"] for item in found.audit.content["rounds"]} == {"committed"}
+    first = found.audit.content["rounds"][0]["updates"][0]
+    assert first["evidence"] == "committed"
+    assert first["audits"] == {"passed": 0, "failed": 0, "unavailable": 0}
+    assert [verdict["code"] for verdict in first["verdicts"]] == ["update.sound"] * 3
     rejected = [
         outcome["organisation"]
         for item in found.audit.content["rounds"]

@@ -7,8 +7,9 @@ from typing import TypeVar
 
 import pytest
 
-from node.audit.lineage import check_lineage, trace
+from node.audit.lineage import trace
 from node.audit.prove import newest
+from node.audit.rules import check_lineage
 from tests.node.network import (
     HOSPITALS,
     MODEL,
@@ -28,6 +29,7 @@ from tests.node.network import (
 )
 from tests.vm.council import admission, propose, seating, unseating
 from vm.learning import (
+    Commitment,
     Decision,
     Outcome,
     Round,
@@ -95,7 +97,7 @@ def test_a_real_lineage_keeps_every_rule(network: Network) -> None:
     assert len(lineage.rounds) == 2
     assert [len(site.verdicts) for site in lineage.rounds[0].sites] == [3] * 4
     steps = check_lineage(lineage, (network.chain.epoch,))
-    assert len(steps) == 6
+    assert len(steps) == 7
     assert "8 updates settled by 24 verdicts" in steps[3]
 
 
@@ -166,6 +168,16 @@ def test_a_version_that_is_not_there_has_no_lineage(network: Network) -> None:
             {"verifier": "hospital-3.verifier"},
             "lineage.verdict",
         ),
+        (
+            Verdict,
+            (TASK, 1, "hospital-1", "hospital-2"),
+            {"reason": "otherwise"},
+            "lineage.commitment",
+        ),
+        (Commitment, (TASK, 1, "hospital-2"), {"secret": bytes(32)}, "lineage.commitment"),
+        (Commitment, (TASK, 1, "hospital-2"), {"secret": None}, "lineage.commitment"),
+        (Commitment, (TASK, 1, "hospital-2"), {"seal": bytes(32)}, "lineage.commitment"),
+        (Commitment, (TASK, 1, "hospital-2"), {"commitment": bytes(32)}, "lineage.commitment"),
     ],
 )
 def test_each_broken_rule_is_named(

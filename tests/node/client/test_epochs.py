@@ -11,8 +11,9 @@ from aiohttp import web
 
 from node.api import epochs as epochs_api
 from node.audit.check import audit_model, verify_file, write_file
-from node.audit.lineage import check_lineage, trace
+from node.audit.lineage import trace
 from node.audit.prove import newest, prove_header, prove_key, prove_steps, view_header
+from node.audit.rules import check_lineage
 from node.client.client import Client
 from node.client.proven import Proven
 from tests.harness import genesis_of

@@ -20,7 +20,7 @@ from node.wire.openings import Pending, Piece, Rendezvous
 from tests.fl.dialogue import TASK
 from tests.harness import organisation
 from tests.node.hospital import SECRET, Town, _Reader
-from tests.node.peer.looks import phase, run
+from tests.node.peer.looks import committed, phase, run
 from vm.learning import Round, RoundPhase, Task, Update
 from vm.record import Model
 from vm.refusal import Refused
@@ -173,6 +173,7 @@ def judged(folder: Path, **trains: Train) -> Hall:
     """A round of class replayed under judgement; `first` may train hospital 1's update."""
     town = Town(folder)
     town.open(**TERMS)
+    committed(town)
     for number in (1, 2, 3, 4):
         how = trains.get("first", train) if number == 1 else train
         run(town.trainer(number, opening=True, train=how).work(TASK))

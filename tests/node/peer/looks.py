@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.fl.dialogue import TASK
+from fl.body import Judged
+from tests.fl.dialogue import NUMBERS, TASK
 from tests.harness import organisation
 from tests.node.hospital import Town
-from vm.learning import Round, RoundPhase, Verdict
+from vm.learning import Commitment, Round, RoundPhase
 from vm.refusal import Refused
 
 
@@ -33,10 +34,17 @@ def opened(folder: Path, **changes: Any) -> Town:
     return town
 
 
+def committed(town: Town) -> Town:
+    """All verifiers have committed to their secrets."""
+    for number in NUMBERS:
+        run(town.verifier(number).work(TASK))
+    return town
+
+
 def submitted(folder: Path) -> Town:
     """A town whose task waits for verdicts."""
-    town = opened(folder)
-    for number in (1, 2, 3, 4):
+    town = committed(opened(folder))
+    for number in NUMBERS:
         run(town.trainer(number).work(TASK))
     assert phase(town) is RoundPhase.VERDICT
     town.submitted.clear()
@@ -48,10 +56,9 @@ def phase(town: Town) -> RoundPhase:
     return town.chain.get(Round, TASK, 1).phase
 
 
-def verdicts(town: Town, judge: int) -> dict[str, Verdict]:
-    """What a hospital's verifier has said, by the organisation that it judged."""
-    found = (
-        town.chain.state.get(Verdict, TASK, 1, organisation(n), organisation(judge))
-        for n in (1, 2, 3, 4)
-    )
-    return {item.organisation: item for item in found if item is not None}
+def sealed(town: Town, judge: int) -> dict[str, Judged]:
+    """What a hospital's verifier has sealed, by the organisation that it judged."""
+    assert town.chain.get(Commitment, TASK, 1, organisation(judge)).seal is not None
+    found = town.drawer(judge).get(TASK, 1)
+    assert found is not None
+    return {item.organisation: item for item in found.judgements}

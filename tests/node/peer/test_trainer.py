@@ -14,10 +14,10 @@ from fl.train import Keep, Result, Snapshot, train
 from fl.weights import unpack_update
 from node.peer import trainer as module
 from node.peer.training import Train
-from tests.fl.dialogue import TASK, aggregate, site
+from tests.fl.dialogue import TASK, aggregate, site, speak
 from tests.node import hospital
 from tests.node.hospital import BASE, BASE_ADDRESS, Town
-from tests.node.peer.looks import code_of, opened, run, submitted
+from tests.node.peer.looks import code_of, committed, opened, run, submitted
 from vm.learning import Round, Task, Update, UpdateStatus
 from vm.record import Dataset
 from vm.refusal import Refused
@@ -54,11 +54,11 @@ def test_one_update_a_round(tmp_path: Path) -> None:
 def test_rows_are_prepared_once_for_all_rounds(tmp_path: Path) -> None:
     """They are the same in every round of a task."""
     town = opened(tmp_path)
+    committed(town)
     trainers = [town.trainer(number) for number in (1, 2, 3, 4)]
     for trainer in trainers:
         run(trainer.work(TASK))
-    for number in (1, 2, 3, 4):
-        run(town.verifier(number).work(TASK))
+    speak(town.chain)
     weights: dict[str, Any] = {"result": BASE_ADDRESS, "result_bytes": len(BASE)}
     town.chain.applied([aggregate(town.chain, number, **weights) for number in (1, 2, 3)])
     town.loads = 0
@@ -243,7 +243,7 @@ def test_a_straggler_ends_with_the_round_that_it_missed(
 ) -> None:
     """Its training is broken off with a sentence that says why; nothing is sent or kept."""
     monkeypatch.setattr(module, "LOOK_S", 0.001)
-    town = opened(tmp_path)
+    town = committed(opened(tmp_path))
     for number in (2, 3, 4):
         run(town.trainer(number).work(TASK))
     town.submitted.clear()

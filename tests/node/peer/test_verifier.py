@@ -1,77 +1,120 @@
 """The verifier: judges the others' updates alone, and keeps none of them."""
 
-import asyncio
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import structlog.testing
 
-from fl.body import SubmitVerdict
+from fl.body import CommitSecret, SealVerdicts
 from fl.fixed import norm
 from fl.train import train
+from fl.verify import Judgement
+from node.peer.stage import Stage
 from node.peer.verifier import BLOB_WAIT_PERCENT
-from tests.fl.dialogue import TASK, VERDICT_MS, site
+from tests.fl.dialogue import ABSTAINING, NUMBERS, TASK, VERDICT_MS, failing, site, speak
 from tests.harness import organisation
-from tests.node.hospital import PATIENT
-from tests.node.peer.looks import code_of, opened, phase, run, submitted, verdicts
-from vm.learning import Decision, RoundPhase, Update
+from tests.node.hospital import PATIENT, Town
+from tests.node.peer.looks import code_of, committed, opened, phase, run, sealed, submitted
+from vm.learning import Commitment, Decision, Round, RoundPhase, Update, Verdict
 from vm.record import Dataset
 from vm.refusal import Refused
 from vm.shape import pack
+from vm.terms import Evidence
 
 
-def test_verifiers_judge_the_others_updates(tmp_path: Path) -> None:
-    """Each of the other three, never its own hospital's; then the round goes on."""
+def test_verifiers_commit_seal_and_reveal(tmp_path: Path) -> None:
+    """Each of the other three updates, never its own hospital's; then the round goes on."""
     town = submitted(tmp_path)
 
-    for number in (1, 2, 3, 4):
+    for number in NUMBERS:
+        run(town.verifier(number).work(TASK))
+    assert phase(town) is RoundPhase.REVEAL
+    for number in NUMBERS:
         run(town.verifier(number).work(TASK))
 
-    for number in (1, 2, 3, 4):
-        found = verdicts(town, number)
-        assert set(found) == {organisation(n) for n in (1, 2, 3, 4) if n != number}
-        assert {item.decision for item in found.values()} == {Decision.PASS}
-        assert all(item.score_bp is not None for item in found.values())
     assert phase(town) is RoundPhase.AGGREGATE
+    for number in NUMBERS:
+        found = sealed(town, number)
+        assert set(found) == {organisation(n) for n in NUMBERS if n != number}
+        for item in found.values():
+            verdict = town.chain.get(Verdict, TASK, 1, item.organisation, organisation(number))
+            assert (verdict.decision, verdict.score_bp) == (Decision.PASS, item.score_bp)
+            assert verdict.score_bp is not None
 
 
-def test_an_update_is_judged_once(tmp_path: Path) -> None:
-    """A verifier that was stopped after some verdicts gives the others when it is back."""
-    town = submitted(tmp_path)
-    run(town.verifier(1).work(TASK))
-    first = town.submitted.pop()
-    assert isinstance(first, SubmitVerdict)
+def test_each_step_is_taken_once(tmp_path: Path) -> None:
+    """Neither another look nor a restart says anything twice."""
+    town = opened(tmp_path)
+    for again in (town.verifier(1), town.verifier(1)):
+        run(again.work(TASK))
+    assert [type(body) for body in town.submitted] == [CommitSecret]
+    town = submitted(tmp_path / "other")
+    for again in (town.verifier(1), town.verifier(1)):
+        run(again.work(TASK))
+
+    assert [type(body) for body in town.submitted] == [SealVerdicts]
+
+
+def test_a_verifier_without_a_commitment_judges_nothing(tmp_path: Path) -> None:
+    """It came late; what it would say could no longer count."""
+    town = opened(tmp_path)
+    for number in (2, 3, 4):
+        run(town.verifier(number).work(TASK))
+    for number in NUMBERS:
+        run(town.trainer(number).work(TASK))
+    town.chain.applied(time_ms=town.chain.get(Round, TASK, 1).deadline_ms)
+    assert phase(town) is RoundPhase.VERDICT
     town.submitted.clear()
 
     run(town.verifier(1).work(TASK))
 
     assert town.submitted == []
-    assert len(verdicts(town, 1)) == 3
 
 
-def test_a_refused_verdict_does_not_take_the_others_with_it(tmp_path: Path) -> None:
-    """Each is submitted and waited for; the next look submits again only what was refused."""
+def test_what_was_sealed_is_revealed_after_a_crash(tmp_path: Path) -> None:
+    """Even if by now it would judge otherwise: only what was sealed can be revealed."""
+    town = submitted(tmp_path)
+    for number in NUMBERS:
+        run(town.verifier(number).work(TASK))
+    town.blobs.clear()
+
+    run(town.verifier(1).work(TASK))
+
+    assert town.chain.get(Commitment, TASK, 1, "hospital-1").secret is not None
+
+
+def test_a_seal_that_was_lost_on_its_way_is_sent_again_as_it_was(tmp_path: Path) -> None:
+    """A crash before the seal is on the chain must not make a second one."""
     town = submitted(tmp_path)
     verifier = town.verifier(1)
     send = verifier._submitter.submit
 
-    async def refuse_one(kind: str, body: Any) -> Any:
-        if body.organisation == "hospital-2":
-            raise Refused("client.no_validator", "expected an answer, found none")
-        for _ in range(3):
-            await asyncio.sleep(0)
-        return await send(kind, body)
+    async def lose(kind: str, body: Any) -> Any:
+        raise Refused("client.no_validator", "expected an answer, found none")
 
-    verifier._submitter.submit = refuse_one  # type: ignore[method-assign]
+    verifier._submitter.submit = lose  # type: ignore[method-assign]
     assert code_of(verifier.work(TASK)) == "client.no_validator"
-    assert set(verdicts(town, 1)) == {"hospital-3", "hospital-4"}
+    found = town.drawer(1).get(TASK, 1)
+    town.blobs.clear()
+    verifier._submitter.submit = send  # type: ignore[method-assign]
+    run(verifier.work(TASK))
+
+    assert found is not None
+    assert sealed(town, 1) == {item.organisation: item for item in found.judgements}
+
+
+def test_a_lost_drawer_is_said_and_nothing_is_made_up(tmp_path: Path) -> None:
+    """Judging again could contradict the seal; the round goes on without this verifier."""
+    town = submitted(tmp_path)
+    for number in NUMBERS:
+        run(town.verifier(number).work(TASK))
+    shutil.rmtree(town.folder / "hospital-1" / "sealed")
     town.submitted.clear()
 
-    run(town.verifier(1).work(TASK))
-
-    assert len(town.submitted) == 1
-    assert set(verdicts(town, 1)) == {"hospital-2", "hospital-3", "hospital-4"}
+    assert code_of(town.verifier(1).work(TASK)) == "peer.sealed_lost"
+    assert town.submitted == []
 
 
 def test_an_update_passes_only_once_enough_validators_hold_it(tmp_path: Path) -> None:
@@ -83,15 +126,70 @@ def test_an_update_passes_only_once_enough_validators_hold_it(tmp_path: Path) ->
     blobs = {n: town.chain.get(Update, TASK, 1, organisation(n)).blob for n in (2, 3, 4)}
     town.brought.clear()
     town.refusing = {blobs[3]}
+    verifier = town.verifier(1)
 
-    assert code_of(town.verifier(1).work(TASK)) == "blob.too_few_copies"
-    assert set(verdicts(town, 1)) == {"hospital-2", "hospital-4"}
-    assert sorted(town.brought) == sorted([blobs[2], blobs[4]])
-    town.refusing.clear()
-    run(town.verifier(1).work(TASK))
+    assert code_of(verifier.work(TASK)) == "blob.too_few_copies"
+    assert town.submitted == []
+    town.time_ms += VERDICT_MS * BLOB_WAIT_PERCENT // 100
+    run(verifier.work(TASK))
 
-    assert blobs[3] in town.brought
-    assert verdicts(town, 1)["hospital-3"].decision is Decision.PASS
+    found = sealed(town, 1)["hospital-3"]
+    assert (found.decision, found.code) == (Decision.ABSTAIN, "verdict.too_few_copies")
+    assert sealed(town, 1)["hospital-4"].decision is Decision.PASS
+    assert blobs[4] in town.brought
+
+
+# Replay
+
+
+def disputed(folder: Path) -> Town:
+    """A town in phase RERUN: hospital 1 has failed segment 1 of hospital 2's replayed update."""
+    town = committed(opened(folder, evidence=Evidence.REPLAYED))
+    for number in NUMBERS:
+        run(town.trainer(number, opening=True).work(TASK))
+    fails = failing("replay.weights") | {"segment": 1}
+    speak(town.chain, {(1, 2): fails, (4, 2): ABSTAINING})
+    assert phase(town) is RoundPhase.RERUN
+    town.submitted.clear()
+    return town
+
+
+def test_a_failed_segment_is_rerun(tmp_path: Path) -> None:
+    """The hook is asked for the segments that were named, and its fail becomes the verdict."""
+    town = disputed(tmp_path)
+    asked: list[tuple[str, tuple[int, ...]]] = []
+
+    async def replay(
+        stage: Stage, update: Update, blob: bytes, segments: tuple[int, ...]
+    ) -> Judgement:
+        asked.append((update.organisation, segments))
+        return Judgement(Decision.FAIL, "replay.weights", "other weights", 1)
+
+    run(town.verifier(3, replay=replay).work(TASK))
+    run(town.verifier(1, replay=replay).work(TASK))  # it has failed it before
+
+    assert asked == [("hospital-2", (1,))]
+    found = town.chain.get(Verdict, TASK, 1, "hospital-2", "hospital-3")
+    assert (found.decision, found.code, found.segment) == (Decision.FAIL, "replay.weights", 1)
+
+
+def test_a_rerun_that_finds_nothing_says_the_same_again(tmp_path: Path) -> None:
+    """With its old words, or with the reason why it could not look."""
+    town = disputed(tmp_path)
+
+    async def replay(stage: Stage, update: Update, blob: bytes, segments: tuple[int, ...]) -> None:
+        return None
+
+    run(town.verifier(3, replay=replay).work(TASK))
+    run(town.verifier(4).work(TASK))
+
+    third, fourth = (
+        town.chain.get(Verdict, TASK, 1, "hospital-2", name)
+        for name in ("hospital-3", "hospital-4")
+    )
+    assert (third.decision, third.code, third.rerun) == (Decision.PASS, "verdict.passed", True)
+    assert (fourth.decision, fourth.code) == (Decision.ABSTAIN, "replay.not_opened")
+    assert phase(town) is not RoundPhase.RERUN
 
 
 def test_an_update_that_fails_is_brought_nowhere(tmp_path: Path) -> None:
@@ -116,6 +214,7 @@ def test_a_poisoned_update_is_failed_by_its_norm(tmp_path: Path) -> None:
         delta = result.delta * -10
         return replace(result, delta=delta, norm=norm(delta))
 
+    committed(town)
     for number in (1, 2, 3):
         run(town.trainer(number).work(TASK))
     run(town.trainer(4, train=poison).work(TASK))
@@ -123,7 +222,7 @@ def test_a_poisoned_update_is_failed_by_its_norm(tmp_path: Path) -> None:
         run(town.verifier(number).work(TASK))
 
     for number in (1, 2, 3):
-        verdict = verdicts(town, number)["hospital-4"]
+        verdict = sealed(town, number)["hospital-4"]
         assert verdict.decision is Decision.FAIL
         assert verdict.code == "update.norm_bound"
 
@@ -155,7 +254,7 @@ def test_a_node_that_hides_updates_does_not_bend_a_verdict(tmp_path: Path) -> No
 
     run(town.verifier(2).work(TASK))
 
-    assert len(verdicts(town, 2)) == 3
+    assert len(sealed(town, 2)) == 3
 
 
 def test_an_update_that_nobody_gives_is_waited_for_and_then_abstained_from(tmp_path: Path) -> None:
@@ -174,7 +273,7 @@ def test_an_update_that_nobody_gives_is_waited_for_and_then_abstained_from(tmp_p
     town.time_ms += 1
     run(verifier.work(TASK))
 
-    found = verdicts(town, 1)
+    found = sealed(town, 1)
     assert {name: item.decision for name, item in found.items()} == {
         "hospital-2": Decision.PASS,
         "hospital-3": Decision.ABSTAIN,
@@ -191,8 +290,8 @@ def test_a_blob_that_is_no_update_is_failed(tmp_path: Path) -> None:
 
     run(town.verifier(1).work(TASK))
 
-    assert verdicts(town, 1)["hospital-3"].decision is Decision.FAIL
-    assert verdicts(town, 1)["hospital-2"].decision is Decision.PASS
+    assert sealed(town, 1)["hospital-3"].decision is Decision.FAIL
+    assert sealed(town, 1)["hospital-2"].decision is Decision.PASS
 
 
 def test_a_verifier_that_is_no_site_says_so(tmp_path: Path) -> None:
@@ -218,13 +317,14 @@ def test_nothing_of_a_patient_leaves_or_is_logged(tmp_path: Path) -> None:
     """Transactions, blobs and logs of a whole round hold no identifier and no exact count."""
     with structlog.testing.capture_logs() as logs:
         town = opened(tmp_path)
-        for role in (town.trainer, town.verifier):
-            for number in (1, 2, 3, 4):
+        for role in (town.verifier, town.trainer, town.verifier, town.verifier):
+            for number in NUMBERS:
                 run(role(number).work(TASK))
         sent = [pack(body) for body in town.submitted] + list(town.blobs.values())
 
     assert logs
-    assert len(sent) == 4 + 4 * 3 + 4 + 1  # proofs, verdicts, updates and the base
+    assert phase(town) is RoundPhase.AGGREGATE
+    assert len(sent) == 4 * 4 + 4 + 1  # proofs, three steps of verifiers, updates and the base
     assert not any(PATIENT.encode() in data for data in sent)
     assert PATIENT not in str(logs)
     assert town.chain.get(Dataset, "opt-1").rows.low != town.chain.get(Dataset, "opt-1").rows.high

@@ -18,20 +18,20 @@ from tests.fl.dialogue import (
     TERMS,
     address,
     aggregate,
+    commits,
     model,
     opened,
     opening,
     proof,
     settled,
+    speak,
     submitted,
-    verdict,
 )
 from tests.harness import Chain, organisation
 from vm.learning import (
     Round,
     RoundPhase,
     Task,
-    Update,
 )
 from vm.refusal import Refused
 from vm.terms import MICRO, Server, ServerOptimizer
@@ -235,20 +235,8 @@ def test_a_stuck_round_does_not_hold_up_other_tasks() -> None:
     other = replace(TERMS, model="other")
     chain.applied([model(id="other"), opening("second", model="other")])
     chain.applied([proof(n, task="second", blob=address(f"second {n}")) for n in (1, 2, 3, 4)])
-    chain.applied(
-        [
-            verdict(
-                chain,
-                judge,
-                n,
-                task="second",
-                update=chain.get(Update, "second", 1, organisation(n)).transaction,
-            )
-            for n in (1, 2, 3, 4)
-            for judge in (1, 2, 3, 4)
-            if judge != n
-        ]
-    )
+    chain.applied(commits(task="second"))
+    speak(chain, task="second")
     assert chain.get(Task, "second").terms == other
     worker = Worker(chain)
     del worker.blobs[address("update of hospital-1 in 1")]

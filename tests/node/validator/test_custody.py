@@ -21,12 +21,13 @@ from tests.node.network import (
     TASK,
     Network,
     address,
+    commit,
     open_network,
     register_dataset,
     run_round,
     terms,
 )
-from vm.learning import Round, RoundPhase
+from vm.learning import Commitment, Round, RoundPhase
 from vm.record import Member, Role, Standing
 from vm.registry import EnrolMember, SetStanding
 from vm.shape import Digest
@@ -83,7 +84,11 @@ class Registry:
         for letter, blob in blobs.items():
             if blob != BASE:
                 self.bring(names[letter], blob)
-        self.block(*(self.proof(names[letter], blob) for letter, blob in blobs.items()))
+        first = self.network.chain.state().get(Commitment, TASK, 1, HOSPITALS[0]) is None
+        self.block(
+            *(self.proof(names[letter], blob) for letter, blob in blobs.items()),
+            *(commit(self.network, hospital, 1) for hospital in HOSPITALS if first),
+        )
 
     def proof(self, hospital: str, blob: str, task: str = TASK) -> Transaction:
         """A trainer's update in round 1."""
@@ -246,7 +251,10 @@ def test_an_update_named_again_in_another_task_stays_with_the_first(registry: Re
     registry.block(registry.proof(B, BLOB, "theft"))
 
     assert registry.readers(BLOB) == set()
-    registry.block(registry.proof(C, address("z"), "theft"))  # its round is in phase verdict now
+    commits = [commit(registry.network, name, 1, "theft") for name in (B, C)]
+    registry.block(registry.proof(C, address("z"), "theft"), *commits)
+    found = registry.network.chain.state().require(Round, "theft", 1)
+    assert found.phase is RoundPhase.VERDICT
     assert registry.readers(BLOB) == set()
     registry.submit(C=address("v"), D=address("w"))
     assert registry.readers(BLOB) == JUDGES
@@ -304,7 +312,8 @@ def test_an_update_named_earlier_by_an_attacker_stays_its_trainers(
     else:
         registry.block(theft)
         registry.submit(A=BLOB)
-    registry.block(registry.proof(C, address("v"), "aaa"))
+    commits = [commit(registry.network, name, 1, "aaa") for name in (B, C)]
+    registry.block(registry.proof(C, address("v"), "aaa"), *commits)
     stolen = registry.network.chain.state().require(Round, "aaa", 1)
     assert stolen.phase is RoundPhase.VERDICT
 

@@ -21,16 +21,17 @@ from tests.fl.dialogue import (
     TERMS,
     VERDICT_MS,
     address,
+    commit,
+    commits,
     opened,
     opening,
     proof,
     submitted,
 )
 from tests.harness import Chain, organisation
-from vm.learning import Commitment, Round, RoundPhase
+from vm.learning import Round, RoundPhase
 from vm.record import Dataset, Member
 from vm.refusal import Refused
-from vm.state import State
 from vm.terms import Evidence
 
 HOME = organisation(1)  # whose validator, and trainer, this is
@@ -46,7 +47,6 @@ class Office:
     def __init__(self, chain: Chain | None = None, leftover: tuple[str, ...] = ()) -> None:
         self.chain = submitted(opened(**REPLAYED), **REPLAYED) if chain is None else chain
         self.held: set[str] = set()
-        commit(self.chain, 2, 3, 4)
         self.openings = self.restarted(leftover)
 
     def restarted(self, leftover: tuple[str, ...] = ()) -> Openings:
@@ -99,16 +99,6 @@ class Office:
     def phase(self) -> RoundPhase:
         """The first round's."""
         return self.chain.get(Round, TASK, 1).phase
-
-
-def commit(chain: Chain, *numbers: int) -> None:
-    """These hospitals' verifiers have committed to their secrets in round 1."""
-    state = State(chain.stored.get)
-    for number in numbers:
-        name = organisation(number)
-        verifier = f"{name}.verifier"
-        state.put(Commitment(TASK, 1, name, verifier, bytes(32), None, None))
-    chain.stored |= state.writes
 
 
 def code_of(call: Callable[[], object]) -> str:
@@ -185,7 +175,7 @@ def test_an_update_that_is_not_of_class_replayed_stays_closed() -> None:
 def test_a_site_without_an_update_has_nothing_to_open() -> None:
     """The round goes on without it."""
     chain = opened(**REPLAYED)
-    chain.applied([proof(number, **REPLAYED) for number in (2, 3, 4)])
+    chain.applied([*(proof(number, **REPLAYED) for number in (2, 3, 4)), *commits()])
     chain.block(time_ms=chain.get(Round, TASK, 1).deadline_ms)
     office = Office(chain)
 
@@ -219,7 +209,8 @@ def test_a_verifier_of_another_task_does_not_ask() -> None:
     """The task names its verifiers; the role alone is not enough."""
     sites = opening()[2].terms.sites[:3]  # type: ignore[attr-defined]
     chain = opened(**REPLAYED, sites=sites)
-    chain.applied([proof(number, **REPLAYED) for number in (1, 2, 3)])
+    for number in (1, 2, 3):
+        chain.applied([proof(number, **REPLAYED), commit(number)])
     office = Office(chain)
 
     assert office.want(3, "2") is None

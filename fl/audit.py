@@ -1,0 +1,138 @@
+"""What is said of a trace after its round: an auditor's attestation, and a steward's decision.
+
+Class committed is answered to an auditor of another organisation at the hospital's own machine; the
+attestation trusts that machine. A failed one marks the model that the update reached.
+"""
+
+from dataclasses import replace
+
+from fl.body import AttestAudit, DecideModel
+from fl.reputation import count_audit
+from vm.conduct import Audit, AuditOutcome, MarkDecision, ModelMark
+from vm.execute import Context
+from vm.learning import (
+    Round,
+    RoundPhase,
+    Task,
+    Update,
+    UpdateStatus,
+)
+from vm.record import Model
+from vm.refusal import Refused
+from vm.state import State
+from vm.terms import Evidence
+
+
+def attest_audit(state: State, context: Context, body: AttestAudit) -> None:
+    """Record what an audit of an update's trace came to."""
+    # 1. the round has ended, and the organisation sent an update into it
+    rnd = state.require(Round, body.task, body.round)
+    if rnd.phase not in (RoundPhase.CLOSED, RoundPhase.FAILED):
+        raise Refused("audit.round", f"expected a round that ended, found {rnd.phase.value}")
+    update = state.require(Update, body.task, body.round, body.organisation)
+    # 2. the auditor is of another organisation
+    auditor = context.sender
+    if auditor.organisation == update.organisation:
+        raise Refused(
+            "audit.own", f"expected an auditor of another organisation than {update.organisation}"
+        )
+    # 3. one attestation of an auditor's organisation on an update; the first stands
+    if state.get(Audit, *update.key, auditor.organisation) is not None:
+        raise Refused(
+            "audit.duplicate",
+            f"expected one audit of {update.organisation}'s update by {auditor.organisation}, "
+            "found another",
+        )
+    # 4. the update has a trace
+    if update.evidence is Evidence.SCORED:
+        raise Refused("audit.evidence", "expected an update with a trace, found a scored one")
+    # 5. segments were replayed, no more than there are, unless the trace was not to be had
+    replayed = body.outcome is not AuditOutcome.UNAVAILABLE
+    if replayed != (body.segments > 0) or body.segments > update.segments:
+        raise Refused(
+            "audit.segments",
+            f"expected 1 to {update.segments} segments replayed, or none of an unavailable trace, "
+            f"found {body.segments} of one that {body.outcome.value}",
+        )
+    # 6. the trainer still had to keep the trace
+    task = state.require(Task, body.task)
+    until_ms = rnd.deadline_ms + task.terms.trace_retention_ms
+    if replayed and context.block.time_ms > until_ms:
+        raise Refused(
+            "audit.expired",
+            f"expected an audit until {until_ms} ms, when the trace may go, "
+            f"found one at {context.block.time_ms} ms",
+        )
+    state.put(
+        Audit(
+            task=body.task,
+            round=body.round,
+            organisation=update.organisation,
+            auditor_organisation=auditor.organisation,
+            auditor=auditor.id,
+            outcome=body.outcome,
+            code=body.code,
+            reason=body.reason,
+            segments=body.segments,
+            transaction=context.transaction,
+            height=context.block.height,
+        )
+    )
+    state.put(_audited(update, body.outcome))
+    count_audit(state, update.organisation, body.outcome)
+    if body.outcome is AuditOutcome.FAILED and update.status is UpdateStatus.ACCEPTED:
+        _mark(state, context, task, rnd, update)
+
+
+def _audited(update: Update, outcome: AuditOutcome) -> Update:
+    match outcome:
+        case AuditOutcome.PASSED:
+            return replace(update, audits_passed=update.audits_passed + 1)
+        case AuditOutcome.FAILED:
+            return replace(update, audits_failed=update.audits_failed + 1)
+        case AuditOutcome.UNAVAILABLE:
+            return replace(update, audits_unavailable=update.audits_unavailable + 1)
+
+
+def _mark(state: State, context: Context, task: Task, rnd: Round, update: Update) -> None:
+    """Mark every version that the update reached: the one that its round made, and all later."""
+    if rnd.model_version is None:
+        return  # the round failed, and the update went nowhere
+    before = state.get(ModelMark, task.terms.model)
+    first = rnd.model_version if before is None else min(before.version, rnd.model_version)
+    if before is not None and before.decision is MarkDecision.WITHDRAWN:
+        state.put(replace(before, version=first))  # given up already, for good
+        return
+    state.put(
+        ModelMark(
+            model=task.terms.model,
+            version=first,
+            task=task.id,
+            round=rnd.number,
+            organisation=update.organisation,
+            auditor_organisation=context.sender.organisation,
+            decision=MarkDecision.OPEN,
+            steward=None,
+            reason="",
+        )
+    )
+
+
+def decide_model(state: State, context: Context, body: DecideModel) -> None:
+    """Record what becomes of a marked model."""
+    # 1. the model is marked, and nobody has decided since
+    mark = state.require(ModelMark, body.model)
+    if mark.decision is not MarkDecision.OPEN:
+        raise Refused("mark.decided", f"expected an open mark, found it {mark.decision.value}")
+    # 2. the sender is a steward of the model's organisation
+    owner = state.require(Model, body.model, 0).organisation
+    if context.sender.organisation != owner:
+        raise Refused(
+            "mark.owner",
+            f"expected a steward of {owner}, whose model it is, "
+            f"found one of {context.sender.organisation}",
+        )
+    # 3. something is decided
+    if body.decision is MarkDecision.OPEN:
+        raise Refused("mark.decision", "expected the model kept or withdrawn, found it left open")
+    state.put(replace(mark, decision=body.decision, steward=context.sender.id, reason=body.reason))

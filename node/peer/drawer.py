@@ -1,0 +1,36 @@
+"""Where a verifier keeps what it has sealed until it reveals it, also through a crash.
+
+Judging again after a restart might come to other words, a missing file or another last digit; a
+reveal that is not what was sealed is refused, and counts as withheld.
+"""
+
+from pathlib import Path
+
+from fl.body import RevealVerdicts
+from node.wire.disk import replace_file
+from vm.shape import pack, unpack
+from vm.transaction import BODY_BYTES_MAX
+
+FOLDER = "sealed"  # in the peer's store: one file for each task, its name the task's id
+
+
+class Drawer:
+    """What was sealed in the newest round of each task."""
+
+    def __init__(self, store: Path) -> None:
+        """The folder is made when something is first put into it."""
+        self._folder = store / FOLDER
+
+    def put(self, body: RevealVerdicts) -> None:
+        """Keep `body`, synced, in place of what is kept of an earlier round of its task."""
+        replace_file(self._folder / body.task, pack(body))
+
+    def get(self, task: str, number: int) -> RevealVerdicts | None:
+        """What was put for a round; None if nothing was, or another round's."""
+        try:
+            with (self._folder / task).open("rb") as file:
+                data = file.read(BODY_BYTES_MAX + 1)
+        except FileNotFoundError:
+            return None
+        found = unpack(RevealVerdicts, data, BODY_BYTES_MAX)
+        return found if found.round == number else None

@@ -1,0 +1,423 @@
+"""What verifiers send into a round, each lie and each haste of theirs refused by its code."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fl.challenge import commitment, draw, round_seed
+from node.program import program
+from tests.fl.dialogue import (
+    ABSTAINING,
+    NUMBERS,
+    TASK,
+    commit,
+    commits,
+    dataset,
+    failing,
+    judgements,
+    model,
+    opened,
+    opening,
+    proof,
+    rerun,
+    revealing,
+    sealing,
+    secret,
+    settled,
+    speak,
+    submitted,
+)
+from tests.harness import Chain, Item
+from vm.learning import Commitment, Decision, Round, RoundPhase, Update, UpdateStatus, Verdict
+from vm.terms import Evidence
+
+REPLAYED: dict[str, Any] = {"evidence": Evidence.REPLAYED}
+FAILS_2 = failing("replay.weights", "other weights") | {"segment": 2}
+
+
+def round_of(chain: Chain) -> Round:
+    """The first round."""
+    return chain.get(Round, TASK, 1)
+
+
+def sealed(chain: Chain, *judges: int) -> Chain:
+    """All verifiers have sealed passes of everything; the round is in phase REVEAL."""
+    chain.applied([sealing(judge, judgements(chain, judge)) for judge in judges or NUMBERS])
+    if round_of(chain).phase is RoundPhase.VERDICT:
+        chain.applied(time_ms=round_of(chain).deadline_ms)
+    return chain
+
+
+def five_with_four_sites() -> Chain:
+    """A network of five hospitals of which the first four train."""
+    chain = Chain(program(), 5)
+    chain.applied([*(dataset(n) for n in (1, 2, 3, 4)), model(), opening()])
+    return chain
+
+
+# Commitments
+
+
+def test_the_seed_is_known_only_after_every_secret_is_bound() -> None:
+    """It comes from the header before the block that ends submissions, not from an earlier one."""
+    chain = opened()
+    chain.applied([proof(n) for n in NUMBERS])
+    chain.applied([commit(n) for n in (1, 2, 3)])
+    assert (round_of(chain).phase, round_of(chain).seed) == (RoundPhase.SUBMIT, None)
+    parent = chain.parent
+
+    chain.applied([commit(4)])
+
+    assert round_of(chain).phase is RoundPhase.VERDICT
+    assert round_of(chain).seed == round_seed(parent, TASK, 1)
+
+
+def test_a_late_commitment_is_refused_and_its_verifier_has_no_part() -> None:
+    """Who could commit once the seed is known would choose its segments, so it may not judge."""
+    chain = opened()
+    chain.applied([*(proof(n) for n in NUMBERS), *(commit(n) for n in (1, 2, 3))])
+    chain.applied(time_ms=round_of(chain).deadline_ms)
+
+    assert chain.refused(commit(4)) == "round.phase"
+    assert chain.refused(sealing(4, judgements(chain, 4))) == "commitment.missing"
+    sealed(chain, 1, 2, 3)
+
+    assert round_of(chain).phase is RoundPhase.REVEAL  # nobody waits for the fourth
+    assert chain.refused(revealing(4, judgements(chain, 4))) == "commitment.missing"
+
+
+def test_a_second_commitment_is_refused() -> None:
+    """The first stands: nobody keeps two secrets and opens the better one."""
+    chain = opened()
+    chain.applied([commit(1)])
+
+    assert chain.refused(commit(1, commitment=bytes(32))) == "commitment.duplicate"
+    assert chain.get(Commitment, TASK, 1, "hospital-1").commitment != bytes(32)
+
+
+def test_a_verifier_without_a_site_binds_nothing() -> None:
+    """A verifier of a hospital outside the task has no say in it."""
+    chain = five_with_four_sites()
+
+    assert chain.refused(commit(5)) == "verdict.verifier"
+
+
+def test_a_copied_commitment_cannot_be_opened() -> None:
+    """It names its verifier, so that neither the copy nor the secret of another serves."""
+    chain = opened()
+    _, _, others = commit(2)
+    chain.applied([*(proof(n) for n in NUMBERS), *(commit(n) for n in (2, 3, 4))])
+    chain.applied([("hospital-1.verifier", "learning.commit", others)])
+    found = judgements(chain, 1)
+    chain.applied([sealing(1, found)])
+    sealed(chain, 2, 3, 4)
+    chain.applied([revealing(2, judgements(chain, 2))])
+
+    stolen = revealing(1, found, secret=secret(2))
+
+    assert chain.refused(stolen) == "verdict.secret"
+
+
+# Seals
+
+
+def test_a_second_seal_is_refused() -> None:
+    """Nobody changes its mind between sealing and revealing."""
+    chain = submitted(opened())
+    chain.applied([sealing(1, judgements(chain, 1))])
+
+    assert chain.refused(sealing(1, (), seal=bytes(32))) == "seal.duplicate"
+
+
+def test_a_seal_before_the_updates_are_there_is_refused() -> None:
+    """Neither seal nor reveal comes before its phase, nor again after it."""
+    chain = opened()
+    chain.applied(commits())
+    early = [sealing(1, ()), revealing(1, ())]
+    assert [chain.refused(item) for item in early] == ["round.phase"] * 2
+    chain.applied([proof(n) for n in NUMBERS])
+
+    assert chain.refused(revealing(1, judgements(chain, 1))) == "round.phase"
+    sealed(chain)
+    assert chain.refused(sealing(1, ())) == "round.phase"
+    chain.applied([revealing(n, judgements(chain, n)) for n in NUMBERS])
+    assert chain.refused(revealing(1, judgements(chain, 1))) == "round.phase"
+
+
+def test_a_seal_copied_from_another_cannot_be_revealed() -> None:
+    """A free rider that repeats another's seal, and later its judgements, is left with nothing."""
+    chain = submitted(opened())
+    _, _, honest = sealing(2, judgements(chain, 2))
+    rider: Item = ("hospital-1.verifier", "learning.seal", honest)
+    chain.applied([rider, *(sealing(n, judgements(chain, n)) for n in (2, 3, 4))])
+    chain.applied([revealing(2, judgements(chain, 2))])
+
+    own = chain.refused(revealing(1, judgements(chain, 1)))
+    copied = chain.refused(revealing(1, judgements(chain, 2)))
+
+    assert (own, copied) == ("verdict.seal", "verdict.seal")
+
+
+# Reveals
+
+
+def test_what_is_revealed_is_what_was_sealed() -> None:
+    """After the others' verdicts are known, not one word of one's own can be changed."""
+    chain = sealed(submitted(opened()))
+    chain.applied([revealing(n, judgements(chain, n)) for n in (2, 3)])
+    found = judgements(chain, 1)
+
+    for change in ({"score_bp": 4_900}, {"reason": "otherwise"}, failing()):
+        changed = (replace(found[0], **change), *found[1:])
+        assert chain.refused(revealing(1, changed)) == "verdict.seal"
+    assert chain.refused(revealing(1, found[1:])) == "verdict.seal"
+    chain.applied([revealing(1, found)])
+
+    assert chain.get(Commitment, TASK, 1, "hospital-1").secret == secret(1)
+
+
+def test_another_secret_than_the_committed_one_is_refused() -> None:
+    """The secret cannot be chosen once the seed, and so the draw, is known."""
+    chain = sealed(submitted(opened()))
+
+    changed = revealing(1, judgements(chain, 1), secret=bytes(32))
+
+    assert chain.refused(changed) == "verdict.secret"
+    assert chain.get(Commitment, TASK, 1, "hospital-1").secret is None
+
+
+def test_a_reveal_without_a_seal_is_refused() -> None:
+    """Who has sealed nothing in time has seen the others' verdicts by now."""
+    chain = sealed(submitted(opened()), 1, 2, 3)
+
+    assert chain.refused(revealing(4, judgements(chain, 4))) == "verdict.seal"
+
+
+def test_a_second_reveal_is_refused() -> None:
+    """Verdicts count once."""
+    chain = sealed(submitted(opened()))
+    chain.applied([revealing(1, judgements(chain, 1))])
+
+    assert chain.refused(revealing(1, judgements(chain, 1))) == "verdict.duplicate"
+    assert (round_of(chain).revealed, round_of(chain).verdicts) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["own", "missing", "twice", "order", "update"],
+)
+def test_judgements_are_one_on_each_update_of_the_others(wrong: str) -> None:
+    """None on one's own, none left out, none twice, in one order, of the very updates."""
+    chain = submitted(opened())
+    first, second, third = judgements(chain, 1)
+    (own,) = (item for item in judgements(chain, 2) if item.organisation == "hospital-1")
+    found = {
+        "own": (own, first, second, third),
+        "missing": (first, second),
+        "twice": (first, first, second),
+        "order": (second, first, third),
+        "update": (replace(first, update=bytes(32)), second, third),
+    }[wrong]
+    honest = [sealing(n, judgements(chain, n)) for n in (2, 3, 4)]
+    chain.applied([sealing(1, found), *honest])
+
+    assert chain.refused(revealing(1, found)) == "verdict.updates"
+    assert chain.state.get(Verdict, TASK, 1, "hospital-2", "hospital-1") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"segment": 0}, "verdict.segment"),  # in a pass
+        (failing() | {"segment": 4}, "verdict.segment"),  # of segments 0 to 3
+        ({"score_bp": 5_050}, "verdict.score"),
+        (failing() | {"score_bp": 5_000}, "verdict.score"),
+        (ABSTAINING | {"score_bp": 5_000}, "verdict.score"),
+        ({"contribution_bp": 100}, "verdict.contribution"),  # which the task does not ask for
+    ],
+)
+def test_a_judgement_that_says_more_than_it_may_is_refused(
+    changes: dict[str, Any], code: str
+) -> None:
+    """Segments in fails, coarse scores in passes, contributions where they are asked for."""
+    chain = submitted(opened())
+    found = judgements(chain, 1, said={(1, 2): changes})
+    honest = [sealing(n, judgements(chain, n)) for n in (2, 3, 4)]
+    chain.applied([sealing(1, found), *honest])
+
+    assert chain.refused(revealing(1, found)) == code
+    assert chain.state.get(Verdict, TASK, 1, "hospital-3", "hospital-1") is None
+    assert round_of(chain).verdicts == 0
+
+
+def test_what_is_withheld_counts_as_silence_and_shows() -> None:
+    """A verifier that dislikes what it sealed can only take its voice out, not change it."""
+    chain = sealed(submitted(opened()))
+    chain.applied([revealing(n, judgements(chain, n)) for n in (1, 2, 3)])
+    chain.applied(time_ms=round_of(chain).deadline_ms)
+
+    found = chain.get(Commitment, TASK, 1, "hospital-4")
+
+    assert round_of(chain).phase is RoundPhase.AGGREGATE
+    assert found.seal is not None
+    assert found.secret is None
+
+
+# Reruns
+
+
+def disputed(said: dict[tuple[int, int], dict[str, Any]]) -> Chain:
+    """A chain in phase RERUN: verifier 1 has failed segment 2 of the update of hospital 2."""
+    chain = submitted(opened(), **REPLAYED)
+    speak(chain, {(1, 2): FAILS_2} | said)
+    assert round_of(chain).phase is RoundPhase.RERUN
+    return chain
+
+
+def test_a_failed_segment_is_rerun_by_those_who_saw_no_fail() -> None:
+    """What one has caught by its draw the others confirm, and the spoof is rejected."""
+    chain = disputed({})
+    assert round_of(chain).reruns == 2
+
+    chain.applied([rerun(chain, judge, 2, **FAILS_2_AGAIN) for judge in (3, 4)])
+
+    assert chain.get(Update, TASK, 1, "hospital-2").status is UpdateStatus.REJECTED
+    again = chain.get(Verdict, TASK, 1, "hospital-2", "hospital-3")
+    assert (again.decision, again.segment, again.score_bp) == (Decision.FAIL, 2, None)
+    assert again.rerun
+    assert round_of(chain).phase is RoundPhase.AGGREGATE
+
+
+FAILS_2_AGAIN: dict[str, Any] = {"decision": Decision.FAIL, "code": "replay.weights", "segment": 2}
+
+
+def test_one_liar_cannot_reject_an_honest_update_by_a_segment() -> None:
+    """The others re-run it and say again what they said; with that the round goes on."""
+    chain = disputed({})
+
+    chain.applied([rerun(chain, judge, 2) for judge in (3, 4)])
+
+    assert chain.get(Update, TASK, 1, "hospital-2").status is UpdateStatus.ACCEPTED
+    assert chain.get(Verdict, TASK, 1, "hospital-2", "hospital-3").score_bp == 5_000
+    assert round_of(chain).phase is RoundPhase.AGGREGATE
+
+
+def test_a_rerun_that_never_comes_leaves_the_verdict_as_it_was() -> None:
+    """Nobody waits beyond the deadline."""
+    chain = disputed({})
+    chain.applied([rerun(chain, 3, 2, **FAILS_2_AGAIN)])
+
+    chain.applied(time_ms=round_of(chain).deadline_ms)
+
+    assert chain.get(Update, TASK, 1, "hospital-2").status is UpdateStatus.REJECTED
+    assert not chain.get(Verdict, TASK, 1, "hospital-2", "hospital-4").rerun
+
+
+@pytest.mark.parametrize(
+    ("judge", "number", "changes", "code"),
+    [
+        (1, 2, {}, "rerun.verdict"),  # it has failed the update itself
+        (2, 2, {}, "state.missing"),  # its own
+        (3, 1, {}, "rerun.decision"),  # nobody has failed that one
+        (4, 2, {"decision": Decision.PASS}, "rerun.decision"),  # it had abstained
+        (3, 2, {"decision": Decision.ABSTAIN}, "rerun.decision"),
+        (3, 2, {"decision": Decision.FAIL}, "rerun.decision"),
+        (3, 2, {"decision": Decision.FAIL, "segment": 1}, "rerun.decision"),  # nobody named it
+        (3, 2, {"segment": 2}, "rerun.decision"),
+        (3, 2, {"update": bytes(32)}, "rerun.update"),
+    ],
+)
+def test_a_rerun_is_refused(judge: int, number: int, changes: dict[str, Any], code: str) -> None:
+    """By now all verdicts are known: one may confirm, or fail what was named, and nothing else."""
+    chain = disputed({(4, 2): ABSTAINING})
+    _, kind, body = rerun(chain, 3, number, **changes)
+    if judge == 4:
+        _, _, body = rerun(chain, 4, number, **changes)
+
+    assert chain.refused((f"hospital-{judge}.verifier", kind, body)) == code
+    assert round_of(chain).reruns == 2
+
+
+def test_a_verdict_is_rerun_once() -> None:
+    """Who has confirmed it cannot turn it afterwards."""
+    chain = disputed({})
+    chain.applied([rerun(chain, 3, 2)])
+
+    assert chain.refused(rerun(chain, 3, 2, **FAILS_2_AGAIN)) == "rerun.verdict"
+
+
+def test_who_revealed_nothing_has_nothing_to_rerun() -> None:
+    """A verifier that kept silent does not get a voice by re-running."""
+    chain = submitted(opened(), **REPLAYED)
+    speak(chain, {(1, 2): FAILS_2}, judges=(1, 2, 3))
+    assert round_of(chain).reruns == 1
+    _, kind, body = rerun(chain, 3, 2)
+
+    assert chain.refused(("hospital-4.verifier", kind, body)) == "state.missing"
+
+
+def test_segments_of_a_committed_update_are_not_rerun() -> None:
+    """Nobody else has what it would take, so the round goes on to settle."""
+    chain = submitted(opened())
+
+    speak(chain, {(1, 2): FAILS_2})
+
+    assert round_of(chain).phase is RoundPhase.AGGREGATE
+
+
+# Grinding
+
+
+def test_neither_primary_nor_trainer_can_tell_what_will_be_drawn() -> None:
+    """With seed and update in hand they still lack the verifier's secret, and it decides.
+
+    The best that they can do is to guess: over many secrets each segment is drawn as often.
+    """
+    seed, update = bytes(range(32)), bytes(reversed(range(32)))
+    drawn = [draw(seed, update, number.to_bytes(32, "big"), 20, 5) for number in range(2_000)]
+
+    counts = [sum(segment in one for one in drawn) for segment in range(20)]
+
+    assert all(400 < count < 600 for count in counts)  # 500 expected, 19 the standard deviation
+    assert len(set(drawn)) > 1_500  # of 15,504 possible draws
+    assert draw(seed, update, bytes(32), 20, 5) == drawn[0]
+
+
+def test_another_seed_or_update_is_another_draw() -> None:
+    """A verifier that has bound itself to its secret cannot tell either."""
+    one = draw(bytes(32), bytes(32), bytes(32), 100, 10)
+
+    assert draw(b"\1" * 32, bytes(32), bytes(32), 100, 10) != one
+    assert draw(bytes(32), b"\1" * 32, bytes(32), 100, 10) != one
+    assert one == tuple(sorted(set(one)))
+    assert len(one) == 10
+
+
+def test_a_draw_of_more_than_there_are_is_all_of_them() -> None:
+    """A short trace is replayed whole."""
+    assert draw(bytes(32), bytes(32), bytes(32), 3, 10) == (0, 1, 2)
+
+
+def test_a_commitment_hides_its_secret_and_binds_all_that_it_is_for() -> None:
+    """Another task, round, verifier or secret is another commitment."""
+    own = commitment("a", 1, "v", bytes(32))
+
+    others = {
+        commitment("b", 1, "v", bytes(32)),
+        commitment("a", 2, "v", bytes(32)),
+        commitment("a", 1, "w", bytes(32)),
+        commitment("a", 1, "v", b"\1" * 32),
+    }
+
+    assert len(others | {own}) == 5
+
+
+def test_settled_rounds_take_nothing_more() -> None:
+    """After the verdicts are settled every voice is late."""
+    chain = settled(submitted(opened()))
+    found = judgements(chain, 1)
+
+    late = [commit(1), sealing(1, found), revealing(1, found), rerun(chain, 1, 2)]
+
+    assert [chain.refused(item) for item in late] == ["round.phase"] * 4
