@@ -7,13 +7,13 @@ unsynced part than the other, because the system writes them back when it likes.
 import errno
 import os
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from consensus.journal import read_frames
+from consensus.journal import Entry, read_frames
 from node.validator.journal import IDENTITY_BYTES
 from node.validator.recover import check_entries
 from node.validator.store import Store
@@ -82,6 +82,13 @@ class MemoryDatabase:
             yield iter([value for _, value in rows])
         else:
             yield iter(rows)
+
+    def open(self) -> None:
+        """Make durable what a process has left that was killed.
+
+        LevelDB writes what it finds in its log into a table, and syncs that.
+        """
+        self._unsynced.clear()
 
     def close(self) -> None:
         """Nothing is held."""
@@ -156,10 +163,23 @@ class JournalFile:
         self.full = False
         self.synced = bytearray()
         self.unsynced = bytearray()
-        self._ends: list[int] = []  # of the records in it
+        self.dirty = False  # whether the process at hand has written since its last sync
+        self._ends: list[int] = []  # of the unsynced records
+
+    def read(self) -> tuple[Sequence[Entry], int]:
+        """What a process finds, and up to which byte it is good; raises `Refused`."""
+        return read_frames(bytes(self.synced + self.unsynced))
+
+    def open(self) -> Sequence[Entry]:
+        """Cut off a torn tail, and sync the rest: whoever wrote it may have been killed before."""
+        entries, good = self.read()
+        self.truncate(good)
+        self.sync()
+        return entries
 
     def append(self, data: bytes) -> None:
         """Write; a full disk takes a part of it."""
+        self.dirty = True
         if self.full:
             self.unsynced += data[: len(data) // 2]
             raise full()
@@ -173,7 +193,8 @@ class JournalFile:
         return rng.randint(0, len(self.unsynced))
 
     def truncate(self, length: int) -> None:
-        """Cut off what is synced beyond a length."""
+        """Cut off what lies beyond a length."""
+        del self.unsynced[max(0, length - len(self.synced)) :]
         del self.synced[length:]
 
     def damage(self, rng: Random) -> bytes:
@@ -200,6 +221,7 @@ class JournalFile:
         self._forget()
 
     def _forget(self) -> None:
+        self.dirty = False
         self.unsynced.clear()
         self._ends.clear()
 
@@ -214,7 +236,7 @@ class Disk:
 
     def is_whole(self) -> bool:
         """Whether a real validator would take the journal for the one that goes with the store."""
-        entries, _ = read_frames(bytes(self.journal.synced))
+        entries, _ = self.journal.read()
         try:
             check_entries(self.identity, entries, Store(self.database))
         except Refused:

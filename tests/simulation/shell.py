@@ -174,11 +174,16 @@ class Shell:
         self._kept_bytes = 0  # of the journal when it was last made anew
         self._waited: set[bytes] = set()
         self.mempool = Mempool()
+        self.disk.database.open()
         store = Store(self.disk.database)
         self.chain = Chain(store, around.genesis, around.program, self.mempool.by_bytes)
         self.replica = self._make(store)
         self._guard(self._recover)
         self._schedule(RESEND_MS, self._resend)
+
+    def kill(self) -> None:
+        """End the process alone: what it has written is there, synced or not, till power fails."""
+        self.up = self.disk.journal.dirty = False
 
     def end(self, *, batches: int, kept: int, zeros: int) -> None:
         """End the process; of the unsynced so many batches and journal bytes were written."""
@@ -197,7 +202,7 @@ class Shell:
         """
         journal = self.disk.journal
         try:
-            journal.truncate(read_frames(bytes(journal.synced))[1])
+            journal.open()
             noticed = not journal.synced or read_frames(journal.damage(rng))[1] < 0
         except Refused:
             noticed = True
@@ -224,9 +229,7 @@ class Shell:
         )
 
     def _recover(self) -> None:
-        journal = self.disk.journal
-        entries, good = read_frames(bytes(journal.synced))
-        del journal.synced[good:]
+        entries = self.disk.journal.open()
         self._promises = Promises(self.name, entries)
         self.forgetful = not self.disk.is_whole()
         self.chain.store.bind_journal(self.disk.identity)
@@ -340,7 +343,8 @@ class Shell:
         self._tell_pending()
         self._propose()
         self._around.strike(self)
-        self.disk.journal.sync()
+        if self.disk.journal.dirty:
+            self.disk.journal.sync()
         self._flush()
         if len(self.disk.journal.synced) > max(JOURNAL_BYTES_MAX, 2 * self._kept_bytes):
             self._rotate()

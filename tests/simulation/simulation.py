@@ -12,14 +12,14 @@ from dataclasses import replace
 from functools import partial
 from typing import get_args
 
-from consensus.event import Effect, Fault, Limits, Rejected
+from consensus.event import Effect, Fault, Rejected
 from consensus.journal import Entry
 from consensus.message import Body, Envelope
 from node.program import program
 from node.validator.runtime import DEADLINE_GRACE_MS
 from tests.harness import START_MS, key_of, organisation
 from tests.simulation import alarm
-from tests.simulation.bounds import short_bounds
+from tests.simulation.bounds import TIMING, short_bounds
 from tests.simulation.client import Clients, Wish
 from tests.simulation.council import CHANGE_EVERY_MS, Council, genesis_with_guests
 from tests.simulation.joiner import SNAPSHOT_BLOCKS, Joiner
@@ -49,6 +49,8 @@ CALM_REQUEST_EVERY_MS = 20  # so that some request waits all the time
 QUIET_SHARE = 0.8  # of the steps, after which a quiet run has no new requests
 CODEC_SHARE = 0.05  # of messages that go through their bytes
 DOWN_MS_MAX = 3_000
+POWER_CUT = "power cut"
+KILLED_SHARE = 0.3  # of processes that end: what they wrote is lost only by a power cut to come
 EXECUTION_MS = (0, 0, 5, 20)  # until an executed block is reported
 ZEROS = (0, 0, 7, 4_096)  # bytes after a torn journal
 LOOK_EVERY = 10  # events between looks at whether all is done
@@ -62,15 +64,6 @@ BOUNDED_EVERY = 500  # events between looks at the replicas' memory
 KINDS = tuple(kind.TAG for kind in get_args(Body))  # of messages
 LOSSES = ("", "", *KINDS)
 PATIENCE = 10  # times longer are timeouts where what is lost is said again after status periods
-TIMING = Limits(
-    window=8,
-    view_timeout_ms=300,
-    view_timeout_ms_max=5_000,
-    status_ms=100,
-    status_idle_ms=1_000,
-    payload_bytes_max=256 * 1024,  # so small that a greedy traitor reaches it
-    pace_ms=40,
-)
 
 
 class Simulation:
@@ -231,19 +224,27 @@ class Simulation:
             raise Crashed
 
     def ended(self, shell: Shell, why: str) -> None:
-        """A process has ended: lose what a power cut may lose, and start again some time later."""
-        rng, disk = self.world.rng, shell.disk
+        """A process has ended, alone or by a power cut: it starts again some time later."""
+        rng = self.world.rng
         self.crashes += 1
         self.judge.ended(shell)
         self.views.ended(shell)
-        batches = rng.choice((0, disk.database.unsynced, rng.randint(0, disk.database.unsynced)))
-        kept = disk.journal.torn(rng)
-        shell.end(batches=batches, kept=kept, zeros=rng.choice(ZEROS))
-        self._say(shell.name, "ends", why=why, batches=batches, kept=kept)
+        if why != POWER_CUT and self.world.chance(KILLED_SHARE):
+            shell.kill()
+            self._say(shell.name, "ends", why=why)
+        else:
+            self._cut_power(shell, why)
         if self.world.chance(self._losses) and not self._healed and shell in self.honest:
             self._lose_journal(shell)
         if not self._healed:
             self.world.later(rng.randint(1, DOWN_MS_MAX), lambda: self._restart(shell))
+
+    def _cut_power(self, shell: Shell, why: str) -> None:
+        rng, disk = self.world.rng, shell.disk
+        batches = rng.choice((0, disk.database.unsynced, rng.randint(0, disk.database.unsynced)))
+        kept = disk.journal.torn(rng)
+        shell.end(batches=batches, kept=kept, zeros=rng.choice(ZEROS))
+        self._say(shell.name, "ends", why=why, batches=batches, kept=kept)
 
     def _lose_journal(self, shell: Shell) -> None:
         if self.council.bar(shell.name, self.judge.epochs, self.judge.certified):
@@ -427,7 +428,7 @@ class Simulation:
         for shell in self.honest:
             shell.disk.database.full = shell.disk.journal.full = False
             if self._quiet and shell.up:
-                self.ended(shell, "power cut")  # what is left undone now, no request will mend
+                self.ended(shell, POWER_CUT)  # what is left undone now, no request will mend
         for shell in self.shells.values():
             self._restart(shell)
         if not self._quiet:

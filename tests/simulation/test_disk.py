@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consensus.journal import Section, frame
 from tests.simulation.disk import JournalFile, MemoryDatabase
 
+SECTION = Section(0)
 KEYS = st.binary(min_size=1, max_size=2)
 
 
@@ -92,3 +94,27 @@ def test_a_crash_tears_the_journal() -> None:
     journal.crash(kept=2, zeros=3)
 
     assert bytes(journal.synced) == b"syncedun\0\0\0"
+
+
+def test_what_a_killed_process_wrote_is_there_until_power_fails() -> None:
+    """The next process reads it; it outlives a power cut once that process has opened the file."""
+    journal = JournalFile()
+    journal.append(frame(SECTION))
+
+    found, good = journal.read()
+    journal.open()
+    journal.crash(kept=0, zeros=0)
+
+    assert list(found) == [SECTION]
+    assert journal.read() == (found, good)
+
+
+def test_a_journal_that_was_not_opened_loses_what_a_killed_process_wrote() -> None:
+    """Nothing is on disk because it was read."""
+    journal = JournalFile()
+    journal.append(frame(SECTION))
+
+    journal.read()
+    journal.crash(kept=0, zeros=0)
+
+    assert journal.read() == ([], 0)
