@@ -131,7 +131,7 @@ class Judge:
                 raise Violation(f"journal: {name}'s fresh journal lacks its vote for {slot}")
 
     def excuse(self, shell: Shell) -> None:
-        """Its journal is gone: it need not come back with what it has told of."""
+        """Its journal or its store is gone: it need not come back with what it has told of."""
         self._told.pop(shell.name, None)
 
     def seats(self, height: int) -> ValidatorSet:

@@ -19,6 +19,7 @@ from node.program import program
 from node.validator.runtime import DEADLINE_GRACE_MS
 from tests.harness import START_MS, key_of, organisation
 from tests.simulation import alarm
+from tests.simulation.accident import POWER_CUT, Accidents
 from tests.simulation.bounds import TIMING, short_bounds
 from tests.simulation.client import Clients, Wish
 from tests.simulation.council import CHANGE_EVERY_MS, Council, genesis_with_guests
@@ -49,10 +50,7 @@ CALM_REQUEST_EVERY_MS = 20  # so that some request waits all the time
 QUIET_SHARE = 0.8  # of the steps, after which a quiet run has no new requests
 CODEC_SHARE = 0.05  # of messages that go through their bytes
 DOWN_MS_MAX = 3_000
-POWER_CUT = "power cut"
-KILLED_SHARE = 0.3  # of processes that end: what they wrote is lost only by a power cut to come
 EXECUTION_MS = (0, 0, 5, 20)  # until an executed block is reported
-ZEROS = (0, 0, 7, 4_096)  # bytes after a torn journal
 LOOK_EVERY = 10  # events between looks at whether all is done
 FAR_MS = (*(0,) * 11, 120)  # each way, once healed: the last is too far for the first timeout
 CALM_FAR_MS = (0, 25)  # each way, in a calm run: the last takes half the first timeout for a block
@@ -99,7 +97,6 @@ class Simulation:
         self._carried: set[tuple[str, str, Body]] = set()  # sender, receiver and what was lost
         self.weather = CALM if self._calm else Weather.draw(rng)
         self._trace = trace
-        self._losses = rng.choice((0, 0, 0.1))  # of crashes, that take the journal with them
         self._far_ms = rng.choice(CALM_FAR_MS if self._calm else FAR_MS)
         self._healed, self._made_before = False, 0  # how many wishes were made until then
         self._quiet = rng.random() < 0.5  # the run ends with a power cut, without requests
@@ -135,6 +132,7 @@ class Simulation:
             holds=lambda name, public: public in self.shells[name].keys,
         )
         self.council.faulty.update(liars)
+        self._accidents = Accidents(self.world, self.council, self.judge, self.views, self._say)
         absent = {name for name in names[n:] if rng.random() < ABSENT_SHARE}
         self.absent = set() if self._calm else absent  # whose turn it is to lead, is there
         self.honest = [shell for name, shell in self.shells.items() if name not in liars]
@@ -225,35 +223,15 @@ class Simulation:
 
     def ended(self, shell: Shell, why: str) -> None:
         """A process has ended, alone or by a power cut: it starts again some time later."""
-        rng = self.world.rng
         self.crashes += 1
         self.judge.ended(shell)
         self.views.ended(shell)
-        if why != POWER_CUT and self.world.chance(KILLED_SHARE):
-            shell.kill()
-            self._say(shell.name, "ends", why=why)
-        else:
-            self._cut_power(shell, why)
-        if self.world.chance(self._losses) and not self._healed and shell in self.honest:
-            self._lose_journal(shell)
+        self._accidents.end(shell, why)
+        if not self._healed and shell in self.honest:
+            self._accidents.lose(shell)
         if not self._healed:
-            self.world.later(rng.randint(1, DOWN_MS_MAX), lambda: self._restart(shell))
-
-    def _cut_power(self, shell: Shell, why: str) -> None:
-        rng, disk = self.world.rng, shell.disk
-        batches = rng.choice((0, disk.database.unsynced, rng.randint(0, disk.database.unsynced)))
-        kept = disk.journal.torn(rng)
-        shell.end(batches=batches, kept=kept, zeros=rng.choice(ZEROS))
-        self._say(shell.name, "ends", why=why, batches=batches, kept=kept)
-
-    def _lose_journal(self, shell: Shell) -> None:
-        if self.council.bar(shell.name, self.judge.epochs, self.judge.certified):
-            self._say(shell.name, "journal lost")
-            shell.disk.database.full = shell.disk.journal.full = False
-            if not shell.lose_journal(self.world.rng):
-                raise Violation(f"journal: {shell.name} would take damage for a torn tail")
-            self.judge.excuse(shell)
-            self.views.excuse(shell)
+            delay_ms = self.world.rng.randint(1, DOWN_MS_MAX)
+            self.world.later(delay_ms, lambda: self._restart(shell))
 
     def watch(self, shell: Shell, effect: Effect) -> None:
         """An effect was run."""

@@ -115,8 +115,10 @@ def test_a_disk_that_lies_about_a_sync_is_caught(monkeypatch: pytest.MonkeyPatch
     """Where a sync leaves the journal unwritten, some validator comes back without its word."""
     monkeypatch.setattr(JournalFile, "sync", lambda journal: None)
 
-    with pytest.raises(Violation, match=r"^(no rollback|journal|one signature per slot)"):
-        Simulation(Options(2, 4, 1_000, traitors=0)).run()
+    violations = [violation_of(Options(seed, 4, 1_000, traitors=0)) for seed in range(1, 9)]
+
+    broken = ("no rollback", "journal", "one signature per slot")
+    assert any(text.startswith(broken) for text in violations)
 
 
 def test_a_chain_that_sleeps_through_a_deadline_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
