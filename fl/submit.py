@@ -8,7 +8,7 @@ from dataclasses import replace
 from fl.body import Aggregate, DeclineRound, ProofOfLearning
 from fl.rounds import advance, count_aggregates, in_phase
 from fl.spec import check_blob_bytes, parameter_count
-from fl.trace import segment_count
+from fl.trace import segments_due
 from vm.execute import Context
 from vm.learning import (
     Attestation,
@@ -42,8 +42,8 @@ def submit_proof(state: State, context: Context, body: ProofOfLearning) -> None:
         raise Refused("update.dataset", f"expected {site.dataset}, found {body.dataset}")
     if body.base_version != rnd.base_version:
         raise Refused("update.base", f"expected {rnd.base_version}, found {body.base_version}")
-    # 4. as many segments as the task's steps make
-    segments = segment_count(terms.training)
+    # 4. as many segments as the task's steps make, or 1 of class scored
+    segments = segments_due(terms.training, body.evidence)
     if body.segments != segments:
         raise Refused("update.segments", f"expected {segments} segments, found {body.segments}")
     # 5. evidence that the task takes and the hospital permits

@@ -19,7 +19,7 @@ from vm.encoding import encode
 from vm.learning import Update
 from vm.refusal import Refused
 from vm.shape import Count, Digest
-from vm.terms import Optimizer, Training
+from vm.terms import Evidence, Optimizer, Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,14 @@ def state_count(training: Training, parameters: int) -> int:
             return parameters
         case Optimizer.ADAM:
             return 2 * parameters
+
+
+def segments_due(training: Training, evidence: Evidence) -> int:
+    """Segments that an update of this class has.
+
+    A scored one has no trace: its only segment says where it ends.
+    """
+    return 1 if evidence is Evidence.SCORED else segment_count(training)
 
 
 def leaves(origin: Origin, segments: Sequence[Segment]) -> tuple[Digest, ...]:

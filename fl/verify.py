@@ -16,7 +16,7 @@ from fl.fixed import Ints, norm
 from fl.metric import Numbers
 from fl.model import Rows, build, load, losses
 from fl.settle import SCORE_STEP_BP, lower_median
-from fl.trace import Broken, check_trace, origin, segment_count
+from fl.trace import Broken, check_trace, origin, segments_due
 from fl.weights import digest_ints, unpack_update
 from vm.digest import WEIGHTS
 from vm.learning import Decision, Update
@@ -113,7 +113,7 @@ def _check_form(case: Case, update: Update, blob: bytes) -> Ints:
     check_trace(
         origin(update),
         segments,
-        count=segment_count(case.terms.training),
+        count=segments_due(case.terms.training, update.evidence),
         claimed=update.trace,
         base=digest_ints(WEIGHTS, case.base),
         final=final,

@@ -32,6 +32,8 @@ ACCEPTED = "concilium.accepted.v1"
 SLOW = "concilium.slow.v1"
 HOLLOW = "concilium.hollow.v1"
 TERMS = "concilium.terms.v1"
+SCRIPT = "concilium.script.v1"
+ENVIRONMENT = "concilium.environment.v1"
 
 DIGEST_BYTES = 32
 

@@ -227,6 +227,21 @@ class Training(Section):
         return {id: bytes.fromhex(terms) or None for id, _, terms in entries}
 
 
+class Loop(Section):
+    """A training loop of this site's own, in a process beside the peer (docs/hospital.md)."""
+
+    socket: HomePath = Field(
+        default=Path("loop.sock"),
+        validate_default=True,
+        description="where its script joins a round; only the peer's own user may",
+    )
+    tasks: tuple[Id, ...] = Field(
+        default=(),
+        max_length=TASKS_MAX,
+        description="tasks of [training] tasks that a script of this site trains",
+    )
+
+
 class Client(Section):
     """Whom a client asks."""
 
@@ -269,6 +284,7 @@ class PeerConfig(Section):
     chain: Chain
     store: PeerStore
     training: Training
+    loop: Loop = Field(default_factory=Loop)
     log: Log = Field(default_factory=Log)
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 
+from fl.train import train
 from node.client.client import Client
 from node.client.submitter import Submitter
 from node.client.watch import Watch
@@ -19,6 +20,7 @@ from node.peer.approval import Approvals
 from node.peer.attendance import attend_all, tasks_of
 from node.peer.bases import Bases
 from node.peer.drawer import Drawer
+from node.peer.loop import Loop
 from node.peer.meeting import Meetings
 from node.peer.opening import Opener
 from node.peer.report import Report
@@ -40,7 +42,7 @@ log = structlog.get_logger()
 
 
 async def run_peer(
-    config: PeerConfig, *, train: Train | None = None, on_stage: OnStage | None = None
+    config: PeerConfig, *, train: Train = train, on_stage: OnStage | None = None
 ) -> None:
     """Train and verify until cancelled; raises `Refused` for keys, files and addresses."""
     genesis = read_genesis(config.chain.genesis)
@@ -50,7 +52,7 @@ async def run_peer(
     rowkeeper = Rowkeeper(load)
     approvals = Approvals(config.store.folder, training.approve, training.listed)
     traces = TraceStore(config.store.folder, config.store.traces_mib * MIB)
-    local = Local(on_stage=on_stage) if train is None else Local(train, on_stage)
+    local = Local(traces, train, on_stage)
     urls = [validator.http for validator in training.validators]
     async with AsyncExitStack() as stack:
 
@@ -64,6 +66,9 @@ async def run_peer(
             )
             return Submitter(client, identity.id, read_key(identity.key)), exchange
 
+        loop = Loop(config.loop.socket, config.loop.tasks, traces)
+        if config.loop.tasks:
+            await stack.enter_async_context(loop)
         submitter, exchange = await enter(config.trainer)
         client, bases = submitter.client, Bases(exchange)
         trainer = Trainer(
@@ -72,7 +77,7 @@ async def run_peer(
             bases,
             rowkeeper,
             approvals,
-            local,
+            lambda task: loop if task in config.loop.tasks else local,
             traces,
             opening=training.opening,
         )

@@ -4,7 +4,7 @@ It connects out only. What leaves are updates and proofs of learning; rows stay.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -19,8 +19,8 @@ from node.peer.approval import Approvals
 from node.peer.bases import Bases
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.stage import Stage, find_stage
-from node.peer.traces import Trace, TraceStore
-from node.peer.training import Assignment, Trained, Training, head_of
+from node.peer.traces import TraceStore
+from node.peer.training import Assignment, Trained, Training
 from node.wire.exchange import Exchange
 from vm.learning import Round, RoundPhase, Update
 from vm.refusal import Refused
@@ -42,12 +42,15 @@ class Trainer:
         bases: Bases,
         rowkeeper: Rowkeeper,
         approvals: Approvals,
-        training: Training,
+        training: Callable[[str], Training],
         traces: TraceStore,
         *,
         opening: bool,
     ) -> None:
-        """`opening` is whether the site lets snapshots of training be opened to verifiers."""
+        """`training` says who trains a task, by its id.
+
+        `opening` is whether the site lets snapshots of training be opened to verifiers.
+        """
         self._submitter = submitter
         self._client = submitter.client
         self._exchange = exchange
@@ -68,13 +71,12 @@ class Trainer:
         if await self._client.record(Update, task_id, stage.round.number, site.organisation):
             return
         assignment = await self._assign(stage, site)
-        trace = await asyncio.to_thread(self._traces.begin, head_of(assignment))
+        training = self._training(task_id)
         try:
-            trained = await self._in_time(stage, trace, self._training.train(assignment, trace))
-            await asyncio.to_thread(trace.sync)
+            trained = await self._in_time(stage, training.train(assignment))
             await self._submit(assignment, trained)
         except Refused as refused:
-            await self._let_go(stage, trace, refused)
+            await self._let_go(stage, refused)
             raise
 
     def _site(self, stage: Stage) -> Site:
@@ -108,9 +110,7 @@ class Trainer:
         job = Job(spec, bits, stage.task.terms.training, stage.round.beacon, site.dataset)
         return Assignment(stage, site, job, base, rows.take(parts.train))
 
-    async def _in_time(
-        self, stage: Stage, trace: Trace, work: Coroutine[Any, Any, Trained]
-    ) -> Trained:
+    async def _in_time(self, stage: Stage, work: Coroutine[Any, Any, Trained]) -> Trained:
         """What `work` gives; raises `Refused("peer.late")` once the round goes on without us."""
         training = asyncio.create_task(work)
         try:
@@ -118,24 +118,25 @@ class Trainer:
                 await asyncio.wait([training], timeout=LOOK_S)
                 if training.done():
                     return training.result()
-                await self._require_awaited(stage, trace)
+                await self._require_awaited(stage)
         finally:
             training.cancel()
             await asyncio.gather(training, return_exceptions=True)
 
-    async def _require_awaited(self, stage: Stage, trace: Trace) -> None:
+    async def _require_awaited(self, stage: Stage) -> None:
         try:
             found = await self._client.record(Round, *stage.round.key)
         except Refused:
             return  # nobody can say: go on
         if found is not None and found.phase is not RoundPhase.SUBMIT:
-            raise _late(found, trace)
+            trace = await asyncio.to_thread(self._traces.find, *stage.round.key)
+            raise _late(found, 0 if trace is None else len(trace.segments()))
 
-    async def _let_go(self, stage: Stage, trace: Trace, refused: Refused) -> None:
+    async def _let_go(self, stage: Stage, refused: Refused) -> None:
         """Of a training that came too late nothing was submitted that an auditor could ask for."""
         try:
             if refused.code == "round.phase":  # the chain was faster than our look at it
-                await self._require_awaited(stage, trace)
+                await self._require_awaited(stage)
         except Refused as late:
             refused = late
         if refused.code == "peer.late":
@@ -150,8 +151,10 @@ class Trainer:
             "round.trained",
             task=id,
             round=number,
-            first_loss=round(result.losses[0], 4),
-            last_loss=round(result.losses[-1], 4),
+            evidence=trained.evidence.value,
+            # A site's own loop keeps its losses to itself.
+            first_loss=round(result.losses[0], 4) if result.losses else None,
+            last_loss=round(result.losses[-1], 4) if result.losses else None,
         )
         origin = Origin(id, number, site.trainer, site.dataset)
         spec, bits = stage.base.spec, stage.base.grid_bits
@@ -174,11 +177,10 @@ class Trainer:
         log.info("round.submitted", task=id, round=number, update=address)
 
 
-def _late(found: Round, trace: Trace) -> Refused:
+def _late(found: Round, segments: int) -> Refused:
     """The round's deadline passed, or the others declined to wait."""
     return Refused(
         "peer.late",
         f"expected round {found.number} of {found.task} to take updates until training was done, "
-        f"found it in phase {found.phase.value} after {len(trace.segments())} of "
-        f"{trace.head.segments} segments: no update is sent in this round",
+        f"found it in phase {found.phase.value} after {segments} segments: no update is sent",
     )

@@ -15,7 +15,7 @@ from fl.trace import segment_count, state_count
 from fl.train import Job, Keep, OnStep, Result, Snapshot, train
 from fl.weights import digest_ints
 from node.peer.stage import Stage
-from node.peer.traces import Head, Trace
+from node.peer.traces import Head, TraceStore
 from vm.digest import TERMS, WEIGHTS, digest
 from vm.learning import Task
 from vm.shape import pack
@@ -66,8 +66,8 @@ class Trained:
 class Training(Protocol):
     """Who trains: this process (`Local`), or the site's own loop (`node.peer.loop`)."""
 
-    async def train(self, assignment: Assignment, trace: Trace) -> Trained:
-        """Train, keeping snapshots in `trace`, and go on from those that are there."""
+    async def train(self, assignment: Assignment) -> Trained:
+        """Train, and keep a trace of it on disk, whole once this returns."""
 
 
 def head_of(assignment: Assignment) -> Head:
@@ -109,18 +109,22 @@ class Stopped(Exception):  # noqa: N818 - no error: the peer is told to stop, or
 class Local:
     """Trains by the task's recipe in a thread of this process."""
 
-    def __init__(self, train: Train = train, on_stage: OnStage | None = None) -> None:
+    def __init__(
+        self, traces: TraceStore, train: Train = train, on_stage: OnStage | None = None
+    ) -> None:
+        self._traces = traces
         self._train = train
         self._on_stage = on_stage
         self._places = asyncio.Semaphore(TRAININGS_MAX)
 
-    async def train(self, assignment: Assignment, trace: Trace) -> Trained:
-        """The update of the assignment; cancelled, it ends within a step and can go on later."""
+    async def train(self, assignment: Assignment) -> Trained:
+        """The update of the assignment, from the newest snapshot that is kept of it.
+
+        Cancelled, it ends within a step and can go on later.
+        """
         async with self._places:
             stop = threading.Event()
-            thread = asyncio.ensure_future(
-                asyncio.to_thread(self._run, assignment, trace, stop.is_set)
-            )
+            thread = asyncio.ensure_future(asyncio.to_thread(self._run, assignment, stop.is_set))
             try:
                 result = await asyncio.shield(thread)
             finally:
@@ -128,7 +132,8 @@ class Local:
                 await asyncio.gather(thread, return_exceptions=True)
         return Trained(result, assignment.stage.task.terms.evidence)
 
-    def _run(self, assignment: Assignment, trace: Trace, stopped: Callable[[], bool]) -> Result:
+    def _run(self, assignment: Assignment, stopped: Callable[[], bool]) -> Result:
+        trace = self._traces.begin(head_of(assignment))
         start = trace.newest()
         if start is not None:
             log.info(
@@ -146,7 +151,7 @@ class Local:
             if show is not None:
                 show(step, steps, loss)
 
-        return self._train(
+        result = self._train(
             assignment.job,
             assignment.base,
             assignment.rows,
@@ -154,3 +159,5 @@ class Local:
             start=start,
             keep=trace.keep,
         )
+        trace.sync()
+        return result

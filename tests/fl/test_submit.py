@@ -45,7 +45,8 @@ from vm.terms import Evidence
         ({"base_version": 1}, "update.base"),
         ({"segments": 3}, "update.segments"),
         ({"segments": 5}, "update.segments"),
-        ({"evidence": Evidence.SCORED}, "update.evidence"),
+        ({"evidence": Evidence.SCORED}, "update.segments"),
+        ({"evidence": Evidence.SCORED, "segments": 1}, "update.evidence"),
         ({"blob_bytes": 11}, "blob.bytes"),  # 3 parameters take 12
         ({"blob_bytes": 12 + 256 * 1024 + 1}, "blob.bytes"),
         ({"norm": 3_719_550_787}, "update.norm"),  # 2^31 times the root of 3 is 3,719,550,786.6
@@ -60,6 +61,16 @@ def test_proof_is_refused(changes: dict[str, Any], code: str) -> None:
     assert found == code
     assert chain.state.get(Update, TASK, 1, "hospital-1") is None
     assert chain.get(Round, TASK, 1).updates == 0
+
+
+def test_a_scored_update_has_one_segment() -> None:
+    """It has no trace; in a task that takes the class it stands beside one with a trace."""
+    chain = opened(evidence=Evidence.SCORED)
+    assert chain.refused(proof(1, evidence=Evidence.SCORED)) == "update.segments"
+
+    chain.applied([proof(1, evidence=Evidence.SCORED, segments=1), proof(2)])
+
+    assert chain.get(Round, TASK, 1).updates == 2
 
 
 def test_proof_within_its_bounds_is_taken() -> None:

@@ -24,7 +24,7 @@ from node.peer.rowkeeper import Rowkeeper
 from node.peer.site import LocalData, load_data
 from node.peer.traces import TraceStore
 from node.peer.trainer import Trainer
-from node.peer.training import Local, Train
+from node.peer.training import Local, Train, Training
 from node.peer.verifier import Verifier
 from node.program import program
 from node.wire.cid import summarise
@@ -103,16 +103,29 @@ class Town:
         return Rowkeeper(load)
 
     def trainer(
-        self, number: int, *, opening: bool = False, train: Train = train, on_stage: Any = None
+        self,
+        number: int,
+        *,
+        opening: bool = False,
+        train: Train = train,
+        on_stage: Any = None,
+        own: Training | None = None,
     ) -> Trainer:
         """Hospital `number`'s trainer, as after a restart."""
         submitter, exchange = self._parts(f"{organisation(number)}.trainer")
         keeper, approvals = self._rowkeeper(number), self.approvals(number)
-        training = Local(train, on_stage)
         traces = self.traces(number)
+        training = own or Local(traces, train, on_stage)
         bases = Bases(exchange)
         return Trainer(
-            submitter, exchange, bases, keeper, approvals, training, traces, opening=opening
+            submitter,
+            exchange,
+            bases,
+            keeper,
+            approvals,
+            lambda task: training,
+            traces,
+            opening=opening,
         )
 
     def reporter(self, number: int) -> Reporter:

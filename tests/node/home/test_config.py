@@ -17,6 +17,7 @@ from node.home.config import (
     Http,
     Identity,
     Log,
+    Loop,
     Peer,
     PeerConfig,
     PeerStore,
@@ -89,6 +90,7 @@ def peer(folder: Path) -> PeerConfig:
                 for i in (1, 2)
             ),
         ),
+        loop=Loop(socket=folder / "loop.sock", tasks=("two",)),
     )
 
 

@@ -260,7 +260,7 @@ def test_a_straggler_ends_with_the_round_that_it_missed(
         asyncio.run(asyncio.wait_for(scenario(), 30))
 
     assert late.value.code == "peer.late"
-    assert "found it in phase verdict after 0 of 4 segments" in late.value.message
+    assert "found it in phase verdict after 0 segments" in late.value.message
     assert town.submitted == []
     assert town.traces(1).find(TASK, 1) is None
 
