@@ -23,6 +23,7 @@ from node.peer.drawer import Drawer
 from node.peer.loop import Loop
 from node.peer.meeting import Meetings
 from node.peer.opening import Opener
+from node.peer.replaying import Replaying
 from node.peer.report import Report
 from node.peer.reporter import Reporter
 from node.peer.rowkeeper import Rowkeeper
@@ -31,12 +32,14 @@ from node.peer.traces import TraceStore
 from node.peer.trainer import Trainer
 from node.peer.training import Local, OnStage, Train
 from node.peer.verifier import Verifier
+from node.wire.blobs import BlobStore
 from node.wire.exchange import Exchange
 from vm.encoding import encode
 from vm.refusal import Refused
 
 SWEEP_S = 3_600.0  # between two looks at which traces are past their retention
 MIB = 2**20
+OPENINGS_BYTES_MAX = 16 * 1024**3  # others' pieces on their way here; each goes once it is whole
 
 log = structlog.get_logger()
 
@@ -96,6 +99,13 @@ async def run_peer(
         watch = Watch(client)
         submitter, exchange = await enter(config.verifier)
         key = read_key(config.verifier.key)
+        meetings = Meetings(
+            submitter.client, training.validators, config.tls.files(config.verifier)
+        )
+        folder = config.store.folder / "openings"  # others' rows, while they come: as for blobs
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        store = BlobStore(folder, OPENINGS_BYTES_MAX)
+        replaying = Replaying(submitter.client, Bases(exchange), store, meetings.at, _steady_ms)
         verifier = Verifier(
             submitter,
             exchange,
@@ -104,6 +114,7 @@ async def run_peer(
             Drawer(config.store.folder),
             secret=lambda task, number: key.secret(encode((genesis.chain, task, number))),
             clock_ms=_steady_ms,
+            replay=replaying.judge,
         )
         log.info("peer.started", tasks=list(training.listed), approve=training.approve)
         async with asyncio.TaskGroup() as group:

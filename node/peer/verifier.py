@@ -5,21 +5,25 @@ a secret, seals its judgements, reveals them, and re-runs what others have faile
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
 from fl.body import CommitSecret, Judged, RerunVerdict, RevealVerdicts, SealVerdicts
 from fl.challenge import commitment, draw, seal
 from fl.model import Rows
+from fl.replay import Replayed, suspicious
 from fl.settle import named_segments
-from fl.verify import Case, Judgement, judge, update_norm
-from fl.weights import unpack_weights
+from fl.trace import origin
+from fl.verify import BP, Case, Judgement, judge, update_norm
+from fl.weights import unpack_update, unpack_weights
 from node.client.submitter import Submitter
 from node.peer.approval import Approvals
 from node.peer.bases import Bases
 from node.peer.drawer import Drawer
+from node.peer.replaying import Suspect
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.stage import Stage, find_stage
 from node.wire.exchange import Exchange
@@ -32,26 +36,19 @@ from vm.learning import (
 )
 from vm.refusal import Refused
 from vm.shape import Digest, pack
-from vm.terms import Evidence, Site
+from vm.terms import MICRO, Evidence, Site
 
 BLOB_WAIT_PERCENT = 50  # of the verdict phase; then a verifier abstains from what it cannot fetch
 
-# Replays these segments of an update, whose file is given too; None if they are what the trainer
-# says, else what is to be said of the update.
-Replay = Callable[[Stage, Update, bytes, tuple[int, ...]], Awaitable[Judgement | None]]
+# Replays segments of an update, given its file, and all of them on suspicion; None if they are what
+# the trainer says, else why not.
+Replay = Callable[
+    [Stage, Update, bytes, Sequence[int], Suspect | None], Awaitable[Judgement | None]
+]
+
+Profiles = dict[str, tuple[tuple[int, ...], int | None]]  # by organisation: moves, and score
 
 log = structlog.get_logger()
-
-
-async def not_opened(
-    _stage: Stage, _update: Update, _blob: bytes, segments: tuple[int, ...]
-) -> Judgement:
-    """The `Replay` of a verifier that gets no openings."""
-    return Judgement(
-        Decision.ABSTAIN,
-        "replay.not_opened",
-        f"expected {len(segments)} segments opened in time, found none",
-    )
 
 
 class Verifier:
@@ -67,7 +64,7 @@ class Verifier:
         *,
         secret: Callable[[str, int], Digest],
         clock_ms: Callable[[], int],
-        replay: Replay = not_opened,
+        replay: Replay,
     ) -> None:
         """`secret` gives a task's round its secret, always the same; nobody else can tell it.
 
@@ -148,20 +145,29 @@ class Verifier:
 
     async def _rerun(self, stage: Stage, site: Site) -> None:
         """Re-run the segments that others have failed in updates that we did not."""
-        for update in await self._updates(stage):
-            if update.evidence is not Evidence.REPLAYED:
-                continue
-            verdicts = await self._verdicts(stage, update)
-            named = named_segments(verdicts)
-            mine = next((v for v in verdicts if v.verifier_organisation == site.organisation), None)
-            if not named or mine is None or mine.rerun or mine.decision is Decision.FAIL:
-                continue
-            try:
-                blob = await self._exchange.fetch(update.blob, update.blob_bytes)
-                found = await self._replay(stage, update, blob, named)
-            finally:
-                await self._exchange.forget(update.blob)
-            await self._submitter.submit("learning.rerun", _rerun_body(mine, update, found))
+        updates = [
+            update
+            for update in await self._updates(stage)
+            if update.evidence is Evidence.REPLAYED and update.organisation != site.organisation
+        ]
+        # All at once, and each to its end; what is refused is tried again with the next look.
+        reruns = (self._rerun_one(stage, site, update) for update in updates)
+        for outcome in await asyncio.gather(*reruns, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
+
+    async def _rerun_one(self, stage: Stage, site: Site, update: Update) -> None:
+        verdicts = await self._verdicts(stage, update)
+        named = named_segments(verdicts)
+        mine = next((v for v in verdicts if v.verifier_organisation == site.organisation), None)
+        if not named or mine is None or mine.rerun or mine.decision is Decision.FAIL:
+            return
+        try:
+            blob = await self._exchange.fetch(update.blob, update.blob_bytes)
+            found = await self._replay(stage, update, blob, named, None)
+        finally:
+            await self._exchange.forget(update.blob)
+        await self._submitter.submit("learning.rerun", _rerun_body(mine, update, found))
 
     async def _updates(self, stage: Stage) -> list[Update]:
         """One by one, for a list proves each of its records but not that none was left out."""
@@ -188,32 +194,32 @@ class Verifier:
             found = await asyncio.to_thread(
                 _judge_all, stage, base, rows.take(parts.scoring), updates, mine, blobs
             )
-            pairs = list(zip(mine, found, strict=True))
-            # First all, then all: a refusal here is tried again, and a replay is dear.
-            pairs = [
-                (update, await self._keep(stage, update, made, blobs)) for update, made in pairs
+            found = [
+                await self._keep(stage, judgement, blobs.get(update.organisation))
+                for update, judgement in zip(mine, found, strict=True)
             ]
-            final = await asyncio.gather(
-                *(self._replayed(stage, update, made, blobs) for update, made in pairs)
+            profiles = _profiles(stage, mine, found, blobs)
+            # All at once: a trainer that does not open costs the others' updates no time.
+            confirmed = await asyncio.gather(
+                *(
+                    self._confirm(stage, update, judgement, blobs, profiles)
+                    for update, judgement in zip(mine, found, strict=True)
+                )
             )
-            return tuple(_judged(update, made) for update, made in zip(mine, final, strict=True))
+            return tuple(map(_judged, mine, confirmed))
         finally:
             # Also after a refusal: another hospital's update stays on this disk no longer than work
             # on it; the next look fetches it again.
             for update in updates:
                 await self._exchange.forget(update.blob)
 
-    async def _keep(
-        self, stage: Stage, update: Update, found: Judgement, blobs: dict[str, bytes]
-    ) -> Judgement:
-        """What remains of a pass once its bytes are in good hands.
-
-        Before an update is passed, f + 1 validators hold it: what is accepted can be aggregated.
-        """
+    async def _keep(self, stage: Stage, found: Judgement, blob: bytes | None) -> Judgement:
+        """Before an update is passed, f + 1 validators hold it: what is accepted can be had."""
         if found.decision is not Decision.PASS:
             return found
+        assert blob is not None, "what passes was read"
         try:
-            await self._exchange.bring(blobs[update.organisation])
+            await self._exchange.bring(blob)
         except Refused:
             if self._may_wait(stage):
                 raise
@@ -224,15 +230,22 @@ class Verifier:
             )
         return found
 
-    async def _replayed(
-        self, stage: Stage, update: Update, found: Judgement, blobs: dict[str, bytes]
+    async def _confirm(
+        self,
+        stage: Stage,
+        update: Update,
+        found: Judgement,
+        blobs: dict[str, bytes],
+        profiles: Profiles,
     ) -> Judgement:
-        """What remains of a pass once the segments that our secret draws are replayed."""
-        replays = update.evidence is Evidence.REPLAYED and stage.task.terms.replay.segments > 0
-        if found.decision is not Decision.PASS or not replays:
+        """What remains of a pass once its segments are replayed."""
+        count = stage.task.terms.replay.segments
+        passed = found.decision is Decision.PASS
+        if not passed or update.evidence is not Evidence.REPLAYED or not count:
             return found
+        suspect = partial(_suspicion, stage, update.organisation, profiles)
         blob, drawn = blobs[update.organisation], self._drawn(stage, update)
-        return await self._replay(stage, update, blob, drawn) or found
+        return await self._replay(stage, update, blob, drawn, suspect) or found
 
     def _drawn(self, stage: Stage, update: Update) -> tuple[int, ...]:
         """The segments that our secret draws of an update."""
@@ -269,6 +282,31 @@ class Verifier:
             self._since_ms[id] = (number, now_ms)
             return True
         return now_ms - since_ms < wait_ms
+
+
+def _profiles(
+    stage: Stage, updates: list[Update], found: list[Judgement], blobs: dict[str, bytes]
+) -> Profiles:
+    """The moves of each segment and the score of every update that would pass."""
+    spec, bits = stage.base.spec, stage.base.grid_bits
+    profiles: Profiles = {}
+    for update, judgement in zip(updates, found, strict=True):
+        if judgement.decision is Decision.PASS:
+            blob = blobs[update.organisation]
+            _, segments = unpack_update(spec, bits, origin(update), update.segments, blob)
+            moves = tuple(segment.move for segment in segments)
+            profiles[update.organisation] = moves, judgement.score_bp
+    return profiles
+
+
+def _suspicion(
+    stage: Stage, organisation: str, profiles: Profiles, replayed: Sequence[Replayed]
+) -> str | None:
+    moves, score_bp = profiles[organisation]
+    others = [found for name, found in profiles.items() if name != organisation]
+    margin_bp = stage.task.terms.policy.margin * BP // MICRO
+    scores = [score for _, score in others if score is not None]
+    return suspicious(replayed, moves, [found for found, _ in others], score_bp, scores, margin_bp)
 
 
 def _judge_all(

@@ -169,9 +169,9 @@ class Running:
         """The exit code of a validator that ends by itself."""
         return self._processes[self.home(number)].wait(DEADLINE_S)
 
-    def alive(self, number: int) -> bool:
-        """Whether the validator's process runs."""
-        return self._processes[self.home(number)].poll() is None
+    def alive(self, number: int, role: str = "validator") -> bool:
+        """Whether the process that was started last in a home runs."""
+        return self._processes[self.home(number, role)].poll() is None
 
     def log(self, number: int, role: str = "validator") -> str:
         """All that a home's processes logged."""

@@ -90,7 +90,7 @@ def write_rows(net: Running) -> None:
         (net.home(number, "peer") / "rows.csv").write_text(rows(number))
 
 
-def register_datasets(net: Running, folder: Path) -> list[Any]:
+def register_datasets(net: Running, folder: Path, *flags: str) -> list[Any]:
     """Each steward registers its dataset by the command line; the receipts."""
     columns = _write(folder / "preprocessing.json", PREPROCESSING)
 
@@ -101,6 +101,7 @@ def register_datasets(net: Running, folder: Path) -> list[Any]:
             *("--id", f"{hospital}.dataset", "--title", "Made up", "--region", "NL"),
             *("--data", peer / "rows.csv", "--secret", peer / "keys/rows.secret"),
             *("--preprocessing", columns, "--condition", "DUO:0000006"),
+            *flags,
         ).data
 
     with ThreadPoolExecutor(2) as pool:

@@ -11,6 +11,7 @@ import numpy as np
 from fl.dataset import leaves
 from fl.spec import logistic_regression
 from fl.train import train
+from fl.verify import Judgement
 from fl.weights import pack_weights
 from node.client.client import Client
 from node.client.submitter import Submitter
@@ -32,6 +33,7 @@ from node.wire.exchange import Exchange
 from tests.fl.dialogue import TASK, TERMS, dataset, model, opening, secret
 from tests.harness import Chain, organisation
 from vm.block import Result
+from vm.learning import Decision
 from vm.refusal import Refused
 from vm.state import Record
 from vm.terms import Preprocessing
@@ -55,6 +57,11 @@ def table(number: int) -> str:
         smoker = chance.choice(("No", "Yes"))
         lines.append(f"{PATIENT},{age},{smoker},{'yes' if early else 'no'}")
     return "\n".join(lines) + "\n"
+
+
+async def not_opened(*_: object) -> Judgement:
+    """What a verifier finds that gets no openings."""
+    return Judgement(Decision.ABSTAIN, "replay.not_opened", "expected segments, found none")
 
 
 @dataclass
@@ -157,7 +164,7 @@ class Town:
             self.drawer(number),
             secret=lambda _, round_number: secret(number, round_number),
             clock_ms=lambda: self.time_ms,
-            **options,
+            **({"replay": not_opened} | options),
         )
 
     def drawer(self, number: int) -> Drawer:

@@ -19,7 +19,7 @@ from tests.fl.dialogue import TASK, TERMS
 from tests.harness import organisation
 from tests.node.hospital import Town
 from tests.node.peer.hall import Hall, judged
-from tests.node.peer.looks import code_of, opened, run
+from tests.node.peer.looks import code_of, run, submitted
 from vm.digest import WEIGHTS
 from vm.learning import Round, RoundPhase, Task
 from vm.record import Dataset, Model
@@ -154,10 +154,7 @@ def test_a_round_that_ends_while_the_trainer_answers(hall: Hall) -> None:
 
 def test_nothing_is_opened_of_an_update_of_another_class(tmp_path: Path) -> None:
     """A committed update is for auditors at the site."""
-    town = opened(tmp_path)
-    for number in (1, 2, 3, 4):
-        run(town.trainer(number).work(TASK))
-    hall = Hall(town, wanted_pieces=[PART])
+    hall = Hall(submitted(tmp_path), wanted_pieces=[PART])
 
     run(hall.opener().work(TASK))
 

@@ -160,7 +160,7 @@ def test_a_failed_segment_is_rerun(tmp_path: Path) -> None:
     asked: list[tuple[str, tuple[int, ...]]] = []
 
     async def replay(
-        stage: Stage, update: Update, blob: bytes, segments: tuple[int, ...]
+        stage: Stage, update: Update, blob: bytes, segments: tuple[int, ...], suspect: object
     ) -> Judgement:
         asked.append((update.organisation, segments))
         return Judgement(Decision.FAIL, "replay.weights", "other weights", 1)
@@ -177,7 +177,9 @@ def test_a_rerun_that_finds_nothing_says_the_same_again(tmp_path: Path) -> None:
     """With its old words, or with the reason why it could not look."""
     town = disputed(tmp_path)
 
-    async def replay(stage: Stage, update: Update, blob: bytes, segments: tuple[int, ...]) -> None:
+    async def replay(
+        stage: Stage, update: Update, blob: bytes, segments: tuple[int, ...], suspect: object
+    ) -> None:
         return None
 
     run(town.verifier(3, replay=replay).work(TASK))
