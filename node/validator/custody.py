@@ -205,7 +205,11 @@ class Custody:
             case (Model.KIND, *_):
                 self._models.add(unpack(Model, self._read(key), VALUE_BYTES_MAX).weights)
             case (Update.KIND, *_):
-                self._hold(*_claim(unpack(Update, self._read(key), VALUE_BYTES_MAX)))
+                claimed, held = _claim(unpack(Update, self._read(key), VALUE_BYTES_MAX))
+                due = self._due_ms(held)
+                # An audit writes the record again, maybe long after its blob has gone.
+                if due is None or due > self._chain.head.time_ms:
+                    self._hold(claimed, held)
             case (Round.KIND, str(task), int(number)):
                 held = _Held(task, number)
                 due_ms = self._due_ms(held)

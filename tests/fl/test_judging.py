@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fl.challenge import commitment, draw, round_seed
+from fl.challenge import round_seed
 from node.program import program
 from tests.fl.dialogue import (
     ABSTAINING,
@@ -364,53 +364,6 @@ def test_segments_of_a_committed_update_are_not_rerun() -> None:
     speak(chain, {(1, 2): FAILS_2})
 
     assert round_of(chain).phase is RoundPhase.AGGREGATE
-
-
-# Grinding
-
-
-def test_neither_primary_nor_trainer_can_tell_what_will_be_drawn() -> None:
-    """With seed and update in hand they still lack the verifier's secret, and it decides.
-
-    The best that they can do is to guess: over many secrets each segment is drawn as often.
-    """
-    seed, update = bytes(range(32)), bytes(reversed(range(32)))
-    drawn = [draw(seed, update, number.to_bytes(32, "big"), 20, 5) for number in range(2_000)]
-
-    counts = [sum(segment in one for one in drawn) for segment in range(20)]
-
-    assert all(400 < count < 600 for count in counts)  # 500 expected, 19 the standard deviation
-    assert len(set(drawn)) > 1_500  # of 15,504 possible draws
-    assert draw(seed, update, bytes(32), 20, 5) == drawn[0]
-
-
-def test_another_seed_or_update_is_another_draw() -> None:
-    """A verifier that has bound itself to its secret cannot tell either."""
-    one = draw(bytes(32), bytes(32), bytes(32), 100, 10)
-
-    assert draw(b"\1" * 32, bytes(32), bytes(32), 100, 10) != one
-    assert draw(bytes(32), b"\1" * 32, bytes(32), 100, 10) != one
-    assert one == tuple(sorted(set(one)))
-    assert len(one) == 10
-
-
-def test_a_draw_of_more_than_there_are_is_all_of_them() -> None:
-    """A short trace is replayed whole."""
-    assert draw(bytes(32), bytes(32), bytes(32), 3, 10) == (0, 1, 2)
-
-
-def test_a_commitment_hides_its_secret_and_binds_all_that_it_is_for() -> None:
-    """Another task, round, verifier or secret is another commitment."""
-    own = commitment("a", 1, "v", bytes(32))
-
-    others = {
-        commitment("b", 1, "v", bytes(32)),
-        commitment("a", 2, "v", bytes(32)),
-        commitment("a", 1, "w", bytes(32)),
-        commitment("a", 1, "v", b"\1" * 32),
-    }
-
-    assert len(others | {own}) == 5
 
 
 def test_settled_rounds_take_nothing_more() -> None:

@@ -8,24 +8,25 @@ import numpy as np
 
 from fl import fixed
 from fl.aggregate import aggregate
+from fl.challenge import commitment, draw, seal
 from fl.dataset import leaves, salt
 from fl.model import prepare
 from fl.preprocess import Table, read
 from fl.sampling import Stream, batches, permutation, split
-from fl.settle import accepted_digest
+from fl.settle import accepted_digest, pay
 from fl.spec import logistic_regression, mlp, parameters
 from fl.trace import Origin, Segment, root
 from fl.trace import leaves as trace_leaves
 from fl.train import Job, first, snapshots
 from fl.weights import digest_ints, pack_update, pack_weights
-from tests.fl.dialogue import AGE, OUTCOME, SMOKER, TASK
+from tests.fl.dialogue import AGE, OUTCOME, SMOKER, TASK, TERMS, judgements
 from tests.fl.terms import by, sgd
 from tests.vectors.ledger import story
 from tests.vectors.spelling import code_of, hexes
 from vm import tree
 from vm.digest import BEACON, WEIGHTS, digest
 from vm.encoding import encode
-from vm.learning import Round, Update
+from vm.learning import Commitment, Outcome, Round, Update, UpdateStatus
 from vm.shape import pack
 from vm.terms import MICRO, Aggregation, Mixing, Optimizer, Preprocessing, Rule, Training
 
@@ -81,6 +82,8 @@ def numbers() -> dict[str, Any]:
         "trace": _trace(),
         "files": _files(),
         "training": _training(table),
+        "challenge": _challenge(),
+        "credits": _credits(),
         "round": _round(),
     }
 
@@ -253,6 +256,58 @@ def _trained(table: Table, training: Training) -> dict[str, Any]:
         ],
         "norm": fixed.norm(found[-1].weights - base),
     }
+
+
+def _challenge() -> dict[str, Any]:
+    """What binds a verifier in a round of the story, and what its secret draws."""
+    chain = story()
+    rnd, key = chain.get(Round, TASK, 3), (TASK, 3, "hospital-3.verifier")
+    bound = chain.get(Commitment, TASK, 3, "hospital-3")
+    update = chain.get(Update, TASK, 3, "hospital-2").transaction
+    assert rnd.seed is not None
+    assert bound.secret is not None
+    said = [pack(item) for item in judgements(chain, 3, 3)]
+    assert (bound.commitment, bound.seal) == (
+        commitment(*key, bound.secret),
+        seal(*key, bound.secret, said),
+    ), "as the chain has it"
+    return {
+        "task": TASK,
+        "number": 3,
+        "verifier": bound.verifier,
+        "seed": rnd.seed.hex(),
+        "update": update.hex(),
+        "secret": bound.secret.hex(),
+        "drawn": [
+            {
+                "segments": segments,
+                "count": count,
+                "drawn": list(draw(rnd.seed, update, bound.secret, segments, count)),
+            }
+            for segments, count in ((4, 1), (4, 9), (100, 10))
+        ],
+        "judgements": hexes(said),
+        "commitment": bound.commitment.hex(),
+        "seal": seal(*key, bound.secret, said).hex(),
+    }
+
+
+def _credits() -> list[dict[str, Any]]:
+    """What rounds pay of a pool of 1,001 over three rounds, in order of sites."""
+    terms = replace(TERMS, pool=1_001, rounds=3)
+    contributions = (300, 200, None, -100)
+    outcomes = [
+        Outcome(f"hospital-{n}", "", UpdateStatus.ACCEPTED, "", "", contribution, 0)
+        for n, contribution in enumerate(contributions, start=1)
+    ]
+    return [
+        {
+            "closed": closed,
+            "contributions": list(contributions),
+            "credits": [outcome.credits for outcome in pay(terms, closed, outcomes)],
+        }
+        for closed in (1, 2, 3)
+    ]
 
 
 def _round() -> dict[str, Any]:

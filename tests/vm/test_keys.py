@@ -142,6 +142,15 @@ def test_a_seed_has_32_bytes_and_is_not_shown() -> None:
             SigningKey(bytes(length))
 
 
+def test_a_secret_is_the_keys_alone_and_of_one_context() -> None:
+    """Derived again at any time, and different for each thing that it is for."""
+    one, other = SigningKey(bytes(32)), SigningKey(bytes(31) + b"\1")
+
+    assert one.secret(b"round 1") == SigningKey(bytes(32)).secret(b"round 1")
+    assert len({one.secret(b"round 1"), one.secret(b"round 2"), other.secret(b"round 1")}) == 3
+    assert one.public != one.secret(b"")
+
+
 def test_the_curve_of_this_test_makes_honest_signatures() -> None:
     """What the hostile cases are built from gives, without hostility, a signature that counts."""
     assert multiply(L, B) == edwards.ZERO

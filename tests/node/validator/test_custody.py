@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from fl.body import OpenTask, ProofOfLearning, RegisterModel
+from fl.body import AttestAudit, OpenTask, ProofOfLearning, RegisterModel
 from fl.spec import logistic_regression
 from fl.trace import Origin, origin_digest
 from fl.weights import update_size
 from node.validator.custody import BROUGHT_MAX, MODEL_BYTES_MAX, Custody
 from node.wire.cid import CHUNK_BYTES
+from tests.harness import key_of
 from tests.node.network import (
     BLOB_BYTES,
     COLUMNS,
@@ -27,7 +28,8 @@ from tests.node.network import (
     run_round,
     terms,
 )
-from vm.learning import Commitment, Round, RoundPhase
+from vm.conduct import AuditOutcome
+from vm.learning import Commitment, Round, RoundPhase, Update
 from vm.record import Member, Role, Standing
 from vm.registry import EnrolMember, SetStanding
 from vm.shape import Digest
@@ -468,6 +470,22 @@ def test_updates_go_when_retention_is_over_and_not_before(registry: Registry) ->
     assert registry.readers(BLOB) == set()
     assert registry.due() == []
     assert registry.readers(BASE) == EVERYBODY
+
+
+def test_an_audit_of_an_update_that_is_gone_opens_nothing_again(registry: Registry) -> None:
+    """Its record is written once more; who brings the file back brings it for nobody."""
+    registry.submit(A=BLOB, B=address("y"), C=address("z"), D=address("w"))
+    run_out(registry)
+    assert BLOB in registry.due()
+    auditor = EnrolMember(f"{B}.auditor", Role.AUDITOR, key_of(f"{B}.auditor").public, None)
+    registry.block(registry.network.sign(f"{B}.admin", "member.enrol", auditor))
+    gone = AttestAudit(TASK, 1, A, AuditOutcome.UNAVAILABLE, "audit.expired", "", 0)
+
+    registry.block(registry.network.sign(f"{B}.auditor", "learning.audit", gone))
+    registry.bring(A, BLOB)
+
+    assert registry.network.chain.state().require(Update, TASK, 1, A).audits_unavailable == 1
+    assert registry.readers(BLOB) == set()
 
 
 def test_an_update_whose_round_goes_on_stays_however_late_it_is(registry: Registry) -> None:

@@ -1,0 +1,196 @@
+"""Audits of traces, the marks that failed ones leave, and what a steward decides."""
+
+from typing import Any
+
+import pytest
+
+from fl.body import DecideModel
+from tests.fl.dialogue import (
+    MODEL,
+    REVEAL_MS,
+    TASK,
+    aggregate,
+    attestation,
+    failing,
+    opened,
+    opening,
+    settled,
+    speak,
+    submitted,
+    with_auditors,
+)
+from tests.harness import Chain, Item
+from vm.conduct import Audit, AuditOutcome, MarkDecision, ModelMark
+from vm.learning import Round, RoundPhase, Task, TaskPhase, Update
+from vm.record import ModelHead
+from vm.terms import Evidence
+
+PASSED, FAILED, UNAVAILABLE = AuditOutcome.PASSED, AuditOutcome.FAILED, AuditOutcome.UNAVAILABLE
+
+
+def closed(**changes: Any) -> Chain:
+    """A chain whose first round has closed, and on which organisations 1 and 2 have auditors."""
+    chain = with_auditors(settled(submitted(opened(trace_retention_ms=REVEAL_MS, **changes))))
+    chain.applied([aggregate(chain, number) for number in (1, 2, 3)])
+    return chain
+
+
+def decide(decision: MarkDecision, by: str = "hospital-1.steward", model: str = MODEL) -> Item:
+    """A steward decides on the model."""
+    return by, "model.decide", DecideModel(model, decision, "looked into")
+
+
+def mark(chain: Chain) -> ModelMark:
+    """The model's mark."""
+    return chain.get(ModelMark, MODEL)
+
+
+def test_an_audit_is_kept_and_counted_in_the_update() -> None:
+    """Whoever sees the update sees how often its trace was looked into."""
+    chain = closed()
+
+    chain.applied([attestation(1, 3, PASSED), attestation(2, 3, UNAVAILABLE)])
+
+    found = chain.get(Update, TASK, 1, "hospital-3")
+    counts = (found.audits_passed, found.audits_failed, found.audits_unavailable)
+    assert counts == (1, 0, 1)
+    assert chain.get(Audit, TASK, 1, "hospital-3", "hospital-1").segments == 4
+    assert chain.state.get(ModelMark, MODEL) is None
+
+
+@pytest.mark.parametrize(
+    ("item", "code"),
+    [
+        (attestation(1, 1, PASSED), "audit.own"),
+        (attestation(1, 3, PASSED, segments=0), "audit.segments"),
+        (attestation(1, 3, PASSED, segments=5), "audit.segments"),
+        (attestation(1, 3, UNAVAILABLE, segments=1), "audit.segments"),
+        (attestation(1, 3, PASSED, round=2), "audit.round"),
+        (attestation(1, 3, PASSED, round=9), "state.missing"),
+        (attestation(1, 3, PASSED, organisation="hospital-9"), "state.missing"),
+    ],
+)
+def test_an_audit_is_refused(item: Item, code: str) -> None:
+    """Of one's own hospital, of no segments or too many, of what is not there or not over."""
+    chain = closed()
+
+    assert chain.refused(item) == code
+    assert chain.get(Update, TASK, 1, "hospital-3").audits_passed == 0
+
+
+def test_an_organisation_attests_an_update_once() -> None:
+    """No auditor takes back what it found, and none counts twice."""
+    chain = closed()
+    chain.applied([attestation(1, 3, FAILED)])
+
+    assert chain.refused(attestation(1, 3, PASSED)) == "audit.duplicate"
+
+
+def test_a_trace_past_its_retention_is_unavailable_and_nothing_else() -> None:
+    """A hospital that kept its word may have deleted it: nobody can fail it for that."""
+    chain = closed()
+    chain.applied(time_ms=chain.get(Round, TASK, 1).deadline_ms + REVEAL_MS)
+
+    codes = chain.block([attestation(1, 3, FAILED), attestation(1, 3, UNAVAILABLE)])
+
+    assert codes == ["audit.expired", "applied"]
+
+
+def test_a_scored_update_has_nothing_to_audit() -> None:
+    """It claims no trace."""
+    chain = with_auditors(opened(evidence=Evidence.SCORED))
+    settled(submitted(chain, evidence=Evidence.SCORED))
+    chain.applied([aggregate(chain, number) for number in (1, 2, 3)])
+
+    assert chain.refused(attestation(1, 3, FAILED)) == "audit.evidence"
+
+
+def test_a_failed_audit_marks_the_model_and_bars_it() -> None:
+    """From the version that the update reached on; the task fails at its next round."""
+    chain = closed()
+    chain.applied([attestation(1, 3, FAILED)])
+    assert (mark(chain).version, mark(chain).decision) == (1, MarkDecision.OPEN)
+    assert chain.get(Round, TASK, 2).phase is RoundPhase.SUBMIT  # what is under way goes on
+    chain.applied(time_ms=chain.get(Round, TASK, 2).deadline_ms)
+
+    third = chain.get(Round, TASK, 3)
+
+    assert (third.phase, third.code) == (RoundPhase.FAILED, "round.model_marked")
+    assert chain.get(Task, TASK).phase is TaskPhase.FAILED
+    assert chain.get(ModelHead, MODEL) == ModelHead(MODEL, 1, None)
+    assert chain.refused(opening("next")) == "task.model_marked"
+
+
+def test_a_steward_keeps_the_model() -> None:
+    """With that the next task may open, and the mark stays on record."""
+    chain = closed(rounds=1)
+    chain.applied([attestation(1, 3, FAILED)])
+    assert chain.refused(opening("next")) == "task.model_marked"
+
+    chain.applied([decide(MarkDecision.KEPT), opening("next")])
+
+    assert (mark(chain).decision, mark(chain).steward) == (
+        MarkDecision.KEPT,
+        "hospital-1.steward",
+    )
+
+
+def test_a_later_failed_audit_opens_the_question_again() -> None:
+    """What was kept was kept in knowledge of the first one only."""
+    chain = closed(rounds=1)
+    chain.applied([attestation(1, 3, FAILED), decide(MarkDecision.KEPT)])
+
+    chain.applied([attestation(2, 4, FAILED)])
+
+    assert (mark(chain).decision, mark(chain).organisation) == (MarkDecision.OPEN, "hospital-4")
+    assert chain.refused(opening("next")) == "task.model_marked"
+
+
+def test_a_model_that_was_withdrawn_stays_so() -> None:
+    """Another failed audit does not put it up for decision again."""
+    chain = closed(rounds=1)
+    chain.applied([attestation(1, 3, FAILED), decide(MarkDecision.WITHDRAWN)])
+
+    chain.applied([attestation(2, 4, FAILED)])
+
+    assert mark(chain).decision is MarkDecision.WITHDRAWN
+    assert chain.refused(decide(MarkDecision.KEPT)) == "mark.decided"
+    assert chain.refused(opening("next")) == "task.model_marked"
+
+
+def test_a_decision_is_the_owners_and_decides_something() -> None:
+    """Neither another hospital's steward, nor an empty word, nor without a mark."""
+    chain = closed()
+    assert chain.refused(decide(MarkDecision.KEPT)) == "state.missing"
+    chain.applied([attestation(1, 3, FAILED)])
+
+    assert chain.refused(decide(MarkDecision.KEPT, by="hospital-2.steward")) == "mark.owner"
+    assert chain.refused(decide(MarkDecision.OPEN)) == "mark.decision"
+
+
+def test_an_update_that_reached_no_version_marks_nothing() -> None:
+    """A rejected one, and one of a round that failed."""
+    chain = with_auditors(opened(trace_retention_ms=10**9))
+    speak(submitted(chain), {(judge, 3): failing() for judge in (1, 2, 4)})
+    chain.applied([aggregate(chain, number) for number in (1, 2, 3)])
+    settled(submitted(chain, 2, base_version=1), 2)
+    chain.applied(time_ms=chain.get(Round, TASK, 2).deadline_ms)
+    assert chain.get(Round, TASK, 2).phase is RoundPhase.FAILED
+
+    chain.applied([attestation(1, 3, FAILED), attestation(1, 4, FAILED, 2)])
+
+    assert chain.state.get(ModelMark, MODEL) is None
+    assert chain.get(Update, TASK, 1, "hospital-3").audits_failed == 1
+
+
+def test_the_first_version_of_all_failed_audits_is_marked() -> None:
+    """Later versions hold it as well, whichever audit came first."""
+    chain = closed(rounds=3)
+    settled(submitted(chain, 2, base_version=1), 2)
+    chain.applied([aggregate(chain, number, 2) for number in (1, 2, 3)])
+
+    chain.applied([attestation(1, 3, FAILED, 2)])
+    assert mark(chain).version == 2
+    chain.applied([attestation(1, 3, FAILED, 1)])
+
+    assert mark(chain).version == 1
