@@ -99,7 +99,7 @@ def test_a_trace_past_its_retention_is_unavailable_and_nothing_else() -> None:
 def test_a_scored_update_has_nothing_to_audit() -> None:
     """It claims no trace."""
     chain = with_auditors(opened(evidence=Evidence.SCORED))
-    settled(submitted(chain, evidence=Evidence.SCORED))
+    settled(submitted(chain, evidence=Evidence.SCORED, segments=1))
     chain.applied([aggregate(chain, number) for number in (1, 2, 3)])
 
     assert chain.refused(attestation(1, 3, FAILED)) == "audit.evidence"
