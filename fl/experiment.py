@@ -10,6 +10,7 @@ from math import sqrt
 import numpy as np
 import torch
 
+from fl import server
 from fl.aggregate import aggregate
 from fl.attack import sign_flip
 from fl.dataset import leaves, part_digest
@@ -114,9 +115,13 @@ class Experiment:
     def federate(self, base: Ints, plans: Sequence[Plan]) -> Federation:
         """Run the rounds of `plans` from the weights `base`, as peers and validators would."""
         rounds = []
+        optimizer = self.terms.aggregation.server
+        state = server.start(optimizer, self.grid_bits, len(base))
         for number, plan in enumerate(plans, start=1):
             delta, outcomes = self._round(base, number, plan)
-            base = base if delta is None else base + delta
+            if delta is not None:
+                moved, state = server.step(optimizer, self.grid_bits, delta, state)
+                base = base + moved
             rounds.append(outcomes)
         return Federation(base, tuple(rounds))
 

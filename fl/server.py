@@ -68,7 +68,7 @@ def _step(
         case ServerOptimizer.MOMENTUM:
             (velocity,) = state
             velocity = divide(server.momentum * velocity, MICRO) + delta  # Hsu et al. 2019
-            return _scale(server, check_range(velocity)), [velocity]
+            return _scale(server, velocity), [velocity]
         case ServerOptimizer.ADAM:
             first, second = state
             beta = server.momentum

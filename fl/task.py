@@ -31,7 +31,6 @@ from vm.record import (
 from vm.refusal import Refused
 from vm.state import State
 from vm.terms import (
-    AVERAGE,
     BATCH_ROWS_MIN,
     MICRO,
     NANO,
@@ -39,7 +38,6 @@ from vm.terms import (
     SEGMENTS_MAX,
     Column,
     Evidence,
-    Mixing,
     Optimizer,
     Preprocessing,
     Site,
@@ -262,15 +260,8 @@ def _check_replay(terms: Terms) -> None:
 
 def _check_known(terms: Terms) -> None:
     """Refuse what the records can say and no code does yet."""
-    aggregation = terms.aggregation
-    asked = {
-        "aggregation.mixing": aggregation.mixing is Mixing.BUCKETS,
-        "aggregation.server": aggregation.server != AVERAGE,
-        "contribution": terms.contribution is not Valuation.NONE,
-    }
-    for field, unknown in asked.items():
-        if unknown:
-            raise Refused("task.not_yet", f"expected another {field}, found one that is to come")
+    if terms.contribution is not Valuation.NONE:
+        raise Refused("task.not_yet", "expected another contribution, found one that is to come")
 
 
 def _check_size(spec: ModelSpec, sites: int) -> None:

@@ -137,9 +137,10 @@ class Aggregator:
             if any(item.validator == self._validator for item in rnd.attestations):
                 continue
             assert rnd.accepted is not None, "a round in phase aggregate has an accepted set"
+            assert rnd.seed is not None, "and, as submissions have ended, a seed"
             base = state.require(Model, task.terms.model, rnd.base_version)
             updates = accepted_updates(state, task, rnd)
-            yield Job(task, rnd.number, base, rnd.accepted, rnd.beacon, updates, task.server)
+            yield Job(task, rnd.number, base, rnd.accepted, rnd.seed, updates, task.server)
 
     async def _try(self, job: Job) -> None:
         try:

@@ -2,7 +2,8 @@
 
 An update goes only to the task's verifiers and to validators, after submissions have ended, so
 that no trainer can copy another's; it is deleted once the task's retention is over. A model's
-weights are for every enrolled member.
+weights are for every enrolled member, and so is the state of a server's optimizer, which follows
+from them; it is deleted with the updates of its round, but not before another takes its place.
 
 Whoever may send a transaction may name any address in it, and addresses are known early. So a
 blob is what its own header says: an update file names its origin (`fl.weights`), and a record that
@@ -12,7 +13,7 @@ another's update does not close or delete it. A blob that is not here gives no r
 """
 
 import heapq
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -25,17 +26,13 @@ from node.validator.chain import Chain
 from node.validator.store import BlockRow
 from node.wire.cid import CHUNK_BYTES
 from vm.encoding import decode
-from vm.learning import (
-    Round,
-    RoundPhase,
-    Task,
-    Update,
-)
+from vm.learning import Round, RoundPhase, Task, TaskPhase, Update
 from vm.record import Member, Model, Role, Standing
 from vm.shape import Digest, unpack
 from vm.sparse import VALUE_BYTES_MAX
 
 UPDATES_MAX = 100_000  # update blobs under custody at one time; the oldest is dropped past that
+STATE_PAUSE_MS = 60_000  # before a server's state that a round still needs is looked at again
 BROUGHT_MAX = 8  # newest blobs of one member; past that the oldest goes unless a record keeps it
 MODEL_BYTES_MAX = 4 * PARAMETERS_MAX + 64 * 1024  # int32 weights and a header
 
@@ -60,6 +57,7 @@ class Custody:
         self._models: set[str] = set()  # addresses that models' records name
         self._updates: OrderedDict[_UpdateKey, _Held] = OrderedDict()
         self._of_round: dict[_Held, dict[_UpdateKey, None]] = {}
+        self._states: set[str] = set()  # addresses of servers' states that closed rounds name
         self._ended: list[tuple[int, _Held]] = []  # heap: when a round's retention is over, in ms
         self._brought: dict[str, OrderedDict[str, None]] = {}
         self._dropped: list[str] = []
@@ -151,6 +149,7 @@ class Custody:
     def due(self, time_ms: int) -> list[str]:
         """Blobs to delete at `time_ms`: updates whose retention is over, and what nobody named."""
         gone: list[str] = []
+        later: list[tuple[int, _Held]] = []
         while self._ended and self._ended[0][0] <= time_ms:
             _, ended = heapq.heappop(self._ended)
             for key in list(self._of_round.get(ended, ())):
@@ -158,6 +157,15 @@ class Custody:
                 self._forget(key)
                 if self._origin_of(address) == found:  # else the file is another's
                     gone.append(address)
+            address = self._state_of(ended)
+            if address in self._states and self._is_needed(ended.task, address):
+                later.append((time_ms + STATE_PAUSE_MS, ended))
+            elif address in self._states:
+                self._states.remove(address)
+                if not self.names(address):
+                    gone.append(address)
+        for item in later:
+            heapq.heappush(self._ended, item)
         dropped, self._dropped = self._dropped, []
         return gone + [address for address in dropped if not self._wanted(address)]
 
@@ -166,8 +174,28 @@ class Custody:
         return self.names(address) or any(address in items for items in self._brought.values())
 
     def _is_model(self, address: str) -> bool:
-        """Whether a model's record names the blob, and it is no update by its own header."""
-        return address in self._models and self._origin_of(address) is None
+        """Whether a model's or a server's state is named so, and it is no update by its header."""
+        named = address in self._models or address in self._states
+        return named and self._origin_of(address) is None
+
+    def _state_of(self, held: _Held) -> str:
+        """The address of the server's state that a closed round ended in; "" of one without.
+
+        A quorum of attestations is equal, so that what others name, in error or in bad faith, is
+        never the most frequent.
+        """
+        rnd = self._chain.state().require(Round, held.task, held.round)
+        if rnd.phase is not RoundPhase.CLOSED:
+            return ""
+        results = Counter((one.result, one.result_bytes, one.state) for one in rnd.attestations)
+        state = max(results, key=lambda result: results[result])[2]
+        return "" if state is None else state.address
+
+    def _is_needed(self, task: str, address: str) -> bool:
+        """Whether the next round of a task begins with this state of its server's optimizer."""
+        found = self._chain.state().require(Task, task)
+        newest = None if found.server is None else found.server.address
+        return found.phase is TaskPhase.OPEN and newest == address
 
     def _held(self, address: str) -> _Held | None:
         """The round of the update whose file this is, if its record names the blob."""
@@ -189,6 +217,7 @@ class Custody:
                 found.append((update.height, key, held))
         self._ended = [(due, held) for held, due in due_ms.items() if due is not None]
         heapq.heapify(self._ended)
+        self._states = {address for held in due_ms if (address := self._state_of(held))}
         for _, key, held in sorted(found):
             self._hold(key, held)
 
@@ -213,6 +242,8 @@ class Custody:
             case (Round.KIND, str(task), int(number)):
                 held = _Held(task, number)
                 due_ms = self._due_ms(held)
+                if address := self._state_of(held):
+                    self._states.add(address)
                 if due_ms is not None:
                     heapq.heappush(self._ended, (due_ms, held))
 

@@ -143,6 +143,17 @@ def test_velocity_beyond_the_grid_is_refused() -> None:
         step(MOMENTUM, BITS, ints([INT32_MAX]), moments([INT32_MAX]))
 
 
+def test_the_largest_product_is_exact_and_the_next_refused() -> None:
+    """4398 / 16 at a rate of a thousand is just within 2^62, 4400 / 16 is not."""
+    server = replace(ADAM, rate=1_000 * MICRO, tau=1)
+
+    moved, _ = step(server, BITS, ints([0]), moments([4_887], [0]))
+
+    assert moved.tolist() == [1_000 * (4_398 << BITS) // 16]
+    with pytest.raises(Refused, match=r"update\.range"):
+        step(server, BITS, ints([0]), moments([4_889], [0]))
+
+
 def test_ratio_beyond_int64_is_refused() -> None:
     """A first moment of 128 over the least divisor, times a rate of a thousand."""
     server = replace(ADAM, rate=1_000 * MICRO, tau=1, beta2=999_999)

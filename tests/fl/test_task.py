@@ -176,7 +176,7 @@ def test_task_opens_its_first_round() -> None:
         ({"training": replace(TERMS.training, epsilon_nano=1)}, "task.optimizer"),
         ({"training": replace(TERMS.training, optimizer=Optimizer.ADAM)}, "task.optimizer"),
         ({"training": adam(59)}, "task.optimizer"),
-        ({"aggregation": aggregation(server=replace(AVERAGE, rate=1))}, "task.not_yet"),
+        ({"aggregation": aggregation(server=replace(AVERAGE, rate=0))}, "task.server"),
         ({"replay": Replay(11, 0, 0)}, "task.replay"),
         ({"replay": Replay(0, 0, 0), "evidence": Evidence.REPLAYED}, "task.replay"),
         ({"contribution": Valuation.SHAPLEY}, "task.not_yet"),

@@ -27,7 +27,7 @@ from tests.vm.council import admission, approve, propose, seating, unseating
 from vm.block import Header, Payload
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
 from vm.genesis import Genesis
-from vm.learning import Decision, Round, Update
+from vm.learning import Decision, Round, Stored, Update
 from vm.record import Band, ColumnSchema
 from vm.registry import RegisterDataset
 from vm.shape import pack
@@ -201,11 +201,13 @@ def run_round(network: Network, number: int, aggregators: Sequence[str] = HOSPIT
     network.block(*(aggregate(network, hospital, number) for hospital in aggregators))
 
 
-def aggregate(network: Network, hospital: str, number: int) -> Transaction:
+def aggregate(
+    network: Network, hospital: str, number: int, state: Stored | None = None
+) -> Transaction:
     """What the hospital's validator aggregates of a round."""
     accepted = network.chain.state().require(Round, TASK, number).accepted
     assert accepted is not None, "the round's updates are settled"
-    body = Aggregate(TASK, number, accepted, address("bcdefg"[number - 1]), BLOB_BYTES, None)
+    body = Aggregate(TASK, number, accepted, address("bcdefg"[number - 1]), BLOB_BYTES, state)
     return network.sign(f"{hospital}.validator", "learning.aggregate", body)
 
 

@@ -85,6 +85,17 @@ def test_geometric_median_is_that_of_floats(seed: int) -> None:
     assert sum_of_distances(updates, found) <= (1 + 1e-6) * sum_of_distances(updates, best)
 
 
+def test_geometric_median_leaves_the_row_at_which_it_begins() -> None:
+    """Also where rows are so far apart that a weight of the others rounds to nothing beside it."""
+    updates = cluster(8, 9, p=4_000, spread=2**25)
+    products = gram(updates)
+
+    weights, total = geometric_median(products, TOTAL_MAX)
+
+    assert max(weights) < 2 * min(weights)
+    assert sum(weights) == total
+
+
 @given(rows(n_min=3))
 def test_geometric_median_is_no_worse_than_any_row(values: list[list[int]]) -> None:
     """Whatever the rows, also where iterations are known to stick."""

@@ -43,10 +43,10 @@ VALIDATOR = "hospital-1.validator"
 MOMENTUM = Server(ServerOptimizer.MOMENTUM, MICRO, momentum=900_000, beta2=0, tau=0)
 
 
-def update(number: int, task: str = TASK) -> bytes:
+def update(number: int, task: str = TASK, round_number: int = 1) -> bytes:
     """The update of organisation `number`: `number` on each coordinate."""
     segments = [Segment(bytes(32), bytes(32), bytes(32), 1)] * 4
-    origin = Origin(task, 1, f"{organisation(number)}.trainer", f"opt-{number}")
+    origin = Origin(task, round_number, f"{organisation(number)}.trainer", f"opt-{number}")
     return pack_update(SPEC, BITS, origin, np.full(3, number, np.int64), segments)
 
 
@@ -90,7 +90,9 @@ class Worker:
 
     async def _keep(self, content: bytes) -> str:
         self.kept.append(content)
-        return summarise([content])[0]
+        kept, _ = summarise([content])
+        self.blobs[kept] = content
+        return kept
 
     async def _submit(self, kind: str, body: Aggregate) -> None:
         assert kind == "learning.aggregate"
@@ -283,6 +285,31 @@ def test_the_servers_state_goes_from_round_to_round() -> None:
     assert values(twice.weights) == [value + more for value in values(once.weights)]
     assert once.state is not None
     assert twice.state != once.state
+
+
+def test_a_round_begins_with_the_state_that_the_last_one_closed_with() -> None:
+    """The chain says where it is; whoever did not make it fetches it, and comes to the same."""
+    rule = replace(TERMS.aggregation, server=MOMENTUM)
+    chain = settled(submitted(opened(aggregation=rule)))
+    first = [Worker(chain, f"hospital-{number}.validator") for number in (1, 2, 3)]
+    assert all(worker.attempt() for worker in first)
+    before = chain.get(Task, TASK).server
+    assert before is not None
+    assert before == first[0].signed[0].state
+    settled(submitted(chain, 2, base_version=1), 2)
+    blobs = first[0].blobs
+    for n in (1, 2, 3, 4):
+        blobs[address(f"update of {organisation(n)} in 2")] = update(n, round_number=2)
+    ours, late = (Worker(chain, f"hospital-{n}.validator", dict(blobs)) for n in (1, 4))
+
+    assert ours.attempt()
+    assert late.attempt()
+
+    mean = round((1 * 200 + 2 * 150 + 3 * 100 + 4 * 50) / 500)
+    weights, state = ours.kept
+    assert values(weights) == [start + 2 * mean + round(0.9 * mean) for start in (100, 200, 300)]
+    assert ours.signed == late.signed
+    assert state != blobs[before.address]
 
 
 def test_a_state_of_another_optimizer_is_never_built_upon() -> None:

@@ -22,6 +22,7 @@ from tests.node.network import (
     TASK,
     Network,
     address,
+    aggregate,
     commit,
     open_network,
     register_dataset,
@@ -29,11 +30,11 @@ from tests.node.network import (
     terms,
 )
 from vm.conduct import AuditOutcome
-from vm.learning import Commitment, Round, RoundPhase, Update
+from vm.learning import Commitment, Round, RoundPhase, Stored, Update
 from vm.record import Member, Role, Standing
 from vm.registry import EnrolMember, SetStanding
 from vm.shape import Digest
-from vm.terms import Evidence
+from vm.terms import AVERAGE, MICRO, Evidence, Server, ServerOptimizer
 from vm.transaction import Transaction
 
 A, B, C, D = HOSPITALS
@@ -42,17 +43,20 @@ BLOB = address("x")  # the update of hospital A
 SPEC = logistic_regression(len(COLUMNS))
 UPDATE_BYTES = update_size(SPEC, 20, 3)
 RETENTION_MS = HOUR_MS
+MOMENTUM = Server(ServerOptimizer.MOMENTUM, MICRO, momentum=900_000, beta2=0, tau=0)
 
 
 class Registry:
     """A chain with an open task, and custody that follows it."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, server: Server = AVERAGE) -> None:
         self.network = network
         network.block(*(register_dataset(network, hospital) for hospital in HOSPITALS))
         model = RegisterModel(MODEL, SPEC, 20, BASE, BLOB_BYTES)
         network.block(network.sign(f"{A}.steward", "model.register", model))
-        task = OpenTask(TASK, replace(terms(2), retention_ms=RETENTION_MS))
+        asked = terms(2)
+        rule = replace(asked.aggregation, server=server)
+        task = OpenTask(TASK, replace(asked, retention_ms=RETENTION_MS, aggregation=rule))
         network.block(network.sign(f"{A}.steward", "task.open", task))
         self.origins: dict[str, Digest] = {}  # what the headers of blobs held here say
         self.custody = Custody(network.chain, self.origins.get)
@@ -509,6 +513,53 @@ def test_an_aggregate_is_open_to_all_whoever_named_it_before(registry: Registry)
     for later in range(height + 1, registry.network.chain.head.height + 1):
         registry.follow(later)
     assert registry.readers(result) == EVERYBODY
+
+
+def close(registry: Registry, number: int, states: str) -> None:
+    """A round closes: validators in order attest these states of the server's optimizer."""
+    height = registry.network.chain.head.height
+    run_round(registry.network, number, aggregators=())
+    registry.network.block(
+        *(
+            aggregate(registry.network, hospital, number, Stored(address(letter), BLOB_BYTES))
+            for hospital, letter in zip(HOSPITALS, states, strict=False)
+        )
+    )
+    for later in range(height + 1, registry.network.chain.head.height + 1):
+        registry.follow(later)
+    registry.expect(RoundPhase.CLOSED, number)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_servers_state_goes_when_another_has_taken_its_place(
+    tmp_path: Path, restarted: bool
+) -> None:
+    """The next round begins with it, however long the retention of its own is over."""
+    with open_network(tmp_path) as network:
+        registry = Registry(network, MOMENTUM)
+        close(registry, 1, "mmm")
+        later_ms = network.chain.head.time_ms + 3 * HOUR_MS
+        if restarted:
+            registry.custody = Custody(network.chain, registry.origins.get)
+
+        assert address("m") not in registry.custody.due(later_ms)
+        assert registry.readers(address("m")) == EVERYBODY
+        close(registry, 2, "nnn")
+        gone = registry.custody.due(later_ms + HOUR_MS)
+
+        assert {address("m"), address("n")} <= set(gone)  # the task is over
+        assert registry.readers(address("m")) == registry.readers(address("n")) == set()
+
+
+def test_a_state_that_no_quorum_names_is_for_nobody(tmp_path: Path) -> None:
+    """A validator that names a rival's file as the state neither opens nor deletes it."""
+    with open_network(tmp_path) as network:
+        registry = Registry(network, MOMENTUM)
+
+        close(registry, 1, "mxmm")
+
+        assert registry.readers(address("x")) == set()
+        assert registry.readers(address("m")) == EVERYBODY
 
 
 def test_looking_for_what_is_due_costs_nothing_until_something_is(
