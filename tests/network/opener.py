@@ -1,15 +1,17 @@
-"""A training peer that opens in another way than it should, for tests.
+"""A training peer that opens or replays in another way than it should, for tests.
 
-    python -m tests.network.opener HOME forging | closed | dying
+    python -m tests.network.opener HOME forging | closed | dying | blind
 
 `forging` makes up the end of its second segment and opens that; `closed` opens nothing; `dying`
-kills itself as the kernel would when it has announced its first segment and brings it.
+kills itself as the kernel would when it has announced its first segment and brings it; the verifier
+of `blind` gets no openings before others' verdicts are known.
 """
 
 import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,15 +21,19 @@ from fl.fixed import Ints, norm
 from fl.model import Rows, build
 from fl.trace import segment_count
 from fl.train import Job, Keep, OnStep, Result, Snapshot, first, run_segment, train
+from fl.verify import Judgement
 from fl.weights import digest_ints
 from node.commands.network import until_signal
 from node.home import config
 from node.home.logs import configure_logs
 from node.peer.assembly import run_peer
 from node.peer.opening import Opener
+from node.peer.replaying import Replaying, Suspect
+from node.peer.stage import Stage
 from node.wire import openings
 from node.wire.openings import PART, Piece, Rendezvous
 from vm.digest import WEIGHTS
+from vm.learning import Decision, RoundPhase, Update
 
 FORGED = 1  # the segment whose end nobody trained to
 FORGED_BY = 1_000  # grid steps: too little for any loss to show
@@ -79,15 +85,37 @@ def die_opening() -> None:
     Rendezvous.open = dying  # type: ignore[method-assign]
 
 
+def be_blind() -> None:
+    """Abstain at first, as one to whom nothing is opened; re-run what others have failed."""
+    true = Replaying.judge
+
+    async def blind(
+        self: Replaying,
+        stage: Stage,
+        update: Update,
+        blob: bytes,
+        segments: Sequence[int],
+        suspect: Suspect | None = None,
+    ) -> Judgement | None:
+        if stage.round.phase is RoundPhase.VERDICT:
+            return Judgement(Decision.ABSTAIN, "replay.not_opened", "looked away")
+        return await true(self, stage, update, blob, segments, suspect)
+
+    Replaying.judge = blind  # type: ignore[method-assign]
+
+
 def main() -> None:
     """Arguments: the home, and how."""
     home, how = Path(sys.argv[1]), sys.argv[2]
     settings = config.load(config.PeerConfig, home, os.environ)
     configure_logs(settings.log.level, settings.log.format, member=settings.trainer.id)
-    if how == "closed":
-        Opener.work = stay_closed  # type: ignore[method-assign]
-    if how == "dying":
-        die_opening()
+    match how:
+        case "closed":
+            Opener.work = stay_closed  # type: ignore[method-assign]
+        case "dying":
+            die_opening()
+        case "blind":
+            be_blind()
     asyncio.run(until_signal(run_peer(settings, train=forge if how == "forging" else train)))
 
 

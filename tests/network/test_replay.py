@@ -158,6 +158,22 @@ def test_who_forges_is_rejected_and_who_does_not_open_is_undecided(start: Any) -
 
 
 @pytest.mark.timeout(240)
+def test_a_segment_that_one_verifier_fails_is_rerun_by_the_others(start: Any) -> None:
+    """Two verifiers have seen nothing; the third names the segment, and so do they in the end."""
+    replayed = start(rounds=1, drawn=SEGMENTS)
+    for number, how in ((1, "blind"), (2, "blind"), (3, None), (4, "forging")):
+        replayed.start_peer(number, how)
+
+    outcomes = replayed.outcomes(1)
+
+    forging = HOSPITALS[3]
+    assert outcomes[forging] == (UpdateStatus.REJECTED, "replay.result")
+    found = replayed.verdicts(1, forging)
+    assert {(verdict.decision, verdict.segment) for verdict in found} == {(Decision.FAIL, FORGED)}
+    assert [verdict.rerun for verdict in found] == [True, True, False]
+
+
+@pytest.mark.timeout(240)
 def test_openings_survive_a_killed_trainer_and_a_killed_validator(start: Any) -> None:
     """One dies as it brings a segment, the other's own validator once it has brought something."""
     replayed = start(rounds=1)

@@ -19,12 +19,12 @@ from fl.weights import digest_ints
 from node.peer import replaying
 from node.peer.replaying import END_PERCENT, QUIET_PERCENT, Patience
 from node.wire.openings import PART, Pending
-from tests.fl.dialogue import TASK, VERDICT_MS
+from tests.fl.dialogue import REVEAL_MS, TASK, VERDICT_MS
 from tests.harness import organisation
 from tests.node.hospital import Town
 from tests.node.peer.hall import Hall, judged
 from vm.digest import WEIGHTS
-from vm.learning import Decision
+from vm.learning import Decision, RoundPhase
 from vm.refusal import Refused
 from vm.shape import NOTE_BYTES_MAX
 
@@ -171,6 +171,23 @@ def test_a_trainer_that_does_not_open(hall: Hall) -> None:
     assert HOME in abstained(hall, 1)
     assert hall.now_ms >= VERDICT_MS * QUIET_PERCENT // 100
     assert hall.now_ms < VERDICT_MS * (QUIET_PERCENT + 2) // 100
+
+
+def test_a_rerun_ends_by_the_time_of_its_own_phase(hall: Hall) -> None:
+    """It has the length of the reveal, not of the verdicts."""
+    stage, update = hall.stage(), hall.update()
+    rerun = replace(stage.round, phase=RoundPhase.RERUN)
+    hall.away = True
+
+    found = asyncio.run(
+        hall.replaying().judge(
+            replace(stage, round=rerun), update, hall.town.blobs[update.blob], (1,)
+        )
+    )
+
+    assert found is not None
+    assert found.code == "replay.not_opened"
+    assert REVEAL_MS * QUIET_PERCENT // 100 <= hall.now_ms < REVEAL_MS * (QUIET_PERCENT + 2) // 100
 
 
 def test_a_trainer_that_opens_some_segments_only(hall: Hall) -> None:
