@@ -1,4 +1,4 @@
-"""`concilium peer approve` and `withdraw`: what a hospital takes part in, decided by a person."""
+"""`concilium peer approve`, `withdraw`, `decline`: a person decides what a hospital is part of."""
 
 import asyncio
 import os
@@ -7,13 +7,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fl.body import DeclineRound
 from node.client.client import Client
+from node.client.submitter import Submitter
 from node.commands.report import Format, show
 from node.home import config
-from node.home.document import dump
+from node.home.document import dump, from_json
 from node.home.genesis import read_genesis
+from node.home.keyfile import read_key
 from node.peer.approval import Approvals, terms_digest
-from vm.learning import Task
+from vm.learning import Round, RoundPhase, Task
 from vm.record import Model
 from vm.refusal import Refused
 
@@ -71,6 +74,45 @@ def withdraw(home: Path, task: str, *, output: Format = "text") -> None:
     found = _approvals(settings).withdraw(task)
     words = "Withdrew the approval of" if found else "Found no approval of"
     show(output, {"task": task, "approved": False, "withdrawn": found}, f"{words} task {task}.")
+
+
+def decline(home: Path, task: str, *, code: str, reason: str, output: Format = "text") -> None:
+    """Say on the chain that this site sends no update in the task's present round.
+
+    The others need not wait for it until the deadline; the next round waits for it again.
+
+    Parameters
+    ----------
+    home
+        The training peer's folder with concilium.toml.
+    task
+        Id of the task.
+    code
+        Why, in words joined by dots, such as site.maintenance; everybody can read it.
+    reason
+        Why, in a sentence of at most 200 bytes; everybody can read it.
+    """
+    settings = config.load(config.PeerConfig, home, os.environ)
+    declined = asyncio.run(_decline(settings, task, code, reason))
+    number = declined.round
+    show(output, dump(declined), f"Declined round {number} of task {task}: no update is awaited.")
+
+
+async def _decline(settings: config.PeerConfig, id: str, code: str, reason: str) -> DeclineRound:
+    urls = [validator.http for validator in settings.training.validators]
+    async with Client(read_genesis(settings.chain.genesis), urls) as client:
+        task = await client.record(Task, id)
+        rnd = None if task is None else await client.record(Round, id, task.round)
+        if rnd is None or rnd.phase is not RoundPhase.SUBMIT:
+            found = "none" if rnd is None else f"round {rnd.number} in phase {rnd.phase.value}"
+            raise Refused(
+                "peer.no_round", f"expected a round of task {id} that takes updates, found {found}"
+            )
+        asked = {"task": id, "round": rnd.number, "code": code, "reason": reason}
+        body = from_json(DeclineRound, asked)
+        submitter = Submitter(client, settings.trainer.id, read_key(settings.trainer.key))
+        await submitter.submit("learning.decline", body)
+        return body
 
 
 def _approvals(settings: config.PeerConfig) -> Approvals:

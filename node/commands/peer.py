@@ -19,6 +19,7 @@ from vm.refusal import Refused
 app = App(name="peer", help="Run a training peer, and decide what it takes part in.")
 app.command(consent.approve)
 app.command(consent.withdraw)
+app.command(consent.decline)
 
 
 @app.command

@@ -22,7 +22,7 @@ from node.peer.stage import Stage, find_stage
 from node.peer.traces import TraceStore
 from node.peer.training import Assignment, Trained, Training
 from node.wire.exchange import Exchange
-from vm.learning import Round, RoundPhase, Update
+from vm.learning import Decline, Round, RoundPhase, Update
 from vm.refusal import Refused
 from vm.terms import Evidence, Site
 
@@ -68,15 +68,16 @@ class Trainer:
             return
         self._approvals.require(stage.task)
         site = self._site(stage)
-        if await self._client.record(Update, task_id, stage.round.number, site.organisation):
+        key = (task_id, stage.round.number, site.organisation)
+        if await self._client.record(Update, *key) or await self._client.record(Decline, *key):
             return
         assignment = await self._assign(stage, site)
         training = self._training(task_id)
         try:
-            trained = await self._in_time(stage, training.train(assignment))
+            trained = await self._in_time(stage, site, training.train(assignment))
             await self._submit(assignment, trained)
         except Refused as refused:
-            await self._let_go(stage, refused)
+            await self._let_go(stage, site, refused)
             raise
 
     def _site(self, stage: Stage) -> Site:
@@ -110,36 +111,48 @@ class Trainer:
         job = Job(spec, bits, stage.task.terms.training, stage.round.beacon, site.dataset)
         return Assignment(stage, site, job, base, rows.take(parts.train))
 
-    async def _in_time(self, stage: Stage, work: Coroutine[Any, Any, Trained]) -> Trained:
-        """What `work` gives; raises `Refused("peer.late")` once the round goes on without us."""
+    async def _in_time(
+        self, stage: Stage, site: Site, work: Coroutine[Any, Any, Trained]
+    ) -> Trained:
+        """What `work` gives; raises `Refused` once the round waits for us no longer.
+
+        `peer.late` if it went on without us, `peer.declined` if somebody here declined it.
+        """
         training = asyncio.create_task(work)
         try:
             while True:
                 await asyncio.wait([training], timeout=LOOK_S)
                 if training.done():
                     return training.result()
-                await self._require_awaited(stage)
+                await self._require_awaited(stage, site)
         finally:
             training.cancel()
             await asyncio.gather(training, return_exceptions=True)
 
-    async def _require_awaited(self, stage: Stage) -> None:
+    async def _require_awaited(self, stage: Stage, site: Site) -> None:
         try:
             found = await self._client.record(Round, *stage.round.key)
+            declined = await self._client.record(Decline, *stage.round.key, site.organisation)
         except Refused:
             return  # nobody can say: go on
+        if declined is not None:
+            raise Refused(
+                "peer.declined",
+                f"expected to train round {declined.round} of {declined.task}, found it declined "
+                f"by this site as {declined.code}: no update is sent",
+            )
         if found is not None and found.phase is not RoundPhase.SUBMIT:
             trace = await asyncio.to_thread(self._traces.find, *stage.round.key)
             raise _late(found, 0 if trace is None else len(trace.segments()))
 
-    async def _let_go(self, stage: Stage, refused: Refused) -> None:
-        """Of a training that came too late nothing was submitted that an auditor could ask for."""
+    async def _let_go(self, stage: Stage, site: Site, refused: Refused) -> None:
+        """Of a training that nobody waits for nothing was submitted that an auditor may ask for."""
         try:
-            if refused.code == "round.phase":  # the chain was faster than our look at it
-                await self._require_awaited(stage)
+            if refused.code in ("round.phase", "update.declined"):  # the chain was faster
+                await self._require_awaited(stage, site)
         except Refused as late:
             refused = late
-        if refused.code == "peer.late":
+        if refused.code in ("peer.late", "peer.declined"):
             await asyncio.to_thread(self._traces.drop, *stage.round.key)
             raise refused
 

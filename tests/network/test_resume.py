@@ -1,4 +1,4 @@
-"""A training peer that is killed in the middle of training goes on where it stopped."""
+"""A training peer that is killed in the middle of training goes on; another sits a round out."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fl.dataset import leaves
 from fl.model import initial, prepare
@@ -20,7 +21,7 @@ from node.home.testnet import ROWS_SECRET
 from node.peer.site import load_data
 from node.wire.cid import address
 from tests.fl.terms import sgd
-from tests.network.running import HOSPITALS, Running, patiently, until
+from tests.network.running import HOSPITALS, Running, concilium, patiently, until
 from tests.network.synthetic import (
     GRID_BITS,
     PREPROCESSING,
@@ -30,13 +31,14 @@ from tests.network.synthetic import (
     register_datasets,
     write_rows,
 )
-from vm.learning import Round, Update
+from vm.learning import Decline, Round, Update
 from vm.refusal import Refused
 from vm.terms import MICRO
 
 pytestmark = pytest.mark.network
 
 KILLED = 1
+DECLINING = 2
 SEGMENTS = 200
 TRAINING = sgd(MICRO // 20, 0, 0, steps=8_000, batch_rows=16, snapshot_steps=40)  # seconds
 DONE_BEFORE = 10  # segments on disk when the blow comes
@@ -67,23 +69,36 @@ def uninterrupted(net: Running) -> str:
     rows = prepare(SPEC, PREPROCESSING, table, leaves(table, secret))
     part = rows.take(split(secret, table.labels).train)
     job = Job(SPEC, GRID_BITS, TRAINING, record(net, Round, TASK, 1).beacon, f"{hospital}.dataset")
-    result = train(job, initial(SPEC, GRID_BITS, seed=1), part)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the peer has; two that wait for each other are slower
+    try:
+        result = train(job, initial(SPEC, GRID_BITS, seed=1), part)
+    finally:
+        torch.set_num_threads(threads)
     origin = Origin(TASK, 1, f"{hospital}.trainer", f"{hospital}.dataset")
     return address(pack_update(SPEC, GRID_BITS, origin, result.delta, result.segments))
 
 
+@pytest.mark.timeout(180)
 def test_a_killed_peer_resumes_from_its_newest_snapshot(tmp_path: Path) -> None:
-    """With kill -9 in the middle of a round; its update is that of an uninterrupted training."""
+    """With kill -9 in the middle of a round; its update is that of an uninterrupted training.
+
+    Meanwhile another site declines the round by command, with a code and a reason.
+    """
     net = Running(tmp_path / "net", tasks=[TASK])
     home = net.home(KILLED, "peer")
     trace = home / "store" / "traces" / TASK / "1"
     command = [*CONCILIUM, "peer", "run", str(home), "--format", "json"]
+    declining = ("peer", "decline", net.home(DECLINING, "peer"), TASK, "--format", "json")
     try:
         net.start_all()
         write_rows(net)
         register_datasets(net, tmp_path)
         open_task(net, tmp_path, 1, training=TRAINING)
 
+        reason = ("--reason", "The machine is moved today")
+        declined = concilium(*declining, "--code", "site.maintenance", *reason).data
+        wrong = concilium(*declining, "--code", "no code", *reason)
         net.spawn(home, command)
         until((trace / f"snapshot-{DONE_BEFORE}").exists, "segments on disk")
         assert net.signal(home, signal.SIGKILL) == -signal.SIGKILL
@@ -97,5 +112,8 @@ def test_a_killed_peer_resumes_from_its_newest_snapshot(tmp_path: Path) -> None:
         (resumed,) = [line for line in lines if line["event"] == "round.resumed"]
         assert DONE_BEFORE <= resumed["segment"] <= done < SEGMENTS == resumed["segments"]
         assert update.blob == uninterrupted(net)
+        assert (declined["round"], declined["code"]) == (1, "site.maintenance")
+        assert record(net, Decline, TASK, 1, HOSPITALS[DECLINING - 1]).reason == reason[1]
+        assert wrong.error[0] == "document.bounds"
     finally:
         net.close()

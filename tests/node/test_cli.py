@@ -44,6 +44,7 @@ COMMANDS = (
     "peer report",
     "peer approve",
     "peer withdraw",
+    "peer decline",
     "learning calibrate",
     "dataset register",
     "task open",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import structlog.testing
 
+from fl.body import DeclineRound
 from fl.spec import logistic_regression
 from fl.trace import origin
 from fl.train import Keep, Result, Snapshot, train
@@ -15,6 +16,7 @@ from fl.weights import unpack_update
 from node.peer import trainer as module
 from node.peer.training import Train
 from tests.fl.dialogue import TASK, aggregate, site, speak
+from tests.harness import Item
 from tests.node import hospital
 from tests.node.hospital import BASE, BASE_ADDRESS, Town
 from tests.node.peer.looks import code_of, committed, opened, run, submitted
@@ -261,6 +263,42 @@ def test_a_straggler_ends_with_the_round_that_it_missed(
 
     assert late.value.code == "peer.late"
     assert "found it in phase verdict after 0 segments" in late.value.message
+    assert town.submitted == []
+    assert town.traces(1).find(TASK, 1) is None
+
+
+def declining(number: int) -> Item:
+    """Hospital `number`'s trainer declines the first round."""
+    body = DeclineRound(TASK, 1, "site.maintenance", "the machine is moved today")
+    return f"hospital-{number}.trainer", "learning.decline", body
+
+
+def test_a_declined_round_is_not_trained(tmp_path: Path) -> None:
+    """No row is read for it."""
+    town = opened(tmp_path)
+    town.chain.applied([declining(1)])
+
+    run(town.trainer(1).work(TASK))
+
+    assert (town.submitted, town.loads) == ([], 0)
+
+
+def test_declining_ends_a_training_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody at the site decided; nothing of it is sent or kept."""
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    town = opened(tmp_path)
+
+    async def scenario() -> None:
+        work = asyncio.create_task(town.trainer(1, train=endless).work(TASK))
+        await asyncio.sleep(0.01)
+        town.chain.applied([declining(1)])
+        await work
+
+    with pytest.raises(Refused, match=r"peer\.declined: .*as site\.maintenance"):
+        asyncio.run(asyncio.wait_for(scenario(), 30))
+
     assert town.submitted == []
     assert town.traces(1).find(TASK, 1) is None
 
