@@ -43,7 +43,6 @@ from vm.terms import (
     Site,
     Terms,
     Training,
-    Valuation,
 )
 
 # GA4GH Data Use Ontology: permissions that cover training a clinical model, and the modifier that
@@ -131,7 +130,6 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
     _check_replay(terms)
     # 6. the rule can stand what it claims with the fewest updates that it may get
     check_aggregation(terms.aggregation, len(terms.sites))
-    _check_known(terms)
     # 7. every validator can hold all updates at once
     _check_size(model.spec, len(terms.sites))
     # 8. one site per organisation, each with people and data of its own
@@ -256,12 +254,6 @@ def _check_replay(terms: Terms) -> None:
             "task.replay",
             f"expected {least} to {segments} replayed segments, found {replay.segments}",
         )
-
-
-def _check_known(terms: Terms) -> None:
-    """Refuse what the records can say and no code does yet."""
-    if terms.contribution is not Valuation.NONE:
-        raise Refused("task.not_yet", "expected another contribution, found one that is to come")
 
 
 def _check_size(spec: ModelSpec, sites: int) -> None:

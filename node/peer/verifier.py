@@ -15,10 +15,12 @@ from fl.body import CommitSecret, Judged, RerunVerdict, RevealVerdicts, SealVerd
 from fl.challenge import commitment, draw, seal
 from fl.model import Rows
 from fl.replay import Replayed, suspicious
-from fl.settle import named_segments
+from fl.rules.rows import Deltas
+from fl.settle import aggregation_weight, named_segments
 from fl.trace import origin
 from fl.verify import BP, Case, Judgement, judge, update_norm
-from fl.weights import unpack_update, unpack_weights
+from fl.weights import unpack_delta, unpack_update, unpack_weights
+from fl.worth import contributions_bp
 from node.client.submitter import Submitter
 from node.peer.approval import Approvals
 from node.peer.bases import Bases
@@ -36,7 +38,7 @@ from vm.learning import (
 )
 from vm.refusal import Refused
 from vm.shape import Digest, pack
-from vm.terms import MICRO, Evidence, Site
+from vm.terms import MICRO, Evidence, Site, Valuation
 
 BLOB_WAIT_PERCENT = 50  # of the verdict phase; then a verifier abstains from what it cannot fetch
 
@@ -206,7 +208,20 @@ class Verifier:
                     for update, judgement in zip(mine, found, strict=True)
                 )
             )
-            return tuple(map(_judged, mine, confirmed))
+            worth = await asyncio.to_thread(
+                _contributions,
+                stage,
+                site,
+                base,
+                rows.take(parts.scoring),
+                updates,
+                _passed(mine, confirmed),
+                blobs,
+            )
+            return tuple(
+                _judged(update, judgement, worth.get(update.organisation))
+                for update, judgement in zip(mine, confirmed, strict=True)
+            )
         finally:
             # Also after a refusal: another hospital's update stays on this disk no longer than work
             # on it; the next look fetches it again.
@@ -338,7 +353,46 @@ def _judgement(case: Case, update: Update, blob: bytes | None) -> Judgement:
     return judge(case, update, blob)
 
 
-def _judged(update: Update, found: Judgement) -> Judged:
+def _passed(updates: list[Update], found: Sequence[Judgement]) -> frozenset[str]:
+    """The organisations whose updates pass."""
+    pairs = zip(updates, found, strict=True)
+    return frozenset(
+        update.organisation for update, made in pairs if made.decision is Decision.PASS
+    )
+
+
+def _contributions(
+    stage: Stage,
+    site: Site,
+    base: bytes,
+    rows: Rows,
+    updates: list[Update],
+    passed: frozenset[str],
+    blobs: dict[str, bytes],
+) -> dict[str, int]:
+    """What each update that passes contributes on our rows, in basis points, if the task asks.
+
+    Our own hospital's takes part, so that what the others add is what they add to it.
+    """
+    terms = stage.task.terms
+    if terms.contribution is Valuation.NONE:
+        return {}
+    spec, bits = stage.base.spec, stage.base.grid_bits
+    deltas: dict[str, Deltas] = {}
+    for update in updates:
+        name, blob = update.organisation, blobs.get(update.organisation)
+        if blob is not None and (name in passed or name == site.organisation):
+            try:
+                deltas[name] = unpack_delta(spec, bits, origin(update), update.segments, blob)
+            except Refused:
+                assert name == site.organisation, "what passes has the form"
+    weights = {other.organisation: aggregation_weight(terms, other) for other in terms.sites}
+    case = Case(spec, bits, terms, unpack_weights(spec, bits, base), (), rows)
+    assert stage.round.seed is not None, "submissions have ended"
+    return contributions_bp(case, deltas, weights, site.organisation, stage.round.seed)
+
+
+def _judged(update: Update, found: Judgement, contribution_bp: int | None) -> Judged:
     log.info(
         "update.judged",
         task=update.task,
@@ -356,7 +410,7 @@ def _judged(update: Update, found: Judgement) -> Judged:
         reason=found.reason,
         segment=found.segment,
         score_bp=found.score_bp,
-        contribution_bp=None,
+        contribution_bp=contribution_bp,
     )
 
 

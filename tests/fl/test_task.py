@@ -52,7 +52,6 @@ from vm.terms import (
     Rule,
     Site,
     Training,
-    Valuation,
 )
 
 
@@ -179,7 +178,6 @@ def test_task_opens_its_first_round() -> None:
         ({"aggregation": aggregation(server=replace(AVERAGE, rate=0))}, "task.server"),
         ({"replay": Replay(11, 0, 0)}, "task.replay"),
         ({"replay": Replay(0, 0, 0), "evidence": Evidence.REPLAYED}, "task.replay"),
-        ({"contribution": Valuation.SHAPLEY}, "task.not_yet"),
         ({"sites": (*TERMS.sites, TERMS.sites[0])}, "task.organisation_twice"),
         ({"sites": sites(organisation="hospital-9")}, "state.missing"),
         ({"sites": sites(trainer="hospital-3.trainer")}, "task.trainer"),

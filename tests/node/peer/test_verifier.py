@@ -13,15 +13,25 @@ from fl.train import train
 from fl.verify import Judgement
 from node.peer.stage import Stage
 from node.peer.verifier import BLOB_WAIT_PERCENT
-from tests.fl.dialogue import ABSTAINING, NUMBERS, TASK, VERDICT_MS, failing, site, speak
+from tests.fl.dialogue import (
+    ABSTAINING,
+    NUMBERS,
+    TASK,
+    TERMS,
+    VERDICT_MS,
+    aggregate,
+    failing,
+    site,
+    speak,
+)
 from tests.harness import organisation
-from tests.node.hospital import PATIENT, Town
+from tests.node.hospital import BASE, BASE_ADDRESS, PATIENT, Town
 from tests.node.peer.looks import code_of, committed, opened, phase, run, sealed, submitted
 from vm.learning import Commitment, Decision, Round, RoundPhase, Update, Verdict
 from vm.record import Dataset
 from vm.refusal import Refused
 from vm.shape import pack
-from vm.terms import Evidence
+from vm.terms import Evidence, Valuation
 
 
 def test_verifiers_commit_seal_and_reveal(tmp_path: Path) -> None:
@@ -192,6 +202,46 @@ def test_a_rerun_that_finds_nothing_says_the_same_again(tmp_path: Path) -> None:
     assert (third.decision, third.code, third.rerun) == (Decision.PASS, "verdict.passed", True)
     assert (fourth.decision, fourth.code) == (Decision.ABSTAIN, "replay.not_opened")
     assert phase(town) is not RoundPhase.RERUN
+
+
+def test_contributions_are_published_settled_and_paid(tmp_path: Path) -> None:
+    """Coarse, for others' passed updates alone, and their lower median is what a round pays by."""
+    town = committed(opened(tmp_path, contribution=Valuation.LEAVE_ONE_OUT, rounds=1))
+    for number in NUMBERS:
+        run(town.trainer(number).work(TASK))
+
+    for _ in ("seal", "reveal"):
+        for number in NUMBERS:
+            run(town.verifier(number).work(TASK))
+    result: dict[str, Any] = {"result": BASE_ADDRESS, "result_bytes": len(BASE)}
+    town.chain.applied([aggregate(town.chain, number, **result) for number in (1, 2, 3)])
+
+    outcomes = town.chain.get(Round, TASK, 1).outcomes
+    assert sum(outcome.credits for outcome in outcomes) == TERMS.pool
+    for outcome in outcomes:
+        said = [
+            town.chain.get(Verdict, TASK, 1, outcome.organisation, judge).contribution_bp
+            for judge in map(organisation, NUMBERS)
+            if judge != outcome.organisation
+        ]
+        assert all(bp is not None and bp % 100 == 0 for bp in said)
+        assert outcome.contribution_bp == sorted(bp for bp in said if bp is not None)[1]
+
+
+def test_an_update_that_is_not_passed_has_no_contribution(tmp_path: Path) -> None:
+    """Nor does the verifier's own stop it if that has no form."""
+    town = committed(opened(tmp_path, contribution=Valuation.LEAVE_ONE_OUT))
+    for number in NUMBERS:
+        run(town.trainer(number).work(TASK))
+    for number in (1, 3):
+        blob = town.chain.get(Update, TASK, 1, organisation(number)).blob
+        town.blobs[blob] = bytes(len(town.blobs[blob]))
+
+    run(town.verifier(1).work(TASK))
+
+    found = sealed(town, 1)
+    assert found["hospital-3"].contribution_bp is None
+    assert found["hospital-2"].contribution_bp is not None
 
 
 def test_an_update_that_fails_is_brought_nowhere(tmp_path: Path) -> None:
