@@ -11,6 +11,7 @@ from rich.table import Table
 from node.api.views import StatusView
 from node.audit.check import FILE_BYTES_MAX, Audit, audit_model, utc, verify_file, write_file
 from node.client.client import Client
+from node.commands.attest import learning
 from node.commands.files import check_absent, read_file, write_new
 from node.commands.report import Format, Many, show
 from node.home import config
@@ -18,7 +19,11 @@ from node.home.document import dump
 from node.home.genesis import read_genesis
 from vm.refusal import Refused
 
-app = App(name="audit", help="Verify what a network says against its genesis document.")
+app = App(
+    name="audit",
+    help="Verify what a network says against its genesis document, or a training at its hospital.",
+)
+app.command(learning)
 
 
 @app.command

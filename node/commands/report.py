@@ -47,7 +47,19 @@ UNREACHABLE_CODES = frozenset(
 UNVERIFIED_ROOMS = frozenset(
     {"audit", "certificate", "encoding", "frontier", "lineage", "shape", "state_path", "succession"}
 )
-MISSING = frozenset({"lineage.missing"})  # what was asked for is not there: no proof is false
+# What was asked for is not there, or an attestation of a training is refused: no proof is false.
+NO_PROOF = frozenset(
+    {
+        "audit.duplicate",
+        "audit.evidence",
+        "audit.expired",
+        "audit.missing",
+        "audit.own",
+        "audit.round",
+        "audit.segments",
+        "lineage.missing",
+    }
+)
 
 
 def show(output: Format, data: Any, text: RenderableType) -> None:
@@ -78,7 +90,7 @@ def exit_code(code: str) -> int:
         return USAGE
     if code in UNREACHABLE_CODES:
         return UNREACHABLE
-    if room in UNVERIFIED_ROOMS and code not in MISSING:
+    if room in UNVERIFIED_ROOMS and code not in NO_PROOF:
         return UNVERIFIED
     return REFUSED
 

@@ -14,7 +14,7 @@ import structlog
 from fl.dataset import leaves
 from fl.fixed import Ints
 from fl.model import Rows, prepare
-from fl.opening import Part, pack_opening, pack_part, part_origin
+from fl.opening import Opening, Part, pack_opening, pack_part, part_origin
 from fl.replay import open_segment
 from fl.sampling import split
 from fl.trace import origin, root
@@ -53,23 +53,32 @@ class Exhibit:
 
     def pack(self, piece: Piece) -> bytes:
         """The file of a piece; raises `Refused("training.regenerated")`."""
-        update, data = self.update, self.data
+        update = self.update
         segment = segment_of(piece)
         if segment is None:
             where = part_origin(update.task, update.trainer, update.dataset)
             return pack_part(where, self.part)
-        job = self._job
-        before, after = self._snapshot(segment), self._snapshot(segment + 1)
-        opening = open_segment(job, before, after, data.table, data.secret, self.part.train)
-        return pack_opening(job.spec, job.training, origin(update), opening)
+        opening = self.opening(self.snapshot(segment), self.snapshot(segment + 1))
+        return pack_opening(self.job.spec, self.job.training, origin(update), opening)
 
-    def _snapshot(self, count: int) -> Snapshot:
-        """The snapshot after so many segments, made again from an earlier one if it is not kept."""
-        found = self.trace.nearest(count) or first(self._job, self.base)
-        return regenerate(self._job, self.base, found, self.rows, self.trace.segments(), count)
+    def opening(self, before: Snapshot, after: Snapshot) -> Opening:
+        """The segment between two snapshots, with its rows."""
+        data = self.data
+        return open_segment(self.job, before, after, data.table, data.secret, self.part.train)
+
+    def snapshot(self, count: int, known: Snapshot | None = None) -> Snapshot:
+        """The snapshot after so many segments, made again from an earlier one if it is not kept.
+
+        `known` is an earlier one that is at hand. Raises `Refused("training.regenerated")`.
+        """
+        found = self.trace.nearest(count) or first(self.job, self.base)
+        if known is not None and len(known.segments) > len(found.segments):
+            found = known
+        return regenerate(self.job, self.base, found, self.rows, self.trace.segments(), count)
 
     @property
-    def _job(self) -> Job:
+    def job(self) -> Job:
+        """What fixed the round's training."""
         base, stage = self.stage.base, self.stage
         return Job(
             base.spec,
@@ -165,10 +174,11 @@ class Opener:
         data = await asyncio.to_thread(self._load, stage.task.terms.preprocessing)
         spec, bits = stage.base.spec, stage.base.grid_bits
         base = unpack_weights(spec, bits, await self._bases.fetch(stage.base))
-        return await asyncio.to_thread(_exhibit, stage, update, trace, base, data)
+        return await asyncio.to_thread(exhibit_of, stage, update, trace, base, data)
 
 
-def _exhibit(stage: Stage, update: Update, trace: Trace, base: Ints, data: LocalData) -> Exhibit:
+def exhibit_of(stage: Stage, update: Update, trace: Trace, base: Ints, data: LocalData) -> Exhibit:
+    """One round's training, with this hospital's rows prepared and parted."""
     train = split(data.secret, data.table.labels).train
     part = Part(leaves(data.table, data.secret), train)
     preprocessing = stage.task.terms.preprocessing

@@ -74,7 +74,7 @@ def terms(rounds: int) -> Terms:
         reveal_ms=PHASE_MS,
         aggregate_ms=PHASE_MS,
         retention_ms=PHASE_MS,
-        trace_retention_ms=PHASE_MS,
+        trace_retention_ms=60 * PHASE_MS,  # the tests audit what was trained
         purpose="tests",
     )
 

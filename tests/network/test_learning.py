@@ -28,6 +28,7 @@ from tests.network.synthetic import (
     register_datasets,
     write_rows,
 )
+from vm.conduct import Audit, AuditOutcome
 from vm.learning import (
     Round,
     Task,
@@ -355,3 +356,41 @@ def test_sigterm_ends_training_peers_cleanly(learning: Learning) -> None:
     assert codes == [0, 0, 0, 0]
     for number in range(1, len(HOSPITALS) + 1):
         assert "Traceback" not in learning.net.log(number, "peer")
+
+
+# The auditor at the hospital
+
+
+def test_an_auditor_replays_a_trace_at_the_hospital(learning: Learning) -> None:
+    """The rows stay there; the attestation stands on the chain, once for each organisation.
+
+    The hospital's peer was killed in this very round and goes on beside the audit.
+    """
+    hospital = HOSPITALS[KILLED_PEER - 1]
+    homes = learning.net.layout.auditor, learning.net.home(KILLED_PEER, "peer")
+    command = ("audit", "learning", *homes, "--task", TASK, "--round", "1", "--format", "json")
+
+    tried = concilium(*command, "--segments", "2", "--dry-run").data
+    found = concilium(*command).data
+    again = concilium(*command)
+
+    assert (tried["outcome"], tried["segments"], tried["attested"]) == ("passed", 2, False)
+    assert (found["outcome"], found["code"], found["attested"]) == ("passed", "audit.passed", True)
+    record = learning.record(Audit, TASK, 1, hospital, "auditor")
+    assert (record.outcome, record.segments) == (AuditOutcome.PASSED, found["segments"])
+    assert learning.record(Update, TASK, 1, hospital).audits_passed == 1
+    assert again.error[0] == "audit.duplicate"
+
+
+def test_a_trace_that_is_not_to_be_had_is_attested_as_such(learning: Learning) -> None:
+    """The attacker's trace is not what it committed to: unavailable accuses nobody, and is seen."""
+    hospital = HOSPITALS[ATTACKER - 1]
+    homes = learning.net.layout.auditor, learning.net.home(ATTACKER, "peer")
+
+    found = concilium(
+        *("audit", "learning", *homes, "--task", TASK, "--round", str(POISONED)),
+        *("--format", "json"),
+    ).data
+
+    assert (found["outcome"], found["code"]) == ("unavailable", "audit.no_trace")
+    assert learning.record(Update, TASK, POISONED, hospital).audits_unavailable == 1

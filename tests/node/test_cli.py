@@ -50,6 +50,7 @@ COMMANDS = (
     "task open",
     "model get",
     "audit verify",
+    "audit learning",
 )
 
 

@@ -34,6 +34,8 @@ from vm.refusal import Refused
         ("blob.unavailable", UNREACHABLE),
         ("node.not_ready", UNREACHABLE),
         ("audit.chain", UNVERIFIED),
+        ("audit.expired", REFUSED),
+        ("audit.own", REFUSED),
         ("certificate.no_quorum", UNVERIFIED),
         ("lineage.excess", UNVERIFIED),
         ("state_path.root", UNVERIFIED),

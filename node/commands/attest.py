@@ -1,0 +1,149 @@
+"""`concilium audit learning`: an auditor of another organisation, at the hospital."""
+
+import asyncio
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+from secrets import SystemRandom
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from node.client.client import Client
+from node.client.submitter import Submitter
+from node.commands.report import Format, show
+from node.home import config
+from node.home.document import dump
+from node.home.genesis import read_genesis
+from node.home.keyfile import read_key, read_secret
+from vm.conduct import AuditOutcome
+from vm.record import Member
+from vm.refusal import Refused
+from vm.shape import NOTE_BYTES_MAX
+
+if TYPE_CHECKING:
+    from node.peer.auditing import Audited, Finding
+
+MIB = 2**20
+Segments = Annotated[int, Parameter(validator=Number(gte=1))]
+
+
+def learning(
+    home: Path,
+    site: Path,
+    *,
+    task: str,
+    round: int,  # noqa: A002 - the option's name
+    segments: Segments | None = None,
+    unavailable: str | None = None,
+    dry_run: bool = False,
+    output: Format = "text",
+) -> None:
+    """Replay a hospital's training of one round where its rows are, and attest what was found.
+
+    Run it at the hospital, as it reads the rows; they do not leave. The attestation says passed,
+    failed, or unavailable, and trusts the hospital's machine. A failed one marks the model.
+
+    Parameters
+    ----------
+    home
+        The auditor's folder with concilium.toml.
+    site
+        The hospital's training peer's folder with concilium.toml.
+    task
+        Id of the task.
+    round
+        Number of the round, which has ended.
+    segments
+        How many segments to replay, drawn here by chance; the whole trace if not given.
+    unavailable
+        Attest without a look that the trace is not to be had, with this reason, such as a consent
+        that was withdrawn.
+    dry_run
+        Print what was found, and attest nothing.
+    """
+    asyncio.run(_audit(home, site, task, round, segments, unavailable, dry_run, output))
+
+
+async def _audit(
+    home: Path,
+    site: Path,
+    task: str,
+    number: int,
+    segments: int | None,
+    unavailable: str | None,
+    dry_run: bool,
+    output: Format,
+) -> None:
+    from fl.body import AttestAudit
+    from node.peer.auditing import find_audited
+
+    auditor = config.load(config.ClientConfig, home, os.environ)
+    hospital = config.load(config.PeerConfig, site, os.environ)
+    key = read_key(auditor.member.key)
+    genesis = read_genesis(auditor.chain.genesis)
+    async with Client(genesis, auditor.client.validators) as client:
+        organisation = await _organisation(client, hospital.trainer.id)
+        audited = await find_audited(client, task, number, organisation)
+        if unavailable is not None:
+            found = _unavailable(unavailable)
+        else:
+            found = await _replay(hospital, audited, segments)
+        body = AttestAudit(
+            task, number, organisation, found.outcome, found.code, found.reason, found.segments
+        )
+        data = {"attested": not dry_run, **dump(body)}
+        text = f"{found.outcome.value}: {found.code}: {found.reason}"
+        if not dry_run:
+            submitter = Submitter(client, auditor.member.id, key)
+            receipt = await submitter.submit("learning.audit", body)
+            data["transaction"] = receipt.transaction.hex()
+            text += f"\nAttested at height {receipt.height}: {receipt.transaction.hex()}"
+    show(output, data, text)
+
+
+async def _organisation(client: Client, trainer: str) -> str:
+    member = await client.record(Member, trainer)
+    if member is None:
+        raise Refused("audit.missing", f"expected member {trainer} on the chain, found none")
+    return member.organisation
+
+
+def _unavailable(reason: str) -> "Finding":
+    from node.peer.auditing import Finding
+
+    if len(reason.encode()) > NOTE_BYTES_MAX:
+        raise Refused("usage.unavailable", f"expected at most {NOTE_BYTES_MAX} bytes, found more")
+    return Finding(AuditOutcome.UNAVAILABLE, "audit.unavailable", reason, 0)
+
+
+async def _replay(
+    hospital: config.PeerConfig, audited: "Audited", segments: int | None
+) -> "Finding":
+    """What the audit finds; the base model is fetched by the hospital's own trainer."""
+    from node.peer.auditing import audit
+    from node.peer.bases import Bases
+    from node.peer.site import load_data
+    from node.peer.traces import TraceStore
+    from node.wire.exchange import Exchange
+
+    training, store = hospital.training, hospital.store
+    all_segments = range(audited.update.segments)
+    count = min(segments or len(all_segments), len(all_segments))
+    drawn = sorted(SystemRandom().sample(all_segments, count))
+    load = partial(load_data, training.data, secret=read_secret(training.secret))
+    folder = store.folder / "blobs" / "audit"  # of its own: the peer may run beside it
+    try:
+        async with Exchange(
+            read_genesis(hospital.chain.genesis),
+            hospital.trainer,
+            hospital.tls,
+            training.validators,
+            folder,
+        ) as exchange:
+            traces = TraceStore(store.folder, store.traces_mib * MIB)
+            return await audit(audited, Bases(exchange), traces, load, drawn)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,220 @@
+"""An audit at the hospital passes honest training, and says what failed or what is not there."""
+
+import asyncio
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from fl.fixed import norm
+from fl.train import Job, Keep, Result, Snapshot, train
+from node.peer.auditing import Finding, audit, find_audited
+from node.peer.bases import Bases
+from node.peer.site import load_data
+from node.peer.training import Train
+from tests.fl.dialogue import TASK, TERMS
+from tests.node.hospital import SECRET, Town
+from tests.node.peer.looks import opened, run
+from vm.conduct import AuditOutcome
+from vm.digest import BATCHES, digest
+from vm.encoding import encode
+from vm.refusal import Refused
+from vm.terms import Evidence, Replay
+
+ALL = range(4)
+PASSED = Finding(AuditOutcome.PASSED, "audit.passed", "4 of 4 segments replayed", 4)
+
+
+def trained(folder: Path, how: Train = train, **changes: Any) -> Town:
+    """A task in which hospital 1 has trained and submitted in a way of its own."""
+    town = opened(folder, **changes)
+    run(town.trainer(1, train=how).work(TASK))
+    return town
+
+
+def audited(town: Town, segments: Sequence[int] = ALL) -> Finding:
+    """What an audit of hospital 1's first round finds."""
+    submitter, exchange = town._parts("hospital-1.trainer")
+
+    async def work() -> Finding:
+        return await audit(
+            await find_audited(submitter.client, TASK, 1, "hospital-1"),
+            Bases(exchange),
+            town.traces(1),
+            lambda preprocessing: load_data(town.path(1), preprocessing, SECRET),
+            segments,
+        )
+
+    return asyncio.run(work())
+
+
+def test_honest_training_passes(tmp_path: Path) -> None:
+    """Every segment replays from the kept snapshots, and nothing is sent."""
+    town = trained(tmp_path)
+    sent = len(town.submitted), len(town.brought)
+
+    assert audited(town) == PASSED
+    assert (len(town.submitted), len(town.brought)) == sent
+
+
+def test_snapshots_that_made_room_are_made_again(tmp_path: Path) -> None:
+    """With none left on the disk the whole trace follows from the base."""
+    town = trained(tmp_path)
+    trace = town.traces(1).find(TASK, 1)
+    assert trace is not None
+    trace.drop_snapshots()
+
+    assert audited(town) == PASSED
+
+
+def test_a_sample_counts_what_was_replayed(tmp_path: Path) -> None:
+    """Two segments of four are not the whole trace, and the attestation says so."""
+    found = audited(trained(tmp_path), [0, 3])
+
+    assert (found.outcome, found.segments) == (AuditOutcome.PASSED, 2)
+    assert found.reason == "2 of 4 segments replayed"
+
+
+def other_recipe(job: Job, *arguments: Any, **named: Any) -> Result:
+    """The attack: a rate of one's own."""
+    wild = replace(job.training, rate=2 * job.training.rate)
+    return train(replace(job, training=wild), *arguments, **named)
+
+
+def other_order(job: Job, *arguments: Any, **named: Any) -> Result:
+    """The attack: batches of one's own choice."""
+    return train(replace(job, beacon=bytes(32)), *arguments, **named)
+
+
+def other_update(*arguments: Any, **named: Any) -> Result:
+    """The attack: an honest trace beside an update that it does not end in."""
+    honest = train(*arguments, **named)
+    return replace(honest, delta=2 * honest.delta, norm=norm(2 * honest.delta))
+
+
+@pytest.mark.parametrize(
+    ("attack", "code", "segments"),
+    [
+        (other_recipe, "replay.result", 1),
+        (other_order, "replay.batches", 1),
+        (other_update, "audit.update", 4),
+    ],
+)
+def test_what_was_no_training_fails(
+    attack: Train, code: str, segments: int, tmp_path: Path
+) -> None:
+    """The hospital's own store cannot hide it, for the chain holds the commitment."""
+    found = audited(trained(tmp_path, attack))
+
+    assert (found.outcome, found.code, found.segments) == (AuditOutcome.FAILED, code, segments)
+
+
+def test_missing_snapshots_of_no_training_fail_too(tmp_path: Path) -> None:
+    """The attack: delete the snapshots that would show it. They do not come out again."""
+    town = trained(tmp_path, other_recipe)
+    trace = town.traces(1).find(TASK, 1)
+    assert trace is not None
+    trace.drop_snapshots()
+
+    found = audited(town, [2])
+
+    assert (found.outcome, found.code) == (AuditOutcome.FAILED, "replay.result")
+
+
+def test_where_a_step_may_differ_missing_snapshots_prove_nothing(tmp_path: Path) -> None:
+    """What comes out may differ by what the task allows, and nothing is there to compare with."""
+    town = trained(tmp_path, other_recipe, replay=Replay(1, 3, 0))
+    trace = town.traces(1).find(TASK, 1)
+    assert trace is not None
+    trace.drop_snapshots()
+
+    found = audited(town, [2])
+
+    assert (found.outcome, found.code) == (AuditOutcome.UNAVAILABLE, "audit.no_snapshot")
+
+
+def test_a_trace_that_is_gone_is_unavailable(tmp_path: Path) -> None:
+    """Lost, or past its retention: nobody is accused, and it is said."""
+    town = trained(tmp_path)
+    shutil.rmtree(town.folder / "hospital-1")
+
+    found = audited(town)
+
+    assert (found.outcome, found.code, found.segments) == (
+        AuditOutcome.UNAVAILABLE,
+        "audit.no_trace",
+        0,
+    )
+
+
+def test_rows_that_changed_since_are_unavailable(tmp_path: Path) -> None:
+    """They are not the registered ones, so no replay on them shows anything."""
+    town = trained(tmp_path)
+    path = town.path(1)
+    path.write_text(path.read_text().replace(",yes\n", ",no\n", 1))
+
+    found = audited(town)
+
+    assert (found.outcome, found.code) == (AuditOutcome.UNAVAILABLE, "audit.no_rows")
+
+
+def test_rows_that_are_gone_are_unavailable(tmp_path: Path) -> None:
+    """Consent withdrawn, for one: the file is not there."""
+    town = trained(tmp_path)
+    town.path(1).unlink()
+
+    assert audited(town).code == "audit.no_rows"
+
+
+SCRIPT, ENVIRONMENT = bytes(32), bytes(range(32))
+
+
+def test_a_site_s_own_loop_cannot_be_audited(tmp_path: Path) -> None:
+    """Its segments commit to a script and not to batches: nobody can replay it, or accuse it."""
+    kept: list[Snapshot] = []
+
+    def own_loop(*arguments: Any, keep: Keep, **named: Any) -> Result:
+        honest = train(*arguments, keep=lambda _, snapshot: kept.append(snapshot), **named)
+        segments = tuple(
+            replace(one, batches=digest(BATCHES, encode((SCRIPT, ENVIRONMENT, index))))
+            for index, one in enumerate(honest.segments)
+        )
+        for count, one in enumerate(kept, start=1):
+            kept[count - 1] = replace(one, segments=segments[:count])
+            keep(count, kept[count - 1])
+        return replace(honest, segments=segments)
+
+    town = trained(tmp_path, cast(Train, own_loop))
+    assert audited(town).code == "replay.batches", "a recipe's trace is held to the batches"
+    store = town.traces(1)
+    found = store.find(TASK, 1)
+    assert found is not None
+    trace = store.begin(replace(found.head, script=SCRIPT, environment=ENVIRONMENT))
+    for count, one in enumerate(kept, start=1):
+        trace.keep(count, one)
+
+    assert audited(town) == Finding(
+        AuditOutcome.UNAVAILABLE,
+        "audit.own_loop",
+        "expected a training by the task's recipe, found the site's own loop",
+        0,
+    )
+
+
+def test_only_what_has_a_trace_is_audited(tmp_path: Path) -> None:
+    """Not a round or an update that is not there, nor one of class scored."""
+    whole = replace(TERMS.training, snapshot_steps=TERMS.training.steps)
+    town = trained(tmp_path, evidence=Evidence.SCORED, training=whole)
+    client = town._parts("hospital-1.trainer")[0].client
+
+    for number, name, code in (
+        (9, "hospital-1", "audit.missing"),
+        (1, "hospital-2", "audit.missing"),
+        (1, "hospital-1", "audit.evidence"),
+    ):
+        with pytest.raises(Refused, match=re.escape(code)):
+            asyncio.run(find_audited(client, TASK, number, name))
