@@ -2,13 +2,15 @@
 
 import asyncio
 import shutil
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from node.home.config import PeerConfig, load
+import fl
+from node.home.config import Loop, PeerConfig, load
 from node.home.testnet import Layout, write_testnet
 from node.peer import assembly as module
 from node.peer.assembly import run_peer
@@ -89,3 +91,32 @@ def test_a_peer_attends_to_the_tasks_of_its_configuration_until_it_is_stopped(
     assert asyncio.run(scenario())
     assert attended == [("task-1",)]
     assert not left.exists()
+
+
+def test_a_site_s_own_loop_joins_the_peer_that_lists_its_task(net: Layout, tmp_path: Path) -> None:
+    """The socket is there while the peer runs; without such tasks there is none."""
+    folder = Path(tempfile.mkdtemp(prefix="loop-"))  # sockets need a short path
+    path = folder / "s"
+    config = peer(net, tmp_path)
+    listed = config.model_copy(update={"loop": Loop(socket=path, tasks=("task-1",))})
+
+    async def scenario(config: PeerConfig, appears: bool) -> str:
+        running = asyncio.create_task(run_peer(config))
+        try:
+            while appears and not path.exists():
+                assert not running.done()
+                await asyncio.sleep(0)
+            return await asyncio.to_thread(joined, path)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    def joined(path: Path) -> str:
+        with pytest.raises(Refused) as refused:
+            fl.join("task-2", str(path))
+        return refused.value.code
+
+    assert asyncio.run(asyncio.wait_for(scenario(listed, True), 30)) == "loop.task"
+    assert not path.exists()
+    assert asyncio.run(asyncio.wait_for(scenario(config, False), 30)) == "loop.unreachable"
+    shutil.rmtree(folder)

@@ -1,6 +1,7 @@
 """The trainer: trains on registered rows alone, submits once a round, leaks nothing."""
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -232,12 +233,23 @@ def test_the_trace_stays_for_an_auditor_until_its_retention_ends(tmp_path: Path)
     assert town.traces(1).sweep(end_ms + 1) == 1
 
 
-def endless(*arguments: Any, **options: Any) -> Any:
+class Endless:
     """Training that never comes to its end."""
-    on_step = arguments[3]
-    while True:
-        on_step(1, 20, 0.5)
-        time.sleep(0.001)
+
+    def __init__(self) -> None:
+        self._begun = threading.Event()
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Step after step."""
+        on_step = arguments[3]
+        while True:
+            on_step(1, 20, 0.5)
+            self._begun.set()
+            time.sleep(0)  # lets the others run
+
+    async def begun(self) -> None:
+        """Return once it has made a step."""
+        await asyncio.to_thread(self._begun.wait)
 
 
 def test_a_straggler_ends_with_the_round_that_it_missed(
@@ -252,8 +264,9 @@ def test_a_straggler_ends_with_the_round_that_it_missed(
     deadline_ms = town.chain.get(Round, TASK, 1).deadline_ms
 
     async def scenario() -> None:
+        endless = Endless()
         work = asyncio.create_task(town.trainer(1, train=endless).work(TASK))
-        await asyncio.sleep(0.01)
+        await endless.begun()
         assert not work.done()
         town.chain.block(time_ms=deadline_ms)
         await work
@@ -291,8 +304,9 @@ def test_declining_ends_a_training_under_way(
     town = opened(tmp_path)
 
     async def scenario() -> None:
+        endless = Endless()
         work = asyncio.create_task(town.trainer(1, train=endless).work(TASK))
-        await asyncio.sleep(0.01)
+        await endless.begun()
         town.chain.applied([declining(1)])
         await work
 
@@ -326,8 +340,9 @@ def test_a_peer_that_is_stopped_ends_its_training_within_a_step(tmp_path: Path) 
     town = opened(tmp_path)
 
     async def scenario() -> None:
+        endless = Endless()
         work = asyncio.create_task(town.trainer(1, train=endless).work(TASK))
-        await asyncio.sleep(0.05)
+        await endless.begun()
         work.cancel()
         await work
 
