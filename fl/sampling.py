@@ -7,6 +7,7 @@ trainer cannot choose the order in which its rows are seen.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from vm.digest import PRF, digest
 from vm.encoding import Value, encode
@@ -70,13 +71,16 @@ def batches(
     size = min(batch_rows, rows)
     per_epoch = rows // size
     found: list[tuple[int, ...]] = []
-    order: list[int] = []
     for step in range(first, end):
         epoch, place = divmod(step, per_epoch)
-        if place == 0 or not order:
-            order = permutation(rows, Stream("batches", beacon, dataset, epoch))
-        found.append(tuple(order[place * size : (place + 1) * size]))
+        order = _epoch_order(beacon, dataset, rows, epoch)
+        found.append(order[place * size : (place + 1) * size])
     return found
+
+
+@lru_cache(maxsize=2)  # segments of one epoch ask again: 0.2 s each for 100,000 rows
+def _epoch_order(beacon: Digest, dataset: str, rows: int, epoch: int) -> tuple[int, ...]:
+    return tuple(permutation(rows, Stream("batches", beacon, dataset, epoch)))
 
 
 @dataclass(frozen=True, slots=True)
