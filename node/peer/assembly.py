@@ -16,6 +16,7 @@ from node.client.watch import Watch
 from node.home.config import Identity, PeerConfig
 from node.home.genesis import read_genesis
 from node.home.keyfile import read_key, read_secret
+from node.peer import retention
 from node.peer.approval import Approvals
 from node.peer.attendance import attend_all, tasks_of
 from node.peer.bases import Bases
@@ -35,9 +36,7 @@ from node.peer.verifier import Verifier
 from node.wire.blobs import BlobStore
 from node.wire.exchange import Exchange
 from vm.encoding import encode
-from vm.refusal import Refused
 
-SWEEP_S = 3_600.0  # between two looks at which traces are past their retention
 MIB = 2**20
 OPENINGS_BYTES_MAX = 16 * 1024**3  # others' pieces on their way here; each goes once it is whole
 
@@ -119,7 +118,7 @@ async def run_peer(
         log.info("peer.started", tasks=list(training.listed), approve=training.approve)
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.run())
-            group.create_task(sweep(traces, client))
+            group.create_task(retention.run(traces, client))
             works = (trainer.work, opener.work, verifier.work, reporter.work)
             group.create_task(attend_all(works, finder(config, client), watch))
 
@@ -138,19 +137,6 @@ def finder(config: PeerConfig, client: Client) -> Callable[[], Awaitable[Iterabl
         return found
 
     return find
-
-
-async def sweep(traces: TraceStore, client: Client) -> None:
-    """Delete traces that are past their retention by the chain's clock, until cancelled."""
-    while True:
-        try:
-            header = await client.header()
-            swept = await asyncio.to_thread(traces.sweep, header.time_ms)
-            if swept:
-                log.info("traces.swept", traces=swept)
-        except Refused as refused:  # nobody tells the time: later
-            log.debug("traces.kept", code=refused.code)
-        await asyncio.sleep(SWEEP_S)
 
 
 def _steady_ms() -> int:

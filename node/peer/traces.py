@@ -44,7 +44,7 @@ class Head:
     `base` commits to the weights that the round starts from, `data` to the training rows, `recipe`
     to all else on the chain that decides the outcome; of a site's own training loop `script` and
     `environment` name what ran. Each snapshot has `weights` and `state` numbers; every
-    `every`-th is kept, `until_ms` of the chain's time.
+    `every`-th is kept, at least until `until_ms` of the chain's time.
     """
 
     VERSION: ClassVar[int] = 1
@@ -230,16 +230,17 @@ class TraceStore:
         with self._lock:
             shutil.rmtree(self._path(task, number), ignore_errors=True)
 
-    def sweep(self, now_ms: int) -> int:
-        """Delete what is past its retention by the chain's time, and what is no trace; how many."""
-        swept = 0
+    def due(self, now_ms: int) -> list[tuple[str, int]]:
+        """Task and number of rounds whose trace may go by its head; what is no trace goes now."""
+        found = []
         with self._lock:
             for folder in self._folders():
-                found = self._at(folder)
-                if found is None or found.head.until_ms < now_ms:
+                trace = self._at(folder)
+                if trace is None:
                     shutil.rmtree(folder, ignore_errors=True)
-                    swept += 1
-        return swept
+                elif trace.head.until_ms < now_ms:
+                    found.append((trace.head.task, trace.head.round))
+        return found
 
     def _spread(self, head: Head) -> Head:
         """As many snapshots as the room of a round holds, evenly spread."""

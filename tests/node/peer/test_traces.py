@@ -184,7 +184,8 @@ def test_a_head_that_is_damaged_is_no_trace(tmp_path: Path) -> None:
     store = TraceStore(tmp_path, ROOM)
 
     assert store.find("task", 1) is None
-    assert store.sweep(0) == 1
+    assert store.due(0) == []
+    assert not path.parent.exists()
     assert store.begin(head()).newest() is None
 
 
@@ -231,16 +232,15 @@ def test_a_model_too_large_for_the_room_is_refused(tmp_path: Path) -> None:
         TraceStore(tmp_path, SNAPSHOT).begin(head())
 
 
-def test_traces_are_deleted_when_their_retention_ends(tmp_path: Path) -> None:
-    """By the chain's time, the very last millisecond included."""
+def test_a_trace_is_due_when_its_time_is_over(tmp_path: Path) -> None:
+    """Not in the very last millisecond of it; dropping it leaves the others."""
     store = TraceStore(tmp_path, ROOM)
     for number, until_ms in ((1, 100), (2, 200)):
         store.begin(head(number, until_ms=until_ms))
 
-    assert store.sweep(100) == 0
-    assert store.sweep(101) == 1
+    assert store.due(100) == []
+    assert store.due(101) == [("task", 1)]
 
+    store.drop("task", 1)
     assert store.find("task", 1) is None
     assert store.find("task", 2) is not None
-    store.drop("task", 2)
-    assert store.find("task", 2) is None

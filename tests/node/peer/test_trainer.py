@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,18 @@ from fl.trace import origin
 from fl.train import Keep, Result, Snapshot, train
 from fl.weights import unpack_update
 from node.peer import trainer as module
+from node.peer.retention import expire
 from node.peer.training import Train
 from tests.fl.dialogue import TASK, aggregate, site, speak
 from tests.harness import Item
 from tests.node import hospital
 from tests.node.hospital import BASE, BASE_ADDRESS, Town
 from tests.node.peer.looks import code_of, committed, opened, run, submitted
-from vm.learning import Round, Task, Update, UpdateStatus
+from vm.learning import Round, RoundPhase, Update, UpdateStatus
 from vm.record import Dataset
 from vm.refusal import Refused
+from vm.shape import pack
+from vm.state import state_key
 from vm.terms import Evidence
 
 
@@ -217,20 +221,33 @@ def test_a_trainer_killed_before_it_could_submit_trains_no_step_again(tmp_path: 
     assert updates(town) == updates(whole)
 
 
-def test_the_trace_stays_for_an_auditor_until_its_retention_ends(tmp_path: Path) -> None:
-    """As many segments as the update has; then it is gone."""
+def test_the_trace_stays_as_long_as_an_auditor_may_ask(tmp_path: Path) -> None:
+    """As many segments as the update has; after the task's retention it is gone.
+
+    The round's own deadline counts, which a chain that stood still has set later than any terms.
+    """
     town = opened(tmp_path, trace_retention_ms=1_000)
+    client, traces = town.watch().client, town.traces(1)
+
+    def expired(now_ms: int) -> int:
+        return asyncio.run(expire(traces, client, now_ms))
+
     run(town.trainer(1).work(TASK))
-    trace = town.traces(1).find(TASK, 1)
+    trace = traces.find(TASK, 1)
     assert trace is not None
     assert len(trace.segments()) == town.chain.get(Update, TASK, 1, "hospital-1").segments
+    assert expired(2**53) == 0  # the round is under way
 
-    terms, rnd = town.chain.get(Task, TASK).terms, town.chain.get(Round, TASK, 1)
-    phases_ms = terms.submit_ms + terms.verdict_ms + 2 * terms.reveal_ms + terms.aggregate_ms
-    end_ms = rnd.opened_ms + phases_ms + 1_000
+    opened_ms = town.chain.get(Round, TASK, 1).opened_ms
+    town.chain.block(time_ms=opened_ms + 10**9)
+    ended = town.chain.get(Round, TASK, 1)
+    assert ended.phase is RoundPhase.FAILED
+    late = replace(ended, deadline_ms=opened_ms + 10**9)
+    town.chain.stored[state_key(Round.KIND, late.key)] = pack(late)
 
-    assert town.traces(1).sweep(end_ms) == 0
-    assert town.traces(1).sweep(end_ms + 1) == 1
+    assert expired(opened_ms + 10**9 + 1_000) == 0
+    assert expired(opened_ms + 10**9 + 1_001) == 1
+    assert traces.find(TASK, 1) is None
 
 
 class Endless:
