@@ -1,11 +1,14 @@
 """Any dialogue, however odd, leaves every round with a stated outcome and the lineage a line."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fl.body import DecideModel
+from fl.reputation import reputation_of
 from fl.rounds import next_deadline, open_tasks
 from tests.fl.dialogue import (
     ABSTAINING,
@@ -15,6 +18,7 @@ from tests.fl.dialogue import (
     Said,
     address,
     aggregate,
+    attestation,
     commit,
     decline,
     failing,
@@ -24,8 +28,10 @@ from tests.fl.dialogue import (
     rerun,
     revealing,
     sealing,
+    with_auditors,
 )
 from tests.harness import Chain, Item
+from vm.conduct import AuditOutcome, MarkDecision
 from vm.learning import FAILURES_MAX, Decision, Round, RoundPhase, Task, TaskPhase, Verdict
 from vm.record import Model, ModelHead
 from vm.terms import Evidence
@@ -94,6 +100,19 @@ SAYINGS_AGAIN: tuple[dict[str, Any], ...] = (
 )
 
 
+def later_findings(chain: Chain, draw: st.DataObject) -> list[Item]:
+    """Now and then an auditor attests, and a steward decides on what is marked."""
+    if draw.draw(st.integers(0, 9)):
+        return []
+    auditor, number = draw.draw(st.sampled_from((1, 2))), draw.draw(st.sampled_from(NUMBERS))
+    outcome = draw.draw(st.sampled_from(AuditOutcome))
+    decided = DecideModel(MODEL, draw.draw(st.sampled_from(MarkDecision)), "looked into")
+    return [
+        attestation(auditor, number, outcome, draw.draw(st.integers(1, 3))),
+        ("hospital-1.steward", "model.decide", decided),
+    ]
+
+
 def has_judged(chain: Chain, number: int, judge: int, site: int) -> bool:
     """Whether the judge's verdict on the site's update is in the round."""
     names = f"hospital-{site}", f"hospital-{judge}"
@@ -121,25 +140,60 @@ def check(chain: Chain, rounds: Sequence[Round]) -> None:
         made = chain.get(Model, MODEL, rnd.base_version + 1)
         assert made.round == rnd.number
         assert len(made.contributions) >= task.terms.aggregation.updates_min
-    # a round that is over says why, and what became of every site if anything was submitted
+    # a round that is over says why, and what became of every site, unless it never opened
+    marked = [rnd.number for rnd in rounds if rnd.code == "round.model_marked"]
+    assert marked in ([], [task.round])
     assert all(rnd.code not in ("", "open") for rnd in rounds if rnd.phase in OVER)
-    assert all(len(rnd.outcomes) == 4 for rnd in rounds if rnd.phase in OVER)
+    settled = [rnd for rnd in rounds if rnd.phase in OVER and rnd.number not in marked]
+    assert all(len(rnd.outcomes) == 4 for rnd in settled)
     assert task.failures <= FAILURES_MAX
-    assert (task.phase is TaskPhase.FAILED) == (task.failures == FAILURES_MAX)
+    failed = task.failures == FAILURES_MAX or bool(marked)
+    assert (task.phase is TaskPhase.FAILED) == failed
+    check_counts(rounds[-1], task)
+    check_reputations(chain, rounds, task)
+
+
+def check_counts(rnd: Round, task: Task) -> None:
+    """Nobody is counted twice in a round, nor before those that must come first."""
+    sites = len(task.terms.sites)
+    assert rnd.updates + rnd.declined <= sites
+    assert rnd.revealed <= rnd.sealed <= rnd.committed <= sites
+    assert rnd.verdicts <= rnd.revealed * (sites - 1)
+    assert rnd.reruns <= rnd.verdicts
+    assert (rnd.seed is None) == (rnd.phase is RoundPhase.SUBMIT) or rnd.phase in OVER
+
+
+def check_reputations(chain: Chain, rounds: Sequence[Round], task: Task) -> None:
+    """They are the sums of what rounds say, and all closed rounds pay their share of the pool."""
+    found = [reputation_of(chain.state, f"hospital-{number}") for number in NUMBERS]
+    said = Counter(
+        (outcome.organisation, outcome.status.value)
+        for rnd in rounds
+        if rnd.phase in OVER or rnd.phase is RoundPhase.AGGREGATE
+        for outcome in rnd.outcomes
+    )
+    for one in found:
+        for status in ("accepted", "rejected", "undecided", "absent", "declined"):
+            assert getattr(one, status) == said[one.organisation, status]
+        assert one.odd <= one.verdicts
+        assert one.unrevealed <= one.silent
+    paid = task.terms.pool * task.closed // task.terms.rounds
+    assert sum(one.credits for one in found) == paid
 
 
 @settings(max_examples=25)  # each is a chain of 30 blocks
 @given(st.data())
 def test_invariants_hold_after_every_block(draw: st.DataObject) -> None:
     """Late, doubled, lying and missing members, and deadlines that pass at any moment."""
-    chain = opened()
+    chain = with_auditors(opened(trace_retention_ms=10**10))
     kept: dict[int, Said] = {}
 
     for _ in range(30):
         task = chain.get(Task, TASK)
         deadline_ms = chain.get(Round, TASK, task.round).deadline_ms
         jump = task.phase is TaskPhase.OPEN and draw.draw(st.integers(0, 4)) == 0
-        chain.block(speeches(chain, draw, kept), time_ms=deadline_ms if jump else None)
+        items = speeches(chain, draw, kept) + later_findings(chain, draw)
+        chain.block(items, time_ms=deadline_ms if jump else None)
 
         newest = chain.get(Task, TASK).round
         check(chain, [chain.get(Round, TASK, number) for number in range(1, newest + 1)])

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fl.body import Judged, RevealVerdicts
 from fl.challenge import round_seed
 from node.program import program
 from tests.fl.dialogue import (
@@ -29,8 +30,24 @@ from tests.fl.dialogue import (
     submitted,
 )
 from tests.harness import Chain, Item
-from vm.learning import Commitment, Decision, Round, RoundPhase, Update, UpdateStatus, Verdict
+from vm.learning import (
+    CONTRIBUTION_BP_MAX,
+    Attestation,
+    Commitment,
+    Decision,
+    Outcome,
+    Round,
+    RoundPhase,
+    Stored,
+    Update,
+    UpdateStatus,
+    Verdict,
+)
+from vm.record import PARTICIPANTS_MAX
+from vm.shape import CODE_BYTES_MAX, HEIGHT_MAX, NAME_BYTES_MAX, NOTE_BYTES_MAX, pack
+from vm.sparse import VALUE_BYTES_MAX
 from vm.terms import Evidence
+from vm.transaction import BODY_BYTES_MAX
 
 REPLAYED: dict[str, Any] = {"evidence": Evidence.REPLAYED}
 FAILS_2 = failing("replay.weights", "other weights") | {"segment": 2}
@@ -374,3 +391,44 @@ def test_settled_rounds_take_nothing_more() -> None:
     late = [commit(1), sealing(1, found), revealing(1, found), rerun(chain, 1, 2)]
 
     assert [chain.refused(item) for item in late] == ["round.phase"] * 4
+
+
+# Bounds
+
+
+def test_the_largest_reveal_fits_a_transaction_and_its_round_a_record() -> None:
+    """A task of as many sites as there may be, each of whose words is as long as it may be."""
+    name, address = "n" * NAME_BYTES_MAX, "b" + "a" * 60
+    judged = Judged(
+        organisation=name,
+        update=bytes(32),
+        decision=Decision.ABSTAIN,
+        code="c" * CODE_BYTES_MAX,
+        reason="r" * NOTE_BYTES_MAX,
+        segment=HEIGHT_MAX,
+        score_bp=1_000_000,
+        contribution_bp=-CONTRIBUTION_BP_MAX,
+    )
+    outcome = Outcome(
+        organisation=name,
+        trainer=name,
+        status=UpdateStatus.UNDECIDED,
+        code=judged.code,
+        reason=judged.reason,
+        contribution_bp=-CONTRIBUTION_BP_MAX,
+        credits=HEIGHT_MAX,
+    )
+    attestation = Attestation(name, bytes(32), address, 2**32, Stored(address, 2**32))
+    rnd = round_of(settled(submitted(opened())))
+
+    body = RevealVerdicts(name, HEIGHT_MAX, bytes(32), (judged,) * PARTICIPANTS_MAX)
+    full = replace(
+        rnd,
+        outcomes=(outcome,) * PARTICIPANTS_MAX,
+        attestations=(attestation,) * PARTICIPANTS_MAX,
+    )
+
+    assert len(pack(body)) <= BODY_BYTES_MAX
+    assert len(pack(full)) <= VALUE_BYTES_MAX
+    with pytest.raises(AssertionError):
+        pack(replace(body, judgements=(judged,) * (PARTICIPANTS_MAX + 1)))
