@@ -34,6 +34,8 @@ from vm.terms import Evidence, Preprocessing
 
 OPENING_PHASES = (RoundPhase.VERDICT, RoundPhase.REVEAL, RoundPhase.RERUN)
 
+ASK_S = 0.5  # before a validator is asked again that stands at another block
+
 Meet = Callable[[str], Awaitable[Rendezvous]]  # an organisation's validator
 
 log = structlog.get_logger()
@@ -124,11 +126,20 @@ class Opener:
         exhibit = None
         async with await self._meet(update.organisation) as meeting:
             while await self._is_judged(stage):
-                for piece in await meeting.wanted(task_id, update.round):
+                for piece in await self._wanted(meeting, update):
                     exhibit = exhibit or await self._prepare(stage, update)
                     content = await asyncio.to_thread(exhibit.pack, piece)
                     await meeting.open(task_id, update.round, piece, content)
                     log.info("piece.opened", task=task_id, round=update.round, piece=piece)
+
+    async def _wanted(self, meeting: Rendezvous, update: Update) -> tuple[Piece, ...]:
+        try:
+            return await meeting.wanted(update.task, update.round)
+        except Refused as refused:
+            if refused.code != "opening.phase":
+                raise
+            await asyncio.sleep(ASK_S)  # it is a block ahead of us, or behind
+            return ()
 
     async def _permitted(self, stage: Stage) -> Update | None:
         """Our update of the round if it may be opened; None if nobody may ask for that.

@@ -63,16 +63,18 @@ class Patience:
     quiet_ms: int
     end_ms: int  # by the clock
     since_ms: int = field(init=False)  # when something came last
-    held: dict[Piece, int] = field(default_factory=dict)
+    brought: int = 0  # the most chunks that the validator said to have of the update
+    fetched: dict[Piece, int] = field(default_factory=dict)  # the most that came from there
 
     def __post_init__(self) -> None:
         self.since_ms = self.clock_ms()
 
-    def note(self, piece: Piece, held: int) -> None:
-        """So many chunks of a piece have come: only more than ever before is progress."""
-        if held > self.held.get(piece, 0):
-            self.held[piece] = held
+    def note(self, piece: Piece, pending: Pending) -> None:
+        """So many chunks have come: only more than ever before is progress."""
+        if pending.brought > self.brought or pending.fetched > self.fetched.get(piece, 0):
             self.since_ms = self.clock_ms()
+        self.brought = max(self.brought, pending.brought)
+        self.fetched[piece] = max(self.fetched.get(piece, 0), pending.fetched)
 
     def work_done(self) -> None:
         """Our own work took the time since, not the trainer."""
@@ -244,7 +246,7 @@ class _Visit:
             log.debug("piece.refused", **_whose(update), piece=piece, code=refused.code)
             return None
         if isinstance(found, Pending):
-            self._patience.note(piece, found.held)
+            self._patience.note(piece, found)
             return None
         return found
 

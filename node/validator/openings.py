@@ -122,6 +122,11 @@ class Openings:
             box.tell()
         return box.offers.get(piece)
 
+    def offers(self, task_id: str, number: int) -> list[Offer]:
+        """All that the trainer has announced in a round."""
+        box = self._boxes.get((task_id, number))
+        return [] if box is None else list(box.offers.values())
+
     def may_read(self, member: Member, address: str) -> bool:
         """Whether `member` has asked for a piece that the trainer announced at this address."""
         return any(

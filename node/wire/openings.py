@@ -1,7 +1,8 @@
 """Openings between a verifier and another hospital's trainer, who meets it at its own validator.
 
     GET  /openings/{task}/{round}/{organisation}/{piece}  by a verifier: that piece is wanted.
-         200 {"address", "bytes"} once it is there, else 202 {"held": chunks so far}: ask again
+         200 {"address", "bytes"} once it is there, else 202 {"brought": chunks of this update so
+         far, of whatever piece}: ask again
     GET  /openings/wanted?task=..&round=..                by the trainer: {"pieces": [...]}, empty
          if none was wanted for `WAIT_S`
     PUT  /openings/{task}/{round}/{piece}                 by the trainer: {"address", "bytes"} of
@@ -17,6 +18,7 @@ are not brought twice.
 import asyncio
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -57,12 +59,22 @@ class Offer:
     address: str
     bytes: int
 
+    @property
+    def chunks(self) -> int:
+        """How many chunks they are."""
+        return -(-self.bytes // CHUNK_BYTES)
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A piece that is not here yet; `held` chunks of it have come to the validator and here."""
+    """A piece that is not here yet.
 
-    held: int
+    `brought` chunks of the update's pieces have come to the validator, and `fetched` of this one
+    from there.
+    """
+
+    brought: int
+    fetched: int = 0
 
 
 def segment_of(piece: Piece) -> int | None:
@@ -101,8 +113,16 @@ class OpeningService:
         )
         if offer is not None and self._store.has(offer.address):
             return web.json_response({"address": offer.address, "bytes": offer.bytes})
-        held = 0 if offer is None else await asyncio.to_thread(self._store.held, offer.address)
-        return web.json_response({"held": held}, status=202)
+        offers = self._openings.offers(where["task"], _number(where["round"]))
+        brought = await asyncio.to_thread(self._brought, offers)
+        return web.json_response({"brought": brought}, status=202)
+
+    def _brought(self, offers: Sequence[Offer]) -> int:
+        """Chunks that have come: a trainer that brings another piece first is not idle."""
+        return sum(
+            offer.chunks if self._store.has(offer.address) else self._store.held(offer.address)
+            for offer in offers
+        )
 
     async def _get_wanted(self, asked: web.Request) -> web.Response:
         query = asked.query
@@ -196,7 +216,7 @@ class Rendezvous:
         """
         status, answer = await self._ask(f"/openings/{task}/{number}/{organisation}/{piece}")
         if status == ACCEPTED:
-            return Pending(_count(answer.get("held")))
+            return Pending(_count(answer.get("brought")))
         offer = read_offer(answer)
         if offer.bytes > bytes_max:
             raise Refused(
@@ -208,8 +228,7 @@ class Rendezvous:
         except Refused as refused:
             if refused.code != "blob.unavailable":
                 raise
-            held = await asyncio.to_thread(store.held, offer.address)
-            return Pending(-(-offer.bytes // CHUNK_BYTES) + held)
+            return Pending(0, await asyncio.to_thread(store.held, offer.address))
         try:
             return await asyncio.to_thread(store.load, offer.address, bytes_max)
         finally:
@@ -262,7 +281,7 @@ def _parse_offer(data: bytes) -> Offer:
 
 
 def _count(value: object) -> int:
-    if type(value) is not int or not 0 <= value <= CHUNKS_MAX:
+    if type(value) is not int or not 0 <= value <= CHUNKS_MAX * (SEGMENTS_MAX + 1):
         raise _odd("a number of chunks")
     return value
 

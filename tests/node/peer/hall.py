@@ -69,7 +69,7 @@ class Hall:
         """What is asked for and not here; nothing more ends the trainer's look."""
         pieces = tuple(piece for piece in self.wanted_pieces if piece not in self.opened)
         if not pieces:
-            raise Refused("opening.phase", "expected the round under judgement, found not")
+            raise Refused("test.idle", "expected a verifier that asks, found none")
         return pieces
 
     async def open(self, task: str, number: int, piece: Piece, content: bytes) -> None:
@@ -105,7 +105,7 @@ class Hall:
         try:
             await self.opener().work(TASK)
         except Refused as refused:
-            if refused.code != "opening.phase":
+            if refused.code != "test.idle":
                 raise
 
     # Who comes

@@ -13,6 +13,7 @@ from fl.replay import rows_drawn
 from fl.trace import origin
 from fl.train import Job, segment_batches
 from fl.weights import digest_ints
+from node.peer import opening
 from node.peer.traces import SNAPSHOT
 from node.wire.openings import PART
 from tests.fl.dialogue import TASK, TERMS
@@ -150,6 +151,24 @@ def test_a_round_that_ends_while_the_trainer_answers(hall: Hall) -> None:
     run(hall.opener().work(TASK))
 
     assert set(hall.opened) == {PART}
+
+
+def test_a_validator_at_another_block_is_asked_again(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chain says that the round is being judged; the validator has not executed that yet."""
+    monkeypatch.setattr(opening, "ASK_S", 0.0)
+    hall.wanted_pieces.append(PART)
+    wanted, late = hall.wanted, iter([True, True])
+
+    async def behind(task: str, number: int) -> tuple[str, ...]:
+        if next(late, False):
+            raise Refused("opening.phase", "expected the round under judgement, found not")
+        return await wanted(task, number)
+
+    hall.wanted = behind  # type: ignore[method-assign]
+
+    assert set(shown(hall)) == {PART}
 
 
 def test_nothing_is_opened_of_an_update_of_another_class(tmp_path: Path) -> None:

@@ -196,13 +196,30 @@ def test_a_fetch_that_was_cut_off_goes_on_where_it_ended(stage: Stage) -> None:
             await stage.take(2, "0")
             await trainer.open(TASK, 1, "0", LONG)
             stage.store.gives_max = 1
-            assert await stage.take(2, "0") == Pending(3 + 1)
+            assert await stage.take(2, "0") == Pending(0, fetched=1)
 
             stage.store.gives_max = 1_000
             assert await stage.take(2, "0") == LONG
 
     asyncio.run(scenario())
     assert stage.store.given == [0, 1, 2]
+
+
+def test_a_trainer_that_brings_another_piece_first_is_not_idle(stage: Stage) -> None:
+    """Whoever waits for one piece sees that chunks of the other come."""
+
+    async def scenario() -> list[bytes | Pending]:
+        async with stage.serving(), stage.meet(stage.trainer) as trainer:
+            await stage.take(3, "1")
+            seen = [await stage.take(2, "0")]
+            stage.store.puts_max = 2
+            await code_of(trainer.open(TASK, 1, "1", LONG))
+            seen.append(await stage.take(2, "0"))
+            stage.store.puts_max = 1_000
+            await trainer.open(TASK, 1, "1", LONG)
+            return [*seen, await stage.take(2, "0")]
+
+    assert asyncio.run(scenario()) == [Pending(0), Pending(2), Pending(3)]
 
 
 def test_a_restarted_validator_takes_no_chunk_twice(stage: Stage) -> None:
@@ -404,13 +421,13 @@ def test_a_trainer_believes_no_odd_answer(stage: Stage, answer: Any, code: str) 
 @pytest.mark.parametrize(
     ("status", "answer", "code"),
     [
-        (202, {"held": -1}, "opening.answer"),
-        (202, {"held": "1"}, "opening.answer"),
+        (202, {"brought": -1}, "opening.answer"),
+        (202, {"brought": "1"}, "opening.answer"),
         (202, {}, "opening.answer"),
-        (202, {"held": 2**60}, "opening.answer"),
+        (202, {"brought": 2**60}, "opening.answer"),
         (200, {"address": "x", "bytes": 1}, "blob.address"),
         (200, {"address": address(LONG), "bytes": BYTES_MAX + 1}, "blob.too_large"),
-        (200, {"held": 1}, "opening.offer"),
+        (200, {"brought": 1}, "opening.offer"),
         (204, {}, "http.answer"),
     ],
 )
