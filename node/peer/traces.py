@@ -20,7 +20,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from fl.fixed import Int32s
 from fl.trace import Segment
 from fl.train import Snapshot
 from fl.weights import digest_ints
@@ -85,8 +84,9 @@ class Trace:
     def keep(self, count: int, snapshot: Snapshot) -> None:
         """Keep the snapshot after `count` segments, and drop the one before if it may go."""
         head = self.head
-        arrays = (snapshot.weights, snapshot.state)
-        self._path(count).write_bytes(b"".join(_bytes(array) for array in arrays))
+        with self._path(count).open("wb") as file:
+            for array in (snapshot.weights, snapshot.state):
+                file.write(np.ascontiguousarray(array, np.dtype("<i4")).data)  # not copied
         losses = snapshot.losses[(count - 1) * head.snapshot_steps :]
         body = _pack_entry(snapshot.segments[count - 1], losses)
         link = _link(self._link_after(count - 1), body)
@@ -209,6 +209,8 @@ class TraceStore:
                 return found
             shutil.rmtree(folder, ignore_errors=True)
             self._make_room(self._need(head))
+            # Two snapshots reveal the rows between them: nobody else looks in here.
+            self._folder.mkdir(0o700, parents=True, exist_ok=True)
             folder.mkdir(parents=True)
             (folder / SEGMENTS).touch(0o600)
             replace_file(folder / HEAD, pack(head))
@@ -305,7 +307,3 @@ def _start(head: Head) -> bytes:
 def _link(before: bytes, body: bytes) -> bytes:
     """Of what came before and of this: no entry is read without all that led to it."""
     return hashlib.sha256(before + body).digest()
-
-
-def _bytes(numbers: Int32s) -> bytes:
-    return numbers.astype(np.dtype("<i4"), copy=False).tobytes()

@@ -3,6 +3,8 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,21 +117,23 @@ class Local:
         self._traces = traces
         self._train = train
         self._on_stage = on_stage
-        self._places = asyncio.Semaphore(TRAININGS_MAX)
+        # Of its own, so that trainings take no thread from whoever judges or reads the disk.
+        self._pool = ThreadPoolExecutor(TRAININGS_MAX, thread_name_prefix="training")
 
     async def train(self, assignment: Assignment) -> Trained:
         """The update of the assignment, from the newest snapshot that is kept of it.
 
         Cancelled, it ends within a step and can go on later.
         """
-        async with self._places:
-            stop = threading.Event()
-            thread = asyncio.ensure_future(asyncio.to_thread(self._run, assignment, stop.is_set))
-            try:
-                result = await asyncio.shield(thread)
-            finally:
-                stop.set()
-                await asyncio.gather(thread, return_exceptions=True)
+        stop, context = threading.Event(), copy_context()
+        work = self._pool.submit(context.run, self._run, assignment, stop.is_set)
+        thread = asyncio.wrap_future(work)
+        try:
+            result = await asyncio.shield(thread)
+        finally:
+            stop.set()
+            work.cancel()  # if it has not begun; else it ends at its next step
+            await asyncio.gather(thread, return_exceptions=True)
         return Trained(result, assignment.stage.task.terms.evidence)
 
     def _run(self, assignment: Assignment, stopped: Callable[[], bool]) -> Result:

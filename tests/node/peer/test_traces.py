@@ -1,5 +1,6 @@
 """Traces on disk: training goes on from what is sound in them, and they take bounded room."""
 
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,7 @@ def test_training_goes_on_from_the_newest_snapshot(tmp_path: Path) -> None:
 
     trace.keep(4, snapshots(4)[-1])
     trace.sync()
+    assert stat.S_IMODE((tmp_path / "traces").stat().st_mode) == 0o700
 
     assert equal(kept_again(tmp_path).newest(), snapshots(4)[-1])
 

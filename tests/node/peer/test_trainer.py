@@ -16,6 +16,7 @@ from fl.trace import origin
 from fl.train import Keep, Result, Snapshot, train
 from fl.weights import unpack_update
 from node.peer import trainer as module
+from node.peer import training
 from node.peer.retention import expire
 from node.peer.training import Train
 from tests.fl.dialogue import TASK, aggregate, site, speak
@@ -255,10 +256,12 @@ class Endless:
 
     def __init__(self) -> None:
         self._begun = threading.Event()
+        self.trainings = 0
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Step after step."""
         on_step = arguments[3]
+        self.trainings += 1
         while True:
             on_step(1, 20, 0.5)
             self._begun.set()
@@ -365,3 +368,30 @@ def test_a_peer_that_is_stopped_ends_its_training_within_a_step(tmp_path: Path) 
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+def test_a_training_that_waits_for_its_turn_ends_at_once_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It needs no step for it: only so many train at a time, and it never began."""
+    monkeypatch.setattr(training, "TRAININGS_MAX", 1)
+    town = opened(tmp_path)
+    endless = Endless()
+    trainer = town.trainer(1, train=endless)
+    local = trainer._training(TASK)
+    assert isinstance(local, training.Local)
+
+    async def scenario() -> int:
+        first = asyncio.create_task(trainer.work(TASK))
+        await endless.begun()
+        second = asyncio.create_task(trainer.work(TASK))
+        while not local._pool._work_queue.qsize():  # noqa: ASYNC110 - the pool tells nobody
+            await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        assert not first.done()
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        return endless.trainings
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 30)) == 1
