@@ -9,7 +9,7 @@
         rnd.snapshot(step, model, optimizer)
 
 The script has an environment of its own: this module needs numpy, and torch only where the script
-brings it. It holds the socket that no other module of `fl` may hold (ADR 19).
+brings it. It holds the socket that no other module of `fl` may hold (ADR 21).
 """
 
 import socket
