@@ -9,12 +9,16 @@ from vm.digest import WEIGHTS
 
 
 def sign_flip(base: Ints, honest: Result, scale: int) -> Result:
-    """An honest training turned around and scaled: delta becomes -scale delta.
+    """An honest training turned around and scaled: delta becomes -scale delta."""
+    return bend(base, honest, -scale * honest.delta)
 
-    The trace is made to end in the poisoned weights, as an attacker would, so that its root, its
-    end and its moves are in order.
+
+def bend(base: Ints, honest: Result, delta: Ints) -> Result:
+    """Another delta, [parameters], under the trace of an honest training.
+
+    The trace is made to end in base + delta, as an attacker would, so that its root, its end and
+    its moves are in order: only replay shows that nothing leads there.
     """
-    delta = -scale * honest.delta
     last = replace(
         honest.segments[-1], weights=digest_ints(WEIGHTS, base + delta), move=norm(delta)
     )

@@ -22,7 +22,7 @@ from fl.sampling import split
 from fl.settle import aggregation_weight, eligible_verifiers, settle
 from fl.trace import Origin, root
 from fl.train import Job, Result, train
-from fl.verify import Case, judge
+from fl.verify import Case, Judgement, judge
 from fl.weights import pack_update
 from vm.digest import BEACON, digest
 from vm.encoding import encode
@@ -137,7 +137,7 @@ class Experiment:
         """
         training = self.terms.training
         together = replace(training, steps=training.steps * len(self.hospitals))
-        rows = _join([one.train for one in self.hospitals])
+        rows = join([one.train for one in self.hospitals])
         return self._train_on("pooled", rows, base, plans, together)
 
     def compare(self, base: Ints, plans: Sequence[Plan], federated: Ints) -> Comparison:
@@ -145,7 +145,7 @@ class Experiment:
         pooled = self.pooled(base, plans)
         alone = [self.alone(hospital, base, plans) for hospital in self.hospitals]
         tests = [hospital.test for hospital in self.hospitals]
-        everyone = _join(tests)
+        everyone = join(tests)
         return Comparison(
             alone=_mean([self._auc(weights, everyone) for weights in alone]),
             federated=_mean([self._auc(federated, everyone)]),
@@ -202,6 +202,16 @@ class Experiment:
         self, hospital: Hospital, number: int, result: Result, cases: dict[str, Case]
     ) -> Outcome:
         """All other hospitals' verdicts on one update, settled."""
+        update, blob = self.submit(hospital, number, result)
+        verdicts = [
+            verdict_of(by.site, update, judge(cases[by.site.organisation], update, blob))
+            for by in self.hospitals
+            if by is not hospital
+        ]
+        return settle(update, verdicts, eligible_verifiers(self.terms))
+
+    def submit(self, hospital: Hospital, number: int, result: Result) -> tuple[Update, bytes]:
+        """The update of round `number` as a chain would record it, and its file."""
         site = hospital.site
         origin = Origin(self.task, number, site.trainer, site.dataset)
         blob = pack_update(self.spec, self.grid_bits, origin, result.delta, result.segments)
@@ -226,31 +236,7 @@ class Experiment:
             audits_failed=0,
             audits_unavailable=0,
         )
-        verdicts = [
-            self._verdict(judging.site, update, blob, cases[judging.site.organisation])
-            for judging in self.hospitals
-            if judging.site is not site
-        ]
-        return settle(update, verdicts, eligible_verifiers(self.terms))
-
-    def _verdict(self, by: Site, update: Update, blob: bytes, case: Case) -> Verdict:
-        judgement = judge(case, update, blob)
-        return Verdict(
-            task=update.task,
-            round=update.round,
-            organisation=update.organisation,
-            verifier=by.verifier,
-            verifier_organisation=by.organisation,
-            decision=judgement.decision,
-            code=judgement.code,
-            reason=judgement.reason,
-            segment=judgement.segment,
-            score_bp=judgement.score_bp,
-            contribution_bp=None,
-            rerun=False,
-            transaction=b"",
-            height=0,
-        )
+        return update, blob
 
     def _job(self, dataset: str, beacon: Digest, training: Training) -> Job:
         return Job(self.spec, self.grid_bits, training, beacon, dataset)
@@ -270,12 +256,33 @@ class Experiment:
         return auc(rows.labels.numpy(), logits)
 
 
+def verdict_of(by: Site, update: Update, judgement: Judgement) -> Verdict:
+    """The judgement of a site's verifier as a chain would record it."""
+    return Verdict(
+        task=update.task,
+        round=update.round,
+        organisation=update.organisation,
+        verifier=by.verifier,
+        verifier_organisation=by.organisation,
+        decision=judgement.decision,
+        code=judgement.code,
+        reason=judgement.reason,
+        segment=judgement.segment,
+        score_bp=judgement.score_bp,
+        contribution_bp=None,
+        rerun=False,
+        transaction=b"",
+        height=0,
+    )
+
+
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """The mean and its standard error, of two values or more."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) / sqrt(len(values))
 
 
-def _join(parts: Sequence[Rows]) -> Rows:
+def join(parts: Sequence[Rows]) -> Rows:
+    """All rows of the parts, in order."""
     return Rows(
         torch.cat([part.inputs for part in parts]),
         torch.cat([part.labels for part in parts]),

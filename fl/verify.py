@@ -71,11 +71,16 @@ def update_norm(spec: ModelSpec, grid_bits: int, update: Update, blob: bytes) ->
 def judge(case: Case, update: Update, blob: bytes) -> Judgement:
     """Judge an update's blob by its record on the chain; numbered as in docs/protocol.md."""
     try:
-        delta = _check_form(case, update, blob)
+        delta = check_form(case, update, blob)
     except Broken as broken:
         return Judgement(Decision.FAIL, broken.code, _note(broken.message), broken.segment)
     except Refused as refused:
         return Judgement(Decision.FAIL, refused.code, _note(refused.message))
+    return score(case, delta)
+
+
+def score(case: Case, delta: Ints) -> Judgement:
+    """Judge an update of good form, [parameters], by what it does to the verifier's own rows."""
     # 6. on the verifier's own rows the model gets no worse than chance explains
     if len(case.rows) < SCORING_ROWS_MIN:
         return Judgement(
@@ -93,8 +98,11 @@ def judge(case: Case, update: Update, blob: bytes) -> Judgement:
     return _judge_losses(case.terms.policy, before, row_losses(case, case.base + delta))
 
 
-def _check_form(case: Case, update: Update, blob: bytes) -> Ints:
-    """The delta, [parameters]; raises `Refused` for what the verifier's rows need not show."""
+def check_form(case: Case, update: Update, blob: bytes) -> Ints:
+    """The delta, [parameters]; raises `Refused` for what needs no rows to show.
+
+    It comes out the same for every verifier of a round.
+    """
     # 1. the file has the form that the model's spec gives
     delta, segments = unpack_update(
         case.spec, case.grid_bits, origin(update), update.segments, blob

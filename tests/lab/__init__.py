@@ -1,0 +1,1 @@
+"""The attack laboratory: federations in one process, some of whose sites are dishonest."""
