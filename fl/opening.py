@@ -20,7 +20,7 @@ from fl.spec import parameter_count
 from fl.tensors import Arrays, Layout, Tensor, pack, unpack
 from fl.trace import Origin, origin_digest, state_count
 from vm.digest import DIGEST_BYTES
-from vm.record import ModelSpec
+from vm.record import Dataset, ModelSpec
 from vm.refusal import Refused
 from vm.shape import Digest
 from vm.terms import Training
@@ -83,6 +83,11 @@ def part_origin(task: str, trainer: str, dataset: str) -> Origin:
 def opening_size(spec: ModelSpec, training: Training, segment: int, rows: int, columns: int) -> int:
     """The bytes of the file of an opening of so many rows."""
     return _opening_layout(spec, training, bytes(DIGEST_BYTES), segment, rows, columns).size
+
+
+def rows_max(dataset: Dataset) -> int:
+    """The most rows of a dataset; its band is its steward's word, and may claim any number."""
+    return min(dataset.rows.high, ROWS_MAX)
 
 
 def rows_opened_max(training: Training, rows: int) -> int:

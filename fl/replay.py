@@ -230,14 +230,16 @@ def suspicious(
 ) -> str | None:
     """Why all segments should be replayed after those that were drawn passed; None for no reason.
 
-    `moves` are the update's, [segments], `others` those of the round's other updates; `score_bp`
-    is its score on this verifier's rows and `scores` those of the updates that it would pass.
-    Suspicion costs the verifier work and accuses nobody.
+    `moves` are the update's, [segments], `others` those of the round's other updates; they are held
+    against those with as many segments, for a scored update has one. `score_bp` is its score on
+    this verifier's rows and `scores` those of the updates that it would pass. Suspicion costs the
+    verifier work and accuses nobody.
     """
     if any(one.differing for one in replayed):
         return "a coordinate differs by a grid step"
+    alike = [profile for profile in others if len(profile) == len(moves)]
     for index, move in enumerate(moves):
-        usual = lower_median([profile[index] for profile in others])
+        usual = lower_median([profile[index] for profile in alike])
         if usual is not None and not usual <= move * MOVE_FACTOR <= usual * MOVE_FACTOR**2:
             return f"segment {index} moves {move}, others {usual}"
     usual = lower_median(scores)

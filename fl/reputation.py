@@ -12,6 +12,7 @@ from vm.learning import (
     UpdateStatus,
     Verdict,
 )
+from vm.shape import HEIGHT_MAX
 from vm.state import State
 
 
@@ -65,11 +66,12 @@ def count_silence(state: State, organisation: str, commitment: Commitment | None
 
 
 def count_credits(state: State, outcomes: Sequence[Outcome]) -> None:
-    """What a closed round has paid."""
+    """What a closed round has paid; the count stays at its bound, since pools are anybody's."""
     for outcome in outcomes:
         if outcome.credits:
             found = reputation_of(state, outcome.organisation)
-            state.put(replace(found, credits=found.credits + outcome.credits))
+            total = min(found.credits + outcome.credits, HEIGHT_MAX)
+            state.put(replace(found, credits=total))
 
 
 def count_audit(state: State, organisation: str, outcome: AuditOutcome) -> None:

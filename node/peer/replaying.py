@@ -19,6 +19,7 @@ from fl.opening import (
     opening_size,
     part_origin,
     part_size,
+    rows_max,
     rows_opened_max,
     unpack_opening,
     unpack_part,
@@ -150,7 +151,7 @@ class Replaying:
         assert dataset is not None, "an update names a registered dataset"
         terms, spec, bits = stage.task.terms, stage.base.spec, stage.base.grid_bits
         base = unpack_weights(spec, bits, await self._bases.fetch(stage.base))
-        rows = dataset.rows.high
+        rows = rows_max(dataset)
         data = await visit.take(update, PART, part_size(rows, rows))
         part = unpack_part(part_origin(update.task, update.trainer, update.dataset), data)
         check_part(part, dataset.root, update.data)

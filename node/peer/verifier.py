@@ -375,7 +375,7 @@ def _contributions(
     Our own hospital's takes part, so that what the others add is what they add to it.
     """
     terms = stage.task.terms
-    if terms.contribution is Valuation.NONE:
+    if terms.contribution is Valuation.NONE or not passed:
         return {}
     spec, bits = stage.base.spec, stage.base.grid_bits
     deltas: dict[str, Deltas] = {}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from fl.opening import opening_size, part_size, rows_opened_max
+from fl.opening import opening_size, part_size, rows_max, rows_opened_max
 from fl.rounds import open_tasks
 from node.wire.cid import CHUNK_BYTES
 from node.wire.openings import Offer, Piece, segment_of
@@ -32,7 +32,7 @@ _Key: TypeAlias = tuple[str, int]  # task and number of the round
 
 def piece_bytes_max(piece: Piece, spec: ModelSpec, terms: Terms, dataset: Dataset) -> int:
     """The most bytes that a piece of an update has, by what the chain says of its dataset."""
-    segment, rows = segment_of(piece), dataset.rows.high
+    segment, rows = segment_of(piece), rows_max(dataset)
     if segment is None:
         return part_size(rows, rows)
     columns = len(terms.preprocessing.columns)

@@ -371,6 +371,17 @@ def test_nothing_to_compare_with_is_not_suspicious() -> None:
     assert suspicious([], (105, 85), [], 6_000, [], 500) is None
 
 
+def test_a_trace_is_compared_with_traces_of_as_many_segments() -> None:
+    """Attack: a scored update, whose one segment is the whole training, among replayed ones.
+
+    A verifier that compared the two would crash, and judge no update of the round.
+    """
+    others = [*USUAL, (900,)]
+
+    assert suspicious([], (105, 85), others, 6_000, [], 500) is None
+    assert suspicious([], (900,), others, 6_000, [], 500) is None
+
+
 @pytest.mark.parametrize(
     ("replayed", "moves", "score_bp"),
     [

@@ -25,6 +25,8 @@ from tests.fl.terms import by
 from tests.harness import Chain, organisation
 from vm.conduct import AuditOutcome, Reputation
 from vm.learning import Round, RoundPhase
+from vm.shape import HEIGHT_MAX, pack
+from vm.state import state_key
 from vm.terms import Rule
 
 NOTHING = Reputation(organisation(1), *(0,) * 12)
@@ -43,6 +45,21 @@ def test_a_round_without_trouble_counts_updates_verdicts_and_credits() -> None:
     chain.applied([aggregate(chain, number) for number in (1, 2, 3)])
 
     assert [of(chain, number).credits for number in NUMBERS] == [125] * 4
+
+
+def test_credits_beyond_the_bound_stop_nobody() -> None:
+    """Attack: pools are any steward's to name, so accomplices fill the counter, task by task.
+
+    A count that does not fit its record would stop every validator at the same block.
+    """
+    chain = settled(submitted(opened()))
+    full = replace(of(chain, 1), credits=HEIGHT_MAX - 1)
+    chain.stored[state_key(full.KIND, full.key)] = pack(full)
+
+    chain.applied([aggregate(chain, number) for number in (1, 2, 3)])
+
+    assert of(chain, 1).credits == HEIGHT_MAX
+    assert of(chain, 2).credits == 125
 
 
 def test_who_is_alone_against_all_others_is_counted() -> None:

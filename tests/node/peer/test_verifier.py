@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import structlog.testing
 
+from fl import sampling
 from fl.body import CommitSecret, SealVerdicts
 from fl.fixed import norm
 from fl.train import train
@@ -242,6 +244,21 @@ def test_an_update_that_is_not_passed_has_no_contribution(tmp_path: Path) -> Non
     found = sealed(town, 1)
     assert found["hospital-3"].contribution_bp is None
     assert found["hospital-2"].contribution_bp is not None
+
+
+def test_a_hospital_without_scoring_rows_abstains_and_values_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean loss of no row is no number: it says so instead of never sealing."""
+    town = committed(opened(tmp_path, contribution=Valuation.LEAVE_ONE_OUT))
+    for number in NUMBERS:
+        run(town.trainer(number).work(TASK))
+    monkeypatch.setattr(sampling, "SCORING_PERCENT", 0)
+
+    run(town.verifier(1).work(TASK))
+
+    for item in sealed(town, 1).values():
+        assert (item.code, item.contribution_bp) == ("verdict.no_scoring_rows", None)
 
 
 def test_an_update_that_fails_is_brought_nowhere(tmp_path: Path) -> None:

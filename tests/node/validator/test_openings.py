@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fl.opening import Opening, Part, pack_opening, pack_part
+from fl.preprocess import ROWS_MAX
 from fl.spec import logistic_regression
 from fl.trace import Origin
 from node.validator.openings import POLLS_MAX, Openings, piece_bytes_max
@@ -30,8 +31,9 @@ from tests.fl.dialogue import (
 )
 from tests.harness import Chain, organisation
 from vm.learning import Round, RoundPhase
-from vm.record import Dataset, Member
+from vm.record import Band, Dataset, Member
 from vm.refusal import Refused
+from vm.shape import HEIGHT_MAX
 from vm.terms import Evidence
 
 HOME = organisation(1)  # whose validator, and trainer, this is
@@ -345,6 +347,21 @@ def test_the_largest_part_and_segment_fit(office: Office) -> None:
 
     assert piece_bytes_max(PART, spec, TERMS, dataset) == len(part)
     assert piece_bytes_max("2", spec, TERMS, dataset) == len(segment)
+
+
+@pytest.mark.parametrize("piece", [PART, "2"])
+def test_a_dataset_that_claims_countless_rows_opens_no_larger_pieces(
+    office: Office, piece: str
+) -> None:
+    """Attack: a band up to 2^53 makes verifiers fetch, and hold in memory, gigabytes of nothing."""
+    dataset = office.chain.get(Dataset, "opt-1")
+    terms = replace(TERMS, training=replace(TERMS.training, batch_rows=65_536, snapshot_steps=100))
+    bounds = [
+        piece_bytes_max(piece, logistic_regression(2), terms, replace(dataset, rows=Band(1, high)))
+        for high in (ROWS_MAX, HEIGHT_MAX)
+    ]
+
+    assert bounds[0] == bounds[1]
 
 
 def test_the_first_announcement_stands(office: Office) -> None:
