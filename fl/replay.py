@@ -121,7 +121,11 @@ def replay(claim: Claim, opening: Opening) -> Replayed:
     # 2. the rows are the dataset's that the beacon draws, in that order
     order, rows = _rows(claim, opening)
     # 3. the move is what it is said to be
-    move, claimed = distance(opening.after_weights, weights), claim.segments[index].move
+    claimed = claim.segments[index].move
+    try:
+        move = distance(opening.after_weights, weights)
+    except Refused as refused:
+        raise Broken("replay.move", f"found no move: {refused.message}", index) from refused
     if move != claimed:
         raise Broken("replay.move", f"expected a move of {claimed}, found {move}", index)
     # 4. the steps lead from the one snapshot to the other

@@ -110,6 +110,7 @@ class Replaying:
         self._meet = meet
         self._clock_ms = clock_ms
         self._places = asyncio.Semaphore(REPLAYS_MAX)
+        self._visits = 0  # under way
         self._ends: dict[tuple[str, int, RoundPhase], int] = {}  # by the steady clock, in ms
 
     async def judge(
@@ -125,6 +126,7 @@ class Replaying:
         `blob` is the update's file, whose trace has passed `fl.trace.check_trace`.
         """
         passed: dict[int, Replayed] = {}
+        self._visits += 1
         try:
             async with await self._meet(update.organisation) as meeting:
                 visit = _Visit(meeting, self._store, self._places, await self._patience(stage))
@@ -143,7 +145,15 @@ class Replaying:
             return Judgement(Decision.ABSTAIN, "replay.not_opened", _note(str(refused)))
         finally:
             log.info("update.replayed", **_whose(update), segments=sorted(passed))
+            self._visits -= 1
+            if not self._visits:
+                await asyncio.to_thread(self._forget)
         return None
+
+    def _forget(self) -> None:
+        """Delete what never came whole: others' rows are here no longer than work on them."""
+        for address in self._store.addresses():
+            self._store.delete(address)
 
     async def _claim(self, visit: "_Visit", stage: Stage, update: Update, blob: bytes) -> Claim:
         """What openings are held against, once the part shows that the batches are right."""

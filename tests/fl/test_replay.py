@@ -21,8 +21,10 @@ from fl.replay import (
 )
 from fl.trace import Broken
 from fl.train import Snapshot, advance, batches_digest, run_segment, segment_batches
+from fl.weights import digest_ints
 from tests.fl.learning import RECIPES, TRAINING
 from tests.fl.proving import EXACT, SECRET, Hospital, forged, hospital, table_of
+from vm.digest import WEIGHTS
 from vm.refusal import Refused
 from vm.terms import MICRO, Replay, Training
 from vm.tree import root
@@ -356,6 +358,20 @@ def test_training_that_leaves_the_grid_is_caught() -> None:
 
     with pytest.raises(Broken, match=r"replay\.result"):
         replay(wild, SITE.opening(HONEST, 1))
+
+
+def test_snapshots_further_apart_than_any_update_are_caught() -> None:
+    """Attack: a move that no number says would be a piece not opened, and blame nobody."""
+    low, high = (np.full_like(HONEST[1].weights, end) for end in (-(2**31), 2**31 - 1))
+    claim = SITE.claim(HONEST)
+    segments = list(claim.segments)
+    segments[1] = replace(segments[1], weights=digest_ints(WEIGHTS, low))
+    segments[2] = replace(segments[2], weights=digest_ints(WEIGHTS, high))
+    opened = replace(SITE.opening(HONEST, 2), weights=low, after_weights=high)
+
+    with pytest.raises(Broken, match=r"replay\.move") as failed:
+        replay(replace(claim, segments=tuple(segments)), opened)
+    assert failed.value.segment == 2
 
 
 USUAL = [(100, 80), (110, 90), (120, 70)]

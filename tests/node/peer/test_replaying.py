@@ -19,6 +19,8 @@ from fl.train import Job, Keep, OnStep, Result, Snapshot, first, run_segment, tr
 from fl.weights import digest_ints
 from node.peer import replaying
 from node.peer.replaying import END_PERCENT, QUIET_PERCENT, Patience
+from node.wire.blobs import OURS
+from node.wire.cid import CHUNK_BYTES, split, summarise
 from node.wire.openings import PART, Pending
 from tests.fl.dialogue import REVEAL_MS, TASK, VERDICT_MS
 from tests.harness import organisation
@@ -27,7 +29,7 @@ from tests.node.peer.hall import Hall, judged
 from vm.digest import WEIGHTS
 from vm.learning import Decision, RoundPhase
 from vm.refusal import Refused
-from vm.shape import NOTE_BYTES_MAX
+from vm.shape import NOTE_BYTES_MAX, pack
 
 HOME = organisation(1)
 
@@ -335,5 +337,25 @@ def test_the_time_of_a_restarted_verifier_is_the_chains(hall: Hall) -> None:
 def test_nothing_of_what_was_opened_stays(hall: Hall) -> None:
     """Another hospital's rows are on this one's disk only while they come."""
     asyncio.run(hall.judge(1, 3))
+
+    assert not list(hall.town.folder.glob("openings-2/*/*"))
+
+
+def test_nothing_stays_of_a_piece_that_never_came_whole(hall: Hall) -> None:
+    """Attack: a validator that gives a part of rows, each time of another blob, and then no more.
+
+    They would lie here until a restart, and push out pieces that others are bringing.
+    """
+
+    async def stall(*where: Any) -> Pending:
+        content = hall.clock_ms().to_bytes(8, "big") + bytes(CHUNK_BYTES)
+        found, manifest = summarise(split(content))
+        where[4].begin(found, pack(manifest), OURS)
+        where[4].put(found, 0, content[:CHUNK_BYTES])
+        return Pending(0, fetched=1)
+
+    hall.take = stall  # type: ignore[method-assign, assignment]
+
+    abstained(hall, 1)
 
     assert not list(hall.town.folder.glob("openings-2/*/*"))
