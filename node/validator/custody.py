@@ -20,7 +20,8 @@ from typing import TypeAlias
 
 from fl.rounds import open_tasks
 from fl.spec import PARAMETERS_MAX
-from fl.trace import origin, origin_digest
+from fl.submit import EVIDENCE_ORDER
+from fl.trace import origin, origin_digest, segments_due
 from fl.weights import update_size
 from node.validator.chain import Chain
 from node.validator.store import BlockRow
@@ -120,9 +121,10 @@ class Custody:
             if not any(site.trainer == member.id for site in terms.sites):
                 continue
             model = state.require(Model, terms.model, 0)
-            segments = terms.training.steps // terms.training.snapshot_steps
-            if size == update_size(model.spec, model.grid_bits, segments):
-                return True
+            taken = EVIDENCE_ORDER[EVIDENCE_ORDER.index(terms.evidence) :]
+            for segments in {segments_due(terms.training, evidence) for evidence in taken}:
+                if size == update_size(model.spec, model.grid_bits, segments):
+                    return True
         return False
 
     def _judged(self, member: Member, address: str, size: int) -> bool:

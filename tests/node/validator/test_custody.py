@@ -49,15 +49,17 @@ MOMENTUM = Server(ServerOptimizer.MOMENTUM, MICRO, momentum=900_000, beta2=0, ta
 class Registry:
     """A chain with an open task, and custody that follows it."""
 
-    def __init__(self, network: Network, server: Server = AVERAGE) -> None:
+    def __init__(
+        self, network: Network, server: Server = AVERAGE, evidence: Evidence = Evidence.COMMITTED
+    ) -> None:
         self.network = network
         network.block(*(register_dataset(network, hospital) for hospital in HOSPITALS))
         model = RegisterModel(MODEL, SPEC, 20, BASE, BLOB_BYTES)
         network.block(network.sign(f"{A}.steward", "model.register", model))
         asked = terms(2)
         rule = replace(asked.aggregation, server=server)
-        task = OpenTask(TASK, replace(asked, retention_ms=RETENTION_MS, aggregation=rule))
-        network.block(network.sign(f"{A}.steward", "task.open", task))
+        asked = replace(asked, retention_ms=RETENTION_MS, aggregation=rule, evidence=evidence)
+        network.block(network.sign(f"{A}.steward", "task.open", OpenTask(TASK, asked)))
         self.origins: dict[str, Digest] = {}  # what the headers of blobs held here say
         self.custody = Custody(network.chain, self.origins.get)
 
@@ -352,6 +354,24 @@ def test_a_trainer_brings_what_fits_its_task_to_the_byte(registry: Registry) -> 
     for wrong in (0, 1, UPDATE_BYTES - 1, UPDATE_BYTES + 1, 4 * 1024**3):
         assert not registry.custody.may_write(trainer, BLOB, wrong)
     assert registry.custody.may_write(trainer, BLOB, UPDATE_BYTES)
+
+
+def test_a_scored_update_has_one_segment_where_the_task_takes_it(tmp_path: Path) -> None:
+    """Its file is shorter than that of an update with a trace; the task takes both."""
+    scored = update_size(SPEC, 20, 1)
+    for evidence, sizes in (
+        (Evidence.SCORED, {scored, UPDATE_BYTES}),
+        (Evidence.COMMITTED, {UPDATE_BYTES}),
+    ):
+        with open_network(tmp_path / evidence.value) as network:
+            registry = Registry(network, evidence=evidence)
+            trainer = registry.member(f"{A}.trainer")
+
+            taken = {
+                s for s in (scored, UPDATE_BYTES) if registry.custody.may_write(trainer, BLOB, s)
+            }
+
+            assert taken == sizes
 
 
 def test_a_steward_brings_models_up_to_their_bound(registry: Registry) -> None:
