@@ -169,7 +169,7 @@ class Verifier:
             found = await self._replay(stage, update, blob, named, None)
         finally:
             await self._exchange.forget(update.blob)
-        await self._submitter.submit("learning.rerun", _rerun_body(mine, update, found))
+        await self._submitter.submit("learning.rerun", _rerun_body(mine, update, found, named))
 
     async def _updates(self, stage: Stage) -> list[Update]:
         """One by one, for a list proves each of its records but not that none was left out."""
@@ -414,8 +414,13 @@ def _judged(update: Update, found: Judgement, contribution_bp: int | None) -> Ju
     )
 
 
-def _rerun_body(mine: Verdict, update: Update, found: Judgement | None) -> RerunVerdict:
-    """A fail if that is what we found; else our word again, with what we found as its reason."""
+def _rerun_body(
+    mine: Verdict, update: Update, found: Judgement | None, named: Sequence[int]
+) -> RerunVerdict:
+    """A fail if we found that of a named segment; else our word again, and what we found as reason.
+
+    The chain takes no fail of another segment, and who insists holds up the round.
+    """
     said = RerunVerdict(
         task=update.task,
         round=update.round,
@@ -429,7 +434,7 @@ def _rerun_body(mine: Verdict, update: Update, found: Judgement | None) -> Rerun
     match found:
         case None:
             return said
-        case Judgement(decision=Decision.FAIL, segment=int(segment)):
+        case Judgement(decision=Decision.FAIL, segment=int(segment)) if segment in named:
             decision = Decision.FAIL
             return replace(
                 said, decision=decision, code=found.code, reason=found.reason, segment=segment

@@ -185,6 +185,24 @@ def test_a_failed_segment_is_rerun(tmp_path: Path) -> None:
     assert (found.decision, found.code, found.segment) == (Decision.FAIL, "replay.weights", 1)
 
 
+def test_a_rerun_that_finds_another_segment_broken_ends(tmp_path: Path) -> None:
+    """The chain takes no fail of a segment that nobody named: it says so in its reason instead.
+
+    A verifier that insisted would be refused, again and again, and hold the round to its deadline.
+    """
+    town = disputed(tmp_path)
+
+    async def replay(*_: object) -> Judgement:
+        return Judgement(Decision.FAIL, "replay.batches", "other batches", 0)
+
+    for number in (3, 4):
+        run(town.verifier(number, replay=replay).work(TASK))
+
+    found = town.chain.get(Verdict, TASK, 1, "hospital-2", "hospital-4")
+    assert (found.decision, found.code, found.segment) == (Decision.ABSTAIN, "replay.batches", None)
+    assert phase(town) is not RoundPhase.RERUN
+
+
 def test_a_rerun_that_finds_nothing_says_the_same_again(tmp_path: Path) -> None:
     """With its old words, or with the reason why it could not look."""
     town = disputed(tmp_path)
