@@ -127,9 +127,10 @@ class Verifier:
         """Judge all updates of others, once, and bind ourselves to what we found."""
         task, number = stage.task.id, stage.round.number
         body = await asyncio.to_thread(self._drawer.get, task, number)
-        if body is None:
+        secret = self._secret(task, number)
+        if body is None or body.secret != secret:  # of another chain, in a store that outlived it
             judgements = await self._judge(stage, site)
-            body = RevealVerdicts(task, number, self._secret(task, number), judgements)
+            body = RevealVerdicts(task, number, secret, judgements)
             await asyncio.to_thread(self._drawer.put, body)
         packed = [pack(item) for item in body.judgements]
         found = seal(task, number, self._submitter.member, body.secret, packed)

@@ -9,7 +9,7 @@ import pytest
 import structlog.testing
 
 from fl import sampling
-from fl.body import CommitSecret, SealVerdicts
+from fl.body import CommitSecret, RevealVerdicts, SealVerdicts
 from fl.fixed import norm
 from fl.train import train
 from fl.verify import Judgement
@@ -115,6 +115,18 @@ def test_a_seal_that_was_lost_on_its_way_is_sent_again_as_it_was(tmp_path: Path)
 
     assert found is not None
     assert sealed(town, 1) == {item.organisation: item for item in found.judgements}
+
+
+def test_what_was_sealed_on_another_chain_is_no_part_of_this_one(tmp_path: Path) -> None:
+    """A store that outlived its network holds a round of the same name, useless here."""
+    town = submitted(tmp_path)
+    stale = RevealVerdicts(TASK, 1, bytes(32), ())
+    town.drawer(1).put(stale)
+
+    run(town.verifier(1).work(TASK))
+
+    assert len(sealed(town, 1)) == 3
+    assert town.drawer(1).get(TASK, 1) != stale
 
 
 def test_a_lost_drawer_is_said_and_nothing_is_made_up(tmp_path: Path) -> None:
