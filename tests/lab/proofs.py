@@ -41,7 +41,7 @@ from vm.shape import Digest
 DRAWN = EXACT.segments  # of 100 segments, by each verifier
 SHARES = (10, 20, 30, 40, 50, 60, 70, 80, 90)  # percent of the segments that are skipped
 SEEDS_TRIED = 512  # by a primary that grinds the seed of challenges
-GRIND_PART = 5  # of the draws is ground: each one takes some 160 seeds
+GRIND_PART = 2  # of the draws one is ground: each takes some 160 seeds
 Z = 1.96  # standard deviations on both sides of a 95 % interval
 
 
