@@ -1,0 +1,1 @@
+"""What a round of training costs beside bare torch (`scripts/bench`)."""
