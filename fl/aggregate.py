@@ -94,8 +94,7 @@ def _choose(aggregation: Aggregation, products: Matrix, scale: int) -> choice.We
 
 
 def _by_coordinate(rule: Rule, f: int, updates: Sequence[Deltas], mixture: Mixture) -> Ints:
-    """The median is the trimmed mean that leaves one value, or the two in the middle."""
-    drop = (len(mixture.shares) - 1) // 2 if rule is Rule.MEDIAN else f
+    drop = coordinate.median_drop(len(mixture.shares)) if rule is Rule.MEDIAN else f
     if mixture.whole == 1:  # every row is an update
         return by_chunk(updates, lambda rows: coordinate.trimmed_mean(rows, 1, drop))
     return by_chunk(

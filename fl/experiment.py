@@ -164,11 +164,11 @@ class Experiment:
             for hospital in self.hospitals
             if hospital.site.organisation not in plan.absent
         }
-        norms = [result.norm for result in results.values()]
+        deltas = [result.delta for result in results.values()]
+        nobody = self.hospitals[0].scoring.take([])
+        case = Case.of(self.spec, self.grid_bits, self.terms, base, deltas, nobody)
         cases = {
-            hospital.site.organisation: Case(
-                self.spec, self.grid_bits, self.terms, base, norms, hospital.scoring
-            )
+            hospital.site.organisation: replace(case, rows=hospital.scoring)
             for hospital in self.hospitals
         }
         outcomes = []

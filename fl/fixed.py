@@ -59,9 +59,10 @@ def check_range(units: Ints) -> Ints:
     return units
 
 
-def norm(units: Ints) -> int:
+def norm(units: Int32s | Ints) -> int:
     """Floor of the Euclidean norm in grid units, exact for any number of coordinates."""
-    check_range(units)
+    if units.dtype != np.int32:
+        check_range(units.astype(np.int64, copy=False))
     return isqrt(sum(_square(units[at : at + CHUNK]) for at in range(0, units.size, CHUNK)))
 
 
@@ -74,7 +75,7 @@ def distance(first: Int32s | Ints, second: Int32s | Ints) -> int:
     return isqrt(squares)
 
 
-def _square(units: Ints) -> int:
+def _square(units: Int32s | Ints) -> int:
     """The sum of squares of at most CHUNK int32 numbers.
 
     |x| <= 2^31, so x^2 <= 2^62 fits int64, but a sum of two may not. The squares are split into

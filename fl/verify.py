@@ -1,8 +1,10 @@
-"""A verifier's judgement of one update: form, norm, trace, then losses on its own rows.
+"""A verifier's judgement of one update: form, norm, direction, trace, then losses on its own rows.
 
 The order matters (design, section 5; field notes, C): losses of few rows miss a scaled sign flip
-more often than not, so the norm bound comes first; a norm bound says nothing of direction, so
-the losses follow. What cannot be judged is abstained from, never guessed.
+more often than not, so the norm bound comes first. A norm bound says nothing of direction, so the
+cosine with the round's median follows: the honest mean turned around (inner-product manipulation,
+Xie et al. 2020) keeps within norms, losses and distances. What cannot be judged is abstained from,
+never guessed.
 """
 
 from collections.abc import Sequence
@@ -12,12 +14,15 @@ from math import sqrt
 import numpy as np
 import torch
 
-from fl.fixed import Ints, norm
+from fl.fixed import Int32s, Ints, norm
 from fl.metric import Numbers
 from fl.model import Rows, build, load, losses
+from fl.rules.coordinate import median
+from fl.rules.distance import Matrix, cosine_below, gram
+from fl.rules.rows import Deltas
 from fl.settle import SCORE_STEP_BP, lower_median
 from fl.trace import Broken, check_trace, origin, segments_due
-from fl.weights import digest_ints, unpack_update
+from fl.weights import digest_ints, unpack_delta, unpack_update
 from vm.digest import WEIGHTS
 from vm.learning import Decision, Update
 from vm.record import ModelSpec
@@ -47,9 +52,10 @@ class Judgement:
 class Case:
     """What all updates of a round are judged by.
 
-    `base` are the model's weights [parameters]; `norms` those of the round's well-formed updates,
-    each recomputed from its blob (`update_norm`), this one's included; `rows` are the verifier's
-    scoring rows, which are never trained or reported on.
+    `base` are the model's weights [parameters]; `norms` those of the round's well-formed updates
+    and `median` [parameters] their median by coordinate, each recomputed from its blob
+    (`update_delta`), this one's included; `rows` are the verifier's scoring rows, which are never
+    trained or reported on.
     """
 
     spec: ModelSpec
@@ -57,13 +63,28 @@ class Case:
     terms: Terms
     base: Ints
     norms: Sequence[int]
+    median: Ints
     rows: Rows
 
+    @classmethod
+    def of(
+        cls,
+        spec: ModelSpec,
+        grid_bits: int,
+        terms: Terms,
+        base: Ints,
+        deltas: Sequence[Deltas],
+        rows: Rows,
+    ) -> "Case":
+        """The case of a round whose well-formed updates are `deltas`, each [parameters]."""
+        middle = median(deltas) if deltas else np.zeros_like(base)  # of none, none is judged by it
+        return cls(spec, grid_bits, terms, base, [norm(one) for one in deltas], middle, rows)
 
-def update_norm(spec: ModelSpec, grid_bits: int, update: Update, blob: bytes) -> int | None:
-    """The norm of a well-formed update in grid units; None of one that is not."""
+
+def update_delta(spec: ModelSpec, grid_bits: int, update: Update, blob: bytes) -> Int32s | None:
+    """The delta [parameters] of a well-formed update, read in place; None of one that is not."""
     try:
-        return norm(unpack_update(spec, grid_bits, origin(update), update.segments, blob)[0])
+        return unpack_delta(spec, grid_bits, origin(update), update.segments, blob)
     except Refused:
         return None
 
@@ -81,7 +102,7 @@ def judge(case: Case, update: Update, blob: bytes) -> Judgement:
 
 def score(case: Case, delta: Ints) -> Judgement:
     """Judge an update of good form, [parameters], by what it does to the verifier's own rows."""
-    # 6. on the verifier's own rows the model gets no worse than chance explains
+    # 7. on the verifier's own rows the model gets no worse than chance explains
     if len(case.rows) < SCORING_ROWS_MIN:
         return Judgement(
             Decision.ABSTAIN,
@@ -117,7 +138,11 @@ def check_form(case: Case, update: Update, blob: bytes) -> Ints:
     bound = norm_bound(case.terms.policy, case.norms)
     if found > bound:
         raise Refused("update.norm_bound", _norm_reason(case, found))
-    # 5. the trace is the committed one and can have led here
+    # 5. it does not point away from the round's median
+    products = gram([delta, case.median])
+    if cosine_below(products, case.terms.policy.direction_min, MICRO):
+        raise Refused("update.direction", _direction_reason(case.terms.policy, products))
+    # 6. the trace is the committed one and can have led here
     check_trace(
         origin(update),
         segments,
@@ -133,16 +158,25 @@ def check_form(case: Case, update: Update, blob: bytes) -> Ints:
 
 def norm_bound(policy: Policy, norms: Sequence[int]) -> int:
     """The largest norm in grid units that the policy allows in a round of these norms."""
-    median = lower_median(norms)
-    assert median is not None, "the judged update's own norm is among the round's"
-    return policy.norm_factor * median // MICRO
+    middle = lower_median(norms)
+    assert middle is not None, "the judged update's own norm is among the round's"
+    return policy.norm_factor * middle // MICRO
 
 
 def _norm_reason(case: Case, found: int) -> str:
-    median = lower_median(case.norms) or 1  # a median of 0 allows nothing that moves
+    middle = lower_median(case.norms) or 1  # a median of 0 allows nothing that moves
     return (
         f"expected norm at most {case.terms.policy.norm_factor / MICRO:.1f} x the round's median "
-        f"of {median / 2**case.grid_bits:.4f}, found {found / median:.1f} x"
+        f"of {middle / 2**case.grid_bits:.4f}, found {found / middle:.1f} x"
+    )
+
+
+def _direction_reason(policy: Policy, products: Matrix) -> str:
+    """The cosine in words, rounded; it was compared exactly."""
+    cosine = products[0][1] / sqrt(products[0][0]) / sqrt(products[1][1])
+    return (
+        f"expected a cosine of at least {policy.direction_min / MICRO:.2f} with the round's median "
+        f"update, found {cosine:.2f}: it points away from the others"
     )
 
 

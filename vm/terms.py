@@ -195,12 +195,15 @@ class Policy:
     """When a verifier fails an update.
 
     Norm: above `norm_factor` (millionths) times the lower median norm of the round's updates.
+    Direction: cosine with the coordinate median of the round's updates below `direction_min`
+    (millionths); -MICRO fails none.
     Score: mean paired rise of log-loss above `margin` (millionths of a nat) + 2 standard errors.
     """
 
     VERSION: ClassVar[int] = 1
 
     norm_factor: Annotated[int, Int(1, 1_000 * MICRO)]
+    direction_min: Annotated[int, Int(-MICRO, MICRO)]
     margin: Annotated[int, Int(0, 100 * MICRO)]
 
 

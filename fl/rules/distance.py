@@ -60,6 +60,16 @@ def squared_distances(products: Matrix) -> Matrix:
     )
 
 
+def cosine_below(products: Matrix, minimum: int, whole: int) -> bool:
+    """Whether the cosine of two vectors is below minimum / whole; `products` are [2, 2], exact.
+
+    Compared as squares that keep their signs: t |t| rises with t, and no root is taken. A vector
+    of length 0 has no direction, and nothing is below anything.
+    """
+    inner, (first, second) = products[0][1], norms_squared(products)
+    return inner * abs(inner) * whole**2 < minimum * abs(minimum) * first * second
+
+
 def norms_squared(products: Matrix) -> list[int]:
     """|x_i|^2, [n]."""
     return [row[i] for i, row in enumerate(products)]

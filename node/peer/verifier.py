@@ -18,7 +18,7 @@ from fl.replay import Replayed, suspicious
 from fl.rules.rows import Deltas
 from fl.settle import aggregation_weight, named_segments
 from fl.trace import origin
-from fl.verify import BP, Case, Judgement, judge, update_norm
+from fl.verify import BP, Case, Judgement, judge, update_delta
 from fl.weights import unpack_delta, unpack_update, unpack_weights
 from fl.worth import contributions_bp
 from node.client.submitter import Submitter
@@ -194,9 +194,10 @@ class Verifier:
             blobs = await self._fetch(stage, updates)
             rows, parts = await self._rowkeeper.rows(self._client, stage, site)
             base = await self._bases.fetch(stage.base)
-            found = await asyncio.to_thread(
-                _judge_all, stage, base, rows.take(parts.scoring), updates, mine, blobs
+            case = await asyncio.to_thread(
+                _case, stage, base, rows.take(parts.scoring), updates, blobs
             )
+            found = await asyncio.to_thread(_judge_all, case, mine, blobs)
             found = [
                 await self._keep(stage, judgement, blobs.get(update.organisation))
                 for update, judgement in zip(mine, found, strict=True)
@@ -211,10 +212,9 @@ class Verifier:
             )
             worth = await asyncio.to_thread(
                 _contributions,
+                case,
                 stage,
                 site,
-                base,
-                rows.take(parts.scoring),
                 updates,
                 _passed(mine, confirmed),
                 blobs,
@@ -325,22 +325,20 @@ def _suspicion(
     return suspicious(replayed, moves, [found for found, _ in others], score_bp, scores, margin_bp)
 
 
-def _judge_all(
-    stage: Stage,
-    base: bytes,
-    rows: Rows,
-    updates: list[Update],
-    mine: list[Update],
-    blobs: dict[str, bytes],
-) -> list[Judgement]:
+def _case(
+    stage: Stage, base: bytes, rows: Rows, updates: list[Update], blobs: dict[str, bytes]
+) -> Case:
     spec, bits = stage.base.spec, stage.base.grid_bits
     found = [
-        update_norm(spec, bits, update, blobs[update.organisation])
+        update_delta(spec, bits, update, blobs[update.organisation])
         for update in updates
         if update.organisation in blobs
     ]
-    norms = [norm for norm in found if norm is not None]
-    case = Case(spec, bits, stage.task.terms, unpack_weights(spec, bits, base), norms, rows)
+    deltas = [delta for delta in found if delta is not None]
+    return Case.of(spec, bits, stage.task.terms, unpack_weights(spec, bits, base), deltas, rows)
+
+
+def _judge_all(case: Case, mine: list[Update], blobs: dict[str, bytes]) -> list[Judgement]:
     return [_judgement(case, update, blobs.get(update.organisation)) for update in mine]
 
 
@@ -363,10 +361,9 @@ def _passed(updates: list[Update], found: Sequence[Judgement]) -> frozenset[str]
 
 
 def _contributions(
+    case: Case,
     stage: Stage,
     site: Site,
-    base: bytes,
-    rows: Rows,
     updates: list[Update],
     passed: frozenset[str],
     blobs: dict[str, bytes],
@@ -388,7 +385,6 @@ def _contributions(
             except Refused:
                 assert name == site.organisation, "what passes has the form"
     weights = {other.organisation: aggregation_weight(terms, other) for other in terms.sites}
-    case = Case(spec, bits, terms, unpack_weights(spec, bits, base), (), rows)
     assert stage.round.seed is not None, "submissions have ended"
     return contributions_bp(case, deltas, weights, site.organisation, stage.round.seed)
 

@@ -39,8 +39,9 @@ def sentences(task: Task, model: Model | None, organisation: str) -> list[str]:
         "the shared model, which every member can read.",
         _aggregation(terms),
         f"An update fails whose norm is above {terms.policy.norm_factor / MICRO:g} times the "
-        f"round's median, or which raises the log-loss on a verifier's rows by "
-        f"{terms.policy.margin / MICRO:g} nat and two standard errors.",
+        "round's median, whose cosine with the median of the round's updates is below "
+        f"{terms.policy.direction_min / MICRO:g}, or which raises the log-loss on a verifier's "
+        f"rows by {terms.policy.margin / MICRO:g} nat and two standard errors.",
         _contribution(terms),
         f"A round gives {duration(terms.submit_ms)} to train and submit, "
         f"{duration(terms.verdict_ms)} to judge, {duration(terms.reveal_ms)} to reveal what was "

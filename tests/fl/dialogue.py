@@ -101,7 +101,7 @@ TERMS = Terms(
     preprocessing=Preprocessing((AGE, SMOKER), OUTCOME),
     training=sgd(MICRO // 10, 0, 0, steps=20, batch_rows=16, snapshot_steps=5),
     aggregation=by(Rule.WEIGHTED_MEAN, 0, 3),
-    policy=Policy(3 * MICRO, MICRO // 50),
+    policy=Policy(3 * MICRO, -MICRO // 5, MICRO // 50),
     replay=ONE_SEGMENT,
     evidence=Evidence.COMMITTED,
     contribution=Valuation.NONE,

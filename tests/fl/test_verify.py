@@ -1,5 +1,6 @@
 """What a verifier fails, passes and abstains from, with the reason that a person reads."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,20 +16,21 @@ from fl.spec import check_spec, parameter_count
 from fl.trace import Origin, Segment, root
 from fl.train import Result, train
 from fl.trial import terms
-from fl.verify import SCORING_ROWS_MIN, Case, Judgement, judge, norm_bound, update_norm
+from fl.verify import SCORING_ROWS_MIN, Case, Judgement, judge, norm_bound, update_delta
 from fl.weights import digest_ints, pack_update
 from tests.fl.learning import SPECS, TRAINING, base_of, job_of, rows_of
 from vm.digest import WEIGHTS
 from vm.learning import Decision, Update, UpdateStatus
 from vm.record import Linear, ModelSpec, Output
 from vm.shape import NOTE_BYTES_MAX, pack
-from vm.terms import MICRO, Evidence, Policy
+from vm.terms import MICRO, Evidence, Policy, Terms
 
 SPEC = SPECS["logistic"]
 BASE = base_of(SPEC)
 SCORING = rows_of(SPEC, 80, seed=9)
-POLICY = Policy(norm_factor=3 * MICRO, margin=50_000)
+POLICY = Policy(norm_factor=3 * MICRO, direction_min=-200_000, margin=50_000)
 TERMS = replace(terms("risk", ()), training=TRAINING, policy=POLICY)
+ANY_WAY = replace(TERMS, policy=replace(POLICY, direction_min=-MICRO))  # fails no direction
 HONEST = train(job_of(SPEC), BASE, rows_of(SPEC))
 ORIGIN = Origin("preterm", 1, "hospital-1.trainer", "made-up")
 OTHERS = [HONEST.norm * 9 // 10, HONEST.norm * 11 // 10]
@@ -64,10 +66,12 @@ def record_of(result: Result, blob: bytes) -> Update:
     )
 
 
-def judged(result: Result, rows: Rows = SCORING, **changes: object) -> Judgement:
+def judged(
+    result: Result, rows: Rows = SCORING, terms: Terms = TERMS, **changes: object
+) -> Judgement:
     """The verdict on a result among two honest others; `changes` are to the chain's record."""
     blob = packed(result)
-    case = Case(SPEC, 24, TERMS, BASE, [result.norm, *OTHERS], rows)
+    case = Case(SPEC, 24, terms, BASE, [result.norm, *OTHERS], HONEST.delta, rows)
     judgement = judge(case, replace(record_of(result, blob), **changes), blob)  # type: ignore[arg-type]
     assert len(judgement.reason.encode()) <= NOTE_BYTES_MAX
     return judgement
@@ -112,16 +116,88 @@ def test_the_bound_is_a_multiple_of_the_lower_median() -> None:
 
 def test_an_update_within_bounds_that_harms_fails_by_losses() -> None:
     """A sign flip by 2 keeps under the norm bound of 3, yet not off the verifier's rows."""
-    judgement = judged(sign_flip(BASE, HONEST, 2))
+    judgement = judged(sign_flip(BASE, HONEST, 2), terms=ANY_WAY)
 
     assert (judgement.decision, judgement.code) == (Decision.FAIL, "update.loss")
     assert judgement.score_bp is None
 
 
+def among(deltas: Sequence[Ints], result: Result, terms: Terms = TERMS) -> Judgement:
+    """The verdict on a result in a round of these deltas, its own among them."""
+    case = Case.of(SPEC, 24, terms, BASE, deltas, SCORING)
+    blob = packed(result)
+    return judge(case, record_of(result, blob), blob)
+
+
+def test_the_honest_mean_turned_around_fails_by_its_direction() -> None:
+    """Inner-product manipulation: two of ten know the honest mean and keep within every norm.
+
+    A margin that sites of different rows need, 1 nat, lets it through; its direction does not.
+    """
+    honest = [train(job_of(SPEC), BASE, rows_of(SPEC, seed=seed)).delta for seed in range(20, 28)]
+    turned = moved(-np.mean(honest, axis=0).astype(np.int64) // 2)
+    deltas = [*honest, turned.delta, turned.delta]
+    wide = replace(TERMS, policy=replace(POLICY, margin=MICRO))
+    any_way = replace(wide, policy=replace(wide.policy, direction_min=-MICRO))
+
+    judgement = among(deltas, turned, wide)
+
+    assert (judgement.decision, judgement.code) == (Decision.FAIL, "update.direction")
+    assert "at least -0.20 with the round's median update, found -1.00" in judgement.reason
+    assert among(deltas, turned, any_way).decision is Decision.PASS
+    assert {among(deltas, moved(delta), wide).code for delta in honest} == {"verdict.pass"}
+
+
+def test_two_of_five_do_not_choose_the_direction() -> None:
+    """The median by coordinate stays among the honest values, however far two others are."""
+    far = np.full_like(BASE, -1_000_000)
+    honest = [np.full_like(BASE, value) for value in (10, 20, 30)]
+
+    case = Case.of(SPEC, 24, TERMS, BASE, [far, honest[2], honest[0], far, honest[1]], SCORING)
+
+    assert case.median.tolist() == [10] * len(BASE)
+    assert Case.of(SPEC, 24, TERMS, BASE, honest[:2], SCORING).median.tolist() == [15] * len(BASE)
+
+
+def test_a_direction_is_judged_before_the_trace() -> None:
+    """It needs the delta alone, so that a made-up trace is not what the round gets to read."""
+    turned = moved(-HONEST.delta)
+
+    assert judged(turned, trace=bytes(32)).code == "update.direction"
+    assert judged(turned, trace=bytes(32), terms=ANY_WAY).code == "trace.root"
+
+
+@pytest.mark.parametrize(
+    ("direction_min", "code"),
+    [(-600_000, "verdict.pass"), (-599_999, "update.direction"), (-MICRO, "verdict.pass")],
+)
+def test_the_least_cosine_itself_passes(direction_min: int, code: str) -> None:
+    """(-3, 4) and (1, 0) have a cosine of -0.6 exactly: a millionth more fails."""
+    delta = np.zeros_like(BASE)
+    delta[:2] = -3 * 1_000, 4 * 1_000
+    middle = np.zeros_like(BASE)
+    middle[0] = 7
+    terms = replace(TERMS, policy=replace(POLICY, direction_min=direction_min))
+    result = moved(delta)
+    case = Case(SPEC, 24, terms, BASE, [HONEST.norm], middle, SCORING)
+    blob = packed(result)
+
+    assert judge(case, record_of(result, blob), blob).code == code
+
+
+def test_a_round_whose_median_is_zero_fails_no_direction() -> None:
+    """Nobody points away from nothing, whatever the task asks."""
+    strict = replace(TERMS, policy=replace(POLICY, direction_min=MICRO))
+    flipped = moved(-HONEST.delta)
+
+    assert among([HONEST.delta, flipped.delta], HONEST, strict).decision is Decision.PASS
+    assert among([np.zeros_like(BASE)] * 3, HONEST, strict).code == "update.norm_bound"
+
+
 def test_a_fail_by_losses_tells_nothing_finer_than_that() -> None:
     """Two harmful updates and two sets of rows give one reason: else fails answer questions."""
     reasons = {
-        judged(sign_flip(BASE, HONEST, 2), rows).reason
+        judged(sign_flip(BASE, HONEST, 2), rows, ANY_WAY).reason
         for rows in (SCORING, rows_of(SPEC, 80, seed=10))
     }
 
@@ -134,7 +210,7 @@ def test_a_harm_within_margin_and_error_passes() -> None:
     """What chance on these rows may explain blames nobody."""
     slight = HONEST.delta // 50
 
-    judgement = judged(moved(-slight))
+    judgement = judged(moved(-slight), terms=ANY_WAY)
 
     assert judgement.decision is Decision.PASS
 
@@ -158,7 +234,7 @@ def test_few_scoring_rows_still_fail_what_needs_none() -> None:
 def test_a_file_of_another_form_fails() -> None:
     """A truncated blob, and one with another header, are the trainer's fault."""
     blob = packed(HONEST)
-    case = Case(SPEC, 24, TERMS, BASE, [HONEST.norm], SCORING)
+    case = Case.of(SPEC, 24, TERMS, BASE, [HONEST.delta], SCORING)
     update = record_of(HONEST, blob)
 
     assert judge(case, update, blob[:-1]).code == "update.size"
@@ -195,7 +271,7 @@ def deep(weight: int, depth: int) -> tuple[Case, Result]:
     rows = Rows(
         torch.ones(20, 2, dtype=torch.float64), torch.tensor([0, 1] * 10), (bytes(32),) * 20
     )
-    case = Case(spec, 20, replace(TERMS, training=training), base, [norm(delta)] * 3, rows)
+    case = Case.of(spec, 20, replace(TERMS, training=training), base, [delta] * 3, rows)
     return case, Result(delta, norm(delta), segments, HONEST.losses)
 
 
@@ -230,7 +306,7 @@ def test_an_update_whose_losses_are_not_numbers_fails() -> None:
     case, _ = deep(0, depth=61)
     final = np.full_like(case.base, 2**31 - 2**20)
     segments = (Segment(digest_ints(WEIGHTS, final), bytes(32), bytes(32), norm(final)),)
-    case = replace(case, norms=[norm(final)] * 3)
+    case = replace(case, norms=[norm(final)] * 3, median=final)
 
     judgement = judged_in(case, Result(final, norm(final), segments, HONEST.losses))
 
@@ -250,7 +326,7 @@ def test_a_rise_whose_error_overflows_still_fails() -> None:
     case, _ = deep(0, depth=48)
     final = np.full_like(case.base, 2**31 - 2**20)
     segments = (Segment(digest_ints(WEIGHTS, final), bytes(32), bytes(32), norm(final)),)
-    case = replace(case, norms=[norm(final)] * 3)
+    case = replace(case, norms=[norm(final)] * 3, median=final)
     case = replace(case, rows=replace(case.rows, labels=torch.tensor([0] * 20)))
 
     judgement = judged_in(case, Result(final, norm(final), segments, HONEST.losses))
@@ -283,17 +359,20 @@ def test_a_copied_trace_fails() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 40])
-def test_a_malformed_update_has_no_norm(cut: int) -> None:
-    """So it cannot move the median that honest updates are held to."""
+def test_a_malformed_update_has_no_delta(cut: int) -> None:
+    """So it cannot move the medians that honest updates are held to."""
     blob = packed(HONEST)
     update = record_of(HONEST, blob)
 
-    assert update_norm(SPEC, 24, update, blob) == HONEST.norm
-    assert update_norm(SPEC, 24, update, blob[:cut]) is None
+    found = update_delta(SPEC, 24, update, blob)
+
+    assert found is not None
+    assert found.tolist() == HONEST.delta.tolist()
+    assert update_delta(SPEC, 24, update, blob[:cut]) is None
 
 
-def test_a_claim_cannot_shift_the_median() -> None:
+def test_a_claim_cannot_shift_a_median() -> None:
     """Norms in a case come from blobs: of claims the case has none."""
     fields = set(Case.__dataclass_fields__)
 
-    assert fields == {"spec", "grid_bits", "terms", "base", "norms", "rows"}
+    assert fields == {"spec", "grid_bits", "terms", "base", "norms", "median", "rows"}

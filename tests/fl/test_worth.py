@@ -24,7 +24,7 @@ WEIGHTS = {"a": 2, "b": 1, "c": 1, "own": 1}
 def case(valuation: Valuation) -> Case:
     """Scoring rows of the same sort as those of training."""
     asked = replace(terms("risk", ()), contribution=valuation)
-    return Case(SPEC, 24, asked, BASE, [1], rows_of(SPEC, 80, seed=9))
+    return Case.of(SPEC, 24, asked, BASE, [], rows_of(SPEC, 80, seed=9))
 
 
 def found(valuation: Valuation, **updates: Ints) -> dict[str, int]:

@@ -145,12 +145,13 @@ class Federation:
         if not self.filtering:
             return sorted(results)
         experiment = self.experiment
-        norms = [result.norm for result in results.values()]
+        deltas = [result.delta for result in results.values()]
+        nobody = experiment.hospitals[0].scoring.take([])
+        case = Case.of(
+            experiment.spec, experiment.grid_bits, experiment.terms, base, deltas, nobody
+        )
         cases = {
-            one.site.organisation: Case(
-                experiment.spec, experiment.grid_bits, experiment.terms, base, norms, one.scoring
-            )
-            for one in experiment.hospitals
+            one.site.organisation: replace(case, rows=one.scoring) for one in experiment.hospitals
         }
         accepted = []
         for one in experiment.hospitals:

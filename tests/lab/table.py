@@ -14,7 +14,9 @@ from tests.lab.federation import Federation, Found, honest_share
 from tests.lab.poison import POISONS
 from vm.terms import AVERAGE, MICRO, Aggregation, Mixing, Policy, Rule
 
-POLICY = Policy(norm_factor=2 * MICRO, margin=MICRO)  # on classes that differ from site to site
+POLICY = Policy(  # on classes that differ from site to site
+    norm_factor=2 * MICRO, direction_min=-MICRO // 5, margin=MICRO
+)
 DEFAULT = "nnm_trimmed_mean"
 
 

@@ -62,7 +62,7 @@ def terms(rounds: int) -> Terms:
         preprocessing=PREPROCESSING,
         training=sgd(MICRO // 20, 0, 0, steps=10, batch_rows=16, snapshot_steps=5),
         aggregation=by(Rule.WEIGHTED_MEAN, 0, 3),
-        policy=Policy(norm_factor=3 * MICRO, margin=MICRO // 10),
+        policy=Policy(3 * MICRO, -MICRO // 5, margin=MICRO // 10),
         replay=ONE_SEGMENT,
         evidence=Evidence.COMMITTED,
         contribution=Valuation.NONE,

@@ -221,7 +221,7 @@ def terms(rounds: int) -> Terms:
         ),
         training=sgd(MICRO // 10, 0, 0, steps=30, batch_rows=16, snapshot_steps=10),
         aggregation=by(Rule.WEIGHTED_MEAN, 0, 2),
-        policy=Policy(3 * MICRO, MICRO // 50),
+        policy=Policy(3 * MICRO, -MICRO // 5, MICRO // 50),
         replay=ONE_SEGMENT,
         evidence=Evidence.COMMITTED,
         contribution=Valuation.NONE,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fl.fixed import INT32_MAX, INT32_MIN
 from fl.rules import distance
-from fl.rules.distance import distances_from, gram, squared_distances
+from fl.rules.distance import cosine_below, distances_from, gram, squared_distances
 from fl.rules.rows import CHUNK
 from fl.spec import PARAMETERS_MAX
 from tests.fl.rules.rows import arrays, product, rows, squared_distance, weighted_sum
@@ -41,6 +41,43 @@ def test_distances_from_a_weighted_sum_are_exact(
 
     center = weighted_sum(weights, values)
     assert found == [isqrt(squared_distance([total * u for u in row], center)) for row in values]
+
+
+@given(rows(n_min=2, n_max=2), st.integers(-10, 10), st.integers(1, 2**16))
+def test_a_cosine_is_compared_exactly_and_knows_no_length(
+    values: list[list[int]], tenths: int, factor: int
+) -> None:
+    """It is below what the angle is below, and a positive factor does not change the answer."""
+    first, second = values
+    scaled = [[factor * u for u in first], second]
+    inner, lengths = product(first, second), product(first, first) * product(second, second)
+
+    found = cosine_below(gram(arrays(values)), tenths, 10)
+
+    # inner / root(lengths) < tenths / 10, by the signs and then by the squares
+    left, right = 100 * inner**2, tenths**2 * lengths
+    assert found == (
+        (inner < 0 <= tenths and lengths > 0)
+        or (inner == 0 and tenths > 0 and lengths > 0)
+        or (inner > 0 and tenths > 0 and left < right)
+        or (inner < 0 and tenths < 0 and left > right)
+    )
+    products = tuple(tuple(product(x, y) for y in scaled) for x in scaled)
+    assert cosine_below(products, tenths, 10) == found
+
+
+@pytest.mark.parametrize("values", [[[0, 0], [3, 4]], [[3, 4], [0, 0]], [[0, 0], [0, 0]]])
+def test_a_vector_of_length_zero_has_no_direction(values: list[list[int]]) -> None:
+    """So its cosine is below nothing, not even below 1."""
+    assert not any(cosine_below(gram(arrays(values)), least, 10) for least in (-10, 0, 10))
+
+
+def test_no_cosine_is_below_minus_one() -> None:
+    """Opposite vectors as large as there are: the least number switches a check off."""
+    values = [[INT32_MAX] * 1_000, [-INT32_MAX] * 1_000]
+
+    assert not cosine_below(gram(arrays(values)), -10, 10)
+    assert cosine_below(gram(arrays(values)), -9, 10)
 
 
 def test_nearly_equal_large_updates_do_not_cancel() -> None:

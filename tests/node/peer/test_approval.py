@@ -165,6 +165,20 @@ def test_every_term_is_told() -> None:
         assert sentences(other, None, "x") != sentences(item, None, "x"), name
 
 
+@pytest.mark.parametrize("name", ["norm_factor", "direction_min", "margin"])
+def test_everything_that_fails_an_update_is_told(name: str) -> None:
+    """A site agrees to norm, direction and losses before it trains."""
+    found = set()
+    for step in (0, 100_000):
+        policy = replace(TERMS.policy, **{name: getattr(TERMS.policy, name) + step})
+        item = Task(
+            "t", "s", "o", replace(TERMS, policy=policy), 0, TaskPhase.OPEN, 1, 0, 0, None, 0, 0
+        )
+        found.add(tuple(sentences(item, None, "x")))
+
+    assert len(found) == 2
+
+
 def test_durations_are_told_in_the_unit_that_fits() -> None:
     """From seconds to days."""
     found = [duration(ms) for ms in (1_500, 60_000, 90 * 60_000, 36 * 3_600_000, 86_400_000)]

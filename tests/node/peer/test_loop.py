@@ -20,7 +20,7 @@ from fl.loop import Round, environment_digest, round_in_place, script_digest
 from fl.model import Rows
 from fl.spec import logistic_regression
 from fl.trace import origin
-from fl.verify import Case, judge
+from fl.verify import Case, judge, update_delta
 from fl.weights import unpack_update
 from node.peer.loop import CONNECTIONS_MAX, PATH_BYTES_MAX, Loop
 from tests.fl.dialogue import TASK
@@ -87,8 +87,11 @@ def has_form(town: Town) -> bool:
     """Whether a verifier finds no fault with hospital 1's update before it looks at losses."""
     found, no_rows = update(town), Rows(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), ())
     terms, base = town.chain.get(Task, TASK).terms, np.zeros(3, np.int64)
-    case = Case(logistic_regression(2), 24, terms, base, [found.norm], no_rows)
-    return judge(case, found, town.blobs[found.blob]).code == "verdict.no_scoring_rows"
+    blob = town.blobs[found.blob]
+    own = update_delta(logistic_regression(2), 24, found, blob)
+    assert own is not None
+    case = Case.of(logistic_regression(2), 24, terms, base, [own], no_rows)
+    return judge(case, found, blob).code == "verdict.no_scoring_rows"
 
 
 def model_and_optimizer() -> tuple[torch.nn.Linear, torch.optim.Optimizer]:
