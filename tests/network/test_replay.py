@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.network
 SEGMENTS = 4
 DRAWN = 2
 VERDICT_MS = 60_000
-OPENER = (*CONCILIUM[:3], "tests.network.opener")
+OPENER = (sys.executable, "-m", "tests.network.opener")
 
 
 class Replayed:
