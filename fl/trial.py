@@ -131,8 +131,9 @@ TRAINING = Training(
 # Honest updates rejected on the 30 splits by which this was chosen (seeds 100 to 129): 22 of 1,440
 # with a margin of 0.03 nat, 6 with 0.05; on 30 others, looked at once (1000 to 1029), 2 of 1,440.
 # The largest honest norm among 2,400 was 1.44 x the median.
-# Of 720 on 15 of the first splits none was rejected for its direction; the least cosine was -0.18.
-POLICY = Policy(norm_factor=micro(3), direction_min=micro(-0.2), margin=micro(0.05))
+# The least cosine of 720 on 15 of the first splits was -0.18, but of four updates a poisoned one
+# moves the median: an honest one stood at -0.24 beside it.
+POLICY = Policy(norm_factor=micro(3), direction_min=micro(-0.5), margin=micro(0.05))
 ROUNDS = 12
 PHASE_MS = 60_000  # a phase ends when all have answered; this is for a hospital that does not
 RETENTION_MS = 30 * 24 * 3_600 * 1_000
