@@ -6,9 +6,9 @@ attestation trusts that machine. A failed one marks the model that the update re
 
 from dataclasses import replace
 
-from fl.body import AttestAudit, DecideModel
+from fl.body import AdmitAuditor, AttestAudit, DecideModel
 from fl.reputation import count_audit
-from vm.conduct import Audit, AuditOutcome, MarkDecision, ModelMark
+from vm.conduct import Audit, AuditOutcome, MarkDecision, ModelMark, Visit
 from vm.execute import Context
 from vm.learning import (
     Round,
@@ -17,25 +17,57 @@ from vm.learning import (
     Update,
     UpdateStatus,
 )
-from vm.record import Model
+from vm.record import Member, Model, Role, Standing
 from vm.refusal import Refused
 from vm.state import State
 from vm.terms import Evidence
 
 
+def admit_auditor(state: State, context: Context, body: AdmitAuditor) -> None:
+    """Record that a hospital has let an auditor at the trace of its update, outcome unknown."""
+    trainer = context.sender
+    # 1. the sender trained the update, in a round that has ended
+    update = state.require(Update, body.task, body.round, trainer.organisation)
+    if update.trainer != trainer.id:
+        raise Refused("visit.trainer", f"expected {update.trainer}, found {trainer.id}")
+    _ended(state, body.task, body.round)
+    # 2. the auditor is one of another organisation, which has not been let in yet
+    auditor = state.require(Member, body.auditor)
+    if (auditor.role, auditor.standing) != (Role.AUDITOR, Standing.ENROLLED):
+        raise Refused(
+            "visit.auditor",
+            f"expected an enrolled auditor, found {auditor.id} {auditor.standing.value} as "
+            f"{auditor.role.value}",
+        )
+    _check_foreign(auditor, update)
+    if state.get(Visit, *update.key, auditor.organisation) is not None:
+        raise Refused(
+            "visit.duplicate",
+            f"expected one visit of {auditor.organisation} to {update.organisation}'s update, "
+            "found another",
+        )
+    state.put(
+        Visit(
+            task=body.task,
+            round=body.round,
+            organisation=update.organisation,
+            auditor_organisation=auditor.organisation,
+            auditor=auditor.id,
+            trainer=trainer.id,
+            transaction=context.transaction,
+            height=context.block.height,
+        )
+    )
+
+
 def attest_audit(state: State, context: Context, body: AttestAudit) -> None:
     """Record what an audit of an update's trace came to."""
     # 1. the round has ended, and the organisation sent an update into it
-    rnd = state.require(Round, body.task, body.round)
-    if rnd.phase not in (RoundPhase.CLOSED, RoundPhase.FAILED):
-        raise Refused("audit.round", f"expected a round that ended, found {rnd.phase.value}")
+    rnd = _ended(state, body.task, body.round)
     update = state.require(Update, body.task, body.round, body.organisation)
     # 2. the auditor is of another organisation
     auditor = context.sender
-    if auditor.organisation == update.organisation:
-        raise Refused(
-            "audit.own", f"expected an auditor of another organisation than {update.organisation}"
-        )
+    _check_foreign(auditor, update)
     # 3. one attestation of an auditor's organisation on an update; the first stands
     if state.get(Audit, *update.key, auditor.organisation) is not None:
         raise Refused(
@@ -54,7 +86,15 @@ def attest_audit(state: State, context: Context, body: AttestAudit) -> None:
             f"expected 1 to {update.segments} segments replayed, or none of an unavailable trace, "
             f"found {body.segments} of one that {body.outcome.value}",
         )
-    # 6. the trainer still had to keep the trace
+    # 6. who says that it replayed was let in by the hospital, before either knew the outcome
+    visit = state.get(Visit, *update.key, auditor.organisation)
+    if replayed and (visit is None or visit.auditor != auditor.id):
+        raise Refused(
+            "audit.visit",
+            f"expected a visit of {auditor.id} that {update.trainer} has signed, found none: "
+            "who was not let in attests that the trace is unavailable",
+        )
+    # 7. the trainer still had to keep the trace
     task = state.require(Task, body.task)
     until_ms = rnd.deadline_ms + task.terms.trace_retention_ms
     if replayed and context.block.time_ms > until_ms:
@@ -82,6 +122,20 @@ def attest_audit(state: State, context: Context, body: AttestAudit) -> None:
     count_audit(state, update.organisation, body.outcome)
     if body.outcome is AuditOutcome.FAILED and update.status is UpdateStatus.ACCEPTED:
         _mark(state, context, task, rnd, update)
+
+
+def _ended(state: State, task: str, number: int) -> Round:
+    rnd = state.require(Round, task, number)
+    if rnd.phase not in (RoundPhase.CLOSED, RoundPhase.FAILED):
+        raise Refused("audit.round", f"expected a round that ended, found {rnd.phase.value}")
+    return rnd
+
+
+def _check_foreign(auditor: Member, update: Update) -> None:
+    if auditor.organisation == update.organisation:
+        raise Refused(
+            "audit.own", f"expected an auditor of another organisation than {update.organisation}"
+        )
 
 
 def _audited(update: Update, outcome: AuditOutcome) -> Update:

@@ -43,6 +43,35 @@ class OpenTask:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseTask:
+    """Body of `task.close`: no further round, and what the present one has gathered is not used."""
+
+    VERSION: ClassVar[int] = 1
+
+    task: Name
+    reason: Note
+
+
+@dataclass(frozen=True, slots=True)
+class ApproveTask:
+    """Body of `task.approve`: the sender's site takes part under the terms of this digest."""
+
+    VERSION: ClassVar[int] = 1
+
+    task: Name
+    terms: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawApproval:
+    """Body of `task.withdraw`: the sender's site takes no further part."""
+
+    VERSION: ClassVar[int] = 1
+
+    task: Name
+
+
+@dataclass(frozen=True, slots=True)
 class ProofOfLearning:
     """Body of `learning.proof`: an update and the commitment to how it was trained.
 
@@ -103,7 +132,8 @@ class Judged:
     """A judgement of one organisation's update.
 
     `update` is the id of the transaction that brought it, so that a verdict names the very bytes
-    that were judged. `segment` names the one that failed.
+    that were judged. `segment` names the one that failed, `near` the organisation whose update this
+    one nearly repeats.
     """
 
     VERSION: ClassVar[int] = 1
@@ -116,6 +146,7 @@ class Judged:
     segment: Count | None
     score_bp: ScoreBp | None
     contribution_bp: ContributionBp | None
+    near: Name | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +199,17 @@ class Aggregate:
     result: Address
     result_bytes: BlobBytes
     state: Stored | None
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitAuditor:
+    """Body of `learning.visit`: the sender's site lets an auditor replay its trace of a round."""
+
+    VERSION: ClassVar[int] = 1
+
+    task: Name
+    round: Count
+    auditor: Name
 
 
 @dataclass(frozen=True, slots=True)

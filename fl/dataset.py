@@ -63,6 +63,7 @@ def describe(
     conditions: Sequence[str],
     region: str,
     opening: bool,
+    scores_max: int,
 ) -> RegisterDataset:
     """The body of `dataset.register` for a hospital's table: the root and bands, never a row."""
     return RegisterDataset(
@@ -76,4 +77,5 @@ def describe(
         conditions=tuple(conditions),
         region=region,
         opening=opening,
+        scores_max=scores_max,
     )

@@ -270,6 +270,7 @@ def verdict_of(by: Site, update: Update, judgement: Judgement) -> Verdict:
         segment=judgement.segment,
         score_bp=judgement.score_bp,
         contribution_bp=None,
+        near=None,
         rerun=False,
         transaction=b"",
         height=0,

@@ -4,8 +4,10 @@ In this order, each once: nobody's judgement can follow from another's, and nobo
 it looks at (`fl.challenge`). Each handler is a list of numbered checks, then what it writes.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from fl.approval import require_approval
 from fl.body import CommitSecret, Judged, RerunVerdict, RevealVerdicts, SealVerdicts
 from fl.challenge import commitment, seal
 from fl.rounds import advance, in_phase, verdicts_on
@@ -14,12 +16,14 @@ from vm.execute import Context
 from vm.learning import (
     Commitment,
     Decision,
+    Holdout,
     Round,
     RoundPhase,
     Task,
     Update,
     Verdict,
 )
+from vm.record import Dataset
 from vm.refusal import Refused
 from vm.shape import pack
 from vm.state import State
@@ -33,7 +37,9 @@ def commit_secret(state: State, context: Context, body: CommitSecret) -> None:
     task = state.require(Task, body.task)
     # 2. the sender verifies for a site of the task
     site = _site_of_verifier(task, context.sender.id)
-    # 3. one commitment of each; the first stands
+    # 3. the site has approved the task
+    require_approval(state, task, site)
+    # 4. one commitment of each; the first stands
     if state.get(Commitment, task.id, rnd.number, site.organisation) is not None:
         raise Refused(
             "commitment.duplicate",
@@ -102,6 +108,9 @@ def reveal_verdicts(state: State, context: Context, body: RevealVerdicts) -> Non
     # 7. each is sound in itself
     for update, item in zip(updates, body.judgements, strict=True):
         _check_judgement(task.terms, update, item)
+        _check_near(state, task, rnd, item)
+    # 8. its dataset's budget of published scores has room for these
+    _publish(state, task, found.organisation, body.judgements)
     state.put(replace(found, secret=body.secret))
     for item in body.judgements:
         state.put(_verdict(context, rnd, found, item))
@@ -222,6 +231,41 @@ def _check_judgement(terms: Terms, update: Update, item: Judged) -> None:
         )
 
 
+def _check_near(state: State, task: Task, rnd: Round, item: Judged) -> None:
+    """What an update repeats is another one of the round."""
+    if item.near is not None and (
+        item.near == item.organisation or state.get(Update, task.id, rnd.number, item.near) is None
+    ):
+        raise Refused(
+            "verdict.near",
+            f"expected another organisation with an update in round {rnd.number}, "
+            f"found {item.near}",
+        )
+
+
+def _publish(state: State, task: Task, organisation: str, judgements: Sequence[Judged]) -> None:
+    """Count the scores on the rows of `organisation`'s dataset; raises `Refused`."""
+    (dataset,) = (s.dataset for s in task.terms.sites if s.organisation == organisation)
+    scores = scores_in(judgements)
+    holdout = state.get(Holdout, dataset) or Holdout(dataset, 0)
+    most = state.require(Dataset, dataset).scores_max
+    if holdout.scores + scores > most:
+        raise Refused(
+            "verdict.budget",
+            f"expected at most {most - holdout.scores} more scores on {dataset}, whose budget is "
+            f"{most}, found {scores}",
+        )
+    if scores:
+        state.put(replace(holdout, scores=holdout.scores + scores))
+
+
+def scores_in(judgements: Sequence[Judged]) -> int:
+    """How many scores the judgements publish, contributions included."""
+    return sum(
+        (item.score_bp is not None) + (item.contribution_bp is not None) for item in judgements
+    )
+
+
 def _verdict(context: Context, rnd: Round, by: Commitment, item: Judged) -> Verdict:
     return Verdict(
         task=rnd.task,
@@ -235,6 +279,7 @@ def _verdict(context: Context, rnd: Round, by: Commitment, item: Judged) -> Verd
         segment=item.segment,
         score_bp=item.score_bp,
         contribution_bp=item.contribution_bp,
+        near=item.near,
         rerun=False,
         transaction=context.transaction,
         height=context.block.height,

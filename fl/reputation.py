@@ -36,6 +36,8 @@ def count_outcomes(state: State, outcomes: Sequence[Outcome]) -> None:
                 found = replace(found, absent=found.absent + 1)
             case UpdateStatus.DECLINED:
                 found = replace(found, declined=found.declined + 1)
+            case UpdateStatus.UNAPPROVED:
+                continue  # what others have named it for is not its doing
             case UpdateStatus.SUBMITTED:
                 raise AssertionError("an outcome is settled")
         state.put(found)

@@ -4,8 +4,8 @@ The handlers in `fl.submit` and `fl.judging` bring what members send; `due` runs
 each block and ends the phases whose deadline has come. Every round ends in a stated outcome:
 
     phase      ends at its deadline, or once           then
-    SUBMIT     all sites have sent or declined, and    VERDICT; FAILED round.too_few_updates
-               all verifiers committed
+    SUBMIT     all that are waited for have sent or    VERDICT; FAILED round.too_few_updates
+               declined, and committed
     VERDICT    all that committed have sealed          REVEAL
     REVEAL     all that sealed have revealed           RERUN if a named segment waits, else settle
     RERUN      all that saw no fail have re-run        settle
@@ -13,10 +13,14 @@ each block and ends the phases whose deadline has come. Every round ends in a st
     AGGREGATE  a quorum is equal, or none can be       CLOSED; FAILED round.results_differ,
                                                        .no_quorum
 
+Waited for are sites whose approval of the task stands, and in round 1 those that have not said
+yet; nothing is counted against a site that has not approved.
+
 A closed round makes a model version; the next round opens in the same block, until the task's
 number of closed rounds is reached. A failed round is followed by another on the same base;
 FAILURES_MAX in a row fail the task and free the model. A round that would open on a model that a
-failed audit has marked is FAILED at once, round.model_marked, and the task with it.
+failed audit has marked is FAILED at once, round.model_marked, and the task with it. A steward who
+closes a task fails its round, round.task_closed.
 """
 
 from collections import Counter
@@ -35,6 +39,7 @@ from fl.settle import (
     pay,
     reruns_due,
     settle,
+    unapproved,
     unjudged,
 )
 from vm import digest
@@ -49,6 +54,7 @@ from vm.learning import (
     Outcome,
     Round,
     RoundPhase,
+    SiteApproval,
     Stored,
     Task,
     TaskPhase,
@@ -153,21 +159,17 @@ def in_phase(
 
 def advance(state: State, block: BlockContext, task: Task, rnd: Round) -> None:
     """End the round's phase if everybody has done their part in it, else write the round."""
-    if _is_done(task, rnd):
+    if _is_done(state, task, rnd):
         _end_phase(state, block, task, rnd)
     else:
         state.put(rnd)
 
 
-def _is_done(task: Task, rnd: Round) -> bool:
+def _is_done(state: State, task: Task, rnd: Round) -> bool:
     """Whether nobody's word is waited for any more in the round's phase."""
-    sites = len(task.terms.sites)
     match rnd.phase:
         case RoundPhase.SUBMIT:
-            enough = rnd.updates >= task.terms.aggregation.updates_min
-            return rnd.updates + rnd.declined == sites and (
-                rnd.committed == sites or not enough  # nobody will judge too few
-            )
+            return _have_all_spoken(state, task, rnd)
         case RoundPhase.VERDICT:
             return rnd.sealed == rnd.committed
         case RoundPhase.REVEAL:
@@ -176,6 +178,42 @@ def _is_done(task: Task, rnd: Round) -> bool:
             return rnd.reruns == 0
         case RoundPhase.AGGREGATE | RoundPhase.CLOSED | RoundPhase.FAILED:
             return False
+
+
+def _have_all_spoken(state: State, task: Task, rnd: Round) -> bool:
+    """Whether every site that is waited for has sent or declined, and bound its verifier.
+
+    With too few updates nobody will judge, and everybody is waited for; with enough, nobody who
+    has not approved the task.
+    """
+    spoken = rnd.updates + rnd.declined
+    if rnd.updates < task.terms.aggregation.updates_min:
+        return spoken == len(task.terms.sites)
+    if min(spoken, rnd.committed) < task.approvals:  # spares the walk over all sites
+        return False
+    return all(
+        _has_spoken(state, rnd, site) or not _is_awaited(state, rnd, site)
+        for site in task.terms.sites
+    )
+
+
+def _has_spoken(state: State, rnd: Round, site: Site) -> bool:
+    key = (rnd.task, rnd.number, site.organisation)
+    sent = state.get(Update, *key) is not None or state.get(Decline, *key) is not None
+    return sent and state.get(Commitment, *key) is not None
+
+
+def _is_awaited(state: State, rnd: Round, site: Site) -> bool:
+    approval = state.get(SiteApproval, rnd.task, site.organisation)
+    if approval is None:
+        declined = state.get(Decline, rnd.task, rnd.number, site.organisation) is not None
+        return rnd.number == 1 and not declined
+    return approval.stands
+
+
+def _has_approved(state: State, task: str, organisation: str) -> bool:
+    approval = state.get(SiteApproval, task, organisation)
+    return approval is not None and approval.stands
 
 
 def _end_phase(state: State, block: BlockContext, task: Task, rnd: Round) -> None:
@@ -199,7 +237,7 @@ def _end_phase(state: State, block: BlockContext, task: Task, rnd: Round) -> Non
 def _enter(state: State, block: BlockContext, task: Task, rnd: Round, phase: RoundPhase) -> None:
     """Go on to `phase`, or through it if nobody has a part in it."""
     rnd = replace(rnd, phase=phase)
-    if _is_done(task, rnd):
+    if _is_done(state, task, rnd):
         _end_phase(state, block, task, rnd)
         return
     terms = task.terms
@@ -218,6 +256,14 @@ def _end_submissions(state: State, block: BlockContext, task: Task, rnd: Round) 
         seed = round_seed(block.parent, task.id, rnd.number)
         _enter(state, block, task, replace(rnd, seed=seed), RoundPhase.VERDICT)
         return
+    rnd = replace(rnd, outcomes=_unjudged_all(state, task, rnd))
+    count_outcomes(state, rnd.outcomes)
+    reason = f"expected {task.terms.aggregation.updates_min} updates, found {rnd.updates}"
+    _fail(state, block, task, rnd, "round.too_few_updates", reason)
+
+
+def _unjudged_all(state: State, task: Task, rnd: Round) -> tuple[Outcome, ...]:
+    """The outcomes of a round that ends before verdicts are settled; updates become undecided."""
     outcomes: list[Outcome] = []
     for site in task.terms.sites:
         update = state.get(Update, task.id, rnd.number, site.organisation)
@@ -226,10 +272,16 @@ def _end_submissions(state: State, block: BlockContext, task: Task, rnd: Round) 
         else:
             state.put(replace(update, status=UpdateStatus.UNDECIDED))
             outcomes.append(unjudged(update))
-    count_outcomes(state, outcomes)
-    rnd = replace(rnd, outcomes=tuple(outcomes))
-    reason = f"expected {task.terms.aggregation.updates_min} updates, found {rnd.updates}"
-    _fail(state, block, task, rnd, "round.too_few_updates", reason)
+    return tuple(outcomes)
+
+
+def close_round(state: State, task: Task, reason: str) -> None:
+    """Fail the open round of a task that its steward closes; nobody is counted silent or absent."""
+    rnd = state.require(Round, task.id, task.round)
+    if rnd.accepted is None:
+        rnd = replace(rnd, outcomes=_unjudged_all(state, task, rnd))
+    state.put(_failed(rnd, "round.task_closed", reason))
+    _end_task(state, replace(task, phase=TaskPhase.CLOSED), rnd.base_version)
 
 
 def _settle(state: State, block: BlockContext, task: Task, rnd: Round) -> None:
@@ -259,9 +311,12 @@ def _settle(state: State, block: BlockContext, task: Task, rnd: Round) -> None:
 
 
 def _missing(state: State, rnd: Round, site: Site) -> Outcome:
-    """The outcome of a site without an update: it said so, or said nothing."""
+    """The outcome of a site without an update: it said so, was no part of it, or said nothing."""
     decline = state.get(Decline, rnd.task, rnd.number, site.organisation)
-    return absent(site) if decline is None else declined(site, decline)
+    if decline is not None:
+        return declined(site, decline)
+    approved = _has_approved(state, rnd.task, site.organisation)
+    return absent(site) if approved else unapproved(site)
 
 
 def _cases(state: State, task: Task, rnd: Round) -> list[tuple[Update, list[Verdict]]]:
@@ -286,6 +341,8 @@ def _count_verifiers(
         if all(update.organisation == name for update, _ in settled):
             continue  # nothing to judge
         commitment = state.get(Commitment, task.id, rnd.number, name)
+        if commitment is None and not _has_approved(state, task.id, name):
+            continue  # no part of the task
         if commitment is None or commitment.secret is None:
             count_silence(state, name, commitment)
         else:

@@ -32,6 +32,10 @@ def eligible_verifiers(terms: Terms) -> int:
 
 def settle(update: Update, verdicts: Sequence[Verdict], eligible: int) -> Outcome:
     """The update's fate under the verdicts on it: more than half of the eligible decide."""
+    return replace(_decide(update, verdicts, eligible), near=_near(verdicts, eligible))
+
+
+def _decide(update: Update, verdicts: Sequence[Verdict], eligible: int) -> Outcome:
     passed = sum(verdict.decision is Decision.PASS for verdict in verdicts)
     failed = [verdict for verdict in verdicts if verdict.decision is Decision.FAIL]
     if 2 * passed > eligible:
@@ -50,17 +54,32 @@ def settle(update: Update, verdicts: Sequence[Verdict], eligible: int) -> Outcom
     return _outcome(update, UpdateStatus.UNDECIDED, "update.undecided", reason)
 
 
+def _near(verdicts: Sequence[Verdict], eligible: int) -> str | None:
+    """Whose update this one nearly repeats, by more than half of the eligible."""
+    counts = Counter(verdict.near for verdict in verdicts if verdict.near is not None)
+    return next((name for name, count in counts.items() if 2 * count > eligible), None)
+
+
 def absent(site: Site) -> Outcome:
     """The outcome of a site that submitted nothing in time."""
     reason = "no update came before the deadline"
     status = UpdateStatus.ABSENT
-    return Outcome(site.organisation, site.trainer, status, "update.absent", reason, None, 0)
+    return Outcome(site.organisation, site.trainer, status, "update.absent", reason, None, 0, None)
+
+
+def unapproved(site: Site) -> Outcome:
+    """The outcome of a site that is no part of the task, as far as it has said itself."""
+    reason = "the site has not approved the task"
+    status, code = UpdateStatus.UNAPPROVED, "update.not_approved"
+    return Outcome(site.organisation, site.trainer, status, code, reason, None, 0, None)
 
 
 def declined(site: Site, decline: Decline) -> Outcome:
     """The outcome of a site that said in time that it sends no update; code and words are its."""
     status = UpdateStatus.DECLINED
-    return Outcome(site.organisation, site.trainer, status, decline.code, decline.reason, None, 0)
+    return Outcome(
+        site.organisation, site.trainer, status, decline.code, decline.reason, None, 0, None
+    )
 
 
 def unjudged(update: Update) -> Outcome:
@@ -80,7 +99,7 @@ def _main_cause(failed: Sequence[Verdict]) -> Verdict:
 
 
 def _outcome(update: Update, status: UpdateStatus, code: str, reason: str) -> Outcome:
-    return Outcome(update.organisation, update.trainer, status, code, reason, None, 0)
+    return Outcome(update.organisation, update.trainer, status, code, reason, None, 0, None)
 
 
 def lower_median(values: Sequence[int]) -> int | None:

@@ -5,6 +5,7 @@ Each handler is a list of numbered checks, then one record, then the transition 
 
 from dataclasses import replace
 
+from fl.approval import require_approval
 from fl.body import Aggregate, DeclineRound, ProofOfLearning
 from fl.rounds import advance, count_aggregates, in_phase
 from fl.spec import check_blob_bytes, parameter_count
@@ -37,25 +38,27 @@ def submit_proof(state: State, context: Context, body: ProofOfLearning) -> None:
     terms = task.terms
     # 2. the sender trains for a site of the task, which has not spoken in this round
     site = _site_of_trainer(state, task, rnd, context.sender.id)
-    # 3. it was trained from the round's base on the dataset that the task fixes
+    # 3. the site has approved the task
+    require_approval(state, task, site)
+    # 4. it was trained from the round's base on the dataset that the task fixes
     if body.dataset != site.dataset:
         raise Refused("update.dataset", f"expected {site.dataset}, found {body.dataset}")
     if body.base_version != rnd.base_version:
         raise Refused("update.base", f"expected {rnd.base_version}, found {body.base_version}")
-    # 4. as many segments as the task's steps make, or 1 of class scored
+    # 5. as many segments as the task's steps make, or 1 of class scored
     segments = segments_due(terms.training, body.evidence)
     if body.segments != segments:
         raise Refused("update.segments", f"expected {segments} segments, found {body.segments}")
-    # 5. evidence that the task takes and the hospital permits
+    # 6. evidence that the task takes and the hospital permits
     _check_evidence(body.evidence, terms, state.require(Dataset, site.dataset))
-    # 6. the rows that the organisation has trained on in this task from its first update on
+    # 7. the rows that the organisation has trained on in this task from its first update on
     part = state.get(TrainingPart, task.id, site.organisation)
     if part is not None and part.data != body.data:
         raise Refused(
             "update.data",
             f"expected the training rows of its first update, {part.data.hex()}, found others",
         )
-    # 7. a size and a norm that an update of this model can have
+    # 8. a size and a norm that an update of this model can have
     spec = state.require(Model, terms.model, rnd.base_version).spec
     check_blob_bytes(spec, body.blob_bytes)
     if body.norm**2 > parameter_count(spec) * COORDINATE_MAX**2:

@@ -1,12 +1,12 @@
-"""Registering a model, and opening a task: all that a trainer could bend is checked here."""
+"""Models and tasks: all that a trainer could bend is checked when a task opens."""
 
 from math import prod
 
-from fl.body import OpenTask, RegisterModel
+from fl.body import CloseTask, OpenTask, RegisterModel
 from fl.dataset import weight
 from fl.preprocess import BLANKS, MISSING
 from fl.resilience import check_aggregation
-from fl.rounds import is_barred, open_tasks, start_round
+from fl.rounds import close_round, is_barred, open_tasks, start_round
 from fl.spec import check_blob_bytes, check_spec, parameter_count
 from fl.trace import segment_count
 from vm.execute import Context
@@ -148,6 +148,7 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
         round=0,
         closed=0,
         failures=0,
+        approvals=0,
         opened_height=context.block.height,
         opened_ms=context.block.time_ms,
         server=None,
@@ -155,6 +156,22 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
     state.put(OpenTasks((*others, task.id)))
     state.put(ModelHead(head.id, head.version, task.id))
     start_round(state, context.block, task)
+
+
+def close_task(state: State, context: Context, body: CloseTask) -> None:
+    """End a task for good, on the word of its steward's organisation."""
+    # 1. the task is open
+    task = state.require(Task, body.task)
+    if task.phase is not TaskPhase.OPEN:
+        raise Refused("task.phase", f"expected task {task.id} open, found it {task.phase.value}")
+    # 2. the sender is a steward of the organisation that opened it
+    if context.sender.organisation != task.organisation:
+        raise Refused(
+            "task.owner",
+            f"expected a steward of {task.organisation}, which opened {task.id}, "
+            f"found one of {context.sender.organisation}",
+        )
+    close_round(state, task, body.reason)
 
 
 def _check_columns(spec: ModelSpec, classes: int, preprocessing: Preprocessing) -> None:

@@ -17,6 +17,9 @@ ACCESS: dict[str, frozenset[Role]] = {
     "dataset.register":  frozenset({Role.STEWARD}),
     "model.register":    frozenset({Role.STEWARD}),
     "task.open":         frozenset({Role.STEWARD}),
+    "task.close":        frozenset({Role.STEWARD}),
+    "task.approve":      frozenset({Role.TRAINER}),
+    "task.withdraw":     frozenset({Role.TRAINER}),
     "learning.proof":    frozenset({Role.TRAINER}),
     "learning.decline":  frozenset({Role.TRAINER}),
     "learning.commit":   frozenset({Role.VERIFIER}),
@@ -24,6 +27,7 @@ ACCESS: dict[str, frozenset[Role]] = {
     "learning.verdict":  frozenset({Role.VERIFIER}),
     "learning.rerun":    frozenset({Role.VERIFIER}),
     "learning.aggregate": frozenset({Role.VALIDATOR}),
+    "learning.visit":    frozenset({Role.TRAINER}),
     "learning.audit":    frozenset({Role.AUDITOR}),
     "model.decide":      frozenset({Role.STEWARD}),
 }  # fmt: skip

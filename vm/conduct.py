@@ -19,6 +19,31 @@ class AuditOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Visit:
+    """A hospital's word, before anything is replayed, that it let an auditor at one update's trace.
+
+    Without it nobody can attest what a replay came to.
+    """
+
+    KIND: ClassVar[str] = "visit"
+    VERSION: ClassVar[int] = 1
+
+    task: Name
+    round: Count
+    organisation: Name  # whose update
+    auditor_organisation: Name
+    auditor: Name
+    trainer: Name
+    transaction: Digest
+    height: Height
+
+    @property
+    def key(self) -> tuple[str, int, str, str]:
+        """Found by task, round, the update's organisation and the auditor's."""
+        return (self.task, self.round, self.organisation, self.auditor_organisation)
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """An auditor's attestation of one update's trace, replayed at the hospital that trained it.
 

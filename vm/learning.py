@@ -33,11 +33,12 @@ class Stored:
 
 
 class TaskPhase(StrEnum):
-    """A task runs until its rounds are done or one of them fails for good."""
+    """A task runs until its rounds are done, its rounds fail for good, or its steward closes it."""
 
     OPEN = "open"
     COMPLETED = "completed"
     FAILED = "failed"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Task:
     round: Count  # the newest round's number, from 1
     closed: Count  # rounds that made a model version
     failures: Count  # rounds that failed in a row
+    approvals: Count  # sites whose approval stands
     server: Stored | None
     opened_height: Height
     opened_ms: TimeMs
@@ -69,6 +71,31 @@ class Task:
     def key(self) -> tuple[str]:
         """Found by its id."""
         return (self.id,)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteApproval:
+    """A site's word, signed by its trainer, that it takes part in a task under these terms.
+
+    `terms` is digest(TERMS, terms). One that was withdrawn does not stand; it may be given again.
+    """
+
+    KIND: ClassVar[str] = "site_approval"
+    VERSION: ClassVar[int] = 1
+
+    task: Name
+    organisation: Name
+    trainer: Name
+    terms: Digest
+    stands: bool
+    transaction: Digest  # that changed it last
+    approved_height: Height  # first
+    changed_height: Height
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Found by task and organisation."""
+        return (self.task, self.organisation)
 
 
 class RoundPhase(StrEnum):
@@ -86,7 +113,8 @@ class RoundPhase(StrEnum):
 class UpdateStatus(StrEnum):
     """An update's fate; undecided is not aggregated and blames nobody, absent never came.
 
-    Declined is a site that said in time that it sends none.
+    Declined is a site that said in time that it sends none, unapproved one that is no part of the
+    task as far as it has said itself.
     """
 
     SUBMITTED = "submitted"
@@ -95,6 +123,7 @@ class UpdateStatus(StrEnum):
     UNDECIDED = "undecided"
     ABSENT = "absent"
     DECLINED = "declined"
+    UNAPPROVED = "unapproved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +132,8 @@ class Outcome:
 
     `contribution_bp` is what the update took off the aggregate's mean log-loss, the lower median
     over the others' verifiers that passed it; `credits` is the site's share of the task's pool.
+    `near` is the organisation whose update this one nearly repeats, as most verifiers found; which
+    of the two is the copy, nobody can tell.
     """
 
     VERSION: ClassVar[int] = 1
@@ -114,6 +145,7 @@ class Outcome:
     reason: Note
     contribution_bp: ContributionBp | None
     credits: Count
+    near: Name | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,8 +326,9 @@ class Verdict:
     `score_bp`: log-loss of base + update on the verifier's scoring rows, in hundredths of a
     hundredth of a nat, rounded to 100; exact scores would be an oracle on the rows.
     `contribution_bp`: what the update takes off the log-loss of the aggregate of all updates that
-    the verifier would pass, in the same unit and as coarse. `rerun`: it was said again, or changed
-    to a fail, after another verifier had failed a segment.
+    the verifier would pass, in the same unit and as coarse. `near`: whose update this one nearly
+    repeats. `rerun`: it was said again, or changed to a fail, after another verifier had failed a
+    segment.
     """
 
     KIND: ClassVar[str] = "verdict"
@@ -312,6 +345,7 @@ class Verdict:
     segment: Count | None
     score_bp: ScoreBp | None
     contribution_bp: ContributionBp | None
+    near: Name | None
     rerun: bool
     transaction: Digest
     height: Height
@@ -320,6 +354,25 @@ class Verdict:
     def key(self) -> tuple[str, int, str, str]:
         """Found by task, round, the update's organisation and the verifier's."""
         return (self.task, self.round, self.organisation, self.verifier_organisation)
+
+
+@dataclass(frozen=True, slots=True)
+class Holdout:
+    """How many scores on a dataset's scoring rows were published, contributions included.
+
+    Never more than the dataset's `scores_max`: many scores together tell of single rows.
+    """
+
+    KIND: ClassVar[str] = "holdout"
+    VERSION: ClassVar[int] = 1
+
+    dataset: Name
+    scores: Count
+
+    @property
+    def key(self) -> tuple[str]:
+        """Found by the dataset's id."""
+        return (self.dataset,)
 
 
 @dataclass(frozen=True, slots=True)

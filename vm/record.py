@@ -152,6 +152,7 @@ class Dataset:
 
     `root` commits to the rows through salted leaves; `opening` says whether the hospital permits
     that snapshots of training on it are opened to verifiers (evidence class replayed).
+    `scores_max` is how many scores on its scoring rows may ever be published.
     """
 
     KIND: ClassVar[str] = "dataset"
@@ -169,6 +170,7 @@ class Dataset:
     conditions: Annotated[tuple[Condition, ...], Many(CONDITIONS_MAX, 1)]
     region: Region
     opening: bool
+    scores_max: Count
     registered_height: Height
     registered_ms: TimeMs
 

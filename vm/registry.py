@@ -21,7 +21,7 @@ from vm.record import (
     Title,
 )
 from vm.refusal import Refused
-from vm.shape import Digest, Many, Name, PublicKey
+from vm.shape import Count, Digest, Many, Name, PublicKey
 from vm.state import State
 
 CELL_MIN = 10  # counts of fewer people are suppressed: they may single somebody out
@@ -69,6 +69,7 @@ class RegisterDataset:
     conditions: Annotated[tuple[Condition, ...], Many(CONDITIONS_MAX, 1)]
     region: Region
     opening: bool
+    scores_max: Count
 
 
 def enrol_member(state: State, context: Context, body: EnrolMember) -> None:
@@ -173,6 +174,7 @@ def register_dataset(state: State, context: Context, body: RegisterDataset) -> N
             conditions=body.conditions,
             region=body.region,
             opening=body.opening,
+            scores_max=body.scores_max,
             registered_height=context.block.height,
             registered_ms=context.block.time_ms,
         )

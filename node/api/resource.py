@@ -4,8 +4,17 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from vm.conduct import Audit, ModelMark, Reputation
-from vm.learning import Commitment, Decline, Round, Task, Update, Verdict
+from vm.conduct import Audit, ModelMark, Reputation, Visit
+from vm.learning import (
+    Commitment,
+    Decline,
+    Holdout,
+    Round,
+    SiteApproval,
+    Task,
+    Update,
+    Verdict,
+)
 from vm.proposal import Endpoint, Fault, Proposal
 from vm.record import Dataset, Member, Model, ModelHead, Organisation
 from vm.refusal import Refused
@@ -53,6 +62,7 @@ RESOURCES = (
     Resource(ModelHead, "/v1/models/{id}"),
     Resource(Model, "/v1/models/{id}/versions/{version}"),
     Resource(Task, "/v1/tasks/{id}"),
+    Resource(SiteApproval, "/v1/tasks/{id}/approvals/{organisation}"),
     Resource(Round, "/v1/tasks/{id}/rounds/{number}"),
     Resource(Update, "/v1/tasks/{id}/rounds/{number}/updates/{organisation}"),
     Resource(Decline, "/v1/tasks/{id}/rounds/{number}/declines/{organisation}"),
@@ -62,6 +72,8 @@ RESOURCES = (
     Resource(Endpoint, "/v1/endpoints/{member}"),
     Resource(Verdict, "/v1/tasks/{id}/rounds/{number}/updates/{organisation}/verdicts/{verifier}"),
     Resource(Audit, "/v1/tasks/{id}/rounds/{number}/updates/{organisation}/audits/{auditor}"),
+    Resource(Visit, "/v1/tasks/{id}/rounds/{number}/updates/{organisation}/visits/{auditor}"),
+    Resource(Holdout, "/v1/holdouts/{dataset}"),
     Resource(ModelMark, "/v1/marks/{model}"),
     Resource(Reputation, "/v1/reputations/{organisation}"),
 )

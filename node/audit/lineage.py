@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from vm.conduct import ModelMark
-from vm.learning import Commitment, Decline, Round, Task, Update, Verdict
+from vm.learning import Commitment, Decline, Round, SiteApproval, Task, Update, Verdict
 from vm.record import Dataset, Member, Model, Organisation
 from vm.refusal import Refused
 from vm.state import Record
@@ -48,13 +48,14 @@ class RoundLineage:
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """Who and what stands behind one site of a task."""
+    """Who and what stands behind one site of a task; without an approval it took no part."""
 
     site: Site
     organisation: Organisation
     trainer: Member
     verifier: Member
     dataset: Dataset
+    approval: SiteApproval | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ def _trace_task(records: Records, id: str, last_round: int) -> TaskLineage:
                 _require(records, Member, site.trainer),
                 _require(records, Member, site.verifier),
                 _require(records, Dataset, site.dataset),
+                records.get(SiteApproval, id, site.organisation),
             )
             for site in task.terms.sites
         ),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from fl.approval import terms_digest
 from fl.body import Judged
 from fl.challenge import commitment, seal
 from fl.settle import (
@@ -14,6 +15,7 @@ from fl.settle import (
     passing_score,
     pay,
     settle,
+    unapproved,
     unjudged,
 )
 from node.audit.lineage import Lineage, Part, RoundLineage
@@ -23,6 +25,7 @@ from vm.learning import (
     Outcome,
     Round,
     RoundPhase,
+    SiteApproval,
     Task,
     Update,
     UpdateStatus,
@@ -33,17 +36,21 @@ from vm.record import Contribution, Member, Model, Role
 from vm.refusal import Refused
 from vm.shape import pack
 
+UNJUDGED = ("round.too_few_updates", "round.task_closed")  # codes of rounds without verdicts
+
 
 def check_lineage(lineage: Lineage, epochs: Sequence[Epoch]) -> tuple[str, ...]:
     """Check that the story is complete and consistent; return what was checked, in words.
 
     `epochs` are those from the first up to the one in which the last round closed. Raises `Refused`
-    with the rule that is broken: `lineage.version`, `.task`, `.dataset`, `.member`, `.round`,
-    `.update`, `.verdict`, `.outcome`, `.commitment`, `.accepted`, `.contribution` or `.aggregate`.
+    with the rule that is broken: `lineage.version`, `.task`, `.dataset`, `.member`, `.approval`,
+    `.round`, `.update`, `.verdict`, `.outcome`, `.commitment`, `.accepted`, `.contribution` or
+    `.aggregate`.
     """
     checks: tuple[Callable[[Lineage, Sequence[Epoch]], str], ...] = (
         _check_versions,
         _check_tasks,
+        _check_approvals,
         _check_rounds,
         _check_verdicts,
         _check_commitments,
@@ -111,6 +118,31 @@ def _check_member(member: Member, organisation: str, role: Role, task: Task) -> 
         )
 
 
+def _check_approvals(lineage: Lineage, _: Sequence[Epoch]) -> str:
+    """Who sent an update had approved the terms before, by their digest."""
+    count = 0
+    for item in lineage.tasks:
+        terms = terms_digest(item.task.terms)
+        approvals = {found.site.organisation: found.approval for found in item.participants}
+        count += sum(approval is not None for approval in approvals.values())
+        for found in item.rounds:
+            for part in found.sites:
+                approval = approvals[part.site.organisation]
+                if part.update is None or (
+                    approval is not None
+                    and (approval.terms, approval.trainer) == (terms, part.site.trainer)
+                    and approval.approved_height <= part.update.height
+                ):
+                    continue
+                raise Refused(
+                    "lineage.approval",
+                    f"expected {part.site.organisation} to have approved the terms of "
+                    f"{item.task.id} before its update of round {found.round.number}, "
+                    "found that it had not",
+                )
+    return f"{count} approvals of the terms of the tasks, each before that site's first update"
+
+
 def _check_rounds(lineage: Lineage, _: Sequence[Epoch]) -> str:
     """Closed rounds and versions match one to one; failed rounds made none."""
     makers = {
@@ -149,7 +181,10 @@ def _check_verdicts(lineage: Lineage, _: Sequence[Epoch]) -> str:
     for item in lineage.tasks:
         closed = 0
         for found in item.rounds:
-            outcomes = tuple(_outcome(found.round, part, item.task) for part in found.sites)
+            outcomes = tuple(
+                _outcome(found.round, part, item.task, participant.approval)
+                for part, participant in zip(found.sites, item.participants, strict=True)
+            )
             if found.round.phase is RoundPhase.CLOSED:
                 closed += 1
                 outcomes = pay(item.task.terms, closed, outcomes)
@@ -171,10 +206,10 @@ def _check_verdicts(lineage: Lineage, _: Sequence[Epoch]) -> str:
     return f"{updates} updates settled by {verdicts} verdicts, each accepted one by a majority"
 
 
-def _outcome(rnd: Round, part: Part, task: Task) -> Outcome:
+def _outcome(rnd: Round, part: Part, task: Task, approval: SiteApproval | None) -> Outcome:
     site, update = part.site, part.update
     if update is None:
-        return absent(site) if part.decline is None else declined(site, part.decline)
+        return _missing(rnd, part, approval)
     found = (update.trainer, update.dataset, update.base_version)
     if found != (site.trainer, site.dataset, rnd.base_version):
         raise Refused(
@@ -191,7 +226,7 @@ def _outcome(rnd: Round, part: Part, task: Task) -> Outcome:
                 f"expected a verdict by {verifiers[verdict.verifier_organisation]}, "
                 f"found {verdict.verifier}",
             )
-    if rnd.code == "round.too_few_updates":
+    if rnd.code in UNJUDGED and rnd.accepted is None:
         outcome = unjudged(update)
     else:
         outcome = settle(update, part.verdicts, eligible_verifiers(task.terms))
@@ -202,6 +237,19 @@ def _outcome(rnd: Round, part: Part, task: Task) -> Outcome:
             f"found {update.status.value}",
         )
     return outcome
+
+
+def _missing(rnd: Round, part: Part, approval: SiteApproval | None) -> Outcome:
+    """The outcome of a site without an update.
+
+    Whether an approval that is there stood when the round ended, a later withdrawal hides.
+    """
+    if part.decline is not None:
+        return declined(part.site, part.decline)
+    claimed = {item.organisation: item.status for item in rnd.outcomes}
+    if approval is None or claimed.get(part.site.organisation) is UpdateStatus.UNAPPROVED:
+        return unapproved(part.site)
+    return absent(part.site)
 
 
 def _check_commitments(lineage: Lineage, _: Sequence[Epoch]) -> str:
@@ -252,6 +300,7 @@ def _judged(update: Update, verdict: Verdict) -> Judged:
         segment=verdict.segment,
         score_bp=verdict.score_bp,
         contribution_bp=verdict.contribution_bp,
+        near=verdict.near,
     )
 
 

@@ -18,7 +18,7 @@ from node.home import config
 from node.home.document import dump
 from node.home.genesis import read_genesis
 from node.home.keyfile import read_key, read_secret
-from vm.conduct import AuditOutcome
+from vm.conduct import AuditOutcome, Visit
 from vm.record import Member
 from vm.refusal import Refused
 from vm.shape import NOTE_BYTES_MAX
@@ -43,8 +43,9 @@ def learning(
 ) -> None:
     """Replay a hospital's training of one round where its rows are, and attest what was found.
 
-    Run it at the hospital, as it reads the rows; they do not leave. The attestation says passed,
-    failed, or unavailable, and trusts the hospital's machine. A failed one marks the model.
+    Run it at the hospital, as it reads the rows; they do not leave. The hospital's trainer signs
+    first that the auditor was let in. The attestation says passed, failed, or unavailable, and
+    trusts the hospital's machine. A failed one marks the model.
 
     Parameters
     ----------
@@ -90,6 +91,8 @@ async def _audit(
         if unavailable is not None:
             found = _unavailable(unavailable)
         else:
+            if not dry_run:
+                await _admit(hospital, auditor.member.id, audited)
             found = await _replay(hospital, audited, segments)
         body = AttestAudit(
             task, number, organisation, found.outcome, found.code, found.reason, found.segments
@@ -102,6 +105,22 @@ async def _audit(
             data["transaction"] = receipt.transaction.hex()
             text += f"\nAttested at height {receipt.height}: {receipt.transaction.hex()}"
     show(output, data, text)
+
+
+async def _admit(hospital: config.PeerConfig, auditor: str, audited: "Audited") -> None:
+    """Have the hospital sign, before anybody knows what comes of it, that the auditor is here."""
+    from fl.body import AdmitAuditor
+
+    update = audited.update
+    urls = [validator.http for validator in hospital.training.validators]
+    async with Client(read_genesis(hospital.chain.genesis), urls) as client:
+        member = await client.record(Member, auditor)
+        if member is None:
+            raise Refused("audit.missing", f"expected member {auditor} on the chain, found none")
+        if await client.record(Visit, *update.key, member.organisation) is None:
+            submitter = Submitter(client, hospital.trainer.id, read_key(hospital.trainer.key))
+            body = AdmitAuditor(update.task, update.round, auditor)
+            await submitter.submit("learning.visit", body)
 
 
 async def _organisation(client: Client, trainer: str) -> str:

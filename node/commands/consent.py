@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fl.body import DeclineRound
+from fl.approval import terms_digest
+from fl.body import DeclineRound, WithdrawApproval
 from node.client.client import Client
 from node.client.submitter import Submitter
 from node.commands.report import Format, show
@@ -15,8 +16,8 @@ from node.home import config
 from node.home.document import dump, from_json
 from node.home.genesis import read_genesis
 from node.home.keyfile import read_key
-from node.peer.approval import Approvals, terms_digest
-from vm.learning import Round, RoundPhase, Task
+from node.peer.approval import Approvals
+from vm.learning import Round, RoundPhase, SiteApproval, Task, TaskPhase
 from vm.record import Model
 from vm.refusal import Refused
 
@@ -71,9 +72,44 @@ def withdraw(home: Path, task: str, *, output: Format = "text") -> None:
             f"expected a task that [training] tasks does not list, found {task}, which is approved "
             "by standing there: take it out of the list and restart the peer",
         )
-    found = _approvals(settings).withdraw(task)
-    words = "Withdrew the approval of" if found else "Found no approval of"
-    show(output, {"task": task, "approved": False, "withdrawn": found}, f"{words} task {task}.")
+    here = _approvals(settings).withdraw(task)  # first: it holds whatever the network says
+    said = asyncio.run(_withdraw(settings, task))
+    words = "Withdrew the approval of" if here or said else "Found no approval of"
+    note = f"{words} task {task}."
+    match said:
+        case True:
+            note += " The chain says so too: this site is not waited for any more."
+        case None:
+            note += " No validator answered: run this again to say so on the chain."
+    data = {"task": task, "approved": False, "withdrawn": here, "withdrawn_on_chain": said}
+    show(output, data, note)
+
+
+async def _withdraw(settings: config.PeerConfig, id: str) -> bool | None:
+    """Take back what this site has said on the chain, if anything; None if nobody answers."""
+    try:
+        return await _say_withdrawn(settings, id)
+    except Refused as refused:
+        if refused.code != "client.unreachable":
+            raise
+        return None
+
+
+async def _say_withdrawn(settings: config.PeerConfig, id: str) -> bool:
+    urls = [validator.http for validator in settings.training.validators]
+    async with Client(read_genesis(settings.chain.genesis), urls) as client:
+        task = await client.record(Task, id)
+        if task is None or task.phase is not TaskPhase.OPEN:
+            return False
+        trainer = settings.trainer
+        for site in task.terms.sites:
+            if site.trainer == trainer.id:
+                found = await client.record(SiteApproval, id, site.organisation)
+                if found is not None and found.stands:
+                    submitter = Submitter(client, trainer.id, read_key(trainer.key))
+                    await submitter.submit("task.withdraw", WithdrawApproval(id))
+                    return True
+        return False
 
 
 def decline(home: Path, task: str, *, code: str, reason: str, output: Format = "text") -> None:

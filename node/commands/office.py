@@ -6,9 +6,10 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from node.client.client import Client
 from node.client.submitter import Submitter
@@ -20,13 +21,18 @@ from node.home.genesis import read_genesis
 from node.home.keyfile import read_key, read_secret
 from vm.record import Model, ModelHead
 from vm.refusal import Refused
+from vm.shape import HEIGHT_MAX
 from vm.terms import Preprocessing, Terms
 
+SCORES_MAX = 1_000  # a hundred rounds with ten others; what so many tell of rows: docs/attacks.md
 WEIGHTS_BYTES_MAX = 256 * 1024 * 1024  # int32 weights of the largest model are half of it
 
+ScoresMax = Annotated[int, Parameter(validator=Number(gte=0, lte=HEIGHT_MAX))]
+Decided = Literal["kept", "withdrawn"]
+
 dataset = App(name="dataset", help="Register a dataset's record; the rows stay where they are.")
-task = App(name="task", help="Open a training task.")
-model = App(name="model", help="Fetch a model's weights.")
+task = App(name="task", help="Open a training task, or close it early.")
+model = App(name="model", help="Fetch a model's weights; decide on one that an audit has marked.")
 
 
 @dataset.command
@@ -41,6 +47,7 @@ def register(
     condition: tuple[str, ...],
     region: str,
     opening: bool = False,
+    scores_max: ScoresMax = SCORES_MAX,
     output: Format = "text",
 ) -> None:
     """Register root, schema, banded counts and use conditions of local rows.
@@ -65,6 +72,9 @@ def register(
         ISO 3166 code of where the data lies, such as DE or US-MN.
     opening
         Permit that snapshots of training are opened to verifiers.
+    scores_max
+        How many scores on the rows set aside for scoring may ever be published; a round publishes
+        one for each update of others, or two if its task values contributions.
     """
     from fl.dataset import describe
     from node.peer.site import load_data
@@ -80,6 +90,7 @@ def register(
         conditions=condition,
         region=region,
         opening=opening,
+        scores_max=scores_max,
     )
     asyncio.run(_submit(home, "dataset.register", body, output))
 
@@ -118,6 +129,46 @@ def open_(
             "expected both --weights and --spec to register a model, or neither; found one",
         )
     asyncio.run(_open_task(home, terms, id, weights, spec, grid_bits, output))
+
+
+@task.command
+def close(home: Path, id: str, *, reason: str, output: Format = "text") -> None:
+    """End a task before its rounds are done; the present round's updates are not used.
+
+    Parameters
+    ----------
+    home
+        The folder with concilium.toml of a steward of the organisation that opened the task.
+    id
+        Id of the task.
+    reason
+        Why, in a sentence of at most 200 bytes; everybody can read it.
+    """
+    from fl.body import CloseTask
+
+    body = from_json(CloseTask, {"task": id, "reason": reason})
+    asyncio.run(_submit(home, "task.close", body, output))
+
+
+@model.command
+def decide(home: Path, id: str, decision: Decided, *, reason: str, output: Format = "text") -> None:
+    """Decide on a model that a failed audit has marked; until then no task trains it.
+
+    Parameters
+    ----------
+    home
+        The folder with concilium.toml of a steward of the model's organisation.
+    id
+        Id of the model.
+    decision
+        kept: go on with it; withdrawn: give it up for good.
+    reason
+        Why, in a sentence of at most 200 bytes; everybody can read it.
+    """
+    from fl.body import DecideModel
+
+    body = from_json(DecideModel, {"model": id, "decision": decision, "reason": reason})
+    asyncio.run(_submit(home, "model.decide", body, output))
 
 
 @model.command

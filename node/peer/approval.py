@@ -9,22 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from fl.approval import terms_digest
 from node.wire.disk import replace_file
-from vm.digest import DIGEST_BYTES, TERMS, digest
+from vm.digest import DIGEST_BYTES
 from vm.learning import Task
 from vm.refusal import Refused
-from vm.shape import Digest, pack
-from vm.terms import Terms
+from vm.shape import Digest
 
 FOLDER = "approved"  # in the peer's store: one file for each task, its name the task's id
 FILE_BYTES = 2 * DIGEST_BYTES + 1  # the digest in hexadecimal digits, and a line end
 
 Mode = Literal["list", "ask"]
-
-
-def terms_digest(terms: Terms) -> Digest:
-    """What an approval names: digest(TERMS, terms)."""
-    return digest(TERMS, pack(terms))
 
 
 class Approvals:

@@ -20,6 +20,7 @@ from node.peer import retention
 from node.peer.approval import Approvals
 from node.peer.attendance import attend_all, tasks_of
 from node.peer.bases import Bases
+from node.peer.budget import Budget
 from node.peer.drawer import Drawer
 from node.peer.loop import Loop
 from node.peer.meeting import Meetings
@@ -111,6 +112,7 @@ async def run_peer(
             rowkeeper,
             approvals,
             Drawer(config.store.folder),
+            Budget(config.store.folder),
             secret=lambda task, number: key.secret(encode((genesis.chain, task, number))),
             clock_ms=_steady_ms,
             replay=replaying.judge,

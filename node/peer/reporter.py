@@ -92,6 +92,8 @@ class Reporter:
         outcome = next((o for o in rnd.outcomes if o.organisation == site.organisation), None)
         entry = await self._entry(task, site, rnd, outcome)
         await asyncio.to_thread(self._report.append, entry)
+        if outcome is not None and outcome.near is not None:
+            log.warning("update.near", task=task.id, round=rnd.number, organisation=outcome.near)
         log.info(
             "round.ended",
             task=task.id,

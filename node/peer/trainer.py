@@ -9,7 +9,8 @@ from typing import Any
 
 import structlog
 
-from fl.body import ProofOfLearning
+from fl.approval import terms_digest
+from fl.body import ApproveTask, ProofOfLearning
 from fl.dataset import part_digest
 from fl.trace import Origin, root
 from fl.train import Job
@@ -22,7 +23,7 @@ from node.peer.stage import Stage, find_stage
 from node.peer.traces import TraceStore
 from node.peer.training import Assignment, Trained, Training
 from node.wire.exchange import Exchange
-from vm.learning import Decline, Round, RoundPhase, Update
+from vm.learning import Decline, Round, RoundPhase, SiteApproval, Task, Update
 from vm.refusal import Refused
 from vm.terms import Evidence, Site
 
@@ -68,6 +69,7 @@ class Trainer:
             return
         self._approvals.require(stage.task)
         site = self._site(stage)
+        await self._approve(stage.task, site)
         key = (task_id, stage.round.number, site.organisation)
         if await self._client.record(Update, *key) or await self._client.record(Decline, *key):
             return
@@ -79,6 +81,14 @@ class Trainer:
         except Refused as refused:
             await self._let_go(stage, site, refused)
             raise
+
+    async def _approve(self, task: Task, site: Site) -> None:
+        """Say on the chain what the site has said here, once."""
+        found = await self._client.record(SiteApproval, task.id, site.organisation)
+        if found is None or not found.stands:
+            body = ApproveTask(task.id, terms_digest(task.terms))
+            await self._submitter.submit("task.approve", body)
+            log.info("task.approved", task=task.id, terms=body.terms.hex())
 
     def _site(self, stage: Stage) -> Site:
         """Our part in the task, if the task may ask for what it asks."""

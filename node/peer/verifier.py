@@ -5,7 +5,7 @@ a secret, seals its judgements, reveals them, and re-runs what others have faile
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +13,9 @@ import structlog
 
 from fl.body import CommitSecret, Judged, RerunVerdict, RevealVerdicts, SealVerdicts
 from fl.challenge import commitment, draw, seal
+from fl.fixed import Int32s
 from fl.model import Rows
+from fl.near import nearest
 from fl.replay import Replayed, suspicious
 from fl.rules.rows import Deltas
 from fl.settle import aggregation_weight, named_segments
@@ -24,6 +26,7 @@ from fl.worth import contributions_bp
 from node.client.submitter import Submitter
 from node.peer.approval import Approvals
 from node.peer.bases import Bases
+from node.peer.budget import Budget
 from node.peer.drawer import Drawer
 from node.peer.replaying import Suspect
 from node.peer.rowkeeper import Rowkeeper
@@ -32,10 +35,13 @@ from node.wire.exchange import Exchange
 from vm.learning import (
     Commitment,
     Decision,
+    Holdout,
     RoundPhase,
+    SiteApproval,
     Update,
     Verdict,
 )
+from vm.record import Dataset
 from vm.refusal import Refused
 from vm.shape import Digest, pack
 from vm.terms import MICRO, Evidence, Site, Valuation
@@ -63,6 +69,7 @@ class Verifier:
         rowkeeper: Rowkeeper,
         approvals: Approvals,
         drawer: Drawer,
+        budget: Budget,
         *,
         secret: Callable[[str, int], Digest],
         clock_ms: Callable[[], int],
@@ -79,6 +86,8 @@ class Verifier:
         self._rowkeeper = rowkeeper
         self._approvals = approvals
         self._drawer = drawer
+        self._budget = budget
+        self._spending = asyncio.Lock()  # tasks on the same rows spend one after the other
         self._secret = secret
         self._clock_ms = clock_ms
         self._replay = replay
@@ -105,6 +114,8 @@ class Verifier:
                 f"expected {me} among the verifiers of task {task_id}, found others: "
                 "take the task out of [training] tasks",
             )
+        if not await self._is_part(task_id, site):
+            return  # our trainer's word is on its way; a block that holds it wakes us
         bound = await self._client.record(
             Commitment, task_id, stage.round.number, site.organisation
         )
@@ -118,6 +129,11 @@ class Verifier:
             case RoundPhase.RERUN if bound is not None and bound.secret is not None:
                 await self._rerun(stage, site)
 
+    async def _is_part(self, task: str, site: Site) -> bool:
+        """Whether our site's approval stands on the chain."""
+        found = await self._client.record(SiteApproval, task, site.organisation)
+        return found is not None and found.stands
+
     async def _commit(self, stage: Stage) -> None:
         task, number = stage.task.id, stage.round.number
         found = commitment(task, number, self._submitter.member, self._secret(task, number))
@@ -129,12 +145,23 @@ class Verifier:
         body = await asyncio.to_thread(self._drawer.get, task, number)
         secret = self._secret(task, number)
         if body is None or body.secret != secret:  # of another chain, in a store that outlived it
-            judgements = await self._judge(stage, site)
+            judgements = await self._afford(site, await self._judge(stage, site))
             body = RevealVerdicts(task, number, secret, judgements)
             await asyncio.to_thread(self._drawer.put, body)
         packed = [pack(item) for item in body.judgements]
         found = seal(task, number, self._submitter.member, body.secret, packed)
         await self._submitter.submit("learning.seal", SealVerdicts(task, number, found))
+
+    async def _afford(self, site: Site, found: tuple[Judged, ...]) -> tuple[Judged, ...]:
+        """The judgements with as many scores as the budget of our rows allows."""
+        dataset = await self._client.record(Dataset, site.dataset)
+        assert dataset is not None, "a task names registered datasets"
+        holdout = await self._client.record(Holdout, site.dataset)
+        published = 0 if holdout is None else holdout.scores
+        async with self._spending:
+            return await asyncio.to_thread(
+                self._budget.spend, dataset.id, published, dataset.scores_max, found
+            )
 
     async def _reveal(self, stage: Stage) -> None:
         body = await asyncio.to_thread(self._drawer.get, stage.task.id, stage.round.number)
@@ -194,9 +221,9 @@ class Verifier:
             blobs = await self._fetch(stage, updates)
             rows, parts = await self._rowkeeper.rows(self._client, stage, site)
             base = await self._bases.fetch(stage.base)
-            case = await asyncio.to_thread(
-                _case, stage, base, rows.take(parts.scoring), updates, blobs
-            )
+            deltas = await asyncio.to_thread(_deltas, stage, updates, blobs)
+            case = await asyncio.to_thread(_case, stage, base, rows.take(parts.scoring), deltas)
+            near = await asyncio.to_thread(nearest, deltas)
             found = await asyncio.to_thread(_judge_all, case, mine, blobs)
             found = [
                 await self._keep(stage, judgement, blobs.get(update.organisation))
@@ -220,7 +247,12 @@ class Verifier:
                 blobs,
             )
             return tuple(
-                _judged(update, judgement, worth.get(update.organisation))
+                _judged(
+                    update,
+                    judgement,
+                    worth.get(update.organisation),
+                    near.get(update.organisation),
+                )
                 for update, judgement in zip(mine, confirmed, strict=True)
             )
         finally:
@@ -325,17 +357,21 @@ def _suspicion(
     return suspicious(replayed, moves, [found for found, _ in others], score_bp, scores, margin_bp)
 
 
-def _case(
-    stage: Stage, base: bytes, rows: Rows, updates: list[Update], blobs: dict[str, bytes]
-) -> Case:
+def _deltas(stage: Stage, updates: list[Update], blobs: dict[str, bytes]) -> dict[str, Int32s]:
+    """The deltas of well-formed updates by organisation, in order of sites."""
     spec, bits = stage.base.spec, stage.base.grid_bits
-    found = [
-        update_delta(spec, bits, update, blobs[update.organisation])
+    found = {
+        update.organisation: update_delta(spec, bits, update, blobs[update.organisation])
         for update in updates
         if update.organisation in blobs
-    ]
-    deltas = [delta for delta in found if delta is not None]
-    return Case.of(spec, bits, stage.task.terms, unpack_weights(spec, bits, base), deltas, rows)
+    }
+    return {name: delta for name, delta in found.items() if delta is not None}
+
+
+def _case(stage: Stage, base: bytes, rows: Rows, deltas: Mapping[str, Int32s]) -> Case:
+    spec, bits = stage.base.spec, stage.base.grid_bits
+    weights = unpack_weights(spec, bits, base)
+    return Case.of(spec, bits, stage.task.terms, weights, list(deltas.values()), rows)
 
 
 def _judge_all(case: Case, mine: list[Update], blobs: dict[str, bytes]) -> list[Judgement]:
@@ -389,7 +425,9 @@ def _contributions(
     return contributions_bp(case, deltas, weights, site.organisation, stage.round.seed)
 
 
-def _judged(update: Update, found: Judgement, contribution_bp: int | None) -> Judged:
+def _judged(
+    update: Update, found: Judgement, contribution_bp: int | None, near: str | None
+) -> Judged:
     log.info(
         "update.judged",
         task=update.task,
@@ -398,6 +436,7 @@ def _judged(update: Update, found: Judgement, contribution_bp: int | None) -> Ju
         decision=found.decision.value,
         code=found.code,
         reason=found.reason,
+        near=near,
     )
     return Judged(
         organisation=update.organisation,
@@ -408,6 +447,7 @@ def _judged(update: Update, found: Judgement, contribution_bp: int | None) -> Ju
         segment=found.segment,
         score_bp=found.score_bp,
         contribution_bp=contribution_bp,
+        near=near,
     )
 
 

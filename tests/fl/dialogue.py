@@ -7,9 +7,13 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from fl.approval import terms_digest
 from fl.body import (
+    AdmitAuditor,
     Aggregate,
+    ApproveTask,
     AttestAudit,
+    CloseTask,
     CommitSecret,
     DeclineRound,
     Judged,
@@ -19,6 +23,7 @@ from fl.body import (
     RerunVerdict,
     RevealVerdicts,
     SealVerdicts,
+    WithdrawApproval,
 )
 from fl.challenge import commitment, seal
 from fl.spec import logistic_regression
@@ -78,6 +83,7 @@ def dataset(number: int, **changes: Any) -> Item:
         conditions=("DUO:0000042",),
         region="US",
         opening=True,
+        scores_max=1_000,
     )
     return f"{organisation(number)}.steward", "dataset.register", replace(body, **changes)
 
@@ -131,10 +137,36 @@ def registered(organisations: int = 4) -> Chain:
 
 
 def opened(**changes: Any) -> Chain:
-    """A chain on which the task is open, in phase SUBMIT of round 1."""
+    """A chain on which the task is open and all sites approved it, in phase SUBMIT of round 1."""
     chain = registered()
-    chain.applied([opening(**changes)])
+    chain.applied([opening(**changes), *approvals(**changes)])
     return chain
+
+
+def approval(number: int, task: str = TASK, **changes: Any) -> Item:
+    """Organisation `number`'s trainer approves `task`, with `changes` to its terms."""
+    body = ApproveTask(task, terms_digest(replace(TERMS, **changes)))
+    return f"{organisation(number)}.trainer", "task.approve", body
+
+
+def approvals(task: str = TASK, **changes: Any) -> list[Item]:
+    """All sites of `task`, with `changes` to its terms, approve."""
+    sites = replace(TERMS, **changes).sites
+    return [
+        approval(number, task, **changes)
+        for number in NUMBERS
+        if organisation(number) in {site.organisation for site in sites}
+    ]
+
+
+def withdrawal(number: int) -> Item:
+    """Organisation `number`'s trainer takes its approval back."""
+    return f"{organisation(number)}.trainer", "task.withdraw", WithdrawApproval(TASK)
+
+
+def closing(number: int = 1, task: str = TASK) -> Item:
+    """Organisation `number`'s steward closes the task."""
+    return f"{organisation(number)}.steward", "task.close", CloseTask(task, "the trial has ended")
 
 
 def proof(number: int, round_number: int = 1, **changes: Any) -> Item:
@@ -186,7 +218,7 @@ def judgement(
     name = organisation(number)
     update = chain.get(Update, task, round_number, name).transaction
     passed = Judged(
-        name, update, Decision.PASS, "verdict.passed", "within the margin", None, 5_000, None
+        name, update, Decision.PASS, "verdict.passed", "within the margin", None, 5_000, None, None
     )
     return replace(passed, **changes)
 
@@ -288,6 +320,12 @@ def submitted(chain: Chain, round_number: int = 1, **changes: Any) -> Chain:
 def settled(chain: Chain, round_number: int = 1) -> Chain:
     """All verifiers pass all updates; the round is in phase AGGREGATE."""
     return speak(chain, round_number=round_number)
+
+
+def visit(by: int, number: int, round_number: int = 1, **changes: Any) -> Item:
+    """Organisation `number`'s trainer lets the auditor of organisation `by` in."""
+    body = AdmitAuditor(TASK, round_number, f"{organisation(by)}.auditor")
+    return f"{organisation(number)}.trainer", "learning.visit", replace(body, **changes)
 
 
 def attestation(

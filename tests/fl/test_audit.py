@@ -7,6 +7,7 @@ import pytest
 from fl.body import DecideModel
 from tests.fl.dialogue import (
     MODEL,
+    NUMBERS,
     REVEAL_MS,
     TASK,
     aggregate,
@@ -17,21 +18,24 @@ from tests.fl.dialogue import (
     settled,
     speak,
     submitted,
+    visit,
     with_auditors,
 )
-from tests.harness import Chain, Item
-from vm.conduct import Audit, AuditOutcome, MarkDecision, ModelMark
+from tests.harness import Chain, Item, key_of
+from vm.conduct import Audit, AuditOutcome, MarkDecision, ModelMark, Visit
 from vm.learning import Round, RoundPhase, Task, TaskPhase, Update
-from vm.record import ModelHead
+from vm.record import ModelHead, Role
+from vm.registry import EnrolMember
 from vm.terms import Evidence
 
 PASSED, FAILED, UNAVAILABLE = AuditOutcome.PASSED, AuditOutcome.FAILED, AuditOutcome.UNAVAILABLE
 
 
 def closed(**changes: Any) -> Chain:
-    """A chain whose first round has closed, and on which organisations 1 and 2 have auditors."""
+    """A chain whose first round has closed; organisations 1 and 2 have auditors, let in by all."""
     chain = with_auditors(settled(submitted(opened(trace_retention_ms=REVEAL_MS, **changes))))
     chain.applied([aggregate(chain, number) for number in (1, 2, 3)])
+    chain.applied([visit(auditor, n) for n in NUMBERS for auditor in (1, 2) if auditor != n])
     return chain
 
 
@@ -76,6 +80,80 @@ def test_an_audit_is_refused(item: Item, code: str) -> None:
 
     assert chain.refused(item) == code
     assert chain.get(Update, TASK, 1, "hospital-3").audits_passed == 0
+
+
+def unvisited() -> Chain:
+    """A chain as `closed`, except that no hospital has let an auditor in."""
+    chain = with_auditors(settled(submitted(opened(trace_retention_ms=REVEAL_MS))))
+    chain.applied([aggregate(chain, number) for number in (1, 2, 3)])
+    return chain
+
+
+@pytest.mark.parametrize("outcome", [PASSED, FAILED])
+def test_who_was_not_let_in_has_replayed_nothing(outcome: AuditOutcome) -> None:
+    """An auditor who never came cannot mark a model, nor wash one clean."""
+    chain = unvisited()
+
+    assert chain.refused(attestation(1, 3, outcome)) == "audit.visit"
+    chain.applied([attestation(1, 3, UNAVAILABLE)])
+
+    assert chain.get(Update, TASK, 1, "hospital-3").audits_unavailable == 1
+    assert chain.state.get(ModelMark, MODEL) is None
+
+
+def test_a_visit_is_signed_by_the_trainer_and_names_the_auditor() -> None:
+    """It is there before the outcome is, so a hospital cannot sign only what it likes."""
+    chain = unvisited()
+
+    chain.applied([visit(1, 3)])
+
+    found = chain.get(Visit, TASK, 1, "hospital-3", "hospital-1")
+    assert (found.auditor, found.trainer) == ("hospital-1.auditor", "hospital-3.trainer")
+    chain.applied([attestation(1, 3, FAILED)])
+    assert mark(chain).version == 1
+
+
+def test_a_visit_lets_in_one_auditor_and_no_other() -> None:
+    """Neither a colleague of the auditor nor another organisation's attests by it."""
+    chain = unvisited()
+    colleague = "hospital-1.second"
+    enrolled = EnrolMember(colleague, Role.AUDITOR, key_of(colleague).public, None)
+    chain.applied([("hospital-1.admin", "member.enrol", enrolled), visit(1, 3)])
+    _, kind, body = attestation(1, 3, FAILED)
+
+    assert chain.refused((colleague, kind, body)) == "audit.visit"
+    assert chain.refused(attestation(2, 3, FAILED)) == "audit.visit"
+
+
+@pytest.mark.parametrize(
+    ("item", "code"),
+    [
+        (visit(1, 1), "audit.own"),
+        (visit(1, 3, 2), "state.missing"),
+        (visit(1, 3, auditor="hospital-1.steward"), "visit.auditor"),
+        (visit(1, 3, auditor="nobody"), "state.missing"),
+    ],
+)
+def test_a_visit_is_refused(item: Item, code: str) -> None:
+    """Of one's own auditor, to an update that is not there, of somebody who is no auditor."""
+    assert unvisited().refused(item) == code
+
+
+def test_a_visit_is_given_once_and_by_who_trained() -> None:
+    """A second one would change whom an attestation rests on."""
+    chain = unvisited()
+    chain.applied([visit(1, 3)])
+    _, kind, body = visit(2, 3)
+
+    assert chain.refused(visit(1, 3)) == "visit.duplicate"
+    assert chain.refused(("hospital-3.verifier", kind, body)) == "access.role"
+
+
+def test_nobody_visits_before_the_round_is_over() -> None:
+    """The trace is not whole, and the outcome of the round would be known too soon."""
+    chain = with_auditors(submitted(opened()))
+
+    assert chain.refused(visit(1, 3)) == "audit.round"
 
 
 def test_an_organisation_attests_an_update_once() -> None:
@@ -177,6 +255,7 @@ def test_an_update_that_reached_no_version_marks_nothing() -> None:
     chain.applied(time_ms=chain.get(Round, TASK, 2).deadline_ms)
     assert chain.get(Round, TASK, 2).phase is RoundPhase.FAILED
 
+    chain.applied([visit(1, 3), visit(1, 4, 2)])
     chain.applied([attestation(1, 3, FAILED), attestation(1, 4, FAILED, 2)])
 
     assert chain.state.get(ModelMark, MODEL) is None
@@ -189,7 +268,7 @@ def test_the_first_version_of_all_failed_audits_is_marked() -> None:
     settled(submitted(chain, 2, base_version=1), 2)
     chain.applied([aggregate(chain, number, 2) for number in (1, 2, 3)])
 
-    chain.applied([attestation(1, 3, FAILED, 2)])
+    chain.applied([visit(1, 3, 2), attestation(1, 3, FAILED, 2)])
     assert mark(chain).version == 2
     chain.applied([attestation(1, 3, FAILED, 1)])
 

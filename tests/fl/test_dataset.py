@@ -81,6 +81,7 @@ def test_the_registration_tells_no_row() -> None:
         conditions=("DUO:0000006",),
         region="US-MN",
         opening=False,
+        scores_max=0,
     )
 
     assert encode(777_777_777) not in pack(body)

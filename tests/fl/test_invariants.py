@@ -18,7 +18,9 @@ from tests.fl.dialogue import (
     Said,
     address,
     aggregate,
+    approval,
     attestation,
+    closing,
     commit,
     decline,
     failing,
@@ -28,11 +30,22 @@ from tests.fl.dialogue import (
     rerun,
     revealing,
     sealing,
+    visit,
     with_auditors,
+    withdrawal,
 )
 from tests.harness import Chain, Item
 from vm.conduct import AuditOutcome, MarkDecision
-from vm.learning import FAILURES_MAX, Decision, Round, RoundPhase, Task, TaskPhase, Verdict
+from vm.learning import (
+    FAILURES_MAX,
+    Decision,
+    Round,
+    RoundPhase,
+    SiteApproval,
+    Task,
+    TaskPhase,
+    Verdict,
+)
 from vm.record import Model, ModelHead
 from vm.terms import Evidence
 
@@ -69,7 +82,13 @@ def speeches(chain: Chain, draw: st.DataObject, kept: dict[int, Said]) -> list[I
                 proof(n, rnd.number, base_version=base_version, evidence=evidence) for n in numbers
             ]
             commits = [commit(n, rnd.number) for n in numbers]
-            return draw.draw(st.permutations([*early, *proofs, *declines[:1], *commits]))
+            minds = [
+                say(n)
+                for n in draw.draw(st.lists(st.sampled_from(NUMBERS), max_size=1))
+                for say in (withdrawal, approval, withdrawal)[: draw.draw(st.integers(1, 3))]
+            ]
+            spoken = draw.draw(st.permutations([*early, *proofs, *declines[:1], *commits]))
+            return [*minds, *spoken] if draw.draw(st.booleans()) else [*spoken, *minds]
         case RoundPhase.VERDICT | RoundPhase.REVEAL:
             if rnd.number not in kept:
                 pairs = [(j, n) for j in NUMBERS for n in NUMBERS]
@@ -106,10 +125,13 @@ def later_findings(chain: Chain, draw: st.DataObject) -> list[Item]:
         return []
     auditor, number = draw.draw(st.sampled_from((1, 2))), draw.draw(st.sampled_from(NUMBERS))
     outcome = draw.draw(st.sampled_from(AuditOutcome))
+    number_of_round = draw.draw(st.integers(1, 3))
     decided = DecideModel(MODEL, draw.draw(st.sampled_from(MarkDecision)), "looked into")
     return [
-        attestation(auditor, number, outcome, draw.draw(st.integers(1, 3))),
+        *([visit(auditor, number, number_of_round)] if draw.draw(st.booleans()) else []),
+        attestation(auditor, number, outcome, number_of_round),
         ("hospital-1.steward", "model.decide", decided),
+        *([closing()] if draw.draw(st.integers(0, 9)) == 0 else []),
     ]
 
 
@@ -149,6 +171,9 @@ def check(chain: Chain, rounds: Sequence[Round]) -> None:
     assert task.failures <= FAILURES_MAX
     failed = task.failures == FAILURES_MAX or bool(marked)
     assert (task.phase is TaskPhase.FAILED) == failed
+    # approvals that stand are counted
+    given = [chain.state.get(SiteApproval, TASK, f"hospital-{number}") for number in NUMBERS]
+    assert task.approvals == sum(one is not None and one.stands for one in given)
     check_counts(rounds[-1], task)
     check_reputations(chain, rounds, task)
 
@@ -170,6 +195,7 @@ def check_reputations(chain: Chain, rounds: Sequence[Round], task: Task) -> None
         (outcome.organisation, outcome.status.value)
         for rnd in rounds
         if rnd.phase in OVER or rnd.phase is RoundPhase.AGGREGATE
+        if rnd.code != "round.task_closed" or rnd.accepted is not None  # cut off before it settled
         for outcome in rnd.outcomes
     )
     for one in found:

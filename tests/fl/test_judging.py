@@ -12,6 +12,7 @@ from tests.fl.dialogue import (
     ABSTAINING,
     NUMBERS,
     TASK,
+    approvals,
     commit,
     commits,
     dataset,
@@ -35,6 +36,7 @@ from vm.learning import (
     Attestation,
     Commitment,
     Decision,
+    Holdout,
     Outcome,
     Round,
     RoundPhase,
@@ -46,7 +48,7 @@ from vm.learning import (
 from vm.record import PARTICIPANTS_MAX
 from vm.shape import CODE_BYTES_MAX, HEIGHT_MAX, NAME_BYTES_MAX, NOTE_BYTES_MAX, pack
 from vm.sparse import VALUE_BYTES_MAX
-from vm.terms import Evidence
+from vm.terms import Evidence, Valuation
 from vm.transaction import BODY_BYTES_MAX
 
 REPLAYED: dict[str, Any] = {"evidence": Evidence.REPLAYED}
@@ -268,6 +270,61 @@ def test_a_judgement_that_says_more_than_it_may_is_refused(
     assert round_of(chain).verdicts == 0
 
 
+@pytest.mark.parametrize("near", ["hospital-2", "hospital-9"])
+def test_an_update_is_near_another_one_of_its_round_or_none(near: str) -> None:
+    """Not itself, and nobody who sent nothing."""
+    chain = submitted(opened())
+    said = {(1, 2): {"near": near}}
+    found = {judge: judgements(chain, judge, said=said) for judge in NUMBERS}
+    chain.applied([sealing(judge, items) for judge, items in found.items()])
+
+    assert chain.refused(revealing(1, found[1])) == "verdict.near"
+
+
+def test_most_verifiers_say_whose_update_another_repeats() -> None:
+    """It is shown in the outcome and fails nobody; a single voice shows nothing."""
+    chain = submitted(opened())
+
+    speak(chain, {(1, 2): {"near": "hospital-3"}, (4, 2): {"near": "hospital-3"}})
+
+    outcomes = round_of(chain).outcomes
+    assert [item.near for item in outcomes] == [None, "hospital-3", None, None]
+    assert outcomes[1].status is UpdateStatus.ACCEPTED
+    alone = speak(submitted(opened()), {(1, 2): {"near": "hospital-3"}})
+    assert round_of(alone).outcomes[1].near is None
+
+
+def test_published_scores_are_counted_against_the_datasets_budget() -> None:
+    """Three scores of each verifier a round, and one more for each contribution."""
+    chain = submitted(opened(contribution=Valuation.LEAVE_ONE_OUT))
+
+    speak(chain, {(1, 2): {"contribution_bp": 300}})
+
+    counts = [chain.get(Holdout, f"opt-{number}").scores for number in NUMBERS]
+    assert counts == [4, 3, 3, 3]
+
+
+def test_scores_beyond_the_budget_are_refused_and_silence_about_them_is_not() -> None:
+    """Enough scores tell of single rows; a judgement without one is as good a judgement."""
+    chain = Chain(program())
+    few = [dataset(1, scores_max=2), *(dataset(n) for n in (2, 3, 4))]
+    chain.applied([*few, model(), opening(), *approvals()])
+    submitted(chain)
+    mute = {(1, n): {"score_bp": None} for n in (2, 3, 4)}
+    found = {judge: judgements(chain, judge, said=mute) for judge in NUMBERS}
+    loud = judgements(chain, 1)
+    chain.applied([sealing(1, loud), *(sealing(n, found[n]) for n in (2, 3, 4))])
+
+    assert chain.refused(revealing(1, loud)) == "verdict.budget"
+    assert chain.state.get(Holdout, "opt-1") is None
+    chain.applied([revealing(n, found[n]) for n in (2, 3, 4)])
+
+    second = Chain(program())
+    second.applied([*few, model(), opening(), *approvals()])
+    speak(submitted(second), mute)
+    assert round_of(second).phase is RoundPhase.AGGREGATE
+
+
 def test_what_is_withheld_counts_as_silence_and_shows() -> None:
     """A verifier that dislikes what it sealed can only take its voice out, not change it."""
     chain = sealed(submitted(opened()))
@@ -408,6 +465,7 @@ def test_the_largest_reveal_fits_a_transaction_and_its_round_a_record() -> None:
         segment=HEIGHT_MAX,
         score_bp=1_000_000,
         contribution_bp=-CONTRIBUTION_BP_MAX,
+        near=name,
     )
     outcome = Outcome(
         organisation=name,
@@ -417,6 +475,7 @@ def test_the_largest_reveal_fits_a_transaction_and_its_round_a_record() -> None:
         reason=judged.reason,
         contribution_bp=-CONTRIBUTION_BP_MAX,
         credits=HEIGHT_MAX,
+        near=name,
     )
     attestation = Attestation(name, bytes(32), address, 2**32, Stored(address, 2**32))
     rnd = round_of(settled(submitted(opened())))

@@ -19,6 +19,7 @@ from tests.fl.dialogue import (
     settled,
     speak,
     submitted,
+    visit,
     with_auditors,
 )
 from tests.fl.terms import by
@@ -127,6 +128,8 @@ def test_audits_of_ones_own_traces_are_counted() -> None:
 
     chain.applied(
         [
+            visit(1, 3),
+            visit(2, 3),
             attestation(1, 3, AuditOutcome.PASSED),
             attestation(2, 3, AuditOutcome.FAILED),
             attestation(1, 4, AuditOutcome.UNAVAILABLE),

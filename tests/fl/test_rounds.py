@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from fl.reputation import reputation_of
 from fl.rounds import accepted_updates, next_deadline, open_tasks
 from fl.settle import accepted_digest
 from tests.fl.dialogue import (
@@ -16,6 +17,7 @@ from tests.fl.dialogue import (
     VERDICT_MS,
     address,
     aggregate,
+    closing,
     commits,
     failing,
     judgements,
@@ -384,6 +386,49 @@ def test_next_deadline_is_the_earliest_of_all_open_tasks() -> None:
     submitted(chain)
 
     assert next_deadline(chain.state) == chain.time_ms + VERDICT_MS
+
+
+@pytest.mark.parametrize("phase", ["submit", "verdict", "aggregate"])
+def test_a_steward_closes_a_task_at_any_moment(phase: str) -> None:
+    """The round fails, says so, and frees the model; nobody is counted for what was cut off."""
+    chain = opened()
+    if phase != "submit":
+        submitted(chain)
+    else:
+        chain.applied([proof(1)])
+    if phase == "aggregate":
+        settled(chain)
+    before = [reputation_of(chain.state, organisation(n)) for n in NUMBERS]
+    assert chain.get(Round, TASK, 1).phase.value == phase
+
+    chain.applied([closing()])
+
+    rnd, task = chain.get(Round, TASK, 1), chain.get(Task, TASK)
+    assert (rnd.phase, rnd.code, rnd.reason) == (
+        RoundPhase.FAILED,
+        "round.task_closed",
+        "the trial has ended",
+    )
+    assert len(rnd.outcomes) == len(NUMBERS)
+    assert task.phase is TaskPhase.CLOSED
+    assert chain.get(ModelHead, MODEL).task is None
+    assert next_deadline(chain.state) is None
+    assert [reputation_of(chain.state, organisation(n)) for n in NUMBERS] == before
+    settled_already = phase == "aggregate"
+    fate = UpdateStatus.ACCEPTED if settled_already else UpdateStatus.UNDECIDED
+    assert chain.get(Update, TASK, 1, "hospital-1").status is fate
+
+
+def test_a_task_is_closed_once_and_by_its_own_stewards() -> None:
+    """Another hospital's steward may withdraw its own site, not end the others' work."""
+    chain = opened()
+
+    assert chain.refused(closing(2)) == "task.owner"
+    chain.applied([closing()])
+    assert chain.refused(closing()) == "task.phase"
+    chain.applied([opening("next")])
+
+    assert chain.get(Task, "next").phase is TaskPhase.OPEN
 
 
 def test_records_of_a_failed_round_stay() -> None:

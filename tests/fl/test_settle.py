@@ -61,6 +61,7 @@ def judge(number: int, decision: Decision, code: str = "code", reason: str = "")
         segment=None,
         score_bp=None,
         contribution_bp=None,
+        near=None,
         rerun=False,
         transaction=bytes(32),
         height=1,
@@ -187,7 +188,7 @@ def test_declared_rows_buy_no_more_than_twice_the_median() -> None:
 
 def outcome(name: str, contribution_bp: int | None, status: str = "accepted") -> Outcome:
     """What became of an organisation's update."""
-    return Outcome(name, f"{name}.t", UpdateStatus(status), "code", "", contribution_bp, 0)
+    return Outcome(name, f"{name}.t", UpdateStatus(status), "code", "", contribution_bp, 0, None)
 
 
 def paid(terms: Terms, closed: int, outcomes: list[Outcome]) -> dict[str, int]:

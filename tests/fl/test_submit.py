@@ -12,6 +12,7 @@ from tests.fl.dialogue import (
     TASK,
     address,
     aggregate,
+    approvals,
     commits,
     dataset,
     decline,
@@ -131,7 +132,7 @@ def test_replayed_evidence_needs_the_hospitals_permission() -> None:
     """A trainer cannot claim openings that its own dataset record forbids."""
     chain = Chain(program())
     chain.applied([dataset(1, opening=False), *(dataset(n) for n in (2, 3, 4)), model()])
-    chain.applied([opening()])
+    chain.applied([opening(), *approvals()])
 
     refused = chain.refused(proof(1, evidence=Evidence.REPLAYED))
 
@@ -166,7 +167,7 @@ def test_revoked_trainer_is_refused() -> None:
 def five_with_four_sites() -> Chain:
     """A network of five hospitals of which the first four train."""
     chain = Chain(program(), 5)
-    chain.applied([*(dataset(n) for n in (1, 2, 3, 4)), model(), opening()])
+    chain.applied([*(dataset(n) for n in (1, 2, 3, 4)), model(), opening(), *approvals()])
     return chain
 
 

@@ -288,6 +288,7 @@ def judged_in(case: Case, result: Result) -> Judgement:
         judgement.segment,
         judgement.score_bp,
         None,
+        None,
     )
     pack(judged)  # raises where the verdict fits no transaction's body
     return judgement

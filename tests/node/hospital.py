@@ -18,6 +18,7 @@ from node.client.submitter import Submitter
 from node.client.watch import Watch
 from node.peer.approval import Approvals, Mode
 from node.peer.bases import Bases
+from node.peer.budget import Budget
 from node.peer.drawer import Drawer
 from node.peer.report import Report
 from node.peer.reporter import Reporter
@@ -30,7 +31,7 @@ from node.peer.verifier import Verifier
 from node.program import program
 from node.wire.cid import summarise
 from node.wire.exchange import Exchange
-from tests.fl.dialogue import TASK, TERMS, dataset, model, opening, secret
+from tests.fl.dialogue import TASK, TERMS, approvals, dataset, model, opening, secret
 from tests.harness import Chain, organisation
 from vm.block import Result
 from vm.learning import Decision
@@ -69,6 +70,7 @@ class Town:
     """Four hospitals, their chain and the blobs that validators hold."""
 
     folder: Path
+    scores_max: int = 1_000  # of each dataset
     chain: Chain = field(init=False)
     blobs: dict[str, bytes] = field(default_factory=lambda: {BASE_ADDRESS: BASE})
     time_ms: int = 0
@@ -85,14 +87,14 @@ class Town:
             self.path(number).write_text(table(number))
         self.chain.applied(
             [
-                *(dataset(n, root=self._root(n)) for n in (1, 2, 3, 4)),
+                *(dataset(n, root=self._root(n), scores_max=self.scores_max) for n in (1, 2, 3, 4)),
                 model(weights=BASE_ADDRESS, weights_bytes=len(BASE)),
             ]
         )
 
     def open(self, **changes: Any) -> None:
-        """Open the task."""
-        self.chain.applied([opening(**changes)])
+        """Open the task, which all sites approve."""
+        self.chain.applied([opening(**changes), *approvals(**changes)])
 
     def path(self, number: int) -> Path:
         """Hospital `number`'s data."""
@@ -117,10 +119,11 @@ class Town:
         train: Train = train,
         on_stage: Any = None,
         own: Training | None = None,
+        mode: Mode = "list",
     ) -> Trainer:
         """Hospital `number`'s trainer, as after a restart."""
         submitter, exchange = self._parts(f"{organisation(number)}.trainer")
-        keeper, approvals = self._rowkeeper(number), self.approvals(number)
+        keeper, approvals = self._rowkeeper(number), self.approvals(number, mode)
         traces = self.traces(number)
         training = own or Local(traces, train, on_stage)
         bases = Bases(exchange)
@@ -162,6 +165,7 @@ class Town:
             keeper,
             approvals,
             self.drawer(number),
+            Budget(self.folder / organisation(number)),
             secret=lambda _, round_number: secret(number, round_number),
             clock_ms=lambda: self.time_ms,
             **({"replay": not_opened} | options),

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from consensus.message import CommitCertificate
+from fl.approval import terms_digest
 from fl.body import (
     Aggregate,
+    ApproveTask,
     CommitSecret,
     Judged,
     OpenTask,
@@ -161,6 +163,7 @@ def register_dataset(network: Network, hospital: str) -> Transaction:
         conditions=("DUO:0000006",),
         region="US",
         opening=False,
+        scores_max=100,
     )
     return network.sign(f"{hospital}.steward", "dataset.register", body)
 
@@ -176,12 +179,21 @@ def learn(network: Network, rounds: int) -> None:
 
 
 def open_task(network: Network, rounds: int) -> None:
-    """Register datasets and the model, and open the task: a block for each."""
+    """Register datasets and the model, and open the approved task: a block for each."""
     network.block(*(register_dataset(network, hospital) for hospital in HOSPITALS))
     model = RegisterModel(MODEL, logistic_regression(2), 20, address("a"), BLOB_BYTES)
     network.block(network.sign(f"{HOSPITALS[0]}.steward", "model.register", model))
     task = OpenTask(TASK, terms(rounds))
-    network.block(network.sign(f"{HOSPITALS[0]}.steward", "task.open", task))
+    network.block(*opening(network, HOSPITALS[0], task))
+
+
+def opening(network: Network, hospital: str, task: OpenTask) -> list[Transaction]:
+    """The hospital's steward opens the task, and all its sites approve."""
+    body = ApproveTask(task.id, terms_digest(task.terms))
+    return [
+        network.sign(f"{hospital}.steward", "task.open", task),
+        *(network.sign(site.trainer, "task.approve", body) for site in task.terms.sites),
+    ]
 
 
 def fail_round(network: Network, number: int) -> None:
@@ -310,4 +322,5 @@ def _judged(network: Network, hospital: str, number: int) -> Judged:
         segment=None,
         score_bp=6_900 if good else None,
         contribution_bp=None,
+        near=None,
     )

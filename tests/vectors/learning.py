@@ -297,7 +297,7 @@ def _credits() -> list[dict[str, Any]]:
     terms = replace(TERMS, pool=1_001, rounds=3)
     contributions = (300, 200, None, -100)
     outcomes = [
-        Outcome(f"hospital-{n}", "", UpdateStatus.ACCEPTED, "", "", contribution, 0)
+        Outcome(f"hospital-{n}", "", UpdateStatus.ACCEPTED, "", "", contribution, 0, None)
         for n, contribution in enumerate(contributions, start=1)
     ]
     return [

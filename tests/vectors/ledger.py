@@ -112,17 +112,20 @@ def story() -> Ledger:
     suspended = SetStanding("hospital-2.reader", Standing.SUSPENDED)
     chain.applied([("hospital-2.admin", "member.standing", suspended)])
     chain.applied([dialogue.opening()], time_ms=chain.time_ms - 5_000)  # not before its parent
+    chain.applied(dialogue.approvals())
+    chain.applied([dialogue.withdrawal(4)])
     _fail_round_by_deadline(chain)
     _close_round_with_a_rejection(chain, 2)
     _close_round_with_a_rerun(chain, 3)
     _mark_the_model(chain)
+    chain.applied([dialogue.opening("again"), dialogue.closing(task="again")])
     chain.execute(_refused(chain))
     return chain
 
 
 def _fail_round_by_deadline(chain: Ledger) -> None:
     """Two updates of three that are needed; the block that is late enough fails round 1."""
-    chain.applied([dialogue.proof(1), dialogue.proof(2)])
+    chain.applied([dialogue.proof(1), dialogue.proof(2), dialogue.approval(4)])
     chain.block(time_ms=chain.time_ms + dialogue.SUBMIT_MS)
 
 
@@ -153,6 +156,7 @@ def _close_round_with_a_rerun(chain: Ledger, number: int) -> None:
 def _mark_the_model(chain: Ledger) -> None:
     """An audit of the first version's training fails, and its steward keeps the model."""
     dialogue.with_auditors(chain)
+    chain.applied([dialogue.visit(2, 1, 2)])
     chain.applied([dialogue.attestation(2, 1, AuditOutcome.FAILED, 2)])
     chain.applied([dialogue.attestation(1, 2, AuditOutcome.UNAVAILABLE, 2)])
     decided = DecideModel(dialogue.MODEL, MarkDecision.KEPT, "trained again elsewhere")

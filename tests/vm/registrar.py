@@ -22,6 +22,7 @@ DATASET = RegisterDataset(
     conditions=("DUO:0000006",),
     region="NL-UT",
     opening=False,
+    scores_max=100,
 )
 
 

@@ -40,7 +40,7 @@ def test_a_list_whose_last_page_is_full_ends_there(learned: Network) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "count"), [("blocks", 10), ("transactions", 46), ("checkpoints", 9)]
+    ("path", "count"), [("blocks", 10), ("transactions", 50), ("checkpoints", 9)]
 )
 def test_newest_first_lists_join_into_the_whole(learned: Network, path: str, count: int) -> None:
     """Blocks, transactions and checkpoints go down to the oldest, each once."""

@@ -34,6 +34,7 @@ from vm.learning import (
     Outcome,
     Round,
     RoundPhase,
+    SiteApproval,
     Task,
     Update,
     UpdateStatus,
@@ -91,14 +92,14 @@ def broken(network: Network, state: Altered) -> str:
 
 
 def test_a_real_lineage_keeps_every_rule(network: Network) -> None:
-    """Two rounds of four hospitals give six sentences of what was checked."""
+    """Two rounds of four hospitals give eight sentences of what was checked."""
     lineage = trace(newest(network.chain), MODEL, 2)
     assert [model.version for model in lineage.versions] == [2, 1, 0]
     assert len(lineage.rounds) == 2
     assert [len(site.verdicts) for site in lineage.rounds[0].sites] == [3] * 4
     steps = check_lineage(lineage, (network.chain.epoch,))
-    assert len(steps) == 7
-    assert "8 updates settled by 24 verdicts" in steps[3]
+    assert len(steps) == 8
+    assert "8 updates settled by 24 verdicts" in steps[4]
 
 
 def test_rounds_that_failed_on_the_way_are_part_of_the_lineage(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_rounds_that_failed_on_the_way_are_part_of_the_lineage(tmp_path: Path) -
 
         phases = [found.round.phase.value for found in lineage.rounds]
         assert phases == ["closed", "failed", "closed"]
-        assert "3 rounds, 1 of them failed" in check_lineage(lineage, (network.chain.epoch,))[2]
+        assert "3 rounds, 1 of them failed" in check_lineage(lineage, (network.chain.epoch,))[3]
         state = Altered(network)
         state.alter(Round, TASK, 2, model_version=2)
         assert broken(network, state) == "lineage.round"
@@ -149,6 +150,9 @@ def test_a_version_that_is_not_there_has_no_lineage(network: Network) -> None:
         (Member, ("hospital-2.verifier",), {"organisation": "hospital-1"}, "lineage.member"),
         (Member, ("hospital-2.verifier",), {"enrolled_height": 9}, "lineage.member"),
         (Member, ("hospital-1.steward",), {"role": Role.AUDITOR}, "lineage.member"),
+        (SiteApproval, (TASK, "hospital-2"), {"terms": bytes(32)}, "lineage.approval"),
+        (SiteApproval, (TASK, "hospital-2"), {"approved_height": 9}, "lineage.approval"),
+        (SiteApproval, (TASK, "hospital-2"), {"trainer": "hospital-1.trainer"}, "lineage.approval"),
         (Round, (TASK, 1), {"phase": RoundPhase.AGGREGATE}, "lineage.round"),
         (Round, (TASK, 1), {"phase": RoundPhase.FAILED}, "lineage.round"),
         (Round, (TASK, 2), {"base_version": 0}, "lineage.round"),

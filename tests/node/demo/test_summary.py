@@ -37,12 +37,13 @@ ROUND = Round(
     verdicts=6,
     reruns=0,
     accepted=bytes(32),
-    outcomes=(
-        Outcome("h-1", "h-1.trainer", UpdateStatus.ACCEPTED, "update.accepted", "", None, 0),
-        Outcome(
-            "h-2", "h-2.trainer", UpdateStatus.REJECTED, "update.norm_bound", "too long", None, 0
-        ),
-        Outcome("h-3", "h-3.trainer", UpdateStatus.ABSENT, "update.absent", "never came", None, 0),
+    outcomes=tuple(
+        Outcome(name, f"{name}.trainer", status, code, reason, None, 0, None)
+        for name, status, code, reason in (
+            ("h-1", UpdateStatus.ACCEPTED, "update.accepted", ""),
+            ("h-2", UpdateStatus.REJECTED, "update.norm_bound", "too long"),
+            ("h-3", UpdateStatus.ABSENT, "update.absent", "never came"),
+        )
     ),
     attestations=(),
     score_bp=6_900,

@@ -27,9 +27,9 @@ def code_of(work: Coroutine[Any, Any, None]) -> str:
     return refused.value.code
 
 
-def opened(folder: Path, **changes: Any) -> Town:
-    """A town whose task waits for updates."""
-    town = Town(folder)
+def opened(folder: Path, scores_max: int = 1_000, **changes: Any) -> Town:
+    """A town whose task waits for updates, with so many scores to publish on each dataset."""
+    town = Town(folder, scores_max)
     town.open(**changes)
     return town
 
@@ -41,9 +41,9 @@ def committed(town: Town) -> Town:
     return town
 
 
-def submitted(folder: Path) -> Town:
+def submitted(folder: Path, scores_max: int = 1_000) -> Town:
     """A town whose task waits for verdicts."""
-    town = committed(opened(folder))
+    town = committed(opened(folder, scores_max))
     for number in NUMBERS:
         run(town.trainer(number).work(TASK))
     assert phase(town) is RoundPhase.VERDICT

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from node.peer.approval import Approvals, terms_digest
+from fl.approval import terms_digest
+from node.peer.approval import Approvals
 from node.peer.words import duration, sentences
 from tests.fl.dialogue import MODEL, TASK, TERMS
 from tests.node.hospital import Town
@@ -135,7 +136,7 @@ def test_terms_are_told_in_words(tmp_path: Path) -> None:
 
 def test_every_term_is_told() -> None:
     """A change of any of them changes the sentences, or they would hide it."""
-    item = Task("t", "s", "o", TERMS, 0, TaskPhase.OPEN, 1, 0, 0, None, 0, 0)
+    item = Task("t", "s", "o", TERMS, 0, TaskPhase.OPEN, 1, 0, 0, 0, None, 0, 0)
     policy, replay = TERMS.policy, TERMS.replay
     changes: dict[str, Any] = {
         "title": "Other",
@@ -172,7 +173,7 @@ def test_everything_that_fails_an_update_is_told(name: str) -> None:
     for step in (0, 100_000):
         policy = replace(TERMS.policy, **{name: getattr(TERMS.policy, name) + step})
         item = Task(
-            "t", "s", "o", replace(TERMS, policy=policy), 0, TaskPhase.OPEN, 1, 0, 0, None, 0, 0
+            "t", "s", "o", replace(TERMS, policy=policy), 0, TaskPhase.OPEN, 1, 0, 0, 0, None, 0, 0
         )
         found.add(tuple(sentences(item, None, "x")))
 

@@ -32,7 +32,9 @@ class Node:
     async def record(self, cls: type[Record], id: str) -> Task | None:
         """One task."""
         phase = self.phases.get(id)
-        return None if phase is None else Task(id, "s", "o", TERMS, 0, phase, 1, 0, 0, None, 0, 0)
+        if phase is None:
+            return None
+        return Task(id, "s", "o", TERMS, 0, phase, 1, 0, 0, 0, None, 0, 0)
 
     async def records(self, cls: type[Record]) -> object:
         """All of them."""

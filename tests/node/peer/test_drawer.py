@@ -11,7 +11,7 @@ from node.peer.drawer import Drawer
 from vm.learning import Decision
 from vm.refusal import Refused
 
-JUDGED = Judged("hospital-2", bytes(32), Decision.PASS, "verdict.pass", "", None, 6_900, None)
+JUDGED = Judged("hospital-2", bytes(32), Decision.PASS, "verdict.pass", "", None, 6_900, None, None)
 BODY = RevealVerdicts("preterm", 3, bytes(range(32)), (JUDGED,))
 
 

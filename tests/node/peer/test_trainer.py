@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from fl.body import DeclineRound
+from fl.approval import terms_digest
+from fl.body import ApproveTask, DeclineRound, ProofOfLearning
 from fl.spec import logistic_regression
 from fl.trace import origin
 from fl.train import Keep, Result, Snapshot, train
@@ -19,12 +20,12 @@ from node.peer import trainer as module
 from node.peer import training
 from node.peer.retention import expire
 from node.peer.training import Train
-from tests.fl.dialogue import TASK, aggregate, site, speak
+from tests.fl.dialogue import TASK, TERMS, aggregate, opening, site, speak
 from tests.harness import Item
 from tests.node import hospital
 from tests.node.hospital import BASE, BASE_ADDRESS, Town
 from tests.node.peer.looks import code_of, committed, opened, run, submitted
-from vm.learning import Round, RoundPhase, Update, UpdateStatus
+from vm.learning import Round, RoundPhase, SiteApproval, Update, UpdateStatus
 from vm.record import Dataset
 from vm.refusal import Refused
 from vm.shape import pack
@@ -45,6 +46,28 @@ def test_a_trainer_submits_its_update(tmp_path: Path) -> None:
     assert (update.status, update.blob_bytes) == (UpdateStatus.SUBMITTED, len(blob))
     assert (len(segments), update.dataset) == (4, "opt-2")
     assert any(delta.tolist())
+
+
+def test_a_trainer_says_on_the_chain_what_its_site_has_approved(tmp_path: Path) -> None:
+    """Before its first update, by the digest of the very terms that it has read, and once."""
+    town = Town(tmp_path)
+    town.chain.applied([opening()])
+
+    for again in (town.trainer(2), town.trainer(2)):
+        run(again.work(TASK))
+
+    assert [type(body) for body in town.submitted] == [ApproveTask, ProofOfLearning]
+    found = town.chain.get(SiteApproval, TASK, "hospital-2")
+    assert (found.terms, found.stands) == (terms_digest(TERMS), True)
+
+
+def test_a_site_that_asks_first_says_nothing_before_somebody_has_answered(tmp_path: Path) -> None:
+    """A steward elsewhere has named it; that alone approves nothing."""
+    town = Town(tmp_path)
+    town.chain.applied([opening()])
+
+    assert code_of(town.trainer(2, mode="ask").work(TASK)) == "peer.not_approved"
+    assert town.submitted == []
 
 
 def test_one_update_a_round(tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ import structlog.testing
 from fl import sampling
 from fl.body import CommitSecret, RevealVerdicts, SealVerdicts
 from fl.fixed import norm
+from fl.spec import logistic_regression
+from fl.trace import origin
 from fl.train import train
 from fl.verify import Judgement
+from fl.weights import unpack_update
 from node.peer.stage import Stage
 from node.peer.verifier import BLOB_WAIT_PERCENT
 from tests.fl.dialogue import (
@@ -22,7 +25,9 @@ from tests.fl.dialogue import (
     TERMS,
     VERDICT_MS,
     aggregate,
+    approval,
     failing,
+    opening,
     site,
     speak,
 )
@@ -324,6 +329,53 @@ def test_a_poisoned_update_is_failed_by_its_norm(tmp_path: Path) -> None:
         verdict = sealed(town, number)["hospital-4"]
         assert verdict.decision is Decision.FAIL
         assert verdict.code == "update.norm_bound"
+
+
+def test_an_update_that_repeats_another_is_said_to(tmp_path: Path) -> None:
+    """A site that sends its neighbour's update, a little shorter, is named with it by everybody."""
+    town = committed(opened(tmp_path))
+    run(town.trainer(1).work(TASK))
+    first = town.chain.get(Update, TASK, 1, "hospital-1")
+    spec, blob = logistic_regression(2), town.blobs[first.blob]
+    delta, _ = unpack_update(spec, 24, origin(first), first.segments, blob)
+
+    def copy(*arguments: Any, **options: Any) -> Any:
+        shorter = delta // 2
+        return replace(train(*arguments, **options), delta=shorter, norm=norm(shorter))
+
+    run(town.trainer(2, train=copy).work(TASK))
+    for number in (3, 4):
+        run(town.trainer(number).work(TASK))
+    run(town.verifier(3).work(TASK))
+
+    found = {name: item.near for name, item in sealed(town, 3).items()}
+    assert found == {"hospital-1": "hospital-2", "hospital-2": "hospital-1", "hospital-4": None}
+
+
+def test_a_verifier_binds_nothing_in_a_task_that_its_site_has_not_approved(tmp_path: Path) -> None:
+    """Its trainer gives the site's word; until then the chain would refuse the commitment."""
+    town = Town(tmp_path)
+    town.chain.applied([opening()])
+
+    run(town.verifier(1).work(TASK))
+    assert town.submitted == []
+    town.chain.applied([approval(1)])
+    run(town.verifier(1).work(TASK))
+
+    assert [type(body) for body in town.submitted] == [CommitSecret]
+
+
+def test_scores_stay_within_the_budget_of_the_rows(tmp_path: Path) -> None:
+    """Judgements go on; what they say of the rows ends."""
+    town = submitted(tmp_path, scores_max=2)
+
+    run(town.verifier(1).work(TASK))
+    run(town.verifier(2).work(TASK))
+
+    for judge in (1, 2):
+        scores = [item.score_bp for item in sealed(town, judge).values()]
+        assert scores == [None, None, None]
+        assert {item.decision for item in sealed(town, judge).values()} == {Decision.PASS}
 
 
 def test_others_updates_are_forgotten_once_they_are_judged(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tests.node.network import (
     aggregate,
     commit,
     open_network,
+    opening,
     register_dataset,
     run_round,
     terms,
@@ -59,7 +60,7 @@ class Registry:
         asked = terms(2)
         rule = replace(asked.aggregation, server=server)
         asked = replace(asked, retention_ms=RETENTION_MS, aggregation=rule, evidence=evidence)
-        network.block(network.sign(f"{A}.steward", "task.open", OpenTask(TASK, asked)))
+        network.block(*opening(network, A, OpenTask(TASK, asked)))
         self.origins: dict[str, Digest] = {}  # what the headers of blobs held here say
         self.custody = Custody(network.chain, self.origins.get)
 
@@ -254,7 +255,7 @@ def test_an_update_named_again_in_another_task_stays_with_the_first(registry: Re
     registry.block(registering(registry, address("b"), "other"))
     sites = terms(1).sites[1:3]  # B and C
     body = OpenTask("theft", replace(terms(1), model="other", sites=sites))
-    registry.block(registry.network.sign(f"{B}.steward", "task.open", body))
+    registry.block(*opening(registry.network, B, body))
 
     registry.block(registry.proof(B, BLOB, "theft"))
 
@@ -311,7 +312,7 @@ def test_an_update_named_earlier_by_an_attacker_stays_its_trainers(
     short = replace(
         terms(1), model="other", sites=terms(1).sites[1:3], submit_ms=10_000, retention_ms=0
     )
-    registry.block(registry.network.sign(f"{B}.steward", "task.open", OpenTask("aaa", short)))
+    registry.block(*opening(registry.network, B, OpenTask("aaa", short)))
     theft = registry.proof(B, BLOB, "aaa")
     registry.bring(A, BLOB)
 
@@ -524,7 +525,7 @@ def test_an_aggregate_is_open_to_all_whoever_named_it_before(registry: Registry)
     result = address("b")  # what `run_round` has the validators attest
     registry.block(registering(registry, address("c"), "other"))
     body = OpenTask("guess", replace(terms(1), model="other", sites=terms(1).sites[1:3]))
-    registry.block(registry.network.sign(f"{B}.steward", "task.open", body))
+    registry.block(*opening(registry.network, B, body))
     registry.block(registry.proof(B, result, "guess"))
     height = registry.network.chain.head.height
 
