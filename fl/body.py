@@ -8,6 +8,7 @@ from vm.learning import (
     BlobBytes,
     ContributionBp,
     Decision,
+    OwnLoop,
     ScoreBp,
     Stored,
 )
@@ -75,7 +76,7 @@ class WithdrawApproval:
 class ProofOfLearning:
     """Body of `learning.proof`: an update and the commitment to how it was trained.
 
-    `norm`, `trace`, `segments` and `data` are as in `vm.learning.Update`.
+    `norm`, `trace`, `segments`, `data` and `loop` are as in `vm.learning.Update`.
     """
 
     VERSION: ClassVar[int] = 1
@@ -91,6 +92,7 @@ class ProofOfLearning:
     segments: Segments
     data: Digest
     evidence: Evidence
+    loop: OwnLoop | None
 
 
 @dataclass(frozen=True, slots=True)

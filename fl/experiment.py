@@ -228,6 +228,7 @@ class Experiment:
             trace=root(origin, result.segments),
             segments=len(result.segments),
             data=part_digest(hospital.train.leaves),
+            loop=None,
             evidence=self.terms.evidence,
             transaction=b"",
             height=0,

@@ -51,6 +51,7 @@ def submit_proof(state: State, context: Context, body: ProofOfLearning) -> None:
         raise Refused("update.segments", f"expected {segments} segments, found {body.segments}")
     # 6. evidence that the task takes and the hospital permits
     _check_evidence(body.evidence, terms, state.require(Dataset, site.dataset))
+    _check_loop(body, terms)
     # 7. the rows that the organisation has trained on in this task from its first update on
     part = state.get(TrainingPart, task.id, site.organisation)
     if part is not None and part.data != body.data:
@@ -79,6 +80,7 @@ def submit_proof(state: State, context: Context, body: ProofOfLearning) -> None:
             segments=body.segments,
             data=body.data,
             evidence=body.evidence,
+            loop=body.loop,
             transaction=context.transaction,
             height=context.block.height,
             status=UpdateStatus.SUBMITTED,
@@ -188,6 +190,19 @@ def submit_aggregate(state: State, context: Context, body: Aggregate) -> None:
     state.put(rnd)
     if rnd.phase is RoundPhase.AGGREGATE:
         count_aggregates(state, block, task, rnd)
+
+
+def _check_loop(body: ProofOfLearning, terms: Terms) -> None:
+    """A trace of another recipe than the task's says so, where the task takes such ones."""
+    allowed = body.evidence is Evidence.SCORED or (
+        terms.own_loops and body.evidence is Evidence.COMMITTED
+    )
+    if body.loop is not None and not allowed:
+        raise Refused(
+            "update.loop",
+            f"expected an update of class {body.evidence.value} trained by the task's own recipe, "
+            "found one of the site's own loop",
+        )
 
 
 def _check_evidence(found: Evidence, terms: Terms, dataset: Dataset) -> None:

@@ -158,6 +158,7 @@ def terms(model: str, sites: Sequence[Site], rounds: int = ROUNDS) -> Terms:
         policy=POLICY,
         replay=Replay(segments=0, off_by_one_max=0, tolerance=0),
         evidence=Evidence.COMMITTED,
+        own_loops=False,
         contribution=Valuation.NONE,
         pool=0,
         sites=tuple(sites),

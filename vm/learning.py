@@ -207,11 +207,26 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnLoop:
+    """What trained in place of the task's recipe: digests of a script and of its packages.
+
+    They are named by the site's own process, before anybody asks: an auditor finds this script at
+    the site or finds that it is not there, and nobody can replay it from outside.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    script: Digest
+    environment: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
     """A trainer's `ProofOfLearning` as it stands in a round; one per organisation.
 
     `norm` is the floor of the Euclidean norm of the delta in grid units; `trace` is the RFC 6962
-    root over the segment leaves; `data` commits to the training rows in order. Audits are counted
+    root over the segment leaves; `data` commits to the training rows in order. `loop` is None of
+    one that the task's own recipe trained, which an auditor may hold it to. Audits are counted
     here, so that whoever sees an update sees how often its trace was looked into.
     """
 
@@ -231,6 +246,7 @@ class Update:
     segments: Segments
     data: Digest
     evidence: Evidence
+    loop: OwnLoop | None
     transaction: Digest
     height: Height
     status: UpdateStatus

@@ -242,6 +242,7 @@ class Terms:
     policy: Policy
     replay: Replay
     evidence: Evidence  # the least that is accepted
+    own_loops: bool  # whether a site's own loop may train an update with a trace
     contribution: Valuation
     pool: Annotated[int, Int(0, POOL_MAX)]  # reward credits, shared out over all rounds
     sites: Annotated[tuple[Site, ...], Many(PARTICIPANTS_MAX, 2)]

@@ -25,7 +25,7 @@ from node.wire.cid import address
 from vm.conduct import AuditOutcome
 from vm.digest import BATCHES, digest
 from vm.encoding import encode
-from vm.learning import Round, Task, Update
+from vm.learning import OwnLoop, Round, Task, Update
 from vm.record import Dataset, Model
 from vm.refusal import Refused
 from vm.shape import NOTE_BYTES_MAX
@@ -90,10 +90,8 @@ async def audit(
     trace = await asyncio.to_thread(traces.find, update.task, update.round)
     if trace is None or root(origin(update), trace.segments()) != update.trace:
         return _unavailable("audit.no_trace", "expected the committed trace here, found none")
-    if _is_own_loop(trace):
-        return _unavailable(
-            "audit.own_loop", "expected a training by the task's recipe, found the site's own loop"
-        )
+    if update.loop is not None:
+        return _own_loop(update.loop, trace)
     base = unpack_weights(stage.base.spec, stage.base.grid_bits, await bases.fetch(stage.base))
     try:
         data = await asyncio.to_thread(load, stage.task.terms.preprocessing)
@@ -104,12 +102,18 @@ async def audit(
     return await asyncio.to_thread(inspect, exhibit, segments, on_segment)
 
 
-def _is_own_loop(trace: Trace) -> bool:
-    """Whether the trace commits to a script of the site's own in all its segments."""
-    head = trace.head
-    return all(
-        segment.batches == digest(BATCHES, encode((head.script, head.environment, index)))
-        for index, segment in enumerate(trace.segments())
+def _own_loop(loop: OwnLoop, trace: Trace) -> Finding:
+    """Nobody can replay it; what can be told is whether the trace is of the script on the chain."""
+    for index, segment in enumerate(trace.segments()):
+        if segment.batches != digest(BATCHES, encode((loop.script, loop.environment, index))):
+            return Finding(
+                AuditOutcome.FAILED,
+                "audit.own_loop",
+                "expected segments of the script that the update names, found others",
+                index + 1,
+            )
+    return _unavailable(
+        "audit.own_loop", "expected a training by the task's recipe, found the site's own loop"
     )
 
 

@@ -30,6 +30,7 @@ from node.peer.traces import Trace, TraceStore
 from node.peer.training import Assignment, Trained, head_of
 from vm.digest import BATCHES, OPTIMIZER, WEIGHTS, digest
 from vm.encoding import encode
+from vm.learning import OwnLoop
 from vm.refusal import Refused
 from vm.shape import NOTE_BYTES_MAX
 from vm.terms import Evidence
@@ -87,6 +88,12 @@ class Loop:
     async def train(self, assignment: Assignment) -> Trained:
         """The update that a script hands over; cancelled, it tells the script that all is over."""
         task = assignment.stage.task
+        if task.terms.evidence is Evidence.COMMITTED and not task.terms.own_loops:
+            raise Refused(
+                "peer.loop_terms",
+                f"expected a task that takes updates of a site's own loop, found {task.id}, whose "
+                "terms ask for its own recipe: take it out of [loop] tasks",
+            )
         if task.terms.evidence is Evidence.REPLAYED:
             raise Refused(
                 "peer.loop_evidence",
@@ -144,7 +151,8 @@ class Loop:
             await _offer(writer, waiting.assignment)
             result = await self._collect(joined, waiting.assignment, reader, writer)
             if not waiting.update.done():  # else the round ended just now
-                waiting.update.set_result(Trained(result, evidence))
+                ran = OwnLoop(joined.script, joined.environment)
+                waiting.update.set_result(Trained(result, evidence, ran))
         finally:
             waiting.server = None
             async with self._changed:
@@ -252,6 +260,12 @@ def _evidence(joined: Join, assignment: Assignment) -> Evidence:
             "loop.scored",
             f"expected snapshots, as {task.id} asks for updates of class committed, found an "
             "offer of a scored one",
+        )
+    if not joined.scored and not task.terms.own_loops:
+        raise Refused(
+            "loop.terms",
+            f"expected an offer without snapshots, as {task.id} takes traces of its own recipe "
+            "only, found one with them",
         )
     return Evidence.SCORED if joined.scored else Evidence.COMMITTED
 

@@ -195,6 +195,7 @@ class Trainer:
             segments=len(result.segments),
             data=part_digest(assignment.rows.leaves),
             evidence=trained.evidence,
+            loop=trained.loop,
         )
         await self._submitter.submit("learning.proof", proof)
         log.info("round.submitted", task=id, round=number, update=address)

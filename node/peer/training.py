@@ -19,7 +19,7 @@ from fl.weights import digest_ints
 from node.peer.stage import Stage
 from node.peer.traces import Head, TraceStore
 from vm.digest import TERMS, WEIGHTS, digest
-from vm.learning import Task
+from vm.learning import OwnLoop, Task
 from vm.shape import pack
 from vm.terms import Evidence, Site
 
@@ -59,10 +59,11 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A round's training, and what backs it."""
+    """A round's training, what backs it, and by what it was done if not by the task's recipe."""
 
     result: Result
     evidence: Evidence
+    loop: OwnLoop | None
 
 
 class Training(Protocol):
@@ -134,7 +135,7 @@ class Local:
             stop.set()
             work.cancel()  # if it has not begun; else it ends at its next step
             await asyncio.gather(thread, return_exceptions=True)
-        return Trained(result, assignment.stage.task.terms.evidence)
+        return Trained(result, assignment.stage.task.terms.evidence, None)
 
     def _run(self, assignment: Assignment, stopped: Callable[[], bool]) -> Result:
         trace = self._traces.begin(head_of(assignment))

@@ -31,6 +31,7 @@ def sentences(task: Task, model: Model | None, organisation: str) -> list[str]:
         f"{terms.training.batch_rows} rows ({terms.training.optimizer.value}, rate "
         f"{terms.training.rate / MICRO:g}) on this machine.",
         f"Evidence: {terms.evidence.value} or more. {EVIDENCE[terms.evidence]}",
+        _loops(terms),
         *_replay(terms.replay),
         f"Keep what your training went through for {duration(terms.trace_retention_ms)} after a "
         "round: for so long an auditor may ask.",
@@ -75,6 +76,11 @@ def _columns(preprocessing: Preprocessing) -> list[str]:
         f"It reads {len(preprocessing.columns)} columns: {columns}.",
         f"Outcome: {outcome.name}.",
     ]
+
+
+def _loops(terms: Terms) -> str:
+    allowed = "may" if terms.own_loops else "may not"
+    return f"A training with a trace {allowed} be done by a loop of the site's own."
 
 
 def _replay(replay: Replay) -> list[str]:

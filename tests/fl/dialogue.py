@@ -110,6 +110,7 @@ TERMS = Terms(
     policy=Policy(3 * MICRO, -MICRO // 5, MICRO // 50),
     replay=ONE_SEGMENT,
     evidence=Evidence.COMMITTED,
+    own_loops=True,
     contribution=Valuation.NONE,
     pool=1_000,
     sites=tuple(site(number) for number in (1, 2, 3, 4)),
@@ -184,6 +185,7 @@ def proof(number: int, round_number: int = 1, **changes: Any) -> Item:
         segments=4,
         data=hashlib.sha256(b"training part of " + name.encode()).digest(),
         evidence=Evidence.COMMITTED,
+        loop=None,
     )
     return f"{name}.trainer", "learning.proof", replace(body, **changes)
 

@@ -38,6 +38,7 @@ UPDATE = Update(
     segments=1,
     data=bytes(32),
     evidence=Evidence.COMMITTED,
+    loop=None,
     transaction=bytes(32),
     height=1,
     status=UpdateStatus.SUBMITTED,

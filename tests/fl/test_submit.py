@@ -26,6 +26,7 @@ from tests.fl.dialogue import (
 from tests.harness import Chain, key_of, organisation
 from vm.learning import (
     Decline,
+    OwnLoop,
     Round,
     RoundPhase,
     TrainingPart,
@@ -137,6 +138,30 @@ def test_replayed_evidence_needs_the_hospitals_permission() -> None:
     refused = chain.refused(proof(1, evidence=Evidence.REPLAYED))
 
     assert refused == "update.opening"
+
+
+LOOP = OwnLoop(bytes(32), bytes(32))
+
+
+@pytest.mark.parametrize(
+    ("own_loops", "evidence", "code"),
+    [
+        (True, Evidence.COMMITTED, "applied"),
+        (False, Evidence.COMMITTED, "update.loop"),
+        (False, Evidence.SCORED, "applied"),  # it has no trace that anybody could be held to
+        (True, Evidence.REPLAYED, "update.loop"),
+    ],
+)
+def test_a_site_s_own_loop_says_so_where_the_task_takes_it(
+    own_loops: bool, evidence: Evidence, code: str
+) -> None:
+    """Nobody can replay it, so a steward who wants audits that mean something rules it out."""
+    chain = opened(own_loops=own_loops, evidence=Evidence.SCORED)
+    segments = 1 if evidence is Evidence.SCORED else 4
+
+    codes = chain.block([proof(1, evidence=evidence, segments=segments, loop=LOOP)])
+
+    assert codes == [code]
 
 
 @pytest.mark.parametrize("role", ["verifier", "steward", "validator"])

@@ -57,6 +57,7 @@ def record_of(result: Result, blob: bytes) -> Update:
         segments=len(result.segments),
         data=bytes(32),
         evidence=Evidence.COMMITTED,
+        loop=None,
         transaction=b"",
         height=1,
         status=UpdateStatus.SUBMITTED,

@@ -65,6 +65,7 @@ def terms(rounds: int) -> Terms:
         policy=Policy(3 * MICRO, -MICRO // 5, margin=MICRO // 10),
         replay=ONE_SEGMENT,
         evidence=Evidence.COMMITTED,
+        own_loops=False,
         contribution=Valuation.NONE,
         pool=0,
         sites=tuple(_site(hospital) for hospital in HOSPITALS),

@@ -236,6 +236,7 @@ def terms(rounds: int) -> Terms:
         policy=Policy(3 * MICRO, -MICRO // 5, MICRO // 50),
         replay=ONE_SEGMENT,
         evidence=Evidence.COMMITTED,
+        own_loops=False,
         contribution=Valuation.NONE,
         pool=0,
         sites=tuple(
@@ -270,6 +271,7 @@ def _proof(network: Network, hospital: str, number: int) -> Transaction:
         segments=3,
         data=bytes(32),
         evidence=Evidence.COMMITTED,
+        loop=None,
     )
     return network.sign(f"{hospital}.trainer", "learning.proof", body)
 

@@ -147,6 +147,7 @@ def test_every_term_is_told() -> None:
         "policy": replace(policy, margin=policy.margin + 1),
         "replay": replace(replay, segments=replay.segments + 1),
         "evidence": Evidence.REPLAYED,
+        "own_loops": not TERMS.own_loops,
         "contribution": Valuation.SHAPLEY,
         "pool": TERMS.pool + 1,
         "sites": TERMS.sites[:3],

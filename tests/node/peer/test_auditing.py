@@ -4,7 +4,7 @@ import asyncio
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,13 +15,14 @@ from fl.train import Job, Keep, Result, Snapshot, train
 from node.peer.auditing import Finding, audit, find_audited
 from node.peer.bases import Bases
 from node.peer.site import load_data
-from node.peer.training import Train
+from node.peer.training import Assignment, Train, Trained, head_of
 from tests.fl.dialogue import TASK, TERMS
 from tests.node.hospital import SECRET, Town
 from tests.node.peer.looks import opened, run
 from vm.conduct import AuditOutcome
 from vm.digest import BATCHES, digest
 from vm.encoding import encode
+from vm.learning import OwnLoop, Update
 from vm.refusal import Refused
 from vm.terms import Evidence, Replay
 
@@ -170,17 +171,76 @@ def test_rows_that_are_gone_are_unavailable(tmp_path: Path) -> None:
     assert audited(town).code == "audit.no_rows"
 
 
-SCRIPT, ENVIRONMENT = bytes(32), bytes(range(32))
+@dataclass(frozen=True)
+class OwnTraining:
+    """A loop of the site's own, whose update names `said` and whose segments name `ran`."""
+
+    town: Town
+    said: OwnLoop
+    ran: OwnLoop
+
+    async def train(self, assignment: Assignment) -> Trained:
+        """Honest training in every other way."""
+        kept: list[Snapshot] = []
+        honest = train(
+            assignment.job,
+            assignment.base,
+            assignment.rows,
+            keep=lambda _, snapshot: kept.append(snapshot),
+        )
+        segments = tuple(
+            replace(
+                one, batches=digest(BATCHES, encode((self.ran.script, self.ran.environment, index)))
+            )
+            for index, one in enumerate(honest.segments)
+        )
+        trace = self.town.traces(1).begin(head_of(assignment))
+        for count, one in enumerate(kept, start=1):
+            trace.keep(count, replace(one, segments=segments[:count]))
+        return Trained(replace(honest, segments=segments), Evidence.COMMITTED, self.said)
+
+
+def looped(folder: Path, said: OwnLoop, ran: OwnLoop) -> Town:
+    """A task in which a script of hospital 1's own has trained."""
+    town = opened(folder)
+    run(town.trainer(1, own=OwnTraining(town, said, ran)).work(TASK))
+    return town
+
+
+SCRIPT = OwnLoop(bytes(32), bytes(range(32)))
 
 
 def test_a_site_s_own_loop_cannot_be_audited(tmp_path: Path) -> None:
-    """Its segments commit to a script and not to batches: nobody can replay it, or accuse it."""
+    """Its update says on the chain what trained it: nobody can replay that, or accuse it."""
+    town = looped(tmp_path, said=SCRIPT, ran=SCRIPT)
+
+    assert town.chain.get(Update, TASK, 1, "hospital-1").loop == SCRIPT
+    assert audited(town) == Finding(
+        AuditOutcome.UNAVAILABLE,
+        "audit.own_loop",
+        "expected a training by the task's recipe, found the site's own loop",
+        0,
+    )
+
+
+def test_a_trace_of_another_script_than_the_update_names_fails(tmp_path: Path) -> None:
+    """What an update names is what its segments commit to, or it names nothing."""
+    town = looped(tmp_path, said=SCRIPT, ran=replace(SCRIPT, script=bytes(range(32))))
+
+    found = audited(town)
+
+    assert (found.outcome, found.code) == (AuditOutcome.FAILED, "audit.own_loop")
+
+
+def test_a_trainer_cannot_say_afterwards_that_its_own_loop_trained(tmp_path: Path) -> None:
+    """An update that names no loop is held to the task's recipe, whatever the site's disk says."""
     kept: list[Snapshot] = []
 
-    def own_loop(*arguments: Any, keep: Keep, **named: Any) -> Result:
+    def scripted(*arguments: Any, keep: Keep, **named: Any) -> Result:
         honest = train(*arguments, keep=lambda _, snapshot: kept.append(snapshot), **named)
+        ran = (SCRIPT.script, SCRIPT.environment)
         segments = tuple(
-            replace(one, batches=digest(BATCHES, encode((SCRIPT, ENVIRONMENT, index))))
+            replace(one, batches=digest(BATCHES, encode((*ran, index))))
             for index, one in enumerate(honest.segments)
         )
         for count, one in enumerate(kept, start=1):
@@ -188,21 +248,18 @@ def test_a_site_s_own_loop_cannot_be_audited(tmp_path: Path) -> None:
             keep(count, kept[count - 1])
         return replace(honest, segments=segments)
 
-    town = trained(tmp_path, cast(Train, own_loop))
-    assert audited(town).code == "replay.batches", "a recipe's trace is held to the batches"
+    town = trained(tmp_path, cast(Train, scripted))
     store = town.traces(1)
     found = store.find(TASK, 1)
     assert found is not None
-    trace = store.begin(replace(found.head, script=SCRIPT, environment=ENVIRONMENT))
+    head = replace(found.head, script=SCRIPT.script, environment=SCRIPT.environment)
+    trace = store.begin(head)
     for count, one in enumerate(kept, start=1):
         trace.keep(count, one)
 
-    assert audited(town) == Finding(
-        AuditOutcome.UNAVAILABLE,
-        "audit.own_loop",
-        "expected a training by the task's recipe, found the site's own loop",
-        0,
-    )
+    outcome = audited(town)
+
+    assert (outcome.outcome, outcome.code) == (AuditOutcome.FAILED, "replay.batches")
 
 
 def test_only_what_has_a_trace_is_audited(tmp_path: Path) -> None:

@@ -239,15 +239,24 @@ def test_a_scored_update_is_no_answer_to_a_task_that_asks_for_more(
     )
 
 
-def test_a_task_that_asks_for_replay_is_not_for_scripts(tmp_path: Path, path: Path) -> None:
-    """Nobody could replay one from outside."""
-    town = opened(tmp_path, evidence=Evidence.REPLAYED)
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"evidence": Evidence.REPLAYED}, r"peer\.loop_evidence"),
+        ({"own_loops": False}, r"peer\.loop_terms"),
+    ],
+)
+def test_a_task_that_wants_its_own_recipe_is_not_for_scripts(
+    tmp_path: Path, path: Path, changes: dict[str, Any], code: str
+) -> None:
+    """Nobody could replay one from outside; terms may rule its traces out altogether."""
+    town = opened(tmp_path, **changes)
 
     async def scenario() -> None:
         async with Loop(path, [TASK], town.traces(1)) as loop:
             await town.trainer(1, own=loop, opening=True).work(TASK)
 
-    with pytest.raises(Refused, match=r"peer\.loop_evidence"):
+    with pytest.raises(Refused, match=code):
         asyncio.run(asyncio.wait_for(scenario(), DEADLINE_S))
 
 

@@ -18,6 +18,7 @@ from tests.fl.dialogue import (
     TERMS,
     address,
     aggregate,
+    approvals,
     commits,
     model,
     opened,
@@ -236,6 +237,7 @@ def test_a_stuck_round_does_not_hold_up_other_tasks() -> None:
     chain = aggregating()
     other = replace(TERMS, model="other")
     chain.applied([model(id="other"), opening("second", model="other")])
+    chain.applied(approvals("second", model="other"))
     chain.applied([proof(n, task="second", blob=address(f"second {n}")) for n in (1, 2, 3, 4)])
     chain.applied(commits(task="second"))
     speak(chain, task="second")

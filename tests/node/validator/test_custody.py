@@ -113,6 +113,7 @@ class Registry:
             segments=3,
             data=bytes(32),
             evidence=Evidence.COMMITTED,
+            loop=None,
         )
         return self.network.sign(f"{hospital}.trainer", "learning.proof", body)
 
