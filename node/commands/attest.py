@@ -149,19 +149,19 @@ async def _replay(
     from node.wire.exchange import Exchange
 
     training, store = hospital.training, hospital.store
+    urls = [validator.http for validator in training.validators]
     all_segments = range(audited.update.segments)
     count = min(segments or len(all_segments), len(all_segments))
     drawn = sorted(SystemRandom().sample(all_segments, count))
     load = partial(load_data, training.data, secret=read_secret(training.secret))
     folder = store.folder / "blobs" / "audit"  # of its own: the peer may run beside it
     try:
-        async with Exchange(
-            read_genesis(hospital.chain.genesis),
-            hospital.trainer,
-            hospital.tls,
-            training.validators,
-            folder,
-        ) as exchange:
+        async with (
+            Client(read_genesis(hospital.chain.genesis), urls) as client,
+            Exchange(
+                client, hospital.trainer, hospital.tls, training.validators, folder
+            ) as exchange,
+        ):
             traces = TraceStore(store.folder, store.traces_mib * MIB)
             return await audit(audited, Bases(exchange), traces, load, drawn)
     finally:

@@ -242,7 +242,7 @@ async def _open_task(
             content = read_file(weights, WEIGHTS_BYTES_MAX)
             folder = home / "blobs"
             async with Exchange(
-                submitter.client.genesis,
+                submitter.client,
                 settings.member,
                 settings.tls,
                 settings.client.validators,
@@ -273,7 +273,7 @@ async def _get_model(home: Path, id: str, version: int | None, out: Path, output
         if record is None:
             raise Refused("model.missing", f"expected version {version} of {id}, found none")
         async with Exchange(
-            client.genesis,
+            client,
             settings.member,
             settings.tls,
             settings.client.validators,

@@ -65,7 +65,7 @@ async def run_peer(
             # A crash may have left others' updates here; whatever is needed is fetched again.
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             exchange = await stack.enter_async_context(
-                Exchange(genesis, identity, config.tls, training.validators, folder)
+                Exchange(client, identity, config.tls, training.validators, folder)
             )
             return Submitter(client, identity.id, read_key(identity.key)), exchange
 

@@ -97,10 +97,10 @@ async def script_of(config: PeerConfig, id: str) -> Script:
         model = await client.record(Model, head.id, head.version)
         assert model is not None, "a model's head names a version"
         dataset = await client.record(Dataset, config.training.dataset)
-    # A peer that runs has the store's own folder of blobs.
-    with tempfile.TemporaryDirectory(prefix="concilium-") as folder:
-        exchange = Exchange(genesis, config.trainer, config.tls, validators, Path(folder))
-        async with exchange:
-            content = await exchange.fetch(model.weights, model.weights_bytes)
+        # A peer that runs has the store's own folder of blobs.
+        with tempfile.TemporaryDirectory(prefix="concilium-") as folder:
+            exchange = Exchange(client, config.trainer, config.tls, validators, Path(folder))
+            async with exchange:
+                content = await exchange.fetch(model.weights, model.weights_bytes)
     base = unpack_weights(model.spec, model.grid_bits, content)
     return Script(task.terms, model.spec, model.grid_bits, base, dataset)

@@ -2,12 +2,15 @@
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from aiohttp import web
 
+from node.client.client import Client
+from node.client.proven import Proven
 from node.home.config import Identity, Tls, ValidatorAddress
 from node.wire import sources, transfer
 from node.wire.blobs import BlobStore
@@ -17,15 +20,42 @@ from node.wire.gate import build_peer_app
 from node.wire.listen import listening
 from node.wire.tls import server_context
 from node.wire.transfer import BlobService
-from tests.harness import genesis_of
+from tests.harness import genesis_of, organisation
 from tests.node.parties import HOST, Consortium, Party
-from vm.record import Role
+from vm.genesis import Genesis
+from vm.record import Member, Role
 from vm.refusal import Refused
 
 BLOB = b"an update"
 ADDRESS, _ = summarise([BLOB])
 LONG = bytes(CHUNK_BYTES) + b"more"
 LONG_ADDRESS, _ = summarise([LONG[:CHUNK_BYTES], LONG[CHUNK_BYTES:]])
+
+
+@dataclass
+class Registry:
+    """What an exchange reads of the chain: the validators as they are enrolled now."""
+
+    genesis: Genesis
+    members: dict[str, Member] = field(default_factory=dict)
+    silent: bool = False
+    reads: int = 0
+
+    def __post_init__(self) -> None:
+        self.members = {member.id: member for member in self.genesis.members}
+        self.proven = Proven(self.genesis)
+
+    async def record(self, cls: type[Member], id: str) -> Member | None:
+        """One member."""
+        self.reads += 1
+        if self.silent:
+            raise Refused("client.unreachable", "expected an answer, found none")
+        return self.members.get(id)
+
+
+def seat(number: int) -> str:
+    """The id of validator `number`, from 0."""
+    return f"{organisation(number + 1)}.validator"
 
 
 class Members:
@@ -54,18 +84,20 @@ class Members:
             replace(seat, transport=party.spki)
             for seat, party in zip(seats, self.validators, strict=True)
         )
+        self.chain = Registry(replace(genesis, members=enrolled))
         return Exchange(
-            replace(genesis, members=enrolled),
+            cast(Client, self.chain),
             identity,
             Tls(authority=files.authority),
-            [self._address(self.validators[number]) for number in order],
+            [self._address(number) for number in order],
             self.folder / "fetched",
         )
 
-    def _address(self, party: Party) -> ValidatorAddress:
+    def _address(self, number: int) -> ValidatorAddress:
+        party = self.validators[number]
         return ValidatorAddress.model_validate(
             {
-                "id": party.id,
+                "id": seat(number),
                 "http": f"http://{HOST}:{party.port}",
                 "peer": f"{HOST}:{party.port}",
             }
@@ -134,6 +166,63 @@ def test_too_few_copies_are_refused_with_each_answer(members: Members) -> None:
         asyncio.run(scenario())
     assert it.value.code == "blob.too_few_copies"
     assert "blob.unreachable" in it.value.message
+
+
+def test_a_rotated_key_is_read_from_the_chain(members: Members) -> None:
+    """The key of genesis is worth nothing once the chain has another; no restart is needed."""
+    rotated = members.consortium.enrol("rotated")
+    exchange = members.exchange(0, 1)
+    old = members.chain.members[seat(0)]
+    members.chain.members[seat(0)] = replace(old, transport=rotated.spki)
+
+    async def scenario() -> None:
+        async with exchange:
+            async with AsyncExitStack() as stack:
+                await members.serve(stack, 0, 1)
+                with pytest.raises(Refused, match=r"blob\.too_few_copies"):
+                    await exchange.bring(BLOB)
+            async with AsyncExitStack() as stack:
+                await members.serve_as(stack, 0, rotated)
+                await members.serve(stack, 1)
+                await exchange.bring(BLOB)
+
+    asyncio.run(scenario())
+    assert [store.has(ADDRESS) for store in members.stores[:2]] == [True, True]
+
+
+def test_without_an_answer_of_the_chain_the_validators_of_genesis_are_known(
+    members: Members,
+) -> None:
+    """Blobs move while nobody can be asked who is who now."""
+    exchange = members.exchange(0, 1)
+    members.chain.silent = True
+
+    async def scenario() -> str:
+        async with AsyncExitStack() as stack:
+            await members.serve(stack, 0, 1)
+            async with exchange:
+                return await exchange.bring(BLOB)
+
+    assert asyncio.run(scenario()) == ADDRESS
+
+
+def test_keys_are_read_once_for_many_blobs(members: Members) -> None:
+    """Until a while has passed, or a blob could not be had."""
+    exchange = members.exchange(0, 1)
+
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            await members.serve(stack, 0, 1)
+            async with exchange:
+                await exchange.bring(BLOB)
+                await exchange.bring(LONG)
+                assert members.chain.reads == 2
+                with pytest.raises(Refused):
+                    await exchange.fetch(summarise([b"nobody has it"])[0], 20)
+                await exchange.bring(BLOB)
+
+    asyncio.run(scenario())
+    assert members.chain.reads == 4
 
 
 def test_an_impostor_gets_nothing(members: Members) -> None:
