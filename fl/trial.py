@@ -140,24 +140,24 @@ RETENTION_MS = 30 * 24 * 3_600 * 1_000
 
 
 def terms(model: str, sites: Sequence[Site], rounds: int = ROUNDS) -> Terms:
-    """The task of the demo: preterm birth from baseline data, federated averaging."""
+    """The task of the demo: preterm birth from baseline data, replayed, by the default rule."""
     return Terms(
         title="Preterm birth from baseline data of the OPT trial",
         model=model,
         preprocessing=PREPROCESSING,
         training=TRAINING,
         aggregation=Aggregation(
-            Rule.WEIGHTED_MEAN,
-            Mixing.NONE,
-            f=0,
-            updates_min=len(sites) - 1,
+            Rule.TRIMMED_MEAN,
+            Mixing.NEIGHBOURS,
+            f=1,
+            updates_min=3,
             bucket=1,
             radius_factor=0,
             server=AVERAGE,
         ),
         policy=POLICY,
-        replay=Replay(segments=0, off_by_one_max=0, tolerance=0),
-        evidence=Evidence.COMMITTED,
+        replay=Replay(segments=2, off_by_one_max=1, tolerance=0),
+        evidence=Evidence.REPLAYED,
         own_loops=False,
         contribution=Valuation.NONE,
         pool=0,

@@ -54,7 +54,9 @@ def http_urls(layout: Layout) -> tuple[str, ...]:
 
 def write_network(directory: Path, base_port: int) -> Layout:
     """Write the testnet and give each hospital its clinic's rows."""
-    layout = write_testnet(directory, now=datetime.now(UTC), base_port=base_port, tasks=(TASK,))
+    layout = write_testnet(
+        directory, now=datetime.now(UTC), base_port=base_port, tasks=(TASK,), opening=True
+    )
     for hospital, clinic in zip(layout.hospitals, CLINICS, strict=True):
         (layout.home(hospital, "peer") / "rows.csv").write_text(csv_of(clinic))
     return layout
@@ -104,7 +106,7 @@ async def register_datasets(layout: Layout, tell: Tell) -> None:
             *("dataset", "register", str(layout.home(hospital, "steward"))),
             *("--id", f"{hospital}.dataset", "--title", title, "--region", region),
             *("--data", str(peer / "rows.csv"), "--secret", str(peer / "keys/rows.secret")),
-            *("--preprocessing", str(columns), *conditions),
+            *("--preprocessing", str(columns), "--opening", *conditions),
         )
         tell(f"{hospital} registered its dataset ({title})")
 

@@ -40,7 +40,7 @@ HEAD = b"m"  # -> Head
 EVIDENCE = b"e"  # validator -> Evidence of two contents that it signed for one slot
 BASE = b"mb"  # -> height of the snapshot with which this store began
 KEPT = b"mp"  # -> Kept
-SYNCED = b"ms"  # -> nothing; written to sync what came before
+SYNCED = b"ms"  # -> height of the head; written to sync what came before
 JOURNAL = b"mj"  # -> Binding to the journal that goes with this store
 
 DAMAGE = (plyvel.CorruptionError, sparse.DamagedNode)  # the disk gave back something else
@@ -172,6 +172,8 @@ class Store:
     def __init__(self, place: Path | Database) -> None:
         self._folder = place if isinstance(place, Path) else None
         self.database = _open(place) if isinstance(place, Path) else place
+        if self._folder is not None:
+            self._check_whole()
 
     def close(self) -> None:
         """Give the folder back."""
@@ -179,6 +181,24 @@ class Store:
 
     def _get(self, key: bytes) -> bytes | None:
         return self.database.get(key, verify_checksums=True)
+
+    def _check_whole(self) -> None:
+        """No block is missing below the head; raises `Refused("store.corrupt")`.
+
+        At a power cut LevelDB may lose the end of a log that was never synced and still have the
+        next log, in which a later block stands. Up to the height of the last sync all is there.
+        """
+        head = self.head()
+        first = max(self.base(), int.from_bytes(self._get(SYNCED) or b"", "big"))
+        for height in range(first, 0 if head is None else head.height):
+            if self._get(HEADER + at(height)) is None:
+                self.close()
+                raise Refused(
+                    "store.corrupt",
+                    f"expected every block below the newest one, found that of height {height} "
+                    "missing. Move the folder away: the node fetches the chain from its peers "
+                    "again",
+                )
 
     # What is there
 
@@ -348,8 +368,9 @@ class Store:
         LevelDB syncs the log that it writes now; one that it has just left, and whose content is
         not in a table yet, it does not.
         """
+        head = self.head()
         with self.database.write_batch(sync=True) as batch:
-            batch.put(SYNCED, b"")
+            batch.put(SYNCED, at(0 if head is None else head.height))
         if self._folder is None:
             return
         for log in self._folder.glob("*.log"):

@@ -224,6 +224,7 @@ def test_a_long_absent_node_syncs_over_its_old_chain(network: Network, tmp_path:
     with open_network(tmp_path) as old:
         grow(old, 5)
         store, head = old.chain.store, old.chain.head
+        store.sync()  # as fetching does, which notes the height
         before = everything(store)
         talk = Dialogue(core(network, executed=5), source_of(network), store)
 
@@ -240,6 +241,8 @@ def test_a_long_absent_node_syncs_over_its_old_chain(network: Network, tmp_path:
         Sync(fresh).install()
         pruner = Pruner(fresh, SNAPSHOT, WINDOW)
         list(pruner.steps(pruner.target(0)))
+        fresh.sync()
+        store.sync()  # both note the height
         wanted, found = everything(fresh), everything(store)
         extra = {key[:1] for key in found.keys() - wanted.keys()}
         assert {key: found[key] for key in wanted} == wanted

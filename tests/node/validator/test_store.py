@@ -172,6 +172,31 @@ def test_a_damaged_log_is_refused(folder: Path, place: float) -> None:
     assert code_of(folder) == "store.corrupt"
 
 
+def forget(folder: Path, height: int) -> None:
+    """Take away what one block left, as when the end of an older log never reached the disk."""
+    with plyvel.DB(str(folder)) as db:
+        for prefix in (module.HEADER, module.BLOCK, module.ROW):
+            db.delete(prefix + module.at(height))
+
+
+def test_a_block_that_is_missing_below_a_later_one_is_noticed(folder: Path) -> None:
+    """After a power cut between two of LevelDB's logs; its state would be read as if it stood."""
+    Store(folder).close()
+    forget(folder, BLOCKS - 3)
+
+    assert code_of(folder) == "store.corrupt"
+
+
+def test_a_start_looks_no_further_back_than_the_last_sync(folder: Path) -> None:
+    """What was synced cannot have been lost, and a chain of years is not walked at every start."""
+    store = Store(folder)
+    store.sync()
+    store.close()
+    forget(folder, 2)
+
+    Store(folder).close()
+
+
 @pytest.mark.parametrize("pattern", ["CURRENT", "MANIFEST-*"])
 def test_damaged_indexes_are_refused(folder: Path, pattern: str) -> None:
     """The files by which LevelDB finds its tables."""
