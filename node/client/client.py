@@ -15,10 +15,11 @@ import aiohttp
 import structlog
 
 from node.api.admission import ADMITTED, Admission
+from node.api.keys import write_keys
 from node.api.problem import PROBLEM_BYTES_MAX, read_body, read_problem
-from node.api.resource import BY_RECORD, EPOCHS_PATH, Key
+from node.api.resource import BY_RECORD, EPOCHS_PATH, TOGETHER_PATH, Key
 from node.api.views import LIMIT_MAX, EventView, StatusView
-from node.client.proven import Proven
+from node.client.proven import Asked, Proven
 from node.client.reply import (
     LookupBody,
     Outcome,
@@ -36,7 +37,7 @@ from vm.encoding import encode
 from vm.genesis import Genesis
 from vm.refusal import Refused
 from vm.shape import pack
-from vm.state import Record
+from vm.state import Record, state_key
 from vm.transaction import Transaction
 
 log = structlog.get_logger()
@@ -292,6 +293,13 @@ class Client:
         path = BY_RECORD[cls].item(key)
         return await self.newest(path, lambda reply: self._read_record(reply, cls, key))
 
+    async def together(self, asked: Sequence[Asked]) -> tuple[list[Record | None], Header]:
+        """As `record_at`, for at most `KEYS_MAX` records of any kinds under one header."""
+        keys = write_keys([state_key(cls.KIND, key) for cls, key in asked])
+        return await self.newest(
+            f"{TOGETHER_PATH}?keys={keys}", lambda reply: self._read_together(reply, asked)
+        )
+
     async def records(self, cls: type[R], *prefix: str | int) -> AsyncIterator[R]:
         """Records whose key starts with `prefix`, all but its last part.
 
@@ -329,6 +337,12 @@ class Client:
         absent = reply.status == 404  # which is proven too
         body = reply.parse(ProofBody) if absent else reply.read(ProofBody)
         return self.verified(reply, lambda: self.proven.record(body.proof, cls, key))
+
+    def _read_together(
+        self, reply: Reply, asked: Sequence[Asked]
+    ) -> tuple[list[Record | None], Header]:
+        body = reply.read(ProofBody)
+        return self.verified(reply, lambda: self.proven.together(body.proof, asked))
 
     def _read_page(
         self, reply: Reply, cls: type[R], prefix: Key, after: bytes

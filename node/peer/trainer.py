@@ -14,6 +14,7 @@ from fl.dataset import part_digest
 from fl.trace import Origin, root
 from fl.train import Job
 from fl.weights import pack_update, unpack_weights
+from node.client.board import Board
 from node.client.submitter import Submitter
 from node.peer.approval import Approvals
 from node.peer.bases import Bases
@@ -37,6 +38,7 @@ class Trainer:
 
     def __init__(
         self,
+        board: Board,
         submitter: Submitter,
         exchange: Exchange,
         bases: Bases,
@@ -51,8 +53,8 @@ class Trainer:
 
         `opening` is whether the site lets snapshots of training be opened to verifiers.
         """
+        self._board = board
         self._submitter = submitter
-        self._client = submitter.client
         self._exchange = exchange
         self._bases = bases
         self._rowkeeper = rowkeeper
@@ -63,13 +65,13 @@ class Trainer:
 
     async def work(self, task_id: str) -> None:
         """Train and submit if the task's newest round waits for our update."""
-        stage = await find_stage(self._client, task_id, RoundPhase.SUBMIT)
+        stage = await find_stage(self._board, task_id, RoundPhase.SUBMIT)
         if stage is None:
             return
         self._approvals.require(stage.task)
         site = self._site(stage)
         key = (task_id, stage.round.number, site.organisation)
-        if await self._client.record(Update, *key) or await self._client.record(Decline, *key):
+        if await self._board.record(Update, *key) or await self._board.record(Decline, *key):
             return
         assignment = await self._assign(stage, site)
         training = self._training(task_id)
@@ -100,7 +102,7 @@ class Trainer:
 
     async def _assign(self, stage: Stage, site: Site) -> Assignment:
         """What there is to train: rows and base."""
-        rows, parts = await self._rowkeeper.rows(self._client, stage, site)
+        rows, parts = await self._rowkeeper.rows(self._board, stage, site)
         if len(parts.train) < TRAINING_ROWS_MIN:
             raise Refused(
                 "peer.too_few_rows",
@@ -131,8 +133,8 @@ class Trainer:
 
     async def _require_awaited(self, stage: Stage, site: Site) -> None:
         try:
-            found = await self._client.record(Round, *stage.round.key)
-            declined = await self._client.record(Decline, *stage.round.key, site.organisation)
+            found = await self._board.record(Round, *stage.round.key)
+            declined = await self._board.record(Decline, *stage.round.key, site.organisation)
         except Refused:
             return  # nobody can say: go on
         if declined is not None:

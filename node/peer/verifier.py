@@ -21,6 +21,7 @@ from fl.trace import origin
 from fl.verify import BP, Case, Judgement, judge, update_delta
 from fl.weights import unpack_delta, unpack_update, unpack_weights
 from fl.worth import contributions_bp
+from node.client.board import Board
 from node.client.submitter import Submitter
 from node.peer.approval import Approvals
 from node.peer.bases import Bases
@@ -58,6 +59,7 @@ class Verifier:
 
     def __init__(
         self,
+        board: Board,
         submitter: Submitter,
         exchange: Exchange,
         rowkeeper: Rowkeeper,
@@ -72,8 +74,8 @@ class Verifier:
 
         `clock_ms` is steady: it measures waiting and tells no time of day.
         """
+        self._board = board
         self._submitter = submitter
-        self._client = submitter.client
         self._exchange = exchange
         self._bases = Bases(exchange)
         self._rowkeeper = rowkeeper
@@ -87,7 +89,7 @@ class Verifier:
     async def work(self, task_id: str) -> None:
         """Do what the task's newest round waits for from us."""
         stage = await find_stage(
-            self._client,
+            self._board,
             task_id,
             RoundPhase.SUBMIT,
             RoundPhase.VERDICT,
@@ -105,9 +107,7 @@ class Verifier:
                 f"expected {me} among the verifiers of task {task_id}, found others: "
                 "take the task out of [training] tasks",
             )
-        bound = await self._client.record(
-            Commitment, task_id, stage.round.number, site.organisation
-        )
+        bound = await self._board.record(Commitment, task_id, stage.round.number, site.organisation)
         match stage.round.phase:
             case RoundPhase.SUBMIT if bound is None:
                 await self._commit(stage)
@@ -175,14 +175,14 @@ class Verifier:
     async def _updates(self, stage: Stage) -> list[Update]:
         """One by one, for a list proves each of its records but not that none was left out."""
         found = [
-            await self._client.record(Update, stage.task.id, stage.round.number, site.organisation)
+            await self._board.record(Update, stage.task.id, stage.round.number, site.organisation)
             for site in stage.task.terms.sites
         ]
         return [update for update in found if update is not None]
 
     async def _verdicts(self, stage: Stage, update: Update) -> list[Verdict]:
         found = [
-            await self._client.record(Verdict, *update.key, site.organisation)
+            await self._board.record(Verdict, *update.key, site.organisation)
             for site in stage.task.terms.sites
         ]
         return [verdict for verdict in found if verdict is not None]
@@ -192,7 +192,7 @@ class Verifier:
         mine = [update for update in updates if update.organisation != site.organisation]
         try:
             blobs = await self._fetch(stage, updates)
-            rows, parts = await self._rowkeeper.rows(self._client, stage, site)
+            rows, parts = await self._rowkeeper.rows(self._board, stage, site)
             base = await self._bases.fetch(stage.base)
             case = await asyncio.to_thread(
                 _case, stage, base, rows.take(parts.scoring), updates, blobs
