@@ -21,6 +21,7 @@ from vm.transaction import TRANSACTION_BYTES_MAX
 
 LIMIT_DEFAULT = 20
 LIMIT_MAX = 100
+WAIT_MS_MAX = 4_000  # a client takes five seconds of silence for a dead node
 KEYS_TEXT_MAX = (KEYS_BYTES_MAX + 2) // 3 * 4  # base64
 TRANSACTION_TEXT_MAX = (TRANSACTION_BYTES_MAX + 2) // 3 * 4  # base64
 
@@ -61,6 +62,12 @@ class EventsQuery(NoQuery):
     """The last height that the reader has; None for the newest."""
 
     since: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] | None = None
+
+
+class LookupQuery(NoQuery):
+    """How long to wait, in milliseconds, while a transaction is pending."""
+
+    wait_ms: Annotated[Decimal, Field(ge=0, le=WAIT_MS_MAX)] = 0
 
 
 class KeysQuery(NoQuery):

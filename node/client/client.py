@@ -55,7 +55,7 @@ ANSWER_BYTES_MAX = 8 * 1024 * 1024  # of JSON: a page of 100 large records
 LEARN_S = 2.0  # to hear how high the chain is: a silent node does not hold up the first read
 LEARN_AGAIN_S = 30.0  # a node that was cut off since shows no more than it had
 CATCH_UP_TRIES = 20  # for nodes that are behind, POLL_S apart
-POLL_S = 0.1  # a block takes about that long
+POLL_S = 0.1  # a block takes about that long; also where a node does not wait for one
 RESEND_S = 2.0  # a validator that has not certified by then may have lost its primary
 RETRY_S = 0.5  # between two rounds over all validators when none answered
 
@@ -414,18 +414,19 @@ class Client:
         return Refused(admission.code, f"{url}: {admission.message}")
 
     async def _await_receipt(self, url: str, id: bytes, *, patient: bool) -> Outcome | None:
-        """Ask one node for the receipt, again and again for RESEND_S if `patient`."""
-        for _ in range(round(RESEND_S / POLL_S) if patient else 1):
+        """Ask one node for the receipt; if `patient`, until it is there or RESEND_S are over."""
+        now_s = asyncio.get_running_loop().time
+        end_s = now_s() + (RESEND_S if patient else 0)
+        while True:
+            wait_ms = max(0, round(1_000 * (end_s - now_s())))  # the node answers once it is there
             try:
-                reply = await self._fetch(url, f"/v1/transactions/{id.hex()}")
+                reply = await self._fetch(url, f"/v1/transactions/{id.hex()}?wait_ms={wait_ms}")
                 outcome = await self._accept(reply, lambda reply: self._read_receipt(reply, id))
             except Refused:
                 return None
-            if outcome is not None:
+            if outcome is not None or now_s() >= end_s:
                 return outcome
-            if patient:
-                await asyncio.sleep(POLL_S)
-        return None
+            await asyncio.sleep(POLL_S)
 
     async def _check_alive(self, transaction: Transaction) -> None:
         """Raise `Refused("transaction.expired")` once no later block may hold the transaction."""
