@@ -85,7 +85,10 @@ class Board:
         """It has changed: who asks from now on gets what is read from now on."""
         if asked in self._waiting:
             return  # it has yet to be read
-        kept, reading = self._kept.pop(asked, None), self._reading.pop(asked, None)
+        kept, reading = self._kept.get(asked), self._reading.pop(asked, None)
+        if kept is not None and isinstance(kept.record, LASTING):
+            return
+        self._kept.pop(asked, None)
         if reading is not None or (kept is not None and kept.used):
             self._named[asked] = None
 
@@ -116,6 +119,9 @@ class Board:
     async def _request(self) -> None:
         """Ask for all that is waited for, and for what was in use and has changed."""
         await asyncio.sleep(0)  # whoever woke by the same event asks now too
+        for asked, kept in tuple(self._kept.items()):
+            if kept.height < self.client.proven.written:
+                self._forget(asked)
         for named in self._named.keys() - self._reading.keys():
             self._begin(named)
         self._named.clear()

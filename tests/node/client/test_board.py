@@ -207,6 +207,19 @@ def test_after_a_receipt_of_ours_nothing_older_is_shown() -> None:
     run(scenario)
 
 
+def test_after_a_receipt_of_ours_all_that_is_in_use_is_read_again_together() -> None:
+    """Not one record after the other, as a work comes to them."""
+
+    async def scenario(node: Node, board: Board) -> None:
+        await look(board, TASK, ROUND, MEMBER)
+        node.write(ROUND)
+        node.proven.written = node.height
+        assert await look(board, TASK) == [None]
+        assert await look(board, ROUND, MEMBER) == [Page(1), None]
+
+    assert [len(asked) for asked in run(scenario).requests] == [3, 3]
+
+
 def test_a_reading_from_before_a_receipt_does_not_answer_who_asks_after_it() -> None:
     """It was under way, and shows the chain as it was."""
 
