@@ -34,10 +34,14 @@ def build_api(context: ApiContext) -> web.Application:
         parse_query(request, NoQuery)
         return respond(request, await submissions.take(request))
 
+    async def look_up(request: web.Request) -> web.StreamResponse:
+        return respond(request, await transactions.look_up(context, reader, request))
+
     async def stream(request: web.Request) -> web.StreamResponse:
         return await streams.serve(context, reader, request)
 
     app.router.add_post(transactions.TRANSACTIONS, submit)
+    app.router.add_get(transactions.LOOKUP, look_up)
     app.router.add_get(events.EVENTS, stream, allow_head=False)
     app.router.add_get("/v1/status", _plain_handler(lambda _: _status(context)))
     app.router.add_get(TYPE_PATH + "{code}", _plain_handler(_problem))

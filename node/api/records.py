@@ -1,4 +1,4 @@
-"""Records: one, a page of a list, a round with all that belongs to it, a model's lineage."""
+"""Records: one, several, a page of a list, a round with all that belongs to it, a lineage."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING
 from node.api.answer import Answer, Path, Read, problem
 from node.api.context import ApiContext
 from node.api.cursor import read_cursor, write_cursor
+from node.api.keys import read_keys
 from node.api.resource import (
     BY_RECORD,
     LINEAGE_PATH,
     RESOURCES,
+    TOGETHER_PATH,
     Key,
     Resource,
     parse_number,
     parse_part,
 )
 from node.api.views import (
+    KeysQuery,
     LineageAnswer,
     ListQuery,
     NoQuery,
@@ -24,11 +27,12 @@ from node.api.views import (
     RecordPage,
     RecordView,
     RoundAnswer,
+    TogetherAnswer,
     base64_text,
     checkpoint_view,
     record_view,
 )
-from node.audit.prove import newest, prove_key, prove_lineage, view_header
+from node.audit.prove import newest, prove_key, prove_lineage, prove_together, view_header
 from vm.inclusion import RecordProof
 from vm.learning import Commitment, Decline, Round, Update, Verdict
 from vm.shape import pack, unpack
@@ -113,6 +117,13 @@ def _read_lineage(context: ApiContext, path: Path, _: NoQuery) -> Answer:
     )
 
 
+def _read_together(context: ApiContext, _: Path, query: KeysQuery) -> Answer:
+    """Whatever was asked for, absent or not, and nothing beside the proof: peers ask often."""
+    keys = read_keys(query.keys)
+    proof = prove_together(context.chain, newest(context.chain), keys)
+    return Answer(TogetherAnswer(proof=base64_text(pack(proof))))
+
+
 def _key(resource: Resource, path: Path) -> Key:
     return tuple(parse_part(part, path[part]) for part in resource.parts)
 
@@ -146,5 +157,6 @@ READS = (
     *(_read_list(resource) for resource in RESOURCES),
     *(_read_one(resource) for resource in RESOURCES if resource.record is not Round),
     Read(BY_RECORD[Round].path, NoQuery, _read_round),
+    Read(TOGETHER_PATH, KeysQuery, _read_together),
     Read(LINEAGE_PATH, NoQuery, _read_lineage),
 )

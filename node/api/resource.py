@@ -81,6 +81,7 @@ BY_RECORD: dict[Any, Resource] = {resource.record: resource for resource in RESO
 BY_KIND: dict[str, Resource] = {resource.record.KIND: resource for resource in RESOURCES}
 EPOCHS_PATH = "/v1/epochs"
 STEPS_MAX = 32  # of one answer: 64 seats each with a key and a vote take 20 KiB as base64
+TOGETHER_PATH = "/v1/records"  # several records of any kinds, under one header
 LINEAGE_PATH = "/v1/models/{id}/versions/{version}/lineage"
 
 

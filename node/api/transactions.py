@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from node.api.admission import ADMITTED, SUBMIT_ITEMS_MAX, SUBMIT_MAX, Admission
-from node.api.answer import Answer, Path, Read, problem
+from node.api.answer import Answer, Path, Read, Reader, parse_query, problem
 from node.api.blocks import require_kept, rows_down, summaries
 from node.api.context import ApiContext
 from node.api.cursor import read_cursor, write_cursor
@@ -19,7 +19,7 @@ from node.api.views import (
     AdmissionView,
     IntentView,
     ListQuery,
-    NoQuery,
+    LookupQuery,
     ReceiptView,
     SubmitAnswer,
     SubmitBody,
@@ -39,6 +39,8 @@ from vm.shape import pack, unpack
 from vm.transaction import BODY_BYTES_MAX, TRANSACTION_BYTES_MAX, Intent, Transaction
 
 TRANSACTIONS = "/v1/transactions"
+LOOKUP = TRANSACTIONS + "/{id}"
+PENDING = "pending"
 MSGPACK = "application/msgpack"
 JSON = "application/json"
 HEIGHT_BYTES = 8
@@ -123,7 +125,23 @@ def _admission_view(admission: Admission) -> AdmissionView:
     )
 
 
-def _read_transaction(context: ApiContext, path: Path, _: NoQuery) -> Answer:
+async def look_up(context: ApiContext, reader: Reader, request: web.Request) -> Answer:
+    """A transaction as it stands; one that is pending may be waited for, a block at a time."""
+    query = parse_query(request, LookupQuery)
+    end_s = asyncio.get_running_loop().time() + query.wait_ms / 1_000
+    while True:
+        height = context.feed.height
+        answer = await reader.run(_read_transaction, context, request.match_info)
+        if not isinstance(answer.body, TransactionAnswer) or answer.body.status != PENDING:
+            return answer
+        try:
+            async with asyncio.timeout_at(end_s):
+                await context.feed.wait(height)
+        except TimeoutError:
+            return answer
+
+
+def _read_transaction(context: ApiContext, path: Path) -> Answer:
     id = parse_digest(path["id"])
     proof = prove_transaction(context.chain, id)
     if proof is not None:
@@ -133,7 +151,7 @@ def _read_transaction(context: ApiContext, path: Path, _: NoQuery) -> Answer:
     if place is not None:
         require_kept(context.chain, place.height)
     if place is not None or context.pending(id):
-        return Answer(TransactionAnswer(id=id.hex(), status="pending"))
+        return Answer(TransactionAnswer(id=id.hex(), status=PENDING))
     return problem("transaction.missing", f"expected transaction {id.hex()}, found none")
 
 
@@ -211,7 +229,4 @@ def _cursor(height: int, below: int) -> str:
     return write_cursor(TRANSACTIONS, key)
 
 
-READS = (
-    Read(TRANSACTIONS, ListQuery, _read_transactions),
-    Read(TRANSACTIONS + "/{id}", NoQuery, _read_transaction),
-)
+READS = (Read(TRANSACTIONS, ListQuery, _read_transactions),)

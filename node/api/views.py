@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from node.api.admission import SUBMIT_MAX
 from node.api.cursor import CURSOR_BYTES_MAX
+from node.api.keys import KEYS_BYTES_MAX
 from node.api.resource import NUMBER
 from node.home.document import dump
 from vm.inclusion import CertifiedHeader
@@ -20,6 +21,8 @@ from vm.transaction import TRANSACTION_BYTES_MAX
 
 LIMIT_DEFAULT = 20
 LIMIT_MAX = 100
+WAIT_MS_MAX = 4_000  # a client takes five seconds of silence for a dead node
+KEYS_TEXT_MAX = (KEYS_BYTES_MAX + 2) // 3 * 4  # base64
 TRANSACTION_TEXT_MAX = (TRANSACTION_BYTES_MAX + 2) // 3 * 4  # base64
 
 
@@ -59,6 +62,18 @@ class EventsQuery(NoQuery):
     """The last height that the reader has; None for the newest."""
 
     since: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] | None = None
+
+
+class LookupQuery(NoQuery):
+    """How long to wait, in milliseconds, while a transaction is pending."""
+
+    wait_ms: Annotated[Decimal, Field(ge=0, le=WAIT_MS_MAX)] = 0
+
+
+class KeysQuery(NoQuery):
+    """State keys, as `node.api.keys` writes them."""
+
+    keys: Annotated[str, Field(min_length=1, max_length=KEYS_TEXT_MAX)]
 
 
 class SubmitBody(BaseModel):
@@ -156,6 +171,12 @@ class RoundAnswer(RecordAnswer):
     declines: list[RecordView]
     commitments: list[RecordView]
     verdicts: list[RecordView]
+
+
+class TogetherAnswer(BaseModel):
+    """`proof` is a `vm.inclusion.LineageProof` of the records that were asked for."""
+
+    proof: str
 
 
 class LineageAnswer(BaseModel):

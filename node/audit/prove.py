@@ -1,5 +1,6 @@
 """Builds inclusion proofs from a validator's store; `vm.inclusion` says how they are checked."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from node.audit.lineage import trace
@@ -100,6 +101,13 @@ def prove_key(chain: "Chain", view: "View", key: bytes) -> RecordProof:
     """Show what a state key holds at the view's height, or that it holds nothing."""
     path = sparse.prove(chain.store.node, view.row.root, key)
     return RecordProof(key, view.read(key), path, view_header(view))
+
+
+def prove_together(chain: "Chain", view: "View", keys: Iterable[bytes]) -> LineageProof:
+    """Show what several state keys hold at the view's height, or that they hold nothing."""
+    node, root = chain.store.node, view.row.root
+    records = (ProvenRecord(key, view.read(key), sparse.prove(node, root, key)) for key in keys)
+    return LineageProof(view_header(view), tuple(records))
 
 
 def prove_transaction(chain: "Chain", id: bytes) -> TransactionProof | None:

@@ -15,10 +15,11 @@ import aiohttp
 import structlog
 
 from node.api.admission import ADMITTED, Admission
+from node.api.keys import write_keys
 from node.api.problem import PROBLEM_BYTES_MAX, read_body, read_problem
-from node.api.resource import BY_RECORD, EPOCHS_PATH, Key
+from node.api.resource import BY_RECORD, EPOCHS_PATH, TOGETHER_PATH, Key
 from node.api.views import LIMIT_MAX, EventView, StatusView
-from node.client.proven import Proven
+from node.client.proven import Asked, Proven
 from node.client.reply import (
     LookupBody,
     Outcome,
@@ -36,7 +37,7 @@ from vm.encoding import encode
 from vm.genesis import Genesis
 from vm.refusal import Refused
 from vm.shape import pack
-from vm.state import Record
+from vm.state import Record, state_key
 from vm.transaction import Transaction
 
 log = structlog.get_logger()
@@ -54,7 +55,7 @@ ANSWER_BYTES_MAX = 8 * 1024 * 1024  # of JSON: a page of 100 large records
 LEARN_S = 2.0  # to hear how high the chain is: a silent node does not hold up the first read
 LEARN_AGAIN_S = 30.0  # a node that was cut off since shows no more than it had
 CATCH_UP_TRIES = 20  # for nodes that are behind, POLL_S apart
-POLL_S = 0.1  # a block takes about that long
+POLL_S = 0.1  # a block takes about that long; also where a node does not wait for one
 RESEND_S = 2.0  # a validator that has not certified by then may have lost its primary
 RETRY_S = 0.5  # between two rounds over all validators when none answered
 
@@ -292,6 +293,13 @@ class Client:
         path = BY_RECORD[cls].item(key)
         return await self.newest(path, lambda reply: self._read_record(reply, cls, key))
 
+    async def together(self, asked: Sequence[Asked]) -> tuple[list[Record | None], Header]:
+        """As `record_at`, for at most `KEYS_MAX` records of any kinds under one header."""
+        keys = write_keys([state_key(cls.KIND, key) for cls, key in asked])
+        return await self.newest(
+            f"{TOGETHER_PATH}?keys={keys}", lambda reply: self._read_together(reply, asked)
+        )
+
     async def records(self, cls: type[R], *prefix: str | int) -> AsyncIterator[R]:
         """Records whose key starts with `prefix`, all but its last part.
 
@@ -329,6 +337,12 @@ class Client:
         absent = reply.status == 404  # which is proven too
         body = reply.parse(ProofBody) if absent else reply.read(ProofBody)
         return self.verified(reply, lambda: self.proven.record(body.proof, cls, key))
+
+    def _read_together(
+        self, reply: Reply, asked: Sequence[Asked]
+    ) -> tuple[list[Record | None], Header]:
+        body = reply.read(ProofBody)
+        return self.verified(reply, lambda: self.proven.together(body.proof, asked))
 
     def _read_page(
         self, reply: Reply, cls: type[R], prefix: Key, after: bytes
@@ -400,18 +414,19 @@ class Client:
         return Refused(admission.code, f"{url}: {admission.message}")
 
     async def _await_receipt(self, url: str, id: bytes, *, patient: bool) -> Outcome | None:
-        """Ask one node for the receipt, again and again for RESEND_S if `patient`."""
-        for _ in range(round(RESEND_S / POLL_S) if patient else 1):
+        """Ask one node for the receipt; if `patient`, until it is there or RESEND_S are over."""
+        now_s = asyncio.get_running_loop().time
+        end_s = now_s() + (RESEND_S if patient else 0)
+        while True:
+            wait_ms = max(0, round(1_000 * (end_s - now_s())))  # the node answers once it is there
             try:
-                reply = await self._fetch(url, f"/v1/transactions/{id.hex()}")
+                reply = await self._fetch(url, f"/v1/transactions/{id.hex()}?wait_ms={wait_ms}")
                 outcome = await self._accept(reply, lambda reply: self._read_receipt(reply, id))
             except Refused:
                 return None
-            if outcome is not None:
+            if outcome is not None or now_s() >= end_s:
                 return outcome
-            if patient:
-                await asyncio.sleep(POLL_S)
-        return None
+            await asyncio.sleep(POLL_S)
 
     async def _check_alive(self, transaction: Transaction) -> None:
         """Raise `Refused("transaction.expired")` once no later block may hold the transaction."""

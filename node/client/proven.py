@@ -1,18 +1,23 @@
 """What nodes have proven to a client: who rules, and how high the chain is at least."""
 
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import TypeAlias, TypeVar
 
 from node.api.resource import Key
 from node.client.reply import PageBody, read_base64
 from vm.block import Header, Receipt
 from vm.genesis import Genesis, check_genesis
 from vm.inclusion import (
+    LINEAGE_BYTES_MAX,
+    LINEAGE_ITEMS_MAX,
     CertifiedHeader,
+    LineageProof,
     RecordProof,
     TransactionProof,
     expect_key,
     read_record,
     verify_header,
+    verify_lineage,
     verify_record,
     verify_transaction,
 )
@@ -25,13 +30,16 @@ from vm.succession import Step, follow_step
 
 R = TypeVar("R", bound=Record)
 
+Asked: TypeAlias = tuple[type[Record], Key]  # a record, by its class and key
+
 
 class Proven:
     """Checks proofs, as base64, against the genesis document and the epochs followed from it.
 
     Each method raises `Refused` with `audit.*`, `succession.*` or what the decoder says.
     `audit.validators` may be our own delay: the proof is of an epoch that was not followed yet.
-    `height` is the highest that was proven, `steps` what led to the newest of `epochs`.
+    `height` is the highest that was proven, `written` that of the newest receipt; `steps` led to
+    the newest of `epochs`.
     """
 
     def __init__(self, genesis: Genesis) -> None:
@@ -39,6 +47,7 @@ class Proven:
         self.epochs: tuple[Epoch, ...] = (check_genesis(genesis),)
         self.steps: tuple[Step, ...] = ()
         self.height = 0
+        self.written = 0
 
     def step(self, proof: str) -> None:
         """Take a step to the epoch after the newest."""
@@ -67,6 +76,19 @@ class Proven:
         record = read_record(found, cls, key, self.chain, self.epochs)
         return record, self._see(found.certified)
 
+    def together(self, proof: str, asked: Sequence[Asked]) -> tuple[list[Record | None], Header]:
+        """The records that were asked for, None where one is absent, all under one header."""
+        found = unpack(LineageProof, read_base64(proof), LINEAGE_BYTES_MAX, LINEAGE_ITEMS_MAX)
+        values = verify_lineage(found, self.chain, self.epochs)
+        records: list[Record | None] = []
+        for cls, key in asked:
+            name = state_key(cls.KIND, key)
+            if name not in values:
+                raise Refused("audit.key", f"expected key {name.hex()}, found no proof of it")
+            value = values[name]
+            records.append(None if value is None else unpack(cls, value, VALUE_BYTES_MAX))
+        return records, self._see(found.certified)
+
     def records(
         self, page: PageBody, cls: type[R], prefix: Key, after: bytes
     ) -> tuple[list[R], bytes]:
@@ -89,6 +111,7 @@ class Proven:
         found = unpack(TransactionProof, read_base64(proof))
         expect_key(verify_transaction(found, self.chain, self.epochs).id, id)
         self._see(found.certified)
+        self.written = max(self.written, found.receipt.height)
         return found.receipt
 
     def _see(self, certified: CertifiedHeader) -> Header:

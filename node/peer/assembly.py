@@ -10,9 +10,9 @@ from functools import partial
 import structlog
 
 from fl.train import train
+from node.client.board import Board
 from node.client.client import Client
 from node.client.submitter import Submitter
-from node.client.watch import Watch
 from node.home.config import Identity, PeerConfig
 from node.home.genesis import read_genesis
 from node.home.keyfile import read_key, read_secret
@@ -20,8 +20,6 @@ from node.peer import retention
 from node.peer.approval import Approvals
 from node.peer.attendance import attend_all, tasks_of
 from node.peer.bases import Bases
-from node.peer.budget import Budget
-from node.peer.drawer import Drawer
 from node.peer.loop import Loop
 from node.peer.meeting import Meetings
 from node.peer.opening import Opener
@@ -58,9 +56,10 @@ async def run_peer(
     local = Local(traces, train, on_stage)
     urls = [validator.http for validator in training.validators]
     async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(Client(genesis, urls))
+        board = Board(client)
 
         async def enter(identity: Identity) -> tuple[Submitter, Exchange]:
-            client = await stack.enter_async_context(Client(genesis, urls))
             folder = config.store.folder / "blobs" / identity.id
             # A crash may have left others' updates here; whatever is needed is fetched again.
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -73,8 +72,9 @@ async def run_peer(
         if config.loop.tasks:
             await stack.enter_async_context(loop)
         submitter, exchange = await enter(config.trainer)
-        client, bases = submitter.client, Bases(exchange)
+        bases = Bases(exchange)
         trainer = Trainer(
+            board,
             submitter,
             exchange,
             bases,
@@ -84,9 +84,10 @@ async def run_peer(
             traces,
             opening=training.opening,
         )
-        meetings = Meetings(client, training.validators, config.tls.files(config.trainer))
+        meetings = Meetings(board, training.validators, config.tls.files(config.trainer))
         opener = Opener(
-            submitter,
+            board,
+            config.trainer.id,
             bases,
             load,
             approvals,
@@ -95,34 +96,31 @@ async def run_peer(
             opening=training.opening,
         )
         report = Report(config.store.folder)
-        reporter = Reporter(client, config.trainer.id, bases, rowkeeper, approvals, traces, report)
-        watch = Watch(client)
+        reporter = Reporter(board, config.trainer.id, bases, rowkeeper, approvals, traces, report)
         submitter, exchange = await enter(config.verifier)
         key = read_key(config.verifier.key)
-        meetings = Meetings(
-            submitter.client, training.validators, config.tls.files(config.verifier)
-        )
+        meetings = Meetings(board, training.validators, config.tls.files(config.verifier))
         folder = config.store.folder / "openings"  # others' rows, while they come: as for blobs
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         store = BlobStore(folder, OPENINGS_BYTES_MAX)
-        replaying = Replaying(submitter.client, Bases(exchange), store, meetings.at, _steady_ms)
+        replaying = Replaying(board, Bases(exchange), store, meetings.at, _steady_ms)
         verifier = Verifier(
+            board,
             submitter,
             exchange,
             rowkeeper,
             approvals,
-            Drawer(config.store.folder),
-            Budget(config.store.folder),
+            config.store.folder,
             secret=lambda task, number: key.secret(encode((genesis.chain, task, number))),
             clock_ms=_steady_ms,
             replay=replaying.judge,
         )
         log.info("peer.started", tasks=list(training.listed), approve=training.approve)
         async with asyncio.TaskGroup() as group:
-            group.create_task(watch.run())
+            group.create_task(board.run())
             group.create_task(retention.run(traces, client))
             works = (trainer.work, opener.work, verifier.work, reporter.work)
-            group.create_task(attend_all(works, finder(config, client), watch))
+            group.create_task(attend_all(works, finder(config, client), board))
 
 
 def finder(config: PeerConfig, client: Client) -> Callable[[], Awaitable[Iterable[str]]]:

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 
+from node.client.board import Board
 from node.client.client import Client
-from node.client.watch import Watch
 from vm.learning import Task, TaskPhase
 from vm.refusal import Refused
 
@@ -19,7 +19,7 @@ Find = Callable[[], Awaitable[Iterable[str]]]
 log = structlog.get_logger()
 
 
-async def attend_all(works: Sequence[Work], find: Find, watch: Watch) -> None:
+async def attend_all(works: Sequence[Work], find: Find, board: Board) -> None:
     """Do all `works` for each task that `find` names, now or later, until cancelled.
 
     Each work on each task runs by itself: what one waits for, or what others chose for it, holds
@@ -36,17 +36,17 @@ async def attend_all(works: Sequence[Work], find: Find, watch: Watch) -> None:
             for task in sorted(set(found) - known):
                 known.add(task)
                 for work in works:
-                    group.create_task(attend(work, task, watch))
+                    group.create_task(attend(work, task, board))
             await asyncio.sleep(FIND_AGAIN_S)
 
 
-async def attend(work: Work, task: str, watch: Watch) -> None:
+async def attend(work: Work, task: str, board: Board) -> None:
     """Call `work` whenever something may have changed, to the task's end."""
     told: str | None = None
     while True:
-        seen, over, failed = watch.count, False, None
+        seen, over, failed = board.count, False, None
         try:
-            over = await is_over(watch.client, task)
+            over = await is_over(board, task)
             await work(task)
         except Refused as refused:
             failed = str(refused)
@@ -61,12 +61,12 @@ async def attend(work: Work, task: str, watch: Watch) -> None:
             await asyncio.sleep(RETRY_S)
         elif over:
             return
-        await watch.wait(seen)
+        await board.wait(seen)
 
 
-async def is_over(client: Client, task: str) -> bool:
+async def is_over(board: Board, task: str) -> bool:
     """Whether no round of the task will follow: its work is done once more, for the last one."""
-    found = await client.record(Task, task)
+    found = await board.record(Task, task)
     return found is not None and found.phase is not TaskPhase.OPEN
 
 

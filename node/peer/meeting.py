@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from node.client.client import Client
+from node.client.board import Board
 from node.home.config import ValidatorAddress
 from node.wire.openings import Rendezvous
 from node.wire.tls import TlsFiles
@@ -14,10 +14,10 @@ class Meetings:
     """Finds an organisation's validator among those that this peer is configured to talk to."""
 
     def __init__(
-        self, client: Client, validators: Sequence[ValidatorAddress], files: TlsFiles
+        self, board: Board, validators: Sequence[ValidatorAddress], files: TlsFiles
     ) -> None:
         """`files` are those of the member that connects."""
-        self._client = client
+        self._board = board
         self._validators = validators
         self._files = files
 
@@ -27,7 +27,7 @@ class Meetings:
         Raises `Refused("peer.no_validator")`.
         """
         for validator in self._validators:
-            member = await self._client.record(Member, validator.id)
+            member = await self._board.record(Member, validator.id)
             if member is None or member.role is not Role.VALIDATOR:
                 continue
             if member.organisation == organisation:

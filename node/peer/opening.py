@@ -20,7 +20,7 @@ from fl.sampling import split
 from fl.trace import origin, root
 from fl.train import Job, Snapshot, first, regenerate
 from fl.weights import unpack_weights
-from node.client.submitter import Submitter
+from node.client.board import Board
 from node.peer.approval import Approvals
 from node.peer.bases import Bases
 from node.peer.site import LocalData
@@ -96,7 +96,8 @@ class Opener:
 
     def __init__(
         self,
-        submitter: Submitter,
+        board: Board,
+        member: str,
         bases: Bases,
         load: Callable[[Preprocessing], LocalData],
         approvals: Approvals,
@@ -105,9 +106,12 @@ class Opener:
         *,
         opening: bool,
     ) -> None:
-        """`opening` is whether the site lets snapshots and rows be opened to verifiers."""
-        self._member = submitter.member
-        self._client = submitter.client
+        """`member` is the trainer.
+
+        `opening` is whether the site lets snapshots and rows be opened to verifiers.
+        """
+        self._board = board
+        self._member = member
         self._bases = bases
         self._load = load
         self._approvals = approvals
@@ -117,7 +121,7 @@ class Opener:
 
     async def work(self, task_id: str) -> None:
         """Bring what verifiers want of our update, as long as the task's newest round is judged."""
-        stage = await find_stage(self._client, task_id, *OPENING_PHASES)
+        stage = await find_stage(self._board, task_id, *OPENING_PHASES)
         if stage is None:
             return
         update = await self._permitted(stage)
@@ -150,13 +154,13 @@ class Opener:
         site = next((site for site in sites if site.trainer == self._member), None)
         if site is None:
             return None
-        update = await self._client.record(
+        update = await self._board.record(
             Update, stage.task.id, stage.round.number, site.organisation
         )
         if update is None or update.evidence is not Evidence.REPLAYED:
             return None
         self._approvals.require(stage.task)
-        dataset = await self._client.record(Dataset, site.dataset)
+        dataset = await self._board.record(Dataset, site.dataset)
         if not self._opening or dataset is None or not dataset.opening:
             raise Refused(
                 "peer.opening",
@@ -167,7 +171,7 @@ class Opener:
         return update
 
     async def _is_judged(self, stage: Stage) -> bool:
-        found = await find_stage(self._client, stage.task.id, *OPENING_PHASES)
+        found = await find_stage(self._board, stage.task.id, *OPENING_PHASES)
         return found is not None and found.round.number == stage.round.number
 
     async def _prepare(self, stage: Stage, update: Update) -> Exhibit:

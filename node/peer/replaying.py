@@ -29,7 +29,7 @@ from fl.trace import Broken, origin
 from fl.train import Job, segment_batches
 from fl.verify import Judgement
 from fl.weights import unpack_update, unpack_weights
-from node.client.client import Client
+from node.client.board import Board
 from node.peer.bases import Bases
 from node.peer.stage import Stage
 from node.wire.blobs import BlobStore
@@ -97,14 +97,14 @@ class Replaying:
 
     def __init__(
         self,
-        client: Client,
+        board: Board,
         bases: Bases,
         store: BlobStore,
         meet: Meet,
         clock_ms: Callable[[], int],
     ) -> None:
         """`store` keeps what comes until it is whole; `clock_ms` is steady."""
-        self._client = client
+        self._board = board
         self._bases = bases
         self._store = store
         self._meet = meet
@@ -157,7 +157,7 @@ class Replaying:
 
     async def _claim(self, visit: "_Visit", stage: Stage, update: Update, blob: bytes) -> Claim:
         """What openings are held against, once the part shows that the batches are right."""
-        dataset = await self._client.record(Dataset, update.dataset)
+        dataset = await self._board.record(Dataset, update.dataset)
         assert dataset is not None, "an update names a registered dataset"
         terms, spec, bits = stage.task.terms, stage.base.spec, stage.base.grid_bits
         base = unpack_weights(spec, bits, await self._bases.fetch(stage.base))
@@ -182,7 +182,7 @@ class Replaying:
         phase_ms = terms.verdict_ms if rnd.phase is RoundPhase.VERDICT else terms.reveal_ms
         key, now_ms = (rnd.task, rnd.number, rnd.phase), self._clock_ms()
         if key not in self._ends:
-            past_ms = (await self._client.header()).time_ms - (rnd.deadline_ms - phase_ms)
+            past_ms = (await self._board.client.header()).time_ms - (rnd.deadline_ms - phase_ms)
             self._ends = {known: end for known, end in self._ends.items() if known[0] != rnd.task}
             self._ends[key] = now_ms - max(0, past_ms) + phase_ms * END_PERCENT // 100
         return Patience(self._clock_ms, phase_ms * QUIET_PERCENT // 100, self._ends[key])

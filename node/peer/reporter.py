@@ -9,7 +9,7 @@ from fl.fixed import Int32s, Ints
 from fl.metric import Figures
 from fl.model import Rows
 from fl.weights import unpack_weights
-from node.client.client import Client
+from node.client.board import Board
 from node.peer.approval import Approvals
 from node.peer.bases import Bases
 from node.peer.figures import evaluate
@@ -42,7 +42,7 @@ class Reporter:
 
     def __init__(
         self,
-        client: Client,
+        board: Board,
         trainer: str,
         bases: Bases,
         rowkeeper: Rowkeeper,
@@ -51,7 +51,7 @@ class Reporter:
         report: Report,
     ) -> None:
         """`trainer` is the id of this site's trainer."""
-        self._client = client
+        self._board = board
         self._trainer = trainer
         self._bases = bases
         self._rowkeeper = rowkeeper
@@ -62,7 +62,7 @@ class Reporter:
 
     async def work(self, task_id: str) -> None:
         """Tell what is new of the task's rounds, one after the other."""
-        task = await self._client.record(Task, task_id)
+        task = await self._board.record(Task, task_id)
         if task is None:
             return
         site = next((s for s in task.terms.sites if s.trainer == self._trainer), None)
@@ -82,7 +82,7 @@ class Reporter:
 
     async def _follow(self, task: Task, site: Site, told: _Told) -> bool:
         """Tell what is new of one round; whether it has ended and all is told."""
-        rnd = await self._client.record(Round, task.id, told.round)
+        rnd = await self._board.record(Round, task.id, told.round)
         if rnd is None:
             return False
         if rnd.phase in (*JUDGED, *ENDED):
@@ -111,7 +111,7 @@ class Reporter:
             if other.organisation == site.organisation:
                 continue
             key = (task.id, told.round, site.organisation, other.organisation)
-            verdict = await self._client.record(Verdict, *key)
+            verdict = await self._board.record(Verdict, *key)
             if verdict is None or (other.organisation, verdict.rerun) in told.verdicts:
                 continue
             told.verdicts.add((other.organisation, verdict.rerun))
@@ -127,11 +127,11 @@ class Reporter:
             )
 
     async def _entry(self, task: Task, site: Site, rnd: Round, outcome: Outcome | None) -> Entry:
-        base = await self._client.record(Model, task.terms.model, rnd.base_version)
+        base = await self._board.record(Model, task.terms.model, rnd.base_version)
         assert base is not None, "a round has a base"
         figures: dict[str, Figures | None] = dict.fromkeys(MODELS)
         try:
-            rows, parts = await self._rowkeeper.rows(self._client, Stage(task, rnd, base), site)
+            rows, parts = await self._rowkeeper.rows(self._board, Stage(task, rnd, base), site)
             if parts.test:
                 figures = await self._figures(task, rnd, base, rows.take(parts.test))
         except Refused as refused:  # a blob that is gone, or rows that changed: the rest stands
@@ -159,7 +159,7 @@ class Reporter:
         if trace is not None and newest and len(newest.segments) == trace.head.segments:
             weights["own"] = newest.weights
         if rnd.model_version is not None:
-            shared = await self._client.record(Model, task.terms.model, rnd.model_version)
+            shared = await self._board.record(Model, task.terms.model, rnd.model_version)
             assert shared is not None, "a closed round made a version"
             weights["shared"] = unpack_weights(spec, bits, await self._bases.fetch(shared))
         found: dict[str, Figures | None] = dict.fromkeys(MODELS)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fl.dataset import leaves
 from fl.model import Rows, prepare
 from fl.sampling import Split, split
-from node.client.client import Client
+from node.client.board import Board
 from node.peer.site import LocalData
 from node.peer.stage import Stage
 from vm.record import Dataset
@@ -24,9 +24,9 @@ class Rowkeeper:
         self._of_task: dict[str, tuple[Rows, Split]] = {}  # longest unused first
         self._loading = asyncio.Lock()  # trainer and verifier want the same rows at once
 
-    async def rows(self, client: Client, stage: Stage, site: Site) -> tuple[Rows, Split]:
+    async def rows(self, board: Board, stage: Stage, site: Site) -> tuple[Rows, Split]:
         """All rows and their three parts; raises `Refused` if they are not the registered ones."""
-        dataset = await client.record(Dataset, site.dataset)
+        dataset = await board.record(Dataset, site.dataset)
         if dataset is None:
             raise Refused("peer.dataset", f"expected dataset {site.dataset}, found none")
         async with self._loading:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from node.client.client import Client
+from node.client.board import Board
 from vm.learning import (
     Round,
     RoundPhase,
@@ -21,13 +21,13 @@ class Stage:
     base: Model
 
 
-async def find_stage(client: Client, task_id: str, *phases: RoundPhase) -> Stage | None:
+async def find_stage(board: Board, task_id: str, *phases: RoundPhase) -> Stage | None:
     """The task's newest round in one of `phases`; None otherwise, or before the task opens."""
-    task = await client.record(Task, task_id)
+    task = await board.record(Task, task_id)
     if task is None or task.phase is not TaskPhase.OPEN:
         return None
-    rnd = await client.record(Round, task_id, task.round)
+    rnd = await board.record(Round, task_id, task.round)
     if rnd is None or rnd.phase not in phases:
         return None
-    base = await client.record(Model, task.terms.model, rnd.base_version)
+    base = await board.record(Model, task.terms.model, rnd.base_version)
     return None if base is None else Stage(task, rnd, base)

@@ -15,6 +15,7 @@ from fl.dataset import part_digest
 from fl.trace import Origin, root
 from fl.train import Job
 from fl.weights import pack_update, unpack_weights
+from node.client.board import Board
 from node.client.submitter import Submitter
 from node.peer.approval import Approvals
 from node.peer.bases import Bases
@@ -38,6 +39,7 @@ class Trainer:
 
     def __init__(
         self,
+        board: Board,
         submitter: Submitter,
         exchange: Exchange,
         bases: Bases,
@@ -52,8 +54,8 @@ class Trainer:
 
         `opening` is whether the site lets snapshots of training be opened to verifiers.
         """
+        self._board = board
         self._submitter = submitter
-        self._client = submitter.client
         self._exchange = exchange
         self._bases = bases
         self._rowkeeper = rowkeeper
@@ -64,14 +66,14 @@ class Trainer:
 
     async def work(self, task_id: str) -> None:
         """Train and submit if the task's newest round waits for our update."""
-        stage = await find_stage(self._client, task_id, RoundPhase.SUBMIT)
+        stage = await find_stage(self._board, task_id, RoundPhase.SUBMIT)
         if stage is None:
             return
         self._approvals.require(stage.task)
         site = self._site(stage)
         await self._approve(stage.task, site)
         key = (task_id, stage.round.number, site.organisation)
-        if await self._client.record(Update, *key) or await self._client.record(Decline, *key):
+        if await self._board.record(Update, *key) or await self._board.record(Decline, *key):
             return
         assignment = await self._assign(stage, site)
         training = self._training(task_id)
@@ -84,7 +86,7 @@ class Trainer:
 
     async def _approve(self, task: Task, site: Site) -> None:
         """Say on the chain what the site has said here, once."""
-        found = await self._client.record(SiteApproval, task.id, site.organisation)
+        found = await self._board.record(SiteApproval, task.id, site.organisation)
         if found is None or not found.stands:
             body = ApproveTask(task.id, terms_digest(task.terms))
             await self._submitter.submit("task.approve", body)
@@ -110,7 +112,7 @@ class Trainer:
 
     async def _assign(self, stage: Stage, site: Site) -> Assignment:
         """What there is to train: rows and base."""
-        rows, parts = await self._rowkeeper.rows(self._client, stage, site)
+        rows, parts = await self._rowkeeper.rows(self._board, stage, site)
         if len(parts.train) < TRAINING_ROWS_MIN:
             raise Refused(
                 "peer.too_few_rows",
@@ -141,8 +143,8 @@ class Trainer:
 
     async def _require_awaited(self, stage: Stage, site: Site) -> None:
         try:
-            found = await self._client.record(Round, *stage.round.key)
-            declined = await self._client.record(Decline, *stage.round.key, site.organisation)
+            found = await self._board.record(Round, *stage.round.key)
+            declined = await self._board.record(Decline, *stage.round.key, site.organisation)
         except Refused:
             return  # nobody can say: go on
         if declined is not None:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -23,6 +24,7 @@ from fl.trace import origin
 from fl.verify import BP, Case, Judgement, judge, update_delta
 from fl.weights import unpack_delta, unpack_update, unpack_weights
 from fl.worth import contributions_bp
+from node.client.board import Board
 from node.client.submitter import Submitter
 from node.peer.approval import Approvals
 from node.peer.bases import Bases
@@ -64,29 +66,31 @@ class Verifier:
 
     def __init__(
         self,
+        board: Board,
         submitter: Submitter,
         exchange: Exchange,
         rowkeeper: Rowkeeper,
         approvals: Approvals,
-        drawer: Drawer,
-        budget: Budget,
+        store: Path,
         *,
         secret: Callable[[str, int], Digest],
         clock_ms: Callable[[], int],
         replay: Replay,
     ) -> None:
-        """`secret` gives a task's round its secret, always the same; nobody else can tell it.
+        """`store` is the peer's folder, where it keeps what it has sealed and promised.
+
+        `secret` gives a task's round its secret, always the same; nobody else can tell it.
 
         `clock_ms` is steady: it measures waiting and tells no time of day.
         """
+        self._board = board
         self._submitter = submitter
-        self._client = submitter.client
         self._exchange = exchange
         self._bases = Bases(exchange)
         self._rowkeeper = rowkeeper
         self._approvals = approvals
-        self._drawer = drawer
-        self._budget = budget
+        self._drawer = Drawer(store)
+        self._budget = Budget(store)
         self._spending = asyncio.Lock()  # tasks on the same rows spend one after the other
         self._secret = secret
         self._clock_ms = clock_ms
@@ -96,7 +100,7 @@ class Verifier:
     async def work(self, task_id: str) -> None:
         """Do what the task's newest round waits for from us."""
         stage = await find_stage(
-            self._client,
+            self._board,
             task_id,
             RoundPhase.SUBMIT,
             RoundPhase.VERDICT,
@@ -116,9 +120,7 @@ class Verifier:
             )
         if not await self._is_part(task_id, site):
             return  # our trainer's word is on its way; a block that holds it wakes us
-        bound = await self._client.record(
-            Commitment, task_id, stage.round.number, site.organisation
-        )
+        bound = await self._board.record(Commitment, task_id, stage.round.number, site.organisation)
         match stage.round.phase:
             case RoundPhase.SUBMIT if bound is None:
                 await self._commit(stage)
@@ -131,7 +133,7 @@ class Verifier:
 
     async def _is_part(self, task: str, site: Site) -> bool:
         """Whether our site's approval stands on the chain."""
-        found = await self._client.record(SiteApproval, task, site.organisation)
+        found = await self._board.record(SiteApproval, task, site.organisation)
         return found is not None and found.stands
 
     async def _commit(self, stage: Stage) -> None:
@@ -154,9 +156,9 @@ class Verifier:
 
     async def _afford(self, site: Site, found: tuple[Judged, ...]) -> tuple[Judged, ...]:
         """The judgements with as many scores as the budget of our rows allows."""
-        dataset = await self._client.record(Dataset, site.dataset)
+        dataset = await self._board.record(Dataset, site.dataset)
         assert dataset is not None, "a task names registered datasets"
-        holdout = await self._client.record(Holdout, site.dataset)
+        holdout = await self._board.record(Holdout, site.dataset)
         published = 0 if holdout is None else holdout.scores
         async with self._spending:
             return await asyncio.to_thread(
@@ -202,14 +204,14 @@ class Verifier:
     async def _updates(self, stage: Stage) -> list[Update]:
         """One by one, for a list proves each of its records but not that none was left out."""
         found = [
-            await self._client.record(Update, stage.task.id, stage.round.number, site.organisation)
+            await self._board.record(Update, stage.task.id, stage.round.number, site.organisation)
             for site in stage.task.terms.sites
         ]
         return [update for update in found if update is not None]
 
     async def _verdicts(self, stage: Stage, update: Update) -> list[Verdict]:
         found = [
-            await self._client.record(Verdict, *update.key, site.organisation)
+            await self._board.record(Verdict, *update.key, site.organisation)
             for site in stage.task.terms.sites
         ]
         return [verdict for verdict in found if verdict is not None]
@@ -219,7 +221,7 @@ class Verifier:
         mine = [update for update in updates if update.organisation != site.organisation]
         try:
             blobs = await self._fetch(stage, updates)
-            rows, parts = await self._rowkeeper.rows(self._client, stage, site)
+            rows, parts = await self._rowkeeper.rows(self._board, stage, site)
             base = await self._bases.fetch(stage.base)
             deltas = await asyncio.to_thread(_deltas, stage, updates, blobs)
             case = await asyncio.to_thread(_case, stage, base, rows.take(parts.scoring), deltas)

@@ -69,6 +69,7 @@ EVENTS_MAX = 4_096  # waiting for the loop; a full queue stops reading from peer
 BATCH_EVENTS_MAX = 256  # between two syncs, so that messages do not wait for ever
 DECODE_ON_LOOP_BYTES_MAX = 16 * 1024  # votes and statuses; larger ones are read in a thread
 PIPELINE_TRANSACTIONS_MIN = 200  # waiting before a block is proposed beside one in flight
+GATHER_MS = 25  # after the first transaction: what several sites send at once is one block's work
 TURN_STEPS_MAX = 32  # of the replica between two syncs: each may execute a block
 THREADS = 2  # for signatures and syncs alone: neither waits behind blobs
 DEADLINE_GRACE_MS = CLOCK_SKEW_MS_MAX  # until backups time it: their clocks may be so far ahead
@@ -145,6 +146,8 @@ class Runtime:
         self._outbox: list[Broadcast | Send] = []
         self._certified: list[CheckpointCertificate] = []
         self._timers: dict[TimerName, asyncio.TimerHandle] = {}
+        self._gathering: asyncio.TimerHandle | None = None
+        self._gathered = False  # what waits has waited for others long enough
         self._alarms: list[asyncio.TimerHandle] = []  # for the deadline
         self._deadline_ms: int | None = None
         self._promises = Promises(replica.me, journal.entries)
@@ -343,13 +346,28 @@ class Runtime:
             in_flight = self.replica.next_sequence - 1 - self._chain.head.height
             if in_flight and self._mempool.waiting < PIPELINE_TRANSACTIONS_MIN:
                 return
-            if in_flight >= IN_FLIGHT_MAX:
+            if in_flight >= IN_FLIGHT_MAX or self._gathers():
                 return
             drawn = self._mempool.draw(self.replica.next_sequence)
             if not drawn and (in_flight or not self._due(0)):
                 return
+            self._gathered = False
             proposal = Propose(pack(Payload(self._clock_ms(), drawn)))
             self._perform(self.replica.step(proposal))
+
+    def _gathers(self) -> bool:
+        """Whether a block waits for what comes right after the first transaction in it."""
+        waiting = self._mempool.waiting
+        if self._gathered or not waiting or waiting >= PIPELINE_TRANSACTIONS_MIN or self._due(0):
+            return False
+        if self._gathering is None:
+            loop = asyncio.get_running_loop()
+            self._gathering = loop.call_later(GATHER_MS / 1_000, self._end_gathering)
+        return True
+
+    def _end_gathering(self) -> None:
+        self._gathering, self._gathered = None, True
+        self.wake()
 
     def _tell_pending(self) -> None:
         waiting = len(self._mempool) > 0 or self._due(DEADLINE_GRACE_MS)

@@ -1,17 +1,21 @@
 """What others are measured against: federated averaging as a plain torch loop, and bare rules."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import median
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fl.aggregate import aggregate
 from fl.experiment import Hospital
+from fl.fixed import Int32s
 from fl.model import build, losses
 from fl.resilience import updates_needed
+from tests.bench.loop import Plan, train
 from tests.lab.data import Source
 from vm.terms import AVERAGE, MICRO, Aggregation, Mixing, Optimizer, Rule
 
@@ -39,6 +43,19 @@ RULES = {  # for 15 updates; clipping is proven for a tenth of them, so it stand
 }
 
 
+def plan_of(data: Source) -> Plan:
+    """A site's part in a round of the task."""
+    training = data.training
+    assert training.optimizer is Optimizer.SGD, "the loop is of SGD"
+    return Plan(
+        training.steps,
+        training.batch_rows,
+        training.rate / MICRO,
+        training.momentum / MICRO,
+        training.decay / MICRO,
+    )
+
+
 def rounds_s(
     data: Source, sites: Sequence[Hospital], rounds: int, dtype: torch.dtype
 ) -> list[float]:
@@ -46,11 +63,14 @@ def rounds_s(
 
     The task's steps, batches, rate, momentum and decay by `torch.optim.SGD`, without the grid.
     """
-    training = data.training
-    assert training.optimizer is Optimizer.SGD, "the loop below is of SGD"
+    plan = plan_of(data)
     model = build(data.spec).to(dtype)
     rows = [(site.train.inputs.to(dtype), site.train.labels) for site in sites]
     found = []
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return losses(data.spec.output, logits, labels).mean()
+
     for _ in range(rounds):
         begin = time.perf_counter()
         base = [weight.detach().clone() for weight in model.parameters()]
@@ -58,21 +78,7 @@ def rounds_s(
         for inputs, labels in rows:
             for weight, start in zip(model.parameters(), base, strict=True):
                 weight.data.copy_(start)
-            optimizer = torch.optim.SGD(
-                model.parameters(),
-                lr=training.rate / MICRO,
-                momentum=training.momentum / MICRO,
-                weight_decay=training.decay / MICRO,
-            )
-            order = torch.cat(
-                [torch.randperm(len(labels)) for _ in range(_epochs(data, len(labels)))]
-            )
-            for step in range(training.steps):
-                places = order[step * training.batch_rows : (step + 1) * training.batch_rows]
-                optimizer.zero_grad()
-                loss = losses(data.spec.output, model(inputs[places]), labels[places]).mean()
-                torch.autograd.backward(loss)
-                optimizer.step()
+            train(model, inputs, labels, plan, loss)
             for summed, weight in zip(total, model.parameters(), strict=True):
                 summed.add_(weight.detach())
         for weight, summed in zip(model.parameters(), total, strict=True):
@@ -81,27 +87,33 @@ def rounds_s(
     return found
 
 
-def _epochs(data: Source, rows: int) -> int:
-    """As many as fill every batch."""
-    return -(-data.training.steps * data.training.batch_rows // rows)
-
-
-def rules_ms(parameters: int, seed: int) -> dict[str, float]:
-    """Milliseconds per million parameters of each rule: the median of a few runs, on one thread."""
+def updates_of(parameters: int, seed: int) -> list[Int32s]:
+    """What the rules are timed on: [UPDATES, parameters], alike as honest updates are."""
     random = np.random.default_rng(seed)
     common = random.normal(0, 2**18, parameters)
-    updates = [
+    return [
         np.rint(common + random.normal(0, 2**16, parameters)).astype(np.int32)
         for _ in range(UPDATES)
     ]
+
+
+def rules_ms(updates: Sequence[Int32s]) -> dict[str, float]:
+    """Milliseconds per million parameters of each rule: the median of a few runs, on one thread."""
     ids = [f"site-{number:02}" for number in range(UPDATES)]
     weights = [100] * UPDATES
-    found = {}
-    for name, rule in RULES.items():
-        taken = []
-        for _ in range(REPEATS):
-            begin = time.perf_counter()
-            aggregate(rule, updates, weights, ids, bytes(32))
-            taken.append(time.perf_counter() - begin)
-        found[name] = median(taken) * 1_000 * MILLION / parameters
-    return found
+    return {
+        name: milliseconds(
+            partial(aggregate, rule, updates, weights, ids, bytes(32)), len(updates[0])
+        )
+        for name, rule in RULES.items()
+    }
+
+
+def milliseconds(work: Callable[[], object], parameters: int) -> float:
+    """Of `work`, per million parameters: the median of a few runs."""
+    taken = []
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begin)
+    return median(taken) * 1_000 * MILLION / parameters

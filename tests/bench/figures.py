@@ -6,6 +6,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from tests.bench.others import Flower
+
 PHASES = (  # what peers hand in, in order; a phase ends when the last one's receipt is certified
     ("proof", "learning.proof"),
     ("seal", "learning.seal"),
@@ -89,6 +91,8 @@ class Learning:
     replayed: Network
     rule_parameters: int
     rules_ms: dict[str, float]  # milliseconds per million parameters
+    byzfl_ms: dict[str, float]  # the same of byzfl's; {} where it is not installed
+    flower: Flower | None  # None where no environment of it is named
 
 
 def summarize(opened_s: Sequence[float], counts: Sequence[Count]) -> Network:
@@ -147,6 +151,11 @@ def document(found: Learning) -> dict[str, Any]:
         }
         for name, network in networks.items()
     }
+    if found.flower is not None:
+        ratios["flower"] = {
+            "round_over_bare": found.flower.round_s / found.bare64_s,
+            "overhead_s": found.flower.round_s - found.bare64_s,
+        }
     return asdict(found) | {"ratios": ratios}
 
 
@@ -172,6 +181,12 @@ def markdown(found: Learning) -> str:
         f"| {net.traffic_ratio:.2f} | {net.verification_ratio:.2f} |"
         for name, net in ours
     ]
+    if found.flower is not None:
+        net = found.flower
+        lines.append(
+            f"| Flower simulation, its first round after {net.start_s:.0f} s | {net.round_s:.3f} "
+            f"| {net.round_s / found.bare64_s:.1f} | {net.round_s - found.bare64_s:.3f} | | | |"
+        )
     lines += [
         "",
         "Bytes are what TCP carried for a site's peer, trainer and verifier, TLS and HTTP included;"
@@ -188,8 +203,11 @@ def markdown(found: Learning) -> str:
     lines.append("| round closed | " + " | ".join(f"{net.round_s:.3f}" for _, net in ours) + " |")
     lines += [
         "",
-        f"| rule, 15 updates of {found.rule_parameters} parameters | ms per million parameters |",
-        "| --- | ---: |",
+        f"| rule, 15 updates of {found.rule_parameters} parameters | ms per million parameters "
+        "| byzfl |",
+        "| --- | ---: | ---: |",
     ]
-    lines += [f"| {name} | {ms:.0f} |" for name, ms in found.rules_ms.items()]
+    for name, ms in found.rules_ms.items():
+        theirs = f"{found.byzfl_ms[name]:.0f}" if name in found.byzfl_ms else "not installed"
+        lines.append(f"| {name} | {ms:.0f} | {theirs} |")
     return "\n".join(lines) + "\n"

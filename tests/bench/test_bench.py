@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from tests.bench.bare import RULES, rounds_s, rules_ms
+from tests.bench.bare import RULES, rounds_s, rules_ms, updates_of
 from tests.bench.figures import Count, Event, Learning, document, markdown, summarize
+from tests.bench.loop import Plan
+from tests.bench.others import Flower, byzfl_ms, flower
 from tests.bench.peer import Meter
 from tests.lab.data import hospitals, source
 
@@ -63,14 +66,19 @@ def test_the_tables_say_rounds_cores_and_ratios() -> None:
     """Markdown and JSON hold the same figures."""
     network = summarize(OPENED_S, [count(0.0)])
     slow = replace(network, round_s=2 * ROUND_S)
-    found = Learning(3, 2, 0.1, 37, 10, 0.5, 0.4, network, slow, 1_000, {"median": 12.0})
+    rules, theirs = {"median": 12.0, "krum": 9.0}, {"median": 3.0}
+    flower = Flower(20.0, 1.0)
+    found = Learning(3, 2, 0.1, 37, 10, 0.5, 0.4, network, slow, 1_000, rules, theirs, flower)
 
     text, data = markdown(found), json.loads(json.dumps(document(found)))
 
     assert "3 rounds" in text
     assert "2 cores" in text
     assert "| four validators, without replay | 4.000 | 8.0 | 3.500 | 500 | 2.50 | 0.50 |" in text
-    assert "| median | 12 |" in text
+    assert "| median | 12 | 3 |" in text
+    assert "| krum | 9 | not installed |" in text
+    assert "| Flower simulation, its first round after 20 s | 1.000 | 2.0 | 0.500 |" in text
+    assert data["ratios"]["flower"] == {"round_over_bare": 2.0, "overhead_s": 0.5}
     assert data["ratios"]["replayed"]["round_over_bare"] == 16
     assert data["ratios"]["plain"]["overhead_s"] == ROUND_S - 0.5
 
@@ -119,4 +127,42 @@ def test_bare_loops_and_rules_run() -> None:
 
     for dtype in (torch.float64, torch.float32):
         assert all(taken > 0 for taken in rounds_s(data, sites, 2, dtype))
-    assert rules_ms(1_000, 1).keys() == RULES.keys()
+    updates = updates_of(1_000, 1)
+    assert rules_ms(updates).keys() == RULES.keys()
+    assert byzfl_ms(updates).keys() in (RULES.keys(), set())  # byzfl may be missing
+
+
+def test_flower_is_run_by_its_own_interpreter(tmp_path: Path) -> None:
+    """It gets each site's rows, the task's plan and the model's widths, and tells its times."""
+    data = source("opt")
+    sites = hospitals(data, 4, iid=False, seed=1)
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        'test "$1 $2" = "-m tests.bench.flower" || exit 1\n'
+        f"cp $3 $4 {tmp_path}\n"
+        'echo \'{"start_s": 7.0, "rounds_s": [2.0, 1.0, 3.0]}\' > $5\n'
+    )
+    python.chmod(0o700)
+    (tmp_path / "work").mkdir()
+
+    found = flower(python, data, sites, 4, tmp_path / "work")
+
+    assert found == Flower(start_s=7.0, round_s=2.0)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert (plan["widths"], plan["rounds"], plan["sites"]) == ([36], 4, 4)
+    assert Plan(**plan["plan"]).steps == data.training.steps
+    with np.load(tmp_path / "sites.npz") as arrays:
+        assert arrays["inputs_3"].shape == tuple(sites[3].train.inputs.shape)
+        assert len(arrays["labels_0"]) == len(sites[0].train.labels)
+
+
+def test_what_flower_says_when_it_fails_is_told(tmp_path: Path) -> None:
+    """An environment without it is a mistake to be seen."""
+    data = source("opt")
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no flwr here >&2\nexit 1\n")
+    python.chmod(0o700)
+
+    with pytest.raises(AssertionError, match="no flwr here"):
+        flower(python, data, hospitals(data, 4, iid=False, seed=1), 2, tmp_path)

@@ -13,12 +13,10 @@ from fl.spec import logistic_regression
 from fl.train import train
 from fl.verify import Judgement
 from fl.weights import pack_weights
-from node.client.client import Client
+from node.client.board import Board
 from node.client.submitter import Submitter
-from node.client.watch import Watch
 from node.peer.approval import Approvals, Mode
 from node.peer.bases import Bases
-from node.peer.budget import Budget
 from node.peer.drawer import Drawer
 from node.peer.report import Report
 from node.peer.reporter import Reporter
@@ -128,6 +126,7 @@ class Town:
         training = own or Local(traces, train, on_stage)
         bases = Bases(exchange)
         return Trainer(
+            self.board(),
             submitter,
             exchange,
             bases,
@@ -141,11 +140,10 @@ class Town:
     def reporter(self, number: int) -> Reporter:
         """Hospital `number`'s reporter, as after a restart."""
         trainer = f"{organisation(number)}.trainer"
-        submitter, exchange = self._parts(trainer)
+        _, exchange = self._parts(trainer)
         keeper, approvals = self._rowkeeper(number), self.approvals(number)
         bases, traces, report = Bases(exchange), self.traces(number), self.report(number)
-        client = submitter.client
-        return Reporter(client, trainer, bases, keeper, approvals, traces, report)
+        return Reporter(self.board(), trainer, bases, keeper, approvals, traces, report)
 
     def report(self, number: int) -> Report:
         """Hospital `number`'s own record of its rounds."""
@@ -160,12 +158,12 @@ class Town:
         submitter, exchange = self._parts(f"{organisation(number)}.verifier")
         keeper, approvals = self._rowkeeper(number), self.approvals(number)
         return Verifier(
+            self.board(),
             submitter,
             exchange,
             keeper,
             approvals,
-            self.drawer(number),
-            Budget(self.folder / organisation(number)),
+            self.folder / organisation(number),
             secret=lambda _, round_number: secret(number, round_number),
             clock_ms=lambda: self.time_ms,
             **({"replay": not_opened} | options),
@@ -187,14 +185,14 @@ class Town:
     def _parts(self, member: str) -> tuple[Submitter, Exchange]:
         return cast(Submitter, _Pen(self, member)), cast(Exchange, _Shelf(self))
 
-    def watch(self) -> Watch:
-        """A watch that nobody tells anything."""
-        return Watch(cast(Client, _Reader(self)))
+    def board(self) -> Board:
+        """What the executed chain has."""
+        return cast(Board, _Reader(self))
 
 
 @dataclass
 class _Reader:
-    """Reads the executed chain as a client reads a certified one."""
+    """Reads the executed chain as a board reads a certified one."""
 
     town: Town
 

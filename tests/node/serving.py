@@ -1,5 +1,6 @@
 """A node's HTTP interface on a port of its own, over a test's chain."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -35,6 +36,16 @@ class Node:
     ready: tuple[bool, str] = (True, "")
     waiting: dict[bytes, Transaction] = field(default_factory=dict)
     judge: Callable[[Transaction], None] = lambda transaction: None
+    awaited: asyncio.Event = field(default_factory=asyncio.Event)  # set when a block is waited for
+
+    def __post_init__(self) -> None:
+        wait = self.feed.wait
+
+        async def noted(beyond: int) -> int:
+            self.awaited.set()
+            return await wait(beyond)
+
+        self.feed.wait = noted  # type: ignore[method-assign]
 
     async def submit(self, packed: Sequence[bytes]) -> list[Admission]:
         """Judge each transaction; admitted ones wait, or are executed with `prompt`."""

@@ -1,9 +1,11 @@
 """Records over HTTP: with proof, with proof of absence, only what is certified."""
 
+import base64
 from dataclasses import replace
 
 import pytest
 
+from node.api.keys import KEYS_MAX, write_keys
 from node.validator.prune import Pruner
 from tests.node.api.asking import assert_problem, run
 from tests.node.network import (
@@ -16,8 +18,18 @@ from tests.node.network import (
     register_dataset,
 )
 from tests.node.serving import Node, get, proof_of
+from vm.encoding import encode
 from vm.inclusion import LineageProof, RecordProof, read_record, verify_header, verify_lineage
+from vm.learning import Round, Task
 from vm.record import Dataset, Member
+from vm.shape import pack
+from vm.sparse import KEY_BYTES_MAX
+from vm.state import state_key
+
+
+def _text(data: bytes) -> str:
+    """As a query has it."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def test_a_record_comes_with_a_proof_that_verifies(learned: Network) -> None:
@@ -65,6 +77,69 @@ def test_each_kind_of_record_has_a_path_and_a_list(learned: Network, path: str) 
         assert one.body["record"] in [item["record"] for item in many.body["items"]]
 
     run(learned, check)
+
+
+def test_several_records_come_in_one_proof(learned: Network) -> None:
+    """Of whatever kinds and whether there or not, all under the newest certified header."""
+    keys = [
+        state_key(Task.KIND, (TASK,)),
+        state_key(Round.KIND, (TASK, 2)),
+        state_key(Member.KIND, ("nobody",)),
+        state_key("training_part", (TASK, HOSPITALS[0])),
+    ]
+
+    async def check(url: str, _: Node) -> None:
+        got = await get(f"{url}/v1/records?keys={write_keys(keys)}")
+
+        proof = proof_of(LineageProof, got.body)
+        values = verify_lineage(proof, learned.chain.id, (learned.chain.epoch,))
+        state = learned.chain.state()
+        assert got.body.keys() == {"proof"}
+        assert list(values) == keys
+        assert values[keys[0]] == pack(state.require(Task, TASK))
+        assert values[keys[1]] == pack(state.require(Round, TASK, 2))
+        assert values[keys[2]] is None
+        assert values[keys[3]] is not None
+        assert got.headers["Cache-Control"] == "no-store"
+
+    run(learned, check)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "",
+        "?",
+        write_keys([]),
+        write_keys([b"a", b"a"]),
+        write_keys([b"a", b""]),
+        write_keys([b"a" * 257]),
+        _text(encode(tuple(bytes([65 + number]) for number in range(KEYS_MAX + 1)))),
+        _text(encode((1,))),
+        _text(encode(b"a")),
+    ],
+)
+def test_keys_that_are_none_are_refused(network: Network, keys: str) -> None:
+    """Too many, repeated, empty, too long, or something else."""
+    network.block()
+
+    async def check(url: str, _: Node) -> None:
+        assert_problem(await get(f"{url}/v1/records?keys={keys}"), 400, "query.invalid")
+
+    run(network, check)
+
+
+def test_the_most_and_longest_keys_fit_a_request(network: Network) -> None:
+    """So a reader need not count bytes."""
+    network.block()
+    keys = [bytes([65 + number]) * KEY_BYTES_MAX for number in range(KEYS_MAX)]
+
+    async def check(url: str, _: Node) -> None:
+        got = await get(f"{url}/v1/records?keys={write_keys(keys)}")
+        assert got.status == 200
+        assert len(proof_of(LineageProof, got.body).records) == KEYS_MAX
+
+    run(network, check)
 
 
 def test_a_missing_record_is_refused_with_a_proof_of_its_absence(learned: Network) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from node.audit.prove import newest, prove_key, prove_transaction
+from node.audit.prove import newest, prove_key, prove_together, prove_transaction
 from node.client import client as client_module
 from node.client.client import Client
+from node.client.proven import Asked
 from node.client.reply import ProofBody
 from tests.node.client.asking import DEAD, NEWEST, encoded, lying, refusal, run
 from tests.node.network import HOSPITALS, Network, certificate, open_network, register_dataset
@@ -32,6 +33,42 @@ def test_records_are_read_and_absence_too(network: Network) -> None:
         assert (await client.status()).name == "hospital-1.validator"
 
     run(network, check)
+
+
+def test_several_records_are_read_together_and_absence_too(network: Network) -> None:
+    """One answer, one header, in the order in which they were asked for."""
+
+    async def check(client: Client, _: Node) -> None:
+        asked: list[Asked] = [(Member, ("nobody",)), (Dataset, ("hospital-1.opt",))]
+        (none, found), header = await client.together(asked)
+        assert none is None
+        assert found == await client.record(Dataset, "hospital-1.opt")
+        assert header.height == 1
+
+    run(network, check)
+
+
+def test_each_record_that_was_asked_for_is_proven_by_the_answer(network: Network) -> None:
+    """An answer that leaves one out says nothing of it, however sound the rest is."""
+    asked: list[Asked] = [(Member, ("nobody",)), (Dataset, ("hospital-1.opt",))]
+    keys = [state_key(cls.KIND, key) for cls, key in asked]
+    view = newest(network.chain)
+    proof = prove_together(network.chain, view, keys[:1])
+    weak = certificate(network.genesis, view.row.header, HOSPITALS[:2])
+    forged = replace(proof, certified=replace(proof.certified, certificate=weak))
+
+    async def main() -> None:
+        async with (
+            serve_app(lying({"proof": encoded(proof)})) as short,
+            serve_app(lying({"proof": encoded(forged)})) as forger,
+            Client(network.genesis, [short]) as of_some,
+            Client(network.genesis, [forger]) as of_forged,
+        ):
+            assert await refusal(of_some.together(asked)) == "audit.key"
+            assert await refusal(of_forged.together(asked)) == "audit.certificate.no_quorum"
+            assert of_some.distrusted[short].code == "audit.key"
+
+    asyncio.run(main())
 
 
 def test_a_header_is_read_by_its_height(network: Network) -> None:

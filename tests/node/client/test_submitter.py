@@ -1,10 +1,12 @@
 """A member's pen: what it signs, until when it stands, and that no two are alike."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from node.client import submitter
 from node.client.client import Client
 from node.client.submitter import LIFETIME_BLOCKS, Submitter
 from tests.harness import genesis_of, key_of
@@ -28,11 +30,15 @@ class Node:
     def __init__(self, height: int | Refused) -> None:
         self.height = height
         self.sent: list[Transaction] = []
+        self.proven = SimpleNamespace(height=0)
+        self.asked = 0
 
     async def header(self) -> Header:
         """The newest certified header."""
+        self.asked += 1
         if isinstance(self.height, Refused):
             raise self.height
+        self.proven.height = self.height
         return Header(CHAIN, self.height, 0, *(bytes(32) for _ in range(6)))
 
     async def submit_and_wait(self, transaction: Transaction) -> Receipt:
@@ -73,6 +79,18 @@ def test_equal_bodies_are_different_transactions() -> None:
     submit(node, 3)
 
     assert len({sent.id for sent in node.sent}) == 3
+
+
+def test_the_height_is_asked_for_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In between, what was proven to the client since then tells it."""
+    node, hasty = Node(41), Node(41)
+
+    submit(node, 3)
+    monkeypatch.setattr(submitter, "HEARD_S", 0)
+    submit(hasty, 3)
+
+    assert (node.asked, hasty.asked) == (1, 3)
+    assert {sent.intent.valid_until_height for sent in node.sent} == {41 + LIFETIME_BLOCKS}
 
 
 def test_the_first_transaction_of_a_chain_counts_from_genesis() -> None:

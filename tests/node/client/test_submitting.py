@@ -4,7 +4,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from node.audit.prove import prove_transaction
+from node.client import client as client_module
 from node.client.client import Client
 from tests.node.client.asking import DEAD, encoded, lying, refusal, run
 from tests.node.network import HOSPITALS, Network, open_network, register_dataset
@@ -26,6 +29,22 @@ def test_a_transaction_is_sent_until_its_receipt_is_proven(network: Network) -> 
         assert await client.receipt(transaction.id) == receipt
 
     run(network, check, DEAD)
+
+
+def test_a_receipt_comes_with_its_block(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node is asked to wait for it: nobody sleeps over it."""
+    monkeypatch.setattr(client_module, "RESEND_S", 2.0)
+    monkeypatch.setattr(client_module, "POLL_S", 1_000)
+    transaction = register_dataset(network, HOSPITALS[1])
+
+    async def check(client: Client, node: Node) -> None:
+        submitting = asyncio.create_task(client.submit_and_wait(transaction))
+        await node.awaited.wait()
+        node.execute()
+        async with asyncio.timeout(30):
+            assert (await submitting).height == 2
+
+    run(network, check)
 
 
 def test_a_transaction_sent_again_gives_the_same_receipt(network: Network) -> None:

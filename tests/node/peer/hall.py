@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 
 from fl.train import train
 from fl.verify import Judgement
-from node.client.client import Client
+from node.client.board import Board
 from node.peer.bases import Bases
 from node.peer.opening import Opener
 from node.peer.replaying import Replaying
@@ -116,13 +116,15 @@ class Hall:
 
     def opener(self, number: int = 1) -> Opener:
         """A hospital's trainer, ready to open."""
-        submitter, exchange = self.town._parts(f"{organisation(number)}.trainer")
+        trainer = f"{organisation(number)}.trainer"
+        _, exchange = self.town._parts(trainer)
 
         def load(preprocessing: Preprocessing) -> LocalData:
             return load_data(self.town.path(number), preprocessing, SECRET)
 
         return Opener(
-            submitter,
+            self.town.board(),
+            trainer,
             Bases(exchange),
             load,
             self.town.approvals(number),
@@ -135,8 +137,8 @@ class Hall:
         """A hospital's verifier, ready to replay."""
         _, exchange = self.town._parts(f"{organisation(number)}.verifier")
         store = BlobStore(self.town.folder / f"openings-{number}", STORE_BYTES)
-        client = cast(Client, Timed(self.town, self.past_ms))
-        return Replaying(client, Bases(exchange), store, self.meet, self.clock_ms)
+        board = cast(Board, Timed(self.town, self.past_ms))
+        return Replaying(board, Bases(exchange), store, self.meet, self.clock_ms)
 
     def update(self, number: int = 1) -> Update:
         """A hospital's update of the first round."""
@@ -163,6 +165,11 @@ class Timed(_Reader):
     """A reader that knows the chain's time."""
 
     past_ms: int
+
+    @property
+    def client(self) -> "Timed":
+        """The board's client."""
+        return self
 
     async def header(self) -> SimpleNamespace:
         """As much of the newest header as is asked for."""

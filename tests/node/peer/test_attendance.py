@@ -8,8 +8,8 @@ from typing import cast
 import pytest
 import structlog.testing
 
+from node.client.board import Board
 from node.client.client import Client
-from node.client.watch import Watch
 from node.peer import attendance
 from node.peer.attendance import attend, attend_all, tasks_of
 from tests.fl.dialogue import TERMS
@@ -28,6 +28,11 @@ class Node:
     """Shows tasks, all open until they are said to be over."""
 
     phases: dict[str, TaskPhase] = field(default_factory=dict)
+    count: int = 0
+
+    async def wait(self, seen: int) -> None:
+        """News come at once."""
+        await asyncio.sleep(0)
 
     async def record(self, cls: type[Record], id: str) -> Task | None:
         """One task."""
@@ -45,18 +50,13 @@ class Node:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits in these tests."""
-
-    async def wait(watch: Watch, seen: int) -> None:
-        await asyncio.sleep(0)
-
     monkeypatch.setattr(attendance, "RETRY_S", 0)
     monkeypatch.setattr(attendance, "FIND_AGAIN_S", 0)
-    monkeypatch.setattr(Watch, "wait", wait)
 
 
-def watch(node: Node | None = None) -> Watch:
-    """A watch on a node."""
-    return Watch(cast(Client, node or Node()))
+def board(node: Node | None = None) -> Board:
+    """What a node shows."""
+    return cast(Board, node or Node())
 
 
 def test_a_stuck_task_does_not_stop_another() -> None:
@@ -74,7 +74,7 @@ def test_a_stuck_task_does_not_stop_another() -> None:
         return ("stuck", "free")
 
     with pytest.raises(BaseExceptionGroup) as ended:
-        asyncio.run(attend_all([work], find, watch()))
+        asyncio.run(attend_all([work], find, board()))
 
     assert ended.group_contains(Enough)
     assert sorted(looked) == ["free", "free", "free", "stuck"]
@@ -98,7 +98,7 @@ def test_tasks_are_found_later_too_and_attended_to_once() -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(BaseExceptionGroup):
-        asyncio.run(attend_all([work, work], find, watch()))
+        asyncio.run(attend_all([work, work], find, board()))
 
     assert looked.count("first") == 2
     assert set(looked) == {"first", "second"}
@@ -114,7 +114,7 @@ def test_a_task_is_attended_to_once_more_after_its_end() -> None:
         if len(looked) == 2:
             node.phases["task"] = TaskPhase.COMPLETED
 
-    asyncio.run(attend(work, "task", watch(node)))
+    asyncio.run(attend(work, "task", board(node)))
 
     assert len(looked) == 3
 
@@ -130,7 +130,7 @@ def test_what_is_refused_is_tried_again_and_said_once() -> None:
         raise Refused("peer.not_a_site", reason)
 
     with structlog.testing.capture_logs() as logs, pytest.raises(Enough):
-        asyncio.run(attend(work, "task", watch()))
+        asyncio.run(attend(work, "task", board()))
 
     assert [line["reason"] for line in logs] == ["one", "two"]
 
@@ -146,7 +146,7 @@ def test_a_task_that_breaks_is_tried_again_and_its_data_stay_out_of_the_log() ->
         raise ValueError(PATIENT)
 
     with structlog.testing.capture_logs() as logs, pytest.raises(Enough):
-        asyncio.run(attend(work, "task", watch()))
+        asyncio.run(attend(work, "task", board()))
 
     assert [(line["event"], line["task"], line["type"]) for line in logs] == [
         ("peer.broken", "task", "ValueError")

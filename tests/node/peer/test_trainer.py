@@ -5,7 +5,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import structlog.testing
@@ -16,6 +16,7 @@ from fl.spec import logistic_regression
 from fl.trace import origin
 from fl.train import Keep, Result, Snapshot, train
 from fl.weights import unpack_update
+from node.client.client import Client
 from node.peer import trainer as module
 from node.peer import training
 from node.peer.retention import expire
@@ -251,7 +252,7 @@ def test_the_trace_stays_as_long_as_an_auditor_may_ask(tmp_path: Path) -> None:
     The round's own deadline counts, which a chain that stood still has set later than any terms.
     """
     town = opened(tmp_path, trace_retention_ms=1_000)
-    client, traces = town.watch().client, town.traces(1)
+    client, traces = cast(Client, town.board()), town.traces(1)
 
     def expired(now_ms: int) -> int:
         return asyncio.run(expire(traces, client, now_ms))

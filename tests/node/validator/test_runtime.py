@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from consensus.message import Envelope, Prepare, encode_envelope, signing_digest
-from node.validator import mempool
+from node.validator import mempool, runtime
 from node.validator.halted import Outdated
 from node.validator.journal import Journal
 from node.validator.runtime import DEADLINE_GRACE_MS, EVENTS_MAX, wall_clock_ms
@@ -59,6 +59,52 @@ def test_validators_certify_equal_headers(tmp_path: Path) -> None:
         assert len({row.header for row in rows if row is not None}) == 1
         for seat in committee.seats.values():
             assert members(seat) == ["hospital-1.extra-1"]
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_what_comes_right_after_the_first_transaction_is_in_its_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sites send at once what a round waits for, and each block is work for all validators."""
+    monkeypatch.setattr(runtime, "GATHER_MS", LIMITS.view_timeout_ms // 2)
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        for id in committee.ids:
+            committee.start(id)
+
+        for number in (1, 2, 3):
+            await committee.submit(
+                committee.sign("hospital-1.admin", "member.enrol", enrol(number))
+            )
+        await committee.certified(1)
+
+        for seat in committee.seats.values():
+            assert len(members(seat)) == 3
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_a_block_that_has_enough_waits_for_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under load nothing is gained by waiting."""
+    monkeypatch.setattr(runtime, "GATHER_MS", 1_000_000)
+    monkeypatch.setattr(runtime, "PIPELINE_TRANSACTIONS_MIN", 1)
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        for id in committee.ids:
+            committee.start(id)
+
+        for height in (1, 2):
+            await committee.submit(
+                committee.sign("hospital-1.admin", "member.enrol", enrol(height))
+            )
+            await committee.certified(height)
         await committee.stop_all()
 
     asyncio.run(scenario())
