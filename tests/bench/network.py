@@ -67,9 +67,12 @@ def _register(net: Running, folder: Path, number: int, replayed: bool) -> None:
 async def _open(net: Running, data: Source, folder: Path, rounds: int, replayed: bool) -> None:
     async with net.client() as client:
         sites = [await _site(client, hospital) for hospital in net.hospitals]
-    terms = replace(trial.terms(MODEL, sites, rounds), training=data.training)
-    if replayed:
-        terms = replace(terms, evidence=Evidence.REPLAYED, replay=Replay(DRAWN, 0, 0))
+    terms = replace(
+        trial.terms(MODEL, sites, rounds),
+        training=data.training,
+        evidence=Evidence.REPLAYED if replayed else Evidence.COMMITTED,
+        replay=Replay(DRAWN if replayed else 0, 0, 0),
+    )
     weights = folder / "weights.safetensors"
     weights.write_bytes(pack_weights(data.spec, data.grid_bits, initial(data.spec, 24, seed=1)))
     answer = concilium(
