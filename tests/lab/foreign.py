@@ -92,6 +92,6 @@ def _byzfl() -> ModuleType:
     if spec is None or spec.submodule_search_locations is None:
         raise ModuleNotFoundError("expected byzfl, of the extra lab, found no such package")
     package = ModuleType("byzfl")
-    package.__path__ = spec.submodule_search_locations
+    package.__spec__, package.__path__ = spec, spec.submodule_search_locations
     sys.modules["byzfl"] = package
     return import_module("byzfl.aggregators")

@@ -43,3 +43,4 @@ def test_the_same_rule_by_others_finds_the_same(name: str) -> None:
     other = theirs.combine(theirs.aggregation, UPDATES, [1] * 9, IDS, SEED)
 
     assert np.abs(own - other).max() <= 1
+    assert foreign.installed(), "also once it was called"
