@@ -12,13 +12,13 @@ CURVES = {
     (PLAIN, False): "#c33",
     (f"byzfl.{DEFAULT}", False): "#393",
 }
-LOST_MAX = 40.0  # points, at the top of a panel: what lies beyond is drawn there
+LOST_MAX = 40.0  # points, at the top of a panel
 LOST_MIN = -5.0
 SHARE_MAX = 40.0  # percent of the sites
 WIDTH, HEIGHT = 170, 110  # of a panel's inside
 LEFT, TOP, RIGHT, BOTTOM = 40, 26, 12, 26
 COLUMNS = 3
-LEGEND = 24
+LEGEND = 38  # the rules, and below them what the axes are
 
 
 def panels(lines: Sequence[Line], iid: bool) -> str:
@@ -42,7 +42,9 @@ def panels(lines: Sequence[Line], iid: bool) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {COLUMNS * across} '
         f'{LEGEND + rows * down}" font-family="sans-serif" font-size="10">\n'
         "<style>polyline{fill:none}.axis{stroke:#888}</style>\n"
-        f'<rect width="100%" height="100%" fill="#fff"/>\n{legend}\n{drawn}</svg>\n'
+        f'<rect width="100%" height="100%" fill="#fff"/>\n{legend}\n'
+        f'<text x="{LEFT}" y="30">points lost over percent of sites that attack; more than '
+        f"{LOST_MAX:.0f} at the edge</text>\n{drawn}</svg>\n"
     )
 
 
