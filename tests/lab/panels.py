@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from tests.lab.poison import POISONS
 from tests.lab.setting import DEFAULT, PLAIN
-from tests.lab.table import Line
+from tests.lab.table import ATTACKS, Line
 
 # Rule and filter of each curve, with its colour: ours as deployed, and rules by themselves.
 CURVES = {
@@ -24,8 +23,7 @@ LEGEND = 38  # the rules, and below them what the axes are
 def panels(lines: Sequence[Line], iid: bool) -> str:
     """The plot of one kind of rows; whiskers are standard errors."""
     chosen = [one for one in lines if one.setting.iid is iid]
-    attacks = [name for name in POISONS if name != "none"]
-    attacks = [name for name in attacks if any(one.setting.attack == name for one in chosen)]
+    attacks = [name for name in ATTACKS if any(one.setting.attack == name for one in chosen)]
     across, down = LEFT + WIDTH + RIGHT, TOP + HEIGHT + BOTTOM
     rows = -(-len(attacks) // COLUMNS)
     drawn = "".join(

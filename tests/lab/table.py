@@ -1,7 +1,7 @@
 """Tables of runs: mean and standard error over seeds, each line beside the same without attack."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -11,6 +11,8 @@ from tests.lab.grid import Run
 from tests.lab.poison import POISONS
 from tests.lab.proofs import interval
 from tests.lab.setting import RULES, Setting, dishonest_of
+
+ATTACKS = tuple(name for name in POISONS if name != "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,38 @@ def points(value: float, error: float | None, sign: str = "") -> str:
     return f"{value:{sign}.1f}" + ("" if error is None else f" ± {error:.1f}")
 
 
+def compact(lines: Sequence[Line]) -> str:
+    """One row for each rule, rows, filter and share of attackers: what every attack costs."""
+    calm = {(one.data, one.setting): one for one in lines if one.setting.attack == "none"}
+    groups: dict[tuple[str, Setting], list[Line]] = {}
+    for one in lines:
+        if one.setting.attack != "none":
+            key = one.data, replace(one.setting, attack="none")
+            groups.setdefault(key, []).append(one)
+    head = " | ".join(["rule", "rows", "attackers", "filter", "seeds", "without", *ATTACKS])
+    return f"| {head} |\n{'|---' * (6 + len(ATTACKS))}|\n" + "".join(
+        _compact(one, calm[data, one.calm()], {line.setting.attack: line for line in of})
+        for (data, one), of in groups.items()
+    )
+
+
+def _compact(one: Setting, calm: Line, by_attack: Mapping[str, Line]) -> str:
+    seeds = sorted({line.seeds for line in by_attack.values()})
+    cells = (
+        one.rule,
+        _rows(calm),
+        f"{100 * one.dishonest // one.sites} %",
+        "yes" if one.filtering else "no",
+        " to ".join(map(str, {seeds[0]: None, seeds[-1]: None})),
+        points(calm.figure, calm.figure_error),
+    )
+    costs = (
+        points(by_attack[name].cost, by_attack[name].cost_error, "+") if name in by_attack else ""
+        for name in ATTACKS
+    )
+    return "| " + " | ".join([*cells, *costs]) + " |\n"
+
+
 def markdown(lines: Sequence[Line]) -> str:
     """The table for people."""
     head = (
@@ -118,11 +152,10 @@ def markdown(lines: Sequence[Line]) -> str:
 
 def _row(one: Line) -> str:
     setting = one.setting
-    rows = "iid" if setting.iid else "Dirichlet 0.5"
     cells = (
         setting.rule,
         setting.attack,
-        "clinics" if one.data == "opt" else rows,
+        _rows(one),
         f"{setting.dishonest} of {setting.sites}",
         "yes" if setting.filtering else "no",
         str(one.seeds),
@@ -134,3 +167,9 @@ def _row(one: Line) -> str:
         str(one.rounds_failed),
     )
     return "| " + " | ".join(cells) + " |\n"
+
+
+def _rows(one: Line) -> str:
+    if one.data == "opt":
+        return "clinics"
+    return "iid" if one.setting.iid else "Dirichlet 0.5"

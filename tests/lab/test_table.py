@@ -9,7 +9,7 @@ from tests.lab.goals import goals
 from tests.lab.grid import Run
 from tests.lab.panels import panels
 from tests.lab.setting import DEFAULT, PLAIN, Setting
-from tests.lab.table import lines, markdown
+from tests.lab.table import compact, lines, markdown
 
 CALM = Setting(DEFAULT, "none", iid=False, sites=10, dishonest=0, filtering=True)
 ATTACKED = replace(CALM, attack="backdoor", dishonest=2)
@@ -84,5 +84,7 @@ def test_the_table_and_the_plot_hold_every_line() -> None:
     made = lines(RUNS)
 
     assert markdown(made).count("\n") == 2 + 3
+    assert compact(made).count("\n") == 2 + 1
+    assert "| nnm_trimmed_mean | Dirichlet 0.5 | 20 % | yes | 2 | 89.5 ± 0.5 |" in compact(made)
     assert panels(made, iid=False).count("<circle") == 3
     assert panels(made, iid=True).count("<circle") == 0
