@@ -115,6 +115,11 @@ def _whole(pieces: Sequence[Piece]) -> Piece:
 def _findings(
     seen: Watched, view: str, pieces: Sequence[Piece], random: torch.Generator
 ) -> Iterator[Finding]:
+    """Beside rows found in place stands the mean of the site's own rows of the label.
+
+    Who finds no more has learned what the site's rows have in common, and of no row what is its
+    own. Beside the likest of all rows found stand as many rows of other sites.
+    """
     data, job = seen.data, seen.jobs[0][0]
     drawn = sorted({row for piece in pieces for batch in piece.order for row in batch})
     rows, own = seen.sites[0].train.take(drawn), join([one.train for one in seen.sites[1:]])
@@ -131,7 +136,7 @@ def _findings(
         made = invert(job, pieces, rows.labels, start, bounds(data))
     true = rows.inputs.numpy()
     (own_place, likest), (_, likest_other) = (alike(one.numpy(), true) for one in (made, others))
-    mean_place, _ = alike(guess.numpy(), true)
+    mean_place, _ = alike(_guess(rows, seen.sites[0].train).numpy(), true)
     for measure, value, chance in (
         ("correlation in place", own_place, mean_place),
         ("correlation, likest", likest, likest_other),
@@ -164,7 +169,7 @@ def _others(rows: Rows, own: Rows, random: torch.Generator) -> Tensor:
 
 
 def _guess(rows: Rows, own: Rows) -> Tensor:
-    """What an attacker would say of the rows without any update: the mean of its own, by label."""
+    """For each row the mean of some rows of its label: to begin with, those of an attacker."""
     return torch.stack([own.inputs[own.labels == label].mean(dim=0) for label in rows.labels])
 
 
