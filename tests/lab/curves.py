@@ -24,7 +24,7 @@ def by_cost(costs: Sequence[Cost]) -> str:
     """Detection over what one verifier repeats of the training, by the share that was skipped."""
     drawn = "".join(_found(costs, skipped) for skipped in sorted({one.skipped for one in costs}))
     ticks = [f"{100 * COST_MAX * tick / 5:.0f} %" for tick in range(6)]
-    words = "training repeated by one verifier; found, by share of segments skipped (lines: bound)"
+    words = "training repeated by one verifier, by share skipped (lines: 1-(1-s)^q)"
     return _svg(drawn, ticks, words)
 
 
