@@ -12,9 +12,9 @@ from fl.train import segment_batches
 from fl.verify import BP
 from tests.lab.data import Source, source
 from tests.lab.inversion import Piece, alike, bounds, changed, exact_row, invert
-from tests.lab.leakage import lines, markdown
-from tests.lab.membership import found_at, gradients, matched
-from tests.lab.oracle import Asked, likelihoods
+from tests.lab.leakage import Attack, lines, markdown
+from tests.lab.membership import found_at, gradients, matched, membership
+from tests.lab.oracle import Asked, likelihoods, oracle
 from tests.lab.watched import Finding, Watched, minimal, row_losses, watch
 
 
@@ -138,6 +138,20 @@ def test_a_score_that_did_not_come_tells_nothing(random: np.random.Generator) ->
     silent = replace(answers(random, True, 0.01), rounded=[None] * 16)
 
     assert likelihoods(silent, 16, 0.01) == (0, 0)
+
+
+@pytest.mark.parametrize("attack", [membership, oracle])
+def test_every_attack_asks_the_clinics(
+    data: Source, attack: Attack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A smoke of studies on real patients, with too few rounds and queries to find much."""
+    monkeypatch.setattr("tests.lab.oracle.QUERIES", (1, 3))
+    monkeypatch.setattr("tests.lab.oracle.TARGETS", 1)
+
+    found = list(attack(replace(data, rounds=2), 0))
+
+    assert all(-1 <= one.value <= 1 and -1 <= one.chance <= 1 for one in found)
+    assert len({(one.view, one.measure) for one in found}) == len(found) > 0
 
 
 def test_the_table_holds_every_measure() -> None:
