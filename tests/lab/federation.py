@@ -4,27 +4,30 @@ Dishonest sites see every honest update before they send theirs, and their verif
 kind and fail everybody else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from fl.aggregate import aggregate
 from fl.attack import bend
-from fl.experiment import Experiment, beacons, verdict_of
+from fl.experiment import Experiment, Hospital, beacons, verdict_of
 from fl.fixed import Ints
 from fl.metric import auc
 from fl.model import Rows, build, initial, load
+from fl.rules.rows import Deltas
 from fl.settle import aggregation_weight, eligible_verifiers, lower_median, settle
 from fl.train import Job, Result, train
 from fl.verify import Case, Judgement, check_form, score
 from tests.lab.poison import FORGE_SCALE, TARGET, Poison, Seen, backdoor_rows
-from vm.learning import Decision, UpdateStatus, Verdict
+from vm.learning import Decision, Update, UpdateStatus, Verdict
 from vm.record import Output
 from vm.refusal import Refused
 from vm.shape import Digest
-from vm.terms import MICRO
+from vm.terms import MICRO, Aggregation
+
+# Of `fl.aggregate.aggregate`: the rule, updates [p], weights, organisations, the round's seed.
+Combine = Callable[[Aggregation, Sequence[Deltas], Sequence[int], Sequence[str], Digest], Ints]
 
 WITHIN = 0.99  # of the norm bound: how near to it attackers dare to go
 
@@ -61,6 +64,7 @@ class Federation:
     experiment: Experiment
     poison: Poison
     dishonest: frozenset[str]
+    combine: Combine
     filtering: bool
     seed: int
     lost: dict[bool, int]
@@ -71,6 +75,7 @@ class Federation:
         experiment: Experiment,
         poison: Poison,
         dishonest: frozenset[str],
+        combine: Combine,
         *,
         filtering: bool,
         seed: int,
@@ -85,7 +90,7 @@ class Federation:
         ]
         experiment = replace(experiment, hospitals=poisoned)
         lost = {True: 0, False: 0}
-        return cls(experiment, poison, dishonest, filtering, seed, lost)
+        return cls(experiment, poison, dishonest, combine, filtering, seed, lost)
 
     def run(self, rounds: int) -> Found:
         """Train so many rounds from first weights that the seed gives, and test."""
@@ -97,7 +102,7 @@ class Federation:
             try:
                 results = self._send(base, number, beacon)
                 accepted = self._accepted(base, number, results)
-                delta = aggregate(
+                delta = self.combine(
                     experiment.terms.aggregation,
                     [results[name].delta for name in accepted],
                     [aggregation_weight(experiment.terms, sites[name]) for name in accepted],
@@ -136,6 +141,8 @@ class Federation:
                 results[name].delta.astype(np.float64),
                 honest,
                 WITHIN * bound * median,
+                len(self.dishonest),
+                self.experiment.terms.policy.direction_min / MICRO,
                 np.random.default_rng((self.seed, number, place)),
             )
             results[name] = bend(base, results[name], self.poison.delta(seen))
@@ -156,30 +163,39 @@ class Federation:
         accepted = []
         for one in experiment.hospitals:
             name = one.site.organisation
-            update, blob = experiment.submit(one, number, results[name])
-            try:
-                delta = check_form(cases[name], update, blob)
-                refused = None
-            except Refused as found:
-                delta, refused = None, Judgement(Decision.FAIL, found.code, found.message)
-            verdicts: list[Verdict] = []
-            for by in experiment.hospitals:
-                if by is one:
-                    continue
-                if by.site.organisation in self.dishonest:
-                    judgement = _lie(name in self.dishonest)
-                elif refused is not None:
-                    judgement = refused
-                else:
-                    assert delta is not None, "an update of good form"
-                    judgement = score(cases[by.site.organisation], delta)
-                verdicts.append(verdict_of(by.site, update, judgement))
-            outcome = settle(update, verdicts, eligible_verifiers(experiment.terms))
-            if outcome.status is UpdateStatus.ACCEPTED:
+            if self._passes(one, *experiment.submit(one, number, results[name]), cases):
                 accepted.append(name)
             else:
                 self.lost[name in self.dishonest] += 1
         return sorted(accepted)
+
+    def _passes(
+        self, one: Hospital, update: Update, blob: bytes, cases: Mapping[str, Case]
+    ) -> bool:
+        """Whether verdicts accept an update; once they decide, nobody else is asked."""
+        bad = self.dishonest
+        delta, refused = None, None
+        try:
+            delta = check_form(cases[update.organisation], update, blob)
+        except Refused as found:
+            refused = Judgement(Decision.FAIL, found.code, found.message)
+        eligible = eligible_verifiers(self.experiment.terms)
+        verdicts: list[Verdict] = []
+        others = [by for by in self.experiment.hospitals if by is not one]
+        for by in sorted(others, key=lambda by: by.site.organisation not in bad):  # lies are quick
+            name = by.site.organisation
+            if name in bad:
+                judgement = _lie(update.organisation in bad)
+            elif delta is None:
+                assert refused is not None, "an update that is not well-formed"
+                judgement = refused
+            else:
+                judgement = score(cases[name], delta)
+            verdicts.append(verdict_of(by.site, update, judgement))
+            status = settle(update, verdicts, eligible).status
+            if status is not UpdateStatus.UNDECIDED:
+                return status is UpdateStatus.ACCEPTED
+        return False
 
     def _test(self, weights: Ints, rounds: int, failed: int) -> Found:
         experiment = self.experiment

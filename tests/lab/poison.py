@@ -21,15 +21,23 @@ TRIGGER_VALUE = 1.0  # the brightest an image gets: a backdoor must work on plau
 IPM_SCALE = 2.0  # of the mean of honest updates, turned around (Xie et al. 2020)
 ALIE_SPREAD = 1.5  # standard deviations from the mean (Baruch et al. 2019)
 FORGE_SCALE = 5  # of a naive attack, as in the literature
+DIRECTION_SLACK = 0.01  # of a cosine: how near to the least allowed one attackers dare to go
+HALVINGS = 12  # of an interval of cosines
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What an attacker has before it: own honest delta [p], those of honest sites [h, p]."""
+    """What an attacker has before it: own honest delta [p], those of honest sites [h, p].
+
+    `attackers` is how many send alike, `direction_min` the cosine with the round's median by
+    coordinate below which an update fails.
+    """
 
     own: Floats
     honest: Floats
     reach: float
+    attackers: int
+    direction_min: float
     random: np.random.Generator
 
 
@@ -67,6 +75,37 @@ def _alie(seen: Seen) -> Floats:
 def _ipm(seen: Seen) -> Floats:
     found: Floats = -IPM_SCALE * seen.honest.mean(axis=0)
     return found
+
+
+def _ipm_directed(seen: Seen) -> Floats:
+    """The mean turned around only as far as the check of direction lets through.
+
+    Made of two parts: along the honest median backwards, and across it, where the turned mean
+    leads. The median that verifiers take holds the attackers' copies too and leans towards them:
+    so the lowest cosine with the honest one is searched that still passes.
+    """
+    median = np.median(seen.honest, axis=0)
+    along = median / np.linalg.norm(median)
+    turned = -seen.honest.mean(axis=0)
+    across = turned - (turned @ along) * along
+    across /= np.linalg.norm(across)
+    length = min(seen.reach, IPM_SCALE * float(np.linalg.norm(turned)))
+
+    def sent(cosine: float) -> Floats:
+        found: Floats = length * (cosine * along + np.sqrt(1 - cosine**2) * across)
+        return found
+
+    low, high = -1.0, 0.5
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        found = sent(middle)
+        judged = np.median([*seen.honest, *[found] * seen.attackers], axis=0)
+        cosine = (found @ judged) / length / np.linalg.norm(judged)
+        if cosine < seen.direction_min + DIRECTION_SLACK:
+            low = middle
+        else:
+            high = middle
+    return sent(high)
 
 
 def _gaussian(seen: Seen) -> Floats:
@@ -111,6 +150,7 @@ POISONS = {
         Poison("scaled", forge=_scaled),
         Poison("alie", forge=_alie),
         Poison("ipm", forge=_ipm),
+        Poison("ipm_directed", forge=_ipm_directed),
         Poison("gaussian", forge=_gaussian),
         Poison("mimic", forge=_mimic),
         Poison("label_flip", rows=_flip_labels),

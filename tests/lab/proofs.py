@@ -40,6 +40,8 @@ from vm.shape import Digest
 
 DRAWN = EXACT.segments  # of 100 segments, by each verifier
 SHARES = (10, 20, 30, 40, 50, 60, 70, 80, 90)  # percent of the segments that are skipped
+COSTS = (1, 2, 3, 5, 7, 10, 15, 20)  # segments that a verifier might draw, of 100
+COST_SHARES = (10, 20, 50)  # percent skipped, of which detection is drawn over these costs
 SEEDS_TRIED = 512  # by a primary that grinds the seed of challenges
 GRIND_PART = 2  # of the draws one is ground: each takes some 160 seeds
 Z = 1.96  # standard deviations on both sides of a 95 % interval
@@ -82,6 +84,21 @@ class Line:
     attacker: float
     verifier: float
     theory: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """How often a verifier that draws so many segments finds so many skipped ones.
+
+    `low` and `high` bound `caught` by Wilson's interval at 95 %; all are shares.
+    """
+
+    skipped: float
+    cost: float
+    trials: int
+    caught: float
+    low: float
+    high: float
 
 
 def show(at: Scene, spoof: Spoof) -> Shown:
@@ -144,11 +161,13 @@ def secrets(label: str, count: int) -> list[Digest]:
     return [digest(PRF, f"{label} {number}".encode()) for number in range(count)]
 
 
-def caught(failing: Collection[int], segments: int, label: str, draws: int) -> list[bool]:
+def caught(
+    failing: Collection[int], segments: int, label: str, draws: int, drawn: int = DRAWN
+) -> list[bool]:
     """Of draws under so many secrets, which hold a failing segment."""
     seed, update = digest(PRF, label.encode()), digest(PRF, f"update {label}".encode())
     return [
-        not set(draw(seed, update, secret, segments, DRAWN)).isdisjoint(failing)
+        not set(draw(seed, update, secret, segments, drawn)).isdisjoint(failing)
         for secret in secrets(label, draws)
     ]
 
@@ -249,17 +268,33 @@ def _ground(shown: Shown, update: Digest, secret: Digest, number: int) -> Digest
     return seed
 
 
-def shares(data: Source, seeds: int, draws: int) -> list[Line]:
-    """Detection by the share of segments that are skipped, in places of the attacker's choice."""
+def skipping(data: Source, seeds: int) -> dict[int, list[Shown]]:
+    """By percent of the segments that are skipped, in places of the attacker's choice."""
     scenes = [scene(data, seed) for seed in range(seeds)]
+    return {share: [show(at, skipped(at, _chosen(at, share))) for at in scenes] for share in SHARES}
+
+
+def shares(shown: Mapping[int, Sequence[Shown]], draws: int) -> list[Line]:
+    """Detection by the share of segments that are skipped."""
     return [
-        measure(
-            f"{share} % of the segments skipped",
-            [show(at, skipped(at, _chosen(at, share))) for at in scenes],
-            draws,
-        )
-        for share in SHARES
+        measure(f"{share} % of the segments skipped", found, draws)
+        for share, found in shown.items()
     ]
+
+
+def costs(shown: Mapping[int, Sequence[Shown]], draws: int) -> list[Cost]:
+    """Detection by the share of the training that one verifier repeats."""
+    return [_cost(share, shown[share], drawn, draws) for share in COST_SHARES for drawn in COSTS]
+
+
+def _cost(share: int, shown: Sequence[Shown], drawn: int, draws: int) -> Cost:
+    hits = [
+        hit
+        for number, one in enumerate(shown)
+        for hit in caught(one.failing, one.segments, f"{share} {number}", draws, drawn)
+    ]
+    cost = drawn / shown[0].segments
+    return Cost(share / 100, cost, len(hits), *interval(sum(hits), len(hits)))
 
 
 def _chosen(at: Scene, percent: int) -> frozenset[int]:
@@ -328,36 +363,27 @@ def _row(one: Line) -> str:
     return "| " + " | ".join(cells) + " |\n"
 
 
+def cost_table(costs: Sequence[Cost]) -> str:
+    """Detection by cost, one row for each, one column for each share that is skipped."""
+    skipped = sorted({one.skipped for one in costs})
+    head = "| training repeated |" + "".join(f" {100 * one:.0f} % skipped |" for one in skipped)
+    rows = [
+        (cost, [one for one in costs if one.cost == cost])
+        for cost in sorted({one.cost for one in costs})
+    ]
+    return f"{head}\n|---{'|---' * len(skipped)}|\n" + "".join(
+        f"| {100 * cost:.0f} % |"
+        + "".join(
+            f" {one.caught:.4f} ({one.low:.4f} to {one.high:.4f}) |"
+            for one in sorted(of, key=lambda one: one.skipped)
+        )
+        + "\n"
+        for cost, of in rows
+    )
+
+
 def alarm_table(alarms: Mapping[str, tuple[int, int]]) -> str:
     """Honest segments by model and optimizer, and in all."""
     rows = [*alarms.items(), ("all", tuple(map(sum, zip(*alarms.values(), strict=True))))]
     head = "| honest | segments | false alarms |\n" + "|---" * 3 + "|\n"
     return head + "".join(f"| {name} | {count} | {found} |\n" for name, (found, count) in rows)
-
-
-def plot(lines: Sequence[Line]) -> str:
-    """An SVG of detection over the share of skipped segments, beside 1 - (1 - s)^q."""
-
-    def point(share: float, found: float) -> str:
-        return f"{60 + 400 * share:.1f},{260 - 240 * found:.1f}"
-
-    curve = " ".join(point(s / 100, 1 - (1 - s / 100) ** DRAWN) for s in range(101))
-    marks = "".join(
-        f'<polyline class="error" points="{point(one.failing, one.low)} '
-        f'{point(one.failing, one.high)}"/>'
-        f'<circle cx="{60 + 400 * one.failing:.1f}" cy="{260 - 240 * one.caught:.1f}" r="3"/>'
-        for one in lines
-    )
-    ticks = "".join(
-        f'<text x="{60 + 4 * t}" y="278" text-anchor="middle">{t} %</text>'
-        f'<text x="52" y="{264 - 2.4 * t}" text-anchor="end">{t / 100:.1f}</text>'
-        for t in range(0, 101, 20)
-    )
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 310" font-family="sans-serif" '
-        'font-size="11">\n<style>polyline{fill:none;stroke:#888}.error{stroke:#c33}'
-        "circle{fill:#c33}</style>\n"
-        f'<polyline points="60,20 60,260 460,260"/>\n<polyline points="{curve}"/>\n{marks}\n'
-        f'{ticks}\n<text x="260" y="300" text-anchor="middle">segments skipped; found by one '
-        f"verifier that draws {DRAWN} of {SEGMENTS} (line: 1-(1-s)^{DRAWN})</text>\n</svg>\n"
-    )

@@ -4,8 +4,21 @@ from dataclasses import replace
 
 import pytest
 
+from tests.lab.curves import by_cost, by_share
 from tests.lab.data import source
-from tests.lab.proofs import Shown, bound, grind, interval, markdown, measure, plot, show
+from tests.lab.proofs import (
+    COST_SHARES,
+    COSTS,
+    Shown,
+    bound,
+    cost_table,
+    costs,
+    grind,
+    interval,
+    markdown,
+    measure,
+    show,
+)
 from tests.lab.spoof import SGD, SPOOFS, Scene, honest, scene, skipped
 
 SHORT = replace(SGD, steps=32)  # eight segments
@@ -66,4 +79,16 @@ def test_the_table_and_the_plot_hold_every_line() -> None:
     lines = [measure(name, [HALF], 10) for name in ("one", "two")]
 
     assert markdown(lines).count("\n") == 4
-    assert plot(lines).count("<circle") == 2
+    assert by_share(lines).count("<circle") == 2
+
+
+def test_who_draws_more_finds_more() -> None:
+    """Detection over cost, of the same skipped segments, within the bound's reach."""
+    found = costs({share: [HALF] for share in COST_SHARES}, DRAWS)
+    of_half = [one for one in found if one.skipped == 0.5]
+
+    assert [one.cost for one in of_half] == [drawn / 100 for drawn in COSTS]
+    assert of_half[0].low < 0.5 < of_half[0].high
+    assert of_half[0].caught < of_half[3].caught < of_half[-1].caught == 1
+    assert cost_table(found).count("\n") == 2 + len(COSTS)
+    assert by_cost(found).count("<circle") == len(found)
