@@ -27,7 +27,8 @@ from vm.terms import Evidence, Replay, Site
 TASK, MODEL = "bench-task", "bench-model"
 DRAWN = 2  # segments that each verifier replays of each update
 POLL_S = 1.0  # rarely, so that looking costs little; times are the chain's own
-ROUND_S_MAX = 60.0  # far above any round: only a hang takes longer
+ROUND_S_MAX = 600.0  # far above any round: only a hang takes longer
+PHASE_MS = 600_000  # so that no deadline ends a phase: a long round is slow on a busy machine
 STEWARD = 1
 
 
@@ -67,7 +68,14 @@ def _register(net: Running, folder: Path, number: int, replayed: bool) -> None:
 async def _open(net: Running, data: Source, folder: Path, rounds: int, replayed: bool) -> None:
     async with net.client() as client:
         sites = [await _site(client, hospital) for hospital in net.hospitals]
-    terms = replace(trial.terms(MODEL, sites, rounds), training=data.training)
+    terms = replace(
+        trial.terms(MODEL, sites, rounds),
+        training=data.training,
+        submit_ms=PHASE_MS,
+        verdict_ms=PHASE_MS,
+        reveal_ms=PHASE_MS,
+        aggregate_ms=PHASE_MS,
+    )
     if replayed:
         terms = replace(terms, evidence=Evidence.REPLAYED, replay=Replay(DRAWN, 0, 0))
     weights = folder / "weights.safetensors"
