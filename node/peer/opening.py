@@ -34,7 +34,7 @@ from vm.terms import Evidence, Preprocessing
 
 OPENING_PHASES = (RoundPhase.VERDICT, RoundPhase.REVEAL, RoundPhase.RERUN)
 
-ASK_S = 0.5  # before a validator is asked again that stands at another block
+ASK_S = 0.1  # before a validator is asked again that stands at another block: as long as one takes
 
 Meet = Callable[[str], Awaitable[Rendezvous]]  # an organisation's validator
 

@@ -7,7 +7,7 @@ opened, and the verifier abstains. Only a contradiction within what was committe
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -41,7 +41,10 @@ from vm.shape import NOTE_BYTES_MAX
 
 QUIET_PERCENT = 35  # of the phase: as long as that nothing more may have come of an update
 END_PERCENT = 75  # of the phase: then it ends with what there is, so that the seal is in time
-ASK_S = 0.5  # between two times that the same pieces are asked for
+ASK_FIRST_S = (
+    0.05  # between two times that the same pieces are asked for: a small one is soon there
+)
+ASK_S = 0.5  # the same, doubled each time until nothing has come for a while
 REPLAYS_MAX = 2  # at a time: more would only share the same cores and fill the memory
 
 Meet = Callable[[str], Awaitable[Rendezvous]]  # an organisation's validator
@@ -202,6 +205,7 @@ class _Visit:
         self._store = store
         self._places = places
         self._patience = patience
+        self._pauses_s = pauses_s()
 
     async def take(self, update: Update, piece: Piece, bytes_max: int) -> bytes:
         """One piece, waited for; raises `Unknown("replay.not_opened")`."""
@@ -259,6 +263,7 @@ class _Visit:
         if isinstance(found, Pending):
             self._patience.note(piece, found)
             return None
+        self._pauses_s = pauses_s()
         return found
 
     async def _wait(self, update: Update, piece: Piece) -> None:
@@ -267,7 +272,15 @@ class _Visit:
                 "replay.not_opened",
                 f"expected {update.organisation} to open {piece} in time, found that it did not",
             )
-        await asyncio.sleep(ASK_S)
+        await asyncio.sleep(next(self._pauses_s))
+
+
+def pauses_s() -> Iterator[float]:
+    """How long to wait before the same pieces are asked for again, as long as none comes."""
+    pause_s = ASK_FIRST_S
+    while True:
+        yield min(pause_s, ASK_S)
+        pause_s = min(2 * pause_s, ASK_S)
 
 
 def _replay(claim: Claim, update: Update, index: int, content: bytes) -> Replayed:

@@ -88,7 +88,7 @@ class Learning:
     bare64_s: float  # one round of all sites, one after the other
     bare32_s: float
     plain: Network
-    replayed: Network
+    replayed: Network | None  # None where it was not asked for
     rule_parameters: int
     rules_ms: dict[str, float]  # milliseconds per million parameters
     byzfl_ms: dict[str, float]  # the same of byzfl's; {} where it is not installed
@@ -142,7 +142,7 @@ def _phase(kind: str, opened_s: Sequence[float], counts: Sequence[Count]) -> tup
 def document(found: Learning) -> dict[str, Any]:
     """All figures and ratios, for JSON."""
     networks = {"plain": found.plain, "replayed": found.replayed}
-    ratios = {
+    ratios: dict[str, dict[str, float]] = {
         name: {
             "round_over_bare": network.round_s / found.bare64_s,
             "overhead_s": network.round_s - found.bare64_s,
@@ -150,6 +150,7 @@ def document(found: Learning) -> dict[str, Any]:
             "verification_over_training_cpu": network.verification_ratio,
         }
         for name, network in networks.items()
+        if network is not None
     }
     if found.flower is not None:
         ratios["flower"] = {
@@ -161,7 +162,10 @@ def document(found: Learning) -> dict[str, Any]:
 
 def markdown(found: Learning) -> str:
     """The tables."""
-    ours = (("without replay", found.plain), ("with replay", found.replayed))
+    ours = [("without replay", found.plain)]
+    if found.replayed is not None:
+        ours.append(("with replay", found.replayed))
+    peers = " and ".join(f"{net.peers_s:.1f} s {name}" for name, net in ours)
     lines = [
         "# What a round of training costs",
         "",
@@ -190,11 +194,10 @@ def markdown(found: Learning) -> str:
     lines += [
         "",
         "Bytes are what TCP carried for a site's peer, trainer and verifier, TLS and HTTP included;"
-        f" an update's file has {found.plain.update}. CPU of all peers' processes: "
-        f"{found.plain.peers_s:.1f} s and {found.replayed.peers_s:.1f} s.",
+        f" an update's file has {found.plain.update}. CPU of all peers' processes: {peers}.",
         "",
         "| in a round, s after it opened | " + " | ".join(name for name, _ in ours) + " |",
-        "| --- | ---: | ---: |",
+        "| --- |" + " ---: |" * len(ours),
     ]
     for phase, _ in PHASES:
         for place, what in enumerate(("handed in by the last", "certified for the last")):

@@ -27,7 +27,8 @@ from vm.terms import Evidence, Replay, Site
 TASK, MODEL = "bench-task", "bench-model"
 DRAWN = 2  # segments that each verifier replays of each update
 POLL_S = 1.0  # rarely, so that looking costs little; times are the chain's own
-ROUND_S_MAX = 60.0  # far above any round: only a hang takes longer
+ROUND_S_MAX = 600.0  # far above any round: only a hang takes longer
+PHASE_MS = 600_000  # so that no deadline ends a phase: a long round is slow on a busy machine
 STEWARD = 1
 
 
@@ -72,6 +73,10 @@ async def _open(net: Running, data: Source, folder: Path, rounds: int, replayed:
         training=data.training,
         evidence=Evidence.REPLAYED if replayed else Evidence.COMMITTED,
         replay=Replay(DRAWN if replayed else 0, 0, 0),
+        submit_ms=PHASE_MS,
+        verdict_ms=PHASE_MS,
+        reveal_ms=PHASE_MS,
+        aggregate_ms=PHASE_MS,
     )
     weights = folder / "weights.safetensors"
     weights.write_bytes(pack_weights(data.spec, data.grid_bits, initial(data.spec, 24, seed=1)))

@@ -27,7 +27,7 @@ FLOWER_S_MAX = 1_800.0  # for a whole simulation: only a hang takes longer
 
 @dataclass(frozen=True, slots=True)
 class Flower:
-    """Flower's simulation: seconds to the end of its first round, and the median of the others."""
+    """Flower's simulation: seconds until its first round had ended, and a later one's median."""
 
     start_s: float
     round_s: float

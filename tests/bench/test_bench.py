@@ -80,6 +80,10 @@ def test_the_tables_say_rounds_cores_and_ratios() -> None:
     assert "| Flower simulation, its first round after 20 s | 1.000 | 2.0 | 0.500 |" in text
     assert data["ratios"]["flower"] == {"round_over_bare": 2.0, "overhead_s": 0.5}
     assert data["ratios"]["replayed"]["round_over_bare"] == 16
+    assert "| four validators, with replay | 8.000 |" in text
+    alone = replace(found, replayed=None)
+    assert "with replay" not in markdown(alone)
+    assert document(alone)["ratios"].keys() == {"plain", "flower"}
     assert data["ratios"]["plain"]["overhead_s"] == ROUND_S - 0.5
 
 

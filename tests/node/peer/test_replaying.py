@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -359,3 +359,10 @@ def test_nothing_stays_of_a_piece_that_never_came_whole(hall: Hall) -> None:
     abstained(hall, 1)
 
     assert not list(hall.town.folder.glob("openings-2/*/*"))
+
+
+def test_pieces_are_asked_for_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small one is there in a moment; a trainer that is away is not asked ten times a second."""
+    monkeypatch.setattr(replaying, "ASK_S", 0.5)
+
+    assert list(islice(replaying.pauses_s(), 6)) == [0.05, 0.1, 0.2, 0.4, 0.5, 0.5]
