@@ -28,7 +28,7 @@ from tests.network.synthetic import (
     register_datasets,
     write_rows,
 )
-from vm.conduct import Audit, AuditOutcome
+from vm.conduct import Audit, AuditOutcome, Visit
 from vm.learning import (
     Round,
     Task,
@@ -379,6 +379,7 @@ def test_an_auditor_replays_a_trace_at_the_hospital(learning: Learning) -> None:
     record = learning.record(Audit, TASK, 1, hospital, "auditor")
     assert (record.outcome, record.segments) == (AuditOutcome.PASSED, found["segments"])
     assert learning.record(Update, TASK, 1, hospital).audits_passed == 1
+    assert learning.record(Visit, TASK, 1, hospital, "auditor").trainer == f"{hospital}.trainer"
     assert again.error[0] == "audit.duplicate"
 
 

@@ -16,6 +16,7 @@ from fl.trace import Origin
 from fl.train import Job, train
 from fl.weights import pack_update
 from node.demo.processes import CONCILIUM
+from node.home.config import CONFIG_FILE
 from node.home.keyfile import read_secret
 from node.home.testnet import ROWS_SECRET
 from node.peer.site import load_data
@@ -31,12 +32,13 @@ from tests.network.synthetic import (
     register_datasets,
     write_rows,
 )
-from vm.learning import Decline, Round, Update
+from vm.learning import Decline, Round, SiteApproval, Task, TaskPhase, Update
 from vm.refusal import Refused
 from vm.terms import MICRO
 
 pytestmark = pytest.mark.network
 
+STEWARD = 1
 KILLED = 1
 DECLINING = 2
 SEGMENTS = 200
@@ -83,12 +85,15 @@ def uninterrupted(net: Running) -> str:
 def test_a_killed_peer_resumes_from_its_newest_snapshot(tmp_path: Path) -> None:
     """With kill -9 in the middle of a round; its update is that of an uninterrupted training.
 
-    Meanwhile another site declines the round by command, with a code and a reason.
+    A person has approved the task there, and takes that back in the end. Meanwhile another site
+    declines the round by command, with a code and a reason; the steward then closes the task.
     """
     net = Running(tmp_path / "net", tasks=[TASK])
     home = net.home(KILLED, "peer")
     trace = home / "store" / "traces" / TASK / "1"
     command = [*CONCILIUM, "peer", "run", str(home), "--format", "json"]
+    config = home / CONFIG_FILE
+    config.write_text(config.read_text().replace('approve = "list"', 'approve = "ask"'))
     declining = ("peer", "decline", net.home(DECLINING, "peer"), TASK, "--format", "json")
     try:
         net.start_all()
@@ -99,6 +104,7 @@ def test_a_killed_peer_resumes_from_its_newest_snapshot(tmp_path: Path) -> None:
         reason = ("--reason", "The machine is moved today")
         declined = concilium(*declining, "--code", "site.maintenance", *reason).data
         wrong = concilium(*declining, "--code", "no code", *reason)
+        approved = concilium("peer", "approve", home, TASK, "--yes", "--format", "json").data
         net.spawn(home, command)
         until((trace / f"snapshot-{DONE_BEFORE}").exists, "segments on disk")
         assert net.signal(home, signal.SIGKILL) == -signal.SIGKILL
@@ -107,6 +113,12 @@ def test_a_killed_peer_resumes_from_its_newest_snapshot(tmp_path: Path) -> None:
         net.spawn(home, command)
         update = record(net, Update, TASK, 1, HOSPITALS[KILLED - 1])
         net.signal(home, signal.SIGTERM)
+        standing = record(net, SiteApproval, TASK, HOSPITALS[KILLED - 1])
+        withdrawn = concilium("peer", "withdraw", home, TASK, "--format", "json").data
+        closed = concilium(
+            *("task", "close", net.home(STEWARD, "steward"), TASK, "--format", "json"),
+            *("--reason", "The machine is needed"),
+        )
 
         lines = [json.loads(line) for line in net.log(KILLED, "peer").splitlines()]
         (resumed,) = [line for line in lines if line["event"] == "round.resumed"]
@@ -115,5 +127,11 @@ def test_a_killed_peer_resumes_from_its_newest_snapshot(tmp_path: Path) -> None:
         assert (declined["round"], declined["code"]) == (1, "site.maintenance")
         assert record(net, Decline, TASK, 1, HOSPITALS[DECLINING - 1]).reason == reason[1]
         assert wrong.error[0] == "document.bounds"
+        assert (standing.stands, standing.terms.hex()) == (True, approved["digest"])
+        assert (withdrawn["withdrawn"], withdrawn["withdrawn_on_chain"]) == (True, True)
+        assert not record(net, SiteApproval, TASK, HOSPITALS[KILLED - 1]).stands
+        assert closed.code == 0, closed
+        assert record(net, Task, TASK).phase is TaskPhase.CLOSED
+        assert record(net, Round, TASK, 1).code == "round.task_closed"
     finally:
         net.close()
