@@ -27,6 +27,7 @@ def build_api(context: ApiContext) -> web.Application:
     )
     reader, streams = Reader(), events.Streams()
     submissions = transactions.Submissions(context)
+    lookups = transactions.Lookups(context, reader)
     for read in (*blocks.READS, *epochs.READS, *records.READS, *transactions.READS):
         app.router.add_get(read.path, _read_handler(context, reader, read))
 
@@ -35,7 +36,7 @@ def build_api(context: ApiContext) -> web.Application:
         return respond(request, await submissions.take(request))
 
     async def look_up(request: web.Request) -> web.StreamResponse:
-        return respond(request, await transactions.look_up(context, reader, request))
+        return respond(request, await lookups.answer(request))
 
     async def stream(request: web.Request) -> web.StreamResponse:
         return await streams.serve(context, reader, request)

@@ -47,6 +47,7 @@ HEIGHT_BYTES = 8
 INDEX_BYTES = 4
 SUBMIT_BYTES_MAX = MESSAGE_BYTES_MAX + MESSAGE_BYTES_MAX // 2  # base64 makes a third more
 SUBMISSIONS_MAX = 16  # at one time; a body and what it decodes to take 24 MiB at most
+LOOKUPS_MAX = 512  # that wait for a block: event streams have their room in the feed beside them
 BODY_TIMEOUT_S = 30.0  # for a body to arrive: a client that dawdles does not keep its place
 
 
@@ -71,6 +72,43 @@ class Submissions:
             return await _submit(self._context, request)
         finally:
             self._open -= 1
+
+
+class Lookups:
+    """Looks transactions up; those that are pending may be waited for, so many at one time."""
+
+    def __init__(self, context: ApiContext, reader: Reader) -> None:
+        self._context = context
+        self._reader = reader
+        self._waiting = 0
+
+    async def answer(self, request: web.Request) -> Answer:
+        """A transaction as it stands, or once it is certified within the time that was asked for.
+
+        Raises `Refused` with `query.*`, `id.invalid`, `block.pruned` or `api.busy`.
+        """
+        query = parse_query(request, LookupQuery)
+        end_s = asyncio.get_running_loop().time() + query.wait_ms / 1_000
+        while True:
+            height = self._context.feed.height
+            answer = await self._reader.run(_read_transaction, self._context, request.match_info)
+            pending = isinstance(answer.body, TransactionAnswer) and answer.body.status == PENDING
+            if not pending or not await self._certifies(height, end_s):
+                return answer
+
+    async def _certifies(self, height: int, end_s: float) -> bool:
+        """Wait for a block beyond `height`; False if none came in time, or too many wait."""
+        if self._waiting >= LOOKUPS_MAX:
+            return False
+        self._waiting += 1
+        try:
+            async with asyncio.timeout_at(end_s):
+                await self._context.feed.wait(height)
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting -= 1
+        return True
 
 
 async def _submit(context: ApiContext, request: web.Request) -> Answer:
@@ -123,22 +161,6 @@ def _admission_view(admission: Admission) -> AdmissionView:
     return AdmissionView(
         id=admission.id.hex() or None, code=admission.code, message=admission.message
     )
-
-
-async def look_up(context: ApiContext, reader: Reader, request: web.Request) -> Answer:
-    """A transaction as it stands; one that is pending may be waited for, a block at a time."""
-    query = parse_query(request, LookupQuery)
-    end_s = asyncio.get_running_loop().time() + query.wait_ms / 1_000
-    while True:
-        height = context.feed.height
-        answer = await reader.run(_read_transaction, context, request.match_info)
-        if not isinstance(answer.body, TransactionAnswer) or answer.body.status != PENDING:
-            return answer
-        try:
-            async with asyncio.timeout_at(end_s):
-                await context.feed.wait(height)
-        except TimeoutError:
-            return answer
 
 
 def _read_transaction(context: ApiContext, path: Path) -> Answer:

@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from node.api import transactions
+from node.api.events import STREAMS_MAX
+from node.api.feed import WAITERS_MAX
+from node.api.transactions import LOOKUPS_MAX
 from node.api.views import WAIT_MS_MAX
 from tests.node.api.asking import assert_problem, post, run
 from tests.node.network import HOSPITALS, Network, register_dataset
@@ -110,6 +113,27 @@ def test_a_pending_transaction_is_waited_for_no_longer_than_asked(
         assert got.body["status"] == "pending"
 
     run(network, check)
+
+
+def test_only_so_many_wait_at_one_time(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for transactions must not crowd event streams out; the next one is told at once."""
+    monkeypatch.setattr(transactions, "LOOKUPS_MAX", 1)
+    network.block()
+    transaction = register_dataset(network, HOSPITALS[0])
+
+    async def check(url: str, node: Node) -> None:
+        path = f"{url}/v1/transactions/{transaction.id.hex()}?wait_ms={WAIT_MS_MAX}"
+        await post(url, [pack(transaction)])
+        first = asyncio.create_task(get(path))
+        await node.awaited.wait()
+        node.awaited.clear()
+        assert (await get(path)).body["status"] == "pending"
+        assert not node.awaited.is_set()
+        node.execute()
+        assert (await first).body["status"] == "certified"
+
+    run(network, check)
+    assert LOOKUPS_MAX + STREAMS_MAX < WAITERS_MAX
 
 
 @pytest.mark.parametrize("wait", ["-1", "4001", "x"])
