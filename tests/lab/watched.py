@@ -14,6 +14,7 @@ from fl.model import Rows, build, initial, load, losses
 from fl.settle import aggregation_weight
 from fl.train import Job, train
 from tests.lab.data import Source, hospitals
+from tests.lab.setting import OURS, PLAIN
 from vm.terms import Training
 
 SITES = 10  # of data that has none of its own
@@ -48,7 +49,9 @@ class Finding:
 def watch(data: Source, seed: int, rounds: int, training: Training | None = None) -> Watched:
     """Train so many rounds by the weighted mean, on rows that differ from site to site."""
     sites = hospitals(data, SITES, False, seed)
-    terms = trial.terms("lab", [one.site for one in sites], rounds)
+    terms = replace(
+        trial.terms("lab", [one.site for one in sites], rounds), aggregation=OURS[PLAIN]
+    )
     shares = [aggregation_weight(terms, one.site) for one in sites]
     base = initial(data.spec, data.grid_bits, seed)
     bases, jobs, deltas = [base], [], []
