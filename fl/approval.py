@@ -5,6 +5,7 @@ part, under terms that it names by their digest. Until then its updates and comm
 and nothing that it does not do is counted against it.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from fl.body import ApproveTask, WithdrawApproval
@@ -26,7 +27,8 @@ def terms_digest(terms: Terms) -> Digest:
 def approve_task(state: State, context: Context, body: ApproveTask) -> None:
     """Record that a site takes part from now on."""
     # 1. the task is open, and the sender trains for a site of it
-    task, site = _task_of_trainer(state, body.task, context.sender.id)
+    task = _open_task(state, body.task)
+    site = _site(task, lambda site: site.trainer == context.sender.id, context)
     # 2. the terms are the ones that the site has read
     found = terms_digest(task.terms)
     if body.terms != found:
@@ -60,9 +62,13 @@ def approve_task(state: State, context: Context, body: ApproveTask) -> None:
 
 
 def withdraw_approval(state: State, context: Context, body: WithdrawApproval) -> None:
-    """Record that a site takes no further part; what it has sent into the round stays there."""
-    # 1. the task is open, and the sender trains for a site of it
-    task, site = _task_of_trainer(state, body.task, context.sender.id)
+    """Record that a site takes no further part; what it has sent into the round stays there.
+
+    Its trainer may be gone by then, so that its steward and admin may say it too.
+    """
+    # 1. the task is open, and the sender is of an organisation with a site in it
+    task = _open_task(state, body.task)
+    site = _site(task, lambda site: site.organisation == context.sender.organisation, context)
     # 2. its approval stands
     found = require_approval(state, task, site)
     state.put(
@@ -91,11 +97,18 @@ def require_approval(state: State, task: Task, site: Site) -> SiteApproval:
     return found
 
 
-def _task_of_trainer(state: State, id: str, sender: str) -> tuple[Task, Site]:
+def _open_task(state: State, id: str) -> Task:
     task = state.require(Task, id)
     if task.phase is not TaskPhase.OPEN:
         raise Refused("task.phase", f"expected task {id} open, found it {task.phase.value}")
-    site = next((site for site in task.terms.sites if site.trainer == sender), None)
+    return task
+
+
+def _site(task: Task, is_ours: Callable[[Site], bool], context: Context) -> Site:
+    site = next((site for site in task.terms.sites if is_ours(site)), None)
     if site is None:
-        raise Refused("approval.trainer", f"expected a trainer of task {id}, found {sender}")
-    return task, site
+        raise Refused(
+            "approval.site",
+            f"expected a site of task {task.id} that {context.sender.id} may speak for, found none",
+        )
+    return site

@@ -22,16 +22,21 @@ from vm.refusal import Refused
 from vm.state import State
 from vm.terms import Evidence
 
+EXPIRED = "audit.expired"  # the code of an audit after the trace's retention
+
 
 def admit_auditor(state: State, context: Context, body: AdmitAuditor) -> None:
-    """Record that a hospital has let an auditor at the trace of its update, outcome unknown."""
+    """Record that a hospital has let an auditor at the trace of its update.
+
+    A later visit takes the place of an earlier one: who was named may never come.
+    """
     trainer = context.sender
     # 1. the sender trained the update, in a round that has ended
     update = state.require(Update, body.task, body.round, trainer.organisation)
     if update.trainer != trainer.id:
         raise Refused("visit.trainer", f"expected {update.trainer}, found {trainer.id}")
     _ended(state, body.task, body.round)
-    # 2. the auditor is one of another organisation, which has not been let in yet
+    # 2. the auditor is one of another organisation, which has not attested yet
     auditor = state.require(Member, body.auditor)
     if (auditor.role, auditor.standing) != (Role.AUDITOR, Standing.ENROLLED):
         raise Refused(
@@ -40,11 +45,11 @@ def admit_auditor(state: State, context: Context, body: AdmitAuditor) -> None:
             f"{auditor.role.value}",
         )
     _check_foreign(auditor, update)
-    if state.get(Visit, *update.key, auditor.organisation) is not None:
+    if state.get(Audit, *update.key, auditor.organisation) is not None:
         raise Refused(
-            "visit.duplicate",
-            f"expected one visit of {auditor.organisation} to {update.organisation}'s update, "
-            "found another",
+            "visit.late",
+            f"expected no audit of {update.organisation}'s update by {auditor.organisation} yet, "
+            "found one",
         )
     state.put(
         Visit(
@@ -94,14 +99,15 @@ def attest_audit(state: State, context: Context, body: AttestAudit) -> None:
             f"expected a visit of {auditor.id} that {update.trainer} has signed, found none: "
             "who was not let in attests that the trace is unavailable",
         )
-    # 7. the trainer still had to keep the trace
+    # 7. the trainer still had to keep the trace; later that is the reason why there is none
     task = state.require(Task, body.task)
     until_ms = rnd.deadline_ms + task.terms.trace_retention_ms
-    if replayed and context.block.time_ms > until_ms:
+    expired = context.block.time_ms > until_ms
+    if expired and (replayed or body.code != EXPIRED):
         raise Refused(
             "audit.expired",
-            f"expected an audit until {until_ms} ms, when the trace may go, "
-            f"found one at {context.block.time_ms} ms",
+            f"expected an audit until {until_ms} ms, when the trace may go, or {EXPIRED} as the "
+            f"code of one that is unavailable, found {body.code} at {context.block.time_ms} ms",
         )
     state.put(
         Audit(

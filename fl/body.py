@@ -45,7 +45,7 @@ class OpenTask:
 
 @dataclass(frozen=True, slots=True)
 class CloseTask:
-    """Body of `task.close`: no further round, and what the present one has gathered is not used."""
+    """Body of `task.close`: the present round is the task's last."""
 
     VERSION: ClassVar[int] = 1
 
@@ -120,13 +120,17 @@ class CommitSecret:
 
 @dataclass(frozen=True, slots=True)
 class SealVerdicts:
-    """Body of `learning.seal`: `fl.challenge.seal` of what the sender will reveal."""
+    """Body of `learning.seal`: `fl.challenge.seal` of what the sender will reveal.
+
+    `scores` is how many scores that publishes, contributions included.
+    """
 
     VERSION: ClassVar[int] = 1
 
     task: Name
     round: Count
     seal: Digest
+    scores: Count
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ In this order, each once: nobody's judgement can follow from another's, and nobo
 it looks at (`fl.challenge`). Each handler is a list of numbered checks, then what it writes.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from fl.approval import require_approval
 from fl.body import CommitSecret, Judged, RerunVerdict, RevealVerdicts, SealVerdicts
 from fl.challenge import commitment, seal
 from fl.rounds import advance, in_phase, verdicts_on
+from fl.scores import scores_in
 from fl.settle import SCORE_STEP_BP, named_segments
 from vm.execute import Context
 from vm.learning import (
@@ -53,6 +53,7 @@ def commit_secret(state: State, context: Context, body: CommitSecret) -> None:
             verifier=site.verifier,
             commitment=body.commitment,
             seal=None,
+            scores=0,
             secret=None,
         )
     )
@@ -72,7 +73,9 @@ def seal_verdicts(state: State, context: Context, body: SealVerdicts) -> None:
             "seal.duplicate",
             f"expected one seal of {found.verifier} in round {rnd.number}, found another",
         )
-    state.put(replace(found, seal=body.seal))
+    # 4. its dataset's budget has room for the scores that it will publish
+    _reserve(state, task, found.organisation, body.scores)
+    state.put(replace(found, seal=body.seal, scores=body.scores))
     advance(state, context.block, task, replace(rnd, sealed=rnd.sealed + 1))
 
 
@@ -109,8 +112,13 @@ def reveal_verdicts(state: State, context: Context, body: RevealVerdicts) -> Non
     for update, item in zip(updates, body.judgements, strict=True):
         _check_judgement(task.terms, update, item)
         _check_near(state, task, rnd, item)
-    # 8. its dataset's budget of published scores has room for these
-    _publish(state, task, found.organisation, body.judgements)
+    # 8. they publish as many scores as the seal has reserved
+    if scores_in(body.judgements) != found.scores:
+        raise Refused(
+            "verdict.scores",
+            f"expected the {found.scores} scores that were sealed, "
+            f"found {scores_in(body.judgements)}",
+        )
     state.put(replace(found, secret=body.secret))
     for item in body.judgements:
         state.put(_verdict(context, rnd, found, item))
@@ -243,27 +251,23 @@ def _check_near(state: State, task: Task, rnd: Round, item: Judged) -> None:
         )
 
 
-def _publish(state: State, task: Task, organisation: str, judgements: Sequence[Judged]) -> None:
-    """Count the scores on the rows of `organisation`'s dataset; raises `Refused`."""
-    (dataset,) = (s.dataset for s in task.terms.sites if s.organisation == organisation)
-    scores = scores_in(judgements)
+def _reserve(state: State, task: Task, organisation: str, scores: int) -> None:
+    """Count scores on the rows of `organisation`'s dataset, before anybody has seen them.
+
+    Here and not when they are revealed: who is refused here may seal again without them. What is
+    sealed and never revealed stays counted.
+    """
+    (dataset,) = (site.dataset for site in task.terms.sites if site.organisation == organisation)
     holdout = state.get(Holdout, dataset) or Holdout(dataset, 0)
     most = state.require(Dataset, dataset).scores_max
     if holdout.scores + scores > most:
         raise Refused(
-            "verdict.budget",
+            "seal.budget",
             f"expected at most {most - holdout.scores} more scores on {dataset}, whose budget is "
             f"{most}, found {scores}",
         )
     if scores:
         state.put(replace(holdout, scores=holdout.scores + scores))
-
-
-def scores_in(judgements: Sequence[Judged]) -> int:
-    """How many scores the judgements publish, contributions included."""
-    return sum(
-        (item.score_bp is not None) + (item.contribution_bp is not None) for item in judgements
-    )
 
 
 def _verdict(context: Context, rnd: Round, by: Commitment, item: Judged) -> Verdict:

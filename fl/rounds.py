@@ -14,13 +14,14 @@ each block and ends the phases whose deadline has come. Every round ends in a st
                                                        .no_quorum
 
 Waited for are sites whose approval of the task stands, and in round 1 those that have not said
-yet; nothing is counted against a site that has not approved.
+yet; while nothing could come of the round, all. Nothing is counted against a site whose approval
+did not stand while updates came.
 
 A closed round makes a model version; the next round opens in the same block, until the task's
 number of closed rounds is reached. A failed round is followed by another on the same base;
 FAILURES_MAX in a row fail the task and free the model. A round that would open on a model that a
-failed audit has marked is FAILED at once, round.model_marked, and the task with it. A steward who
-closes a task fails its round, round.task_closed.
+failed audit has marked is FAILED at once, round.model_marked, and the task with it. After a steward
+has closed a task no further round opens.
 """
 
 from collections import Counter
@@ -119,6 +120,7 @@ def start_round(state: State, block: BlockContext, task: Task) -> None:
         seed=None,
         updates=0,
         declined=0,
+        parts=(),
         committed=0,
         sealed=0,
         revealed=0,
@@ -183,18 +185,18 @@ def _is_done(state: State, task: Task, rnd: Round) -> bool:
 def _have_all_spoken(state: State, task: Task, rnd: Round) -> bool:
     """Whether every site that is waited for has sent or declined, and bound its verifier.
 
-    With too few updates nobody will judge, and everybody is waited for; with enough, nobody who
-    has not approved the task.
+    While too few have, nothing could come of the round, and everybody is waited for, who has
+    approved the task or not: else rounds would fail in a row before anybody could come.
     """
-    spoken = rnd.updates + rnd.declined
-    if rnd.updates < task.terms.aggregation.updates_min:
-        return spoken == len(task.terms.sites)
+    sites = task.terms.sites
+    spoken, enough = rnd.updates + rnd.declined, task.terms.aggregation.updates_min
+    if rnd.updates < enough:
+        return spoken == len(sites)
+    if 2 * (rnd.committed - 1) <= eligible_verifiers(task.terms):  # no majority on one's own update
+        return spoken == rnd.committed == len(sites)
     if min(spoken, rnd.committed) < task.approvals:  # spares the walk over all sites
         return False
-    return all(
-        _has_spoken(state, rnd, site) or not _is_awaited(state, rnd, site)
-        for site in task.terms.sites
-    )
+    return all(_has_spoken(state, rnd, site) or not _is_awaited(state, rnd, site) for site in sites)
 
 
 def _has_spoken(state: State, rnd: Round, site: Site) -> bool:
@@ -211,9 +213,17 @@ def _is_awaited(state: State, rnd: Round, site: Site) -> bool:
     return approval.stands
 
 
-def _has_approved(state: State, task: str, organisation: str) -> bool:
-    approval = state.get(SiteApproval, task, organisation)
-    return approval is not None and approval.stands
+def _parts(state: State, task: Task, rnd: Round) -> tuple[str, ...]:
+    """Whose approval stands, or was taken back only since the round opened.
+
+    Who was waited for cannot withdraw from having been; who comes later was not there.
+    """
+    found = (state.get(SiteApproval, task.id, site.organisation) for site in task.terms.sites)
+    return tuple(
+        approval.organisation
+        for approval in found
+        if approval is not None and (approval.stands or approval.changed_height > rnd.opened_height)
+    )
 
 
 def _end_phase(state: State, block: BlockContext, task: Task, rnd: Round) -> None:
@@ -252,18 +262,11 @@ def _enter(state: State, block: BlockContext, task: Task, rnd: Round, phase: Rou
 
 def _end_submissions(state: State, block: BlockContext, task: Task, rnd: Round) -> None:
     """Go on to verdicts with enough updates; fail the round with fewer."""
+    rnd = replace(rnd, parts=_parts(state, task, rnd))
     if rnd.updates >= task.terms.aggregation.updates_min:
         seed = round_seed(block.parent, task.id, rnd.number)
         _enter(state, block, task, replace(rnd, seed=seed), RoundPhase.VERDICT)
         return
-    rnd = replace(rnd, outcomes=_unjudged_all(state, task, rnd))
-    count_outcomes(state, rnd.outcomes)
-    reason = f"expected {task.terms.aggregation.updates_min} updates, found {rnd.updates}"
-    _fail(state, block, task, rnd, "round.too_few_updates", reason)
-
-
-def _unjudged_all(state: State, task: Task, rnd: Round) -> tuple[Outcome, ...]:
-    """The outcomes of a round that ends before verdicts are settled; updates become undecided."""
     outcomes: list[Outcome] = []
     for site in task.terms.sites:
         update = state.get(Update, task.id, rnd.number, site.organisation)
@@ -272,16 +275,10 @@ def _unjudged_all(state: State, task: Task, rnd: Round) -> tuple[Outcome, ...]:
         else:
             state.put(replace(update, status=UpdateStatus.UNDECIDED))
             outcomes.append(unjudged(update))
-    return tuple(outcomes)
-
-
-def close_round(state: State, task: Task, reason: str) -> None:
-    """Fail the open round of a task that its steward closes; nobody is counted silent or absent."""
-    rnd = state.require(Round, task.id, task.round)
-    if rnd.accepted is None:
-        rnd = replace(rnd, outcomes=_unjudged_all(state, task, rnd))
-    state.put(_failed(rnd, "round.task_closed", reason))
-    _end_task(state, replace(task, phase=TaskPhase.CLOSED), rnd.base_version)
+    count_outcomes(state, outcomes)
+    rnd = replace(rnd, outcomes=tuple(outcomes))
+    reason = f"expected {task.terms.aggregation.updates_min} updates, found {rnd.updates}"
+    _fail(state, block, task, rnd, "round.too_few_updates", reason)
 
 
 def _settle(state: State, block: BlockContext, task: Task, rnd: Round) -> None:
@@ -315,8 +312,7 @@ def _missing(state: State, rnd: Round, site: Site) -> Outcome:
     decline = state.get(Decline, rnd.task, rnd.number, site.organisation)
     if decline is not None:
         return declined(site, decline)
-    approved = _has_approved(state, rnd.task, site.organisation)
-    return absent(site) if approved else unapproved(site)
+    return absent(site) if site.organisation in rnd.parts else unapproved(site)
 
 
 def _cases(state: State, task: Task, rnd: Round) -> list[tuple[Update, list[Verdict]]]:
@@ -341,8 +337,8 @@ def _count_verifiers(
         if all(update.organisation == name for update, _ in settled):
             continue  # nothing to judge
         commitment = state.get(Commitment, task.id, rnd.number, name)
-        if commitment is None and not _has_approved(state, task.id, name):
-            continue  # no part of the task
+        if name not in rnd.parts:
+            continue
         if commitment is None or commitment.secret is None:
             count_silence(state, name, commitment)
         else:
@@ -419,11 +415,13 @@ def _close(
             reason="",
         )
     )
-    if task.closed < task.terms.rounds:
+    if task.closed == task.terms.rounds:
+        _end_task(state, replace(task, phase=TaskPhase.COMPLETED), version)
+    elif task.closing is not None:
+        _end_task(state, replace(task, phase=TaskPhase.CLOSED), version)
+    else:
         state.put(ModelHead(base.id, version, task.id))
         start_round(state, block, task)
-    else:
-        _end_task(state, replace(task, phase=TaskPhase.COMPLETED), version)
 
 
 def _fail(
@@ -432,10 +430,12 @@ def _fail(
     """End the round without a model version, then try another or give the task up."""
     state.put(_failed(rnd, code, reason))
     task = replace(task, failures=task.failures + 1)
-    if task.failures < FAILURES_MAX:
-        start_round(state, block, task)
-    else:
+    if task.failures == FAILURES_MAX:
         _end_task(state, replace(task, phase=TaskPhase.FAILED), rnd.base_version)
+    elif task.closing is not None:
+        _end_task(state, replace(task, phase=TaskPhase.CLOSED), rnd.base_version)
+    else:
+        start_round(state, block, task)
 
 
 def _failed(rnd: Round, code: str, reason: str) -> Round:

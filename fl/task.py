@@ -1,12 +1,13 @@
 """Models and tasks: all that a trainer could bend is checked when a task opens."""
 
+from dataclasses import replace
 from math import prod
 
 from fl.body import CloseTask, OpenTask, RegisterModel
 from fl.dataset import weight
 from fl.preprocess import BLANKS, MISSING
 from fl.resilience import check_aggregation
-from fl.rounds import close_round, is_barred, open_tasks, start_round
+from fl.rounds import is_barred, open_tasks, start_round
 from fl.spec import check_blob_bytes, check_spec, parameter_count
 from fl.trace import segment_count
 from vm.execute import Context
@@ -149,6 +150,7 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
         closed=0,
         failures=0,
         approvals=0,
+        closing=None,
         opened_height=context.block.height,
         opened_ms=context.block.time_ms,
         server=None,
@@ -159,11 +161,16 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
 
 
 def close_task(state: State, context: Context, body: CloseTask) -> None:
-    """End a task for good, on the word of its steward's organisation."""
-    # 1. the task is open
+    """Have a task end with its present round, on the word of its steward's organisation.
+
+    That round goes on as any other: who could cut it off would see updates before others had sent
+    theirs, or take an aggregate that no model version shows.
+    """
+    # 1. the task is open, and not closing already
     task = state.require(Task, body.task)
-    if task.phase is not TaskPhase.OPEN:
-        raise Refused("task.phase", f"expected task {task.id} open, found it {task.phase.value}")
+    if task.phase is not TaskPhase.OPEN or task.closing is not None:
+        found = "closing" if task.phase is TaskPhase.OPEN else task.phase.value
+        raise Refused("task.phase", f"expected task {task.id} open, found it {found}")
     # 2. the sender is a steward of the organisation that opened it
     if context.sender.organisation != task.organisation:
         raise Refused(
@@ -171,7 +178,7 @@ def close_task(state: State, context: Context, body: CloseTask) -> None:
             f"expected a steward of {task.organisation}, which opened {task.id}, "
             f"found one of {context.sender.organisation}",
         )
-    close_round(state, task, body.reason)
+    state.put(replace(task, closing=body.reason))
 
 
 def _check_columns(spec: ModelSpec, classes: int, preprocessing: Preprocessing) -> None:

@@ -19,7 +19,7 @@ ACCESS: dict[str, frozenset[Role]] = {
     "task.open":         frozenset({Role.STEWARD}),
     "task.close":        frozenset({Role.STEWARD}),
     "task.approve":      frozenset({Role.TRAINER}),
-    "task.withdraw":     frozenset({Role.TRAINER}),
+    "task.withdraw":     frozenset({Role.TRAINER, Role.STEWARD, Role.ADMIN}),
     "learning.proof":    frozenset({Role.TRAINER}),
     "learning.decline":  frozenset({Role.TRAINER}),
     "learning.commit":   frozenset({Role.VERIFIER}),

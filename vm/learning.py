@@ -63,6 +63,7 @@ class Task:
     closed: Count  # rounds that made a model version
     failures: Count  # rounds that failed in a row
     approvals: Count  # sites whose approval stands
+    closing: Note | None  # why its steward has no further round begin; None if one may
     server: Stored | None
     opened_height: Height
     opened_ms: TimeMs
@@ -169,6 +170,8 @@ class Round:
     """One round of a task, on the model's version `base_version`.
 
     `beacon` fixes the order of the rows, `seed`, known once submissions have ended, the challenges.
+    `parts` are the organisations, known from then on too, whose approval stood at any time while
+    updates came: what they did not do is counted.
     `score_bp` is the lower median, over accepted updates, of the lower median of the scores that
     their passing verdicts give.
     """
@@ -187,6 +190,7 @@ class Round:
     seed: Digest | None
     updates: Count  # submitted so far
     declined: Count  # sites that said that they send none
+    parts: Annotated[tuple[Name, ...], Many(PARTICIPANTS_MAX)]  # whose approval stood until then
     committed: Count  # verifiers that have committed to a secret
     sealed: Count  # verifiers that have sealed their judgements
     revealed: Count  # verifiers that have revealed them
@@ -307,7 +311,8 @@ class Commitment:
     """What binds a verifier in a round: first to its secret, then to its judgements.
 
     `commitment` is given while updates come in, `seal` before anybody's judgements are known, and
-    `secret` with them: from it follows which segments the verifier drew.
+    `secret` with them: from it follows which segments the verifier drew. `scores` is how many the
+    sealed judgements publish.
     """
 
     KIND: ClassVar[str] = "commitment"
@@ -319,6 +324,7 @@ class Commitment:
     verifier: Name
     commitment: Digest
     seal: Digest | None
+    scores: Count
     secret: Digest | None
 
     @property
@@ -374,7 +380,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Holdout:
-    """How many scores on a dataset's scoring rows were published, contributions included.
+    """How many scores on a dataset's scoring rows were sealed, contributions included.
 
     Never more than the dataset's `scores_max`: many scores together tell of single rows.
     """

@@ -25,7 +25,6 @@ from vm.learning import (
     Outcome,
     Round,
     RoundPhase,
-    SiteApproval,
     Task,
     Update,
     UpdateStatus,
@@ -35,8 +34,6 @@ from vm.quorum import Epoch
 from vm.record import Contribution, Member, Model, Role
 from vm.refusal import Refused
 from vm.shape import pack
-
-UNJUDGED = ("round.too_few_updates", "round.task_closed")  # codes of rounds without verdicts
 
 
 def check_lineage(lineage: Lineage, epochs: Sequence[Epoch]) -> tuple[str, ...]:
@@ -181,10 +178,7 @@ def _check_verdicts(lineage: Lineage, _: Sequence[Epoch]) -> str:
     for item in lineage.tasks:
         closed = 0
         for found in item.rounds:
-            outcomes = tuple(
-                _outcome(found.round, part, item.task, participant.approval)
-                for part, participant in zip(found.sites, item.participants, strict=True)
-            )
+            outcomes = tuple(_outcome(found.round, part, item.task) for part in found.sites)
             if found.round.phase is RoundPhase.CLOSED:
                 closed += 1
                 outcomes = pay(item.task.terms, closed, outcomes)
@@ -206,10 +200,10 @@ def _check_verdicts(lineage: Lineage, _: Sequence[Epoch]) -> str:
     return f"{updates} updates settled by {verdicts} verdicts, each accepted one by a majority"
 
 
-def _outcome(rnd: Round, part: Part, task: Task, approval: SiteApproval | None) -> Outcome:
+def _outcome(rnd: Round, part: Part, task: Task) -> Outcome:
     site, update = part.site, part.update
     if update is None:
-        return _missing(rnd, part, approval)
+        return _missing(rnd, part)
     found = (update.trainer, update.dataset, update.base_version)
     if found != (site.trainer, site.dataset, rnd.base_version):
         raise Refused(
@@ -226,7 +220,7 @@ def _outcome(rnd: Round, part: Part, task: Task, approval: SiteApproval | None) 
                 f"expected a verdict by {verifiers[verdict.verifier_organisation]}, "
                 f"found {verdict.verifier}",
             )
-    if rnd.code in UNJUDGED and rnd.accepted is None:
+    if rnd.code == "round.too_few_updates":
         outcome = unjudged(update)
     else:
         outcome = settle(update, part.verdicts, eligible_verifiers(task.terms))
@@ -239,17 +233,11 @@ def _outcome(rnd: Round, part: Part, task: Task, approval: SiteApproval | None) 
     return outcome
 
 
-def _missing(rnd: Round, part: Part, approval: SiteApproval | None) -> Outcome:
-    """The outcome of a site without an update.
-
-    Whether an approval that is there stood when the round ended, a later withdrawal hides.
-    """
+def _missing(rnd: Round, part: Part) -> Outcome:
+    """The outcome of a site without an update."""
     if part.decline is not None:
         return declined(part.site, part.decline)
-    claimed = {item.organisation: item.status for item in rnd.outcomes}
-    if approval is None or claimed.get(part.site.organisation) is UpdateStatus.UNAPPROVED:
-        return unapproved(part.site)
-    return absent(part.site)
+    return absent(part.site) if part.site.organisation in rnd.parts else unapproved(part.site)
 
 
 def _check_commitments(lineage: Lineage, _: Sequence[Epoch]) -> str:

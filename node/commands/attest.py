@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from secrets import SystemRandom
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from node.peer.auditing import Audited, Finding
 
 MIB = 2**20
+EXPIRED = "audit.expired"  # as `fl.audit` asks for it, which this command must not need to load
 Segments = Annotated[int, Parameter(validator=Number(gte=1))]
 
 
@@ -88,8 +90,10 @@ async def _audit(
     async with Client(genesis, auditor.client.validators) as client:
         organisation = await _organisation(client, hospital.trainer.id)
         audited = await find_audited(client, task, number, organisation)
-        if unavailable is not None:
-            found = _unavailable(unavailable)
+        if until := await _expired(client, audited):
+            found = _unavailable(EXPIRED, unavailable or f"the trace had to be kept until {until}")
+        elif unavailable is not None:
+            found = _unavailable("audit.unavailable", unavailable)
         else:
             if not dry_run:
                 await _admit(hospital, auditor.member.id, audited)
@@ -108,7 +112,7 @@ async def _audit(
 
 
 async def _admit(hospital: config.PeerConfig, auditor: str, audited: "Audited") -> None:
-    """Have the hospital sign, before anybody knows what comes of it, that the auditor is here."""
+    """Have the hospital sign that the auditor is here, before the trace is replayed."""
     from fl.body import AdmitAuditor
 
     update = audited.update
@@ -117,7 +121,8 @@ async def _admit(hospital: config.PeerConfig, auditor: str, audited: "Audited") 
         member = await client.record(Member, auditor)
         if member is None:
             raise Refused("audit.missing", f"expected member {auditor} on the chain, found none")
-        if await client.record(Visit, *update.key, member.organisation) is None:
+        visit = await client.record(Visit, *update.key, member.organisation)
+        if visit is None or visit.auditor != auditor:
             submitter = Submitter(client, hospital.trainer.id, read_key(hospital.trainer.key))
             body = AdmitAuditor(update.task, update.round, auditor)
             await submitter.submit("learning.visit", body)
@@ -130,12 +135,21 @@ async def _organisation(client: Client, trainer: str) -> str:
     return member.organisation
 
 
-def _unavailable(reason: str) -> "Finding":
+async def _expired(client: Client, audited: "Audited") -> str | None:
+    """When the time in which the trace had to be kept was over; None before that."""
+    stage = audited.stage
+    until_ms = stage.round.deadline_ms + stage.task.terms.trace_retention_ms
+    if (await client.header()).time_ms <= until_ms:
+        return None
+    return datetime.fromtimestamp(until_ms // 1_000, UTC).isoformat()
+
+
+def _unavailable(code: str, reason: str) -> "Finding":
     from node.peer.auditing import Finding
 
     if len(reason.encode()) > NOTE_BYTES_MAX:
         raise Refused("usage.unavailable", f"expected at most {NOTE_BYTES_MAX} bytes, found more")
-    return Finding(AuditOutcome.UNAVAILABLE, "audit.unavailable", reason, 0)
+    return Finding(AuditOutcome.UNAVAILABLE, code, reason, 0)
 
 
 async def _replay(

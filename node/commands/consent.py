@@ -70,7 +70,8 @@ def withdraw(home: Path, task: str, *, output: Format = "text") -> None:
         raise Refused(
             "peer.listed",
             f"expected a task that [training] tasks does not list, found {task}, which is approved "
-            "by standing there: take it out of the list and restart the peer",
+            "by standing there: take it out of the list, restart the peer, then run this again, "
+            "for the chain still has this site's approval",
         )
     here = _approvals(settings).withdraw(task)  # first: it holds whatever the network says
     said = asyncio.run(_withdraw(settings, task))
@@ -78,7 +79,10 @@ def withdraw(home: Path, task: str, *, output: Format = "text") -> None:
     note = f"{words} task {task}."
     match said:
         case True:
-            note += " The chain says so too: this site is not waited for any more."
+            note += (
+                " The chain says so too: from the next round on nobody waits for this site. What "
+                "binds it in the present round, its verifier still does."
+            )
         case None:
             note += " No validator answered: run this again to say so on the chain."
     data = {"task": task, "approved": False, "withdrawn": here, "withdrawn_on_chain": said}

@@ -71,11 +71,11 @@ class Trainer:
             return
         self._approvals.require(stage.task)
         site = self._site(stage)
-        await self._approve(stage.task, site)
         key = (task_id, stage.round.number, site.organisation)
         if await self._board.record(Update, *key) or await self._board.record(Decline, *key):
             return
         assignment = await self._assign(stage, site)
+        await self._approve(stage.task, site)  # once it is sure that there is something to train
         training = self._training(task_id)
         try:
             trained = await self._in_time(stage, site, training.train(assignment))

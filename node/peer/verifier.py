@@ -5,34 +5,39 @@ a secret, seals its judgements, reveals them, and re-runs what others have faile
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from fl.body import CommitSecret, Judged, RerunVerdict, RevealVerdicts, SealVerdicts
+from fl.body import CommitSecret, Judged, RevealVerdicts, SealVerdicts
 from fl.challenge import commitment, draw, seal
-from fl.fixed import Int32s
-from fl.model import Rows
 from fl.near import nearest
-from fl.replay import Replayed, suspicious
-from fl.rules.rows import Deltas
-from fl.settle import aggregation_weight, named_segments
-from fl.trace import origin
-from fl.verify import BP, Case, Judgement, judge, update_delta
-from fl.weights import unpack_delta, unpack_update, unpack_weights
-from fl.worth import contributions_bp
+from fl.scores import scores_in, within
+from fl.settle import named_segments
+from fl.verify import Judgement
 from node.client.board import Board
 from node.client.submitter import Submitter
 from node.peer.approval import Approvals
 from node.peer.bases import Bases
-from node.peer.budget import Budget
 from node.peer.drawer import Drawer
 from node.peer.replaying import Suspect
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.stage import Stage, find_stage
+from node.peer.verdicts import (
+    Profiles,
+    case_of,
+    contributions,
+    deltas_of,
+    judge_all,
+    judged,
+    passing,
+    profiles_of,
+    rerun_body,
+    suspicion,
+)
 from node.wire.exchange import Exchange
 from vm.learning import (
     Commitment,
@@ -46,7 +51,7 @@ from vm.learning import (
 from vm.record import Dataset
 from vm.refusal import Refused
 from vm.shape import Digest, pack
-from vm.terms import MICRO, Evidence, Site, Valuation
+from vm.terms import Evidence, Site
 
 BLOB_WAIT_PERCENT = 50  # of the verdict phase; then a verifier abstains from what it cannot fetch
 
@@ -56,7 +61,6 @@ Replay = Callable[
     [Stage, Update, bytes, Sequence[int], Suspect | None], Awaitable[Judgement | None]
 ]
 
-Profiles = dict[str, tuple[tuple[int, ...], int | None]]  # by organisation: moves, and score
 
 log = structlog.get_logger()
 
@@ -77,7 +81,7 @@ class Verifier:
         clock_ms: Callable[[], int],
         replay: Replay,
     ) -> None:
-        """`store` is the peer's folder, where it keeps what it has sealed and promised.
+        """`store` is the peer's folder, where it keeps what it has sealed.
 
         `secret` gives a task's round its secret, always the same; nobody else can tell it.
 
@@ -90,8 +94,6 @@ class Verifier:
         self._rowkeeper = rowkeeper
         self._approvals = approvals
         self._drawer = Drawer(store)
-        self._budget = Budget(store)
-        self._spending = asyncio.Lock()  # tasks on the same rows spend one after the other
         self._secret = secret
         self._clock_ms = clock_ms
         self._replay = replay
@@ -109,7 +111,6 @@ class Verifier:
         )
         if stage is None:
             return
-        self._approvals.require(stage.task)  # a score tells of this site's rows too
         me = self._submitter.member
         site = next((s for s in stage.task.terms.sites if s.verifier == me), None)
         if site is None:
@@ -118,12 +119,10 @@ class Verifier:
                 f"expected {me} among the verifiers of task {task_id}, found others: "
                 "take the task out of [training] tasks",
             )
-        if not await self._is_part(task_id, site):
-            return  # our trainer's word is on its way; a block that holds it wakes us
         bound = await self._board.record(Commitment, task_id, stage.round.number, site.organisation)
         match stage.round.phase:
             case RoundPhase.SUBMIT if bound is None:
-                await self._commit(stage)
+                await self._commit(stage, site)
             case RoundPhase.VERDICT if bound is not None and bound.seal is None:
                 await self._seal(stage, site)
             case RoundPhase.REVEAL if bound is not None and bound.seal and bound.secret is None:
@@ -131,13 +130,13 @@ class Verifier:
             case RoundPhase.RERUN if bound is not None and bound.secret is not None:
                 await self._rerun(stage, site)
 
-    async def _is_part(self, task: str, site: Site) -> bool:
-        """Whether our site's approval stands on the chain."""
-        found = await self._board.record(SiteApproval, task, site.organisation)
-        return found is not None and found.stands
-
-    async def _commit(self, stage: Stage) -> None:
+    async def _commit(self, stage: Stage, site: Site) -> None:
+        """Bind ourselves to judge in this round, which a later withdrawal does not undo."""
+        self._approvals.require(stage.task)  # a score tells of this site's rows too
         task, number = stage.task.id, stage.round.number
+        approval = await self._board.record(SiteApproval, task, site.organisation)
+        if approval is None or not approval.stands:
+            return  # our trainer's word is on its way; a block that holds it wakes us
         found = commitment(task, number, self._submitter.member, self._secret(task, number))
         await self._submitter.submit("learning.commit", CommitSecret(task, number, found))
 
@@ -147,23 +146,59 @@ class Verifier:
         body = await asyncio.to_thread(self._drawer.get, task, number)
         secret = self._secret(task, number)
         if body is None or body.secret != secret:  # of another chain, in a store that outlived it
-            judgements = await self._afford(site, await self._judge(stage, site))
-            body = RevealVerdicts(task, number, secret, judgements)
-            await asyncio.to_thread(self._drawer.put, body)
-        packed = [pack(item) for item in body.judgements]
-        found = seal(task, number, self._submitter.member, body.secret, packed)
-        await self._submitter.submit("learning.seal", SealVerdicts(task, number, found))
+            if self._is_approved(stage):
+                found = await self._judge(stage, site)
+                judgements = within(found, await self._scores_left(site))
+            else:
+                judgements = await self._abstain(stage, site)
+            body = await self._put(RevealVerdicts(task, number, secret, judgements))
+        try:
+            await self._submit_seal(body)
+        except Refused as refused:
+            if refused.code != "seal.budget":
+                raise
+            # Another task on the same rows was faster; nothing is bound yet.
+            await self._submit_seal(
+                await self._put(replace(body, judgements=within(body.judgements, 0)))
+            )
 
-    async def _afford(self, site: Site, found: tuple[Judged, ...]) -> tuple[Judged, ...]:
-        """The judgements with as many scores as the budget of our rows allows."""
+    def _is_approved(self, stage: Stage) -> bool:
+        """Whether the site still stands by the task; it may have withdrawn since we committed."""
+        try:
+            self._approvals.require(stage.task)
+        except Refused:
+            return False
+        return True
+
+    async def _abstain(self, stage: Stage, site: Site) -> tuple[Judged, ...]:
+        """Keep the word that we gave, without a look at the rows of a site that has withdrawn."""
+        found = Judgement(
+            Decision.ABSTAIN, "verdict.withdrawn", "the verifier's site has withdrawn from the task"
+        )
+        return tuple(
+            judged(update, found, None, None)
+            for update in await self._updates(stage)
+            if update.organisation != site.organisation
+        )
+
+    async def _put(self, body: RevealVerdicts) -> RevealVerdicts:
+        await asyncio.to_thread(self._drawer.put, body)
+        return body
+
+    async def _submit_seal(self, body: RevealVerdicts) -> None:
+        packed = [pack(item) for item in body.judgements]
+        found = seal(body.task, body.round, self._submitter.member, body.secret, packed)
+        scores = scores_in(body.judgements)
+        await self._submitter.submit(
+            "learning.seal", SealVerdicts(body.task, body.round, found, scores)
+        )
+
+    async def _scores_left(self, site: Site) -> int:
+        """How many scores on our rows may still be published."""
         dataset = await self._board.record(Dataset, site.dataset)
         assert dataset is not None, "a task names registered datasets"
         holdout = await self._board.record(Holdout, site.dataset)
-        published = 0 if holdout is None else holdout.scores
-        async with self._spending:
-            return await asyncio.to_thread(
-                self._budget.spend, dataset.id, published, dataset.scores_max, found
-            )
+        return dataset.scores_max - (0 if holdout is None else holdout.scores)
 
     async def _reveal(self, stage: Stage) -> None:
         body = await asyncio.to_thread(self._drawer.get, stage.task.id, stage.round.number)
@@ -199,7 +234,7 @@ class Verifier:
             found = await self._replay(stage, update, blob, named, None)
         finally:
             await self._exchange.forget(update.blob)
-        await self._submitter.submit("learning.rerun", _rerun_body(mine, update, found, named))
+        await self._submitter.submit("learning.rerun", rerun_body(mine, update, found, named))
 
     async def _updates(self, stage: Stage) -> list[Update]:
         """One by one, for a list proves each of its records but not that none was left out."""
@@ -218,20 +253,26 @@ class Verifier:
 
     async def _judge(self, stage: Stage, site: Site) -> tuple[Judged, ...]:
         updates = await self._updates(stage)
+        if len(updates) != stage.round.updates:  # a seal cannot be undone: judge all or nothing
+            raise Refused(
+                "peer.updates",
+                f"expected {stage.round.updates} updates in round {stage.round.number}, "
+                f"found {len(updates)}",
+            )
         mine = [update for update in updates if update.organisation != site.organisation]
         try:
             blobs = await self._fetch(stage, updates)
             rows, parts = await self._rowkeeper.rows(self._board, stage, site)
             base = await self._bases.fetch(stage.base)
-            deltas = await asyncio.to_thread(_deltas, stage, updates, blobs)
-            case = await asyncio.to_thread(_case, stage, base, rows.take(parts.scoring), deltas)
+            deltas = await asyncio.to_thread(deltas_of, stage, updates, blobs)
+            case = await asyncio.to_thread(case_of, stage, base, rows.take(parts.scoring), deltas)
             near = await asyncio.to_thread(nearest, deltas)
-            found = await asyncio.to_thread(_judge_all, case, mine, blobs)
+            found = await asyncio.to_thread(judge_all, case, mine, blobs)
             found = [
                 await self._keep(stage, judgement, blobs.get(update.organisation))
                 for update, judgement in zip(mine, found, strict=True)
             ]
-            profiles = _profiles(stage, mine, found, blobs)
+            profiles = profiles_of(stage, mine, found, blobs)
             # All at once: a trainer that does not open costs the others' updates no time.
             confirmed = await asyncio.gather(
                 *(
@@ -240,16 +281,16 @@ class Verifier:
                 )
             )
             worth = await asyncio.to_thread(
-                _contributions,
+                contributions,
                 case,
                 stage,
                 site,
                 updates,
-                _passed(mine, confirmed),
+                passing(mine, confirmed),
                 blobs,
             )
             return tuple(
-                _judged(
+                judged(
                     update,
                     judgement,
                     worth.get(update.organisation),
@@ -293,7 +334,7 @@ class Verifier:
         passed = found.decision is Decision.PASS
         if not passed or update.evidence is not Evidence.REPLAYED or not count:
             return found
-        suspect = partial(_suspicion, stage, update.organisation, profiles)
+        suspect = partial(suspicion, stage, update.organisation, profiles)
         blob, drawn = blobs[update.organisation], self._drawn(stage, update)
         return await self._replay(stage, update, blob, drawn, suspect) or found
 
@@ -332,151 +373,3 @@ class Verifier:
             self._since_ms[id] = (number, now_ms)
             return True
         return now_ms - since_ms < wait_ms
-
-
-def _profiles(
-    stage: Stage, updates: list[Update], found: list[Judgement], blobs: dict[str, bytes]
-) -> Profiles:
-    """The moves of each segment and the score of every update that would pass."""
-    spec, bits = stage.base.spec, stage.base.grid_bits
-    profiles: Profiles = {}
-    for update, judgement in zip(updates, found, strict=True):
-        if judgement.decision is Decision.PASS:
-            blob = blobs[update.organisation]
-            _, segments = unpack_update(spec, bits, origin(update), update.segments, blob)
-            moves = tuple(segment.move for segment in segments)
-            profiles[update.organisation] = moves, judgement.score_bp
-    return profiles
-
-
-def _suspicion(
-    stage: Stage, organisation: str, profiles: Profiles, replayed: Sequence[Replayed]
-) -> str | None:
-    moves, score_bp = profiles[organisation]
-    others = [found for name, found in profiles.items() if name != organisation]
-    margin_bp = stage.task.terms.policy.margin * BP // MICRO
-    scores = [score for _, score in others if score is not None]
-    return suspicious(replayed, moves, [found for found, _ in others], score_bp, scores, margin_bp)
-
-
-def _deltas(stage: Stage, updates: list[Update], blobs: dict[str, bytes]) -> dict[str, Int32s]:
-    """The deltas of well-formed updates by organisation, in order of sites."""
-    spec, bits = stage.base.spec, stage.base.grid_bits
-    found = {
-        update.organisation: update_delta(spec, bits, update, blobs[update.organisation])
-        for update in updates
-        if update.organisation in blobs
-    }
-    return {name: delta for name, delta in found.items() if delta is not None}
-
-
-def _case(stage: Stage, base: bytes, rows: Rows, deltas: Mapping[str, Int32s]) -> Case:
-    spec, bits = stage.base.spec, stage.base.grid_bits
-    weights = unpack_weights(spec, bits, base)
-    return Case.of(spec, bits, stage.task.terms, weights, list(deltas.values()), rows)
-
-
-def _judge_all(case: Case, mine: list[Update], blobs: dict[str, bytes]) -> list[Judgement]:
-    return [_judgement(case, update, blobs.get(update.organisation)) for update in mine]
-
-
-def _judgement(case: Case, update: Update, blob: bytes | None) -> Judgement:
-    if blob is None:
-        return Judgement(
-            Decision.ABSTAIN,
-            "verdict.no_blob",
-            "expected the update's blob from a validator, found none in time",
-        )
-    return judge(case, update, blob)
-
-
-def _passed(updates: list[Update], found: Sequence[Judgement]) -> frozenset[str]:
-    """The organisations whose updates pass."""
-    pairs = zip(updates, found, strict=True)
-    return frozenset(
-        update.organisation for update, made in pairs if made.decision is Decision.PASS
-    )
-
-
-def _contributions(
-    case: Case,
-    stage: Stage,
-    site: Site,
-    updates: list[Update],
-    passed: frozenset[str],
-    blobs: dict[str, bytes],
-) -> dict[str, int]:
-    """What each update that passes contributes on our rows, in basis points, if the task asks.
-
-    Our own hospital's takes part, so that what the others add is what they add to it.
-    """
-    terms = stage.task.terms
-    if terms.contribution is Valuation.NONE or not passed:
-        return {}
-    spec, bits = stage.base.spec, stage.base.grid_bits
-    deltas: dict[str, Deltas] = {}
-    for update in updates:
-        name, blob = update.organisation, blobs.get(update.organisation)
-        if blob is not None and (name in passed or name == site.organisation):
-            try:
-                deltas[name] = unpack_delta(spec, bits, origin(update), update.segments, blob)
-            except Refused:
-                assert name == site.organisation, "what passes has the form"
-    weights = {other.organisation: aggregation_weight(terms, other) for other in terms.sites}
-    assert stage.round.seed is not None, "submissions have ended"
-    return contributions_bp(case, deltas, weights, site.organisation, stage.round.seed)
-
-
-def _judged(
-    update: Update, found: Judgement, contribution_bp: int | None, near: str | None
-) -> Judged:
-    log.info(
-        "update.judged",
-        task=update.task,
-        round=update.round,
-        organisation=update.organisation,
-        decision=found.decision.value,
-        code=found.code,
-        reason=found.reason,
-        near=near,
-    )
-    return Judged(
-        organisation=update.organisation,
-        update=update.transaction,
-        decision=found.decision,
-        code=found.code,
-        reason=found.reason,
-        segment=found.segment,
-        score_bp=found.score_bp,
-        contribution_bp=contribution_bp,
-        near=near,
-    )
-
-
-def _rerun_body(
-    mine: Verdict, update: Update, found: Judgement | None, named: Sequence[int]
-) -> RerunVerdict:
-    """A fail if we found that of a named segment; else our word again, and what we found as reason.
-
-    The chain takes no fail of another segment, and who insists holds up the round.
-    """
-    said = RerunVerdict(
-        task=update.task,
-        round=update.round,
-        organisation=update.organisation,
-        update=update.transaction,
-        decision=mine.decision,
-        code=mine.code,
-        reason=mine.reason,
-        segment=None,
-    )
-    match found:
-        case None:
-            return said
-        case Judgement(decision=Decision.FAIL, segment=int(segment)) if segment in named:
-            decision = Decision.FAIL
-            return replace(
-                said, decision=decision, code=found.code, reason=found.reason, segment=segment
-            )
-        case _:
-            return replace(said, code=found.code, reason=found.reason)

@@ -369,14 +369,14 @@ class Store:
         not in a table yet, it does not.
         """
         head = self.head()
+        if self._folder is not None:
+            for log in self._folder.glob("*.log"):
+                with suppress(FileNotFoundError):  # its content has reached a table meanwhile
+                    sync_file(log)
+            sync_folder(self._folder)
+        # Last, for it vouches for what came before: else it could be there and an older log not.
         with self.database.write_batch(sync=True) as batch:
             batch.put(SYNCED, at(0 if head is None else head.height))
-        if self._folder is None:
-            return
-        for log in self._folder.glob("*.log"):
-            with suppress(FileNotFoundError):  # its content has reached a table meanwhile
-                sync_file(log)
-        sync_folder(self._folder)
 
 
 def _open(folder: Path) -> Database:

@@ -30,8 +30,8 @@ from vm.block import Receipt
 
 # What a verifier computes: scores, contributions, order of batches, replay of segments.
 VERIFYING = (
-    (verifier, "_judge_all"),
-    (verifier, "_contributions"),
+    (verifier, "judge_all"),
+    (verifier, "contributions"),
     (replaying, "check_batches"),
     (replaying, "_replay"),
 )

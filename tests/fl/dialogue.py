@@ -26,6 +26,7 @@ from fl.body import (
     WithdrawApproval,
 )
 from fl.challenge import commitment, seal
+from fl.scores import scores_in
 from fl.spec import logistic_regression
 from node.program import program
 from tests.fl.terms import ONE_SEGMENT, by, sgd
@@ -252,7 +253,8 @@ def sealing(
     verifier = f"{organisation(judge)}.verifier"
     packed = [pack(item) for item in found]
     made = seal(task, round_number, verifier, secret(judge, round_number), packed)
-    return verifier, "learning.seal", replace(SealVerdicts(task, round_number, made), **changes)
+    body = SealVerdicts(task, round_number, made, scores_in(found))
+    return verifier, "learning.seal", replace(body, **changes)
 
 
 def revealing(

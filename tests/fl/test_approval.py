@@ -23,8 +23,8 @@ from tests.fl.dialogue import (
     proof,
     registered,
     settled,
+    site,
     speak,
-    submitted,
     withdrawal,
 )
 from tests.harness import Chain, organisation
@@ -82,7 +82,7 @@ def test_a_trainer_approves_for_its_own_site_alone_and_once() -> None:
     chain = registered(5)
     chain.applied([opening(), approval(1)])
 
-    assert chain.refused(approval(5)) == "approval.trainer"
+    assert chain.refused(approval(5)) == "approval.site"
     assert chain.refused(approval(1)) == "approval.duplicate"
 
 
@@ -179,14 +179,91 @@ def test_what_was_sent_before_a_withdrawal_stays_in_the_round() -> None:
     assert chain.refused(commit(4, 1)) == "round.phase"
 
 
-def test_a_withdrawal_after_sealing_hides_no_silence() -> None:
-    """Who bound himself to judgements and keeps them back is counted, whatever he withdraws."""
-    chain = submitted(opened())
-    judged = speak(chain, judges=(1, 2, 3))
-    assert judged is chain
-    assert phase(chain) is RoundPhase.AGGREGATE
+def test_who_held_the_round_up_cannot_withdraw_from_having_done_so() -> None:
+    """Else anybody could stall every round at no cost: approve, say nothing, withdraw, approve."""
+    chain = opened()
+    chain.applied([*(proof(n) for n in (1, 2, 3)), *(commit(n) for n in (1, 2, 3))])
+    chain.applied(time_ms=chain.time_ms + SUBMIT_MS)
 
-    assert reputation_of(chain.state, "hospital-4").silent == 1
+    chain.applied([withdrawal(4)])
+    speak(chain, judges=(1, 2, 3))
+
+    found = reputation_of(chain.state, "hospital-4")
+    assert (found.absent, found.silent) == (1, 1)
+
+
+def test_a_withdrawal_while_updates_come_counts_for_the_round_that_waited() -> None:
+    """The others were held up by it; from the next round on it is no part."""
+    chain = opened()
+    chain.applied([*(proof(n) for n in (1, 2, 3)), *(commit(n) for n in (1, 2, 3))])
+
+    chain.applied([withdrawal(4)])
+    speak(chain, judges=(1, 2, 3))
+    chain.applied([aggregate(chain, n) for n in (1, 2, 3)])
+    proofs = [proof(n, 2, base_version=1) for n in (1, 2, 3)]
+    chain.applied([*proofs, *(commit(n, 2) for n in (1, 2, 3))])
+    speak(chain, judges=(1, 2, 3), round_number=2)
+
+    assert chain.get(Round, TASK, 1).parts == tuple(organisation(n) for n in (1, 2, 3, 4))
+    assert chain.get(Round, TASK, 2).parts == tuple(organisation(n) for n in (1, 2, 3))
+    assert reputation_of(chain.state, "hospital-4").absent == 1
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_who_approves_when_submissions_are_over_was_not_there(number: int) -> None:
+    """Also in the very block that ended them: it may have seen them still open."""
+    chain = without(4)
+    chain.applied([*(proof(n) for n in (1, 2, 3)), *(commit(n) for n in (1, 2, 3))])
+    chain.applied(time_ms=chain.time_ms + SUBMIT_MS)
+    if number == 1:
+        chain.applied([approval(4)])
+    speak(chain, judges=(1, 2, 3))
+    if number == 2:
+        chain.applied([aggregate(chain, n) for n in (1, 2, 3)])
+        proofs = [proof(n, 2, base_version=1) for n in (1, 2, 3)]
+        chain.applied([*proofs, *(commit(n, 2) for n in (1, 2, 3)), approval(4)])
+        speak(chain, judges=(1, 2, 3), round_number=2)
+
+    assert chain.get(Round, TASK, number).outcomes[3].status is UpdateStatus.UNAPPROVED
+    found = reputation_of(chain.state, "hospital-4")
+    assert (found.absent, found.silent) == (0, 0)
+
+
+def test_while_no_majority_can_be_the_round_waits_for_its_deadline() -> None:
+    """Three of six verifiers pass nothing; three rounds at once would leave nobody time to come."""
+    numbers = (1, 2, 3)
+    sites = tuple(site(n) for n in (1, 2, 3, 4, 5, 6))
+    chain = registered(6)
+    chain.applied([opening(sites=sites), *(approval(n, sites=sites) for n in numbers)])
+    chain.applied([*(proof(n) for n in numbers), *(commit(n) for n in numbers)])
+    chain.applied(time_ms=chain.time_ms + SUBMIT_MS)
+    speak(chain, judges=numbers)
+    assert chain.get(Task, TASK).round == 2
+
+    chain.applied([*(proof(n, 2) for n in numbers), *(commit(n, 2) for n in numbers)])
+
+    assert chain.get(Round, TASK, 2).phase is RoundPhase.SUBMIT
+
+
+@pytest.mark.parametrize("role", ["trainer", "steward", "admin"])
+def test_a_site_withdraws_by_whoever_of_it_is_left(role: str) -> None:
+    """A trainer that was revoked can say nothing, and its site would be waited for for ever."""
+    chain = opened()
+    _, kind, body = withdrawal(4)
+
+    chain.applied([(f"hospital-4.{role}", kind, body)])
+
+    assert not chain.get(SiteApproval, TASK, "hospital-4").stands
+    assert chain.refused(("hospital-4.verifier", kind, body)) == "access.role"
+
+
+def test_nobody_withdraws_for_another_site() -> None:
+    """Its own alone, whoever opened the task."""
+    chain = registered(5)
+    chain.applied([opening(), *approvals()])
+    _, kind, body = withdrawal(4)
+
+    assert chain.refused(("hospital-5.admin", kind, body)) == "approval.site"
 
 
 def test_a_withdrawn_approval_is_given_again_with_its_first_height() -> None:
@@ -230,6 +307,7 @@ def test_nothing_is_approved_of_a_task_that_is_over() -> None:
     """Neither given nor taken back."""
     chain = opened()
     chain.applied([withdrawal(4), closing()])
+    chain.applied(time_ms=chain.time_ms + SUBMIT_MS)
 
     codes = [chain.refused(item) for item in (approval(4), withdrawal(1))]
 

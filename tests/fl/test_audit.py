@@ -139,14 +139,26 @@ def test_a_visit_is_refused(item: Item, code: str) -> None:
     assert unvisited().refused(item) == code
 
 
-def test_a_visit_is_given_once_and_by_who_trained() -> None:
-    """A second one would change whom an attestation rests on."""
-    chain = unvisited()
-    chain.applied([visit(1, 3)])
+def test_a_visit_is_signed_by_who_trained() -> None:
+    """Nobody else of the hospital knows what lies there."""
     _, kind, body = visit(2, 3)
 
-    assert chain.refused(visit(1, 3)) == "visit.duplicate"
-    assert chain.refused(("hospital-3.verifier", kind, body)) == "access.role"
+    assert unvisited().refused(("hospital-3.verifier", kind, body)) == "access.role"
+
+
+def test_a_later_visit_takes_the_place_of_one_who_never_came() -> None:
+    """Until something was attested: then the visit on which it rests stays."""
+    chain = unvisited()
+    colleague = "hospital-1.second"
+    enrolled = EnrolMember(colleague, Role.AUDITOR, key_of(colleague).public, None)
+    chain.applied([("hospital-1.admin", "member.enrol", enrolled), visit(1, 3)])
+
+    chain.applied([visit(1, 3, auditor=colleague)])
+
+    assert chain.refused(attestation(1, 3, PASSED)) == "audit.visit"
+    _, kind, body = attestation(1, 3, PASSED)
+    chain.applied([(colleague, kind, body)])
+    assert chain.refused(visit(1, 3)) == "visit.late"
 
 
 def test_nobody_visits_before_the_round_is_over() -> None:
@@ -165,13 +177,14 @@ def test_an_organisation_attests_an_update_once() -> None:
 
 
 def test_a_trace_past_its_retention_is_unavailable_and_nothing_else() -> None:
-    """A hospital that kept its word may have deleted it: nobody can fail it for that."""
+    """A hospital that kept its word may have deleted it: an audit says so, and nothing worse."""
     chain = closed()
     chain.applied(time_ms=chain.get(Round, TASK, 1).deadline_ms + REVEAL_MS)
 
-    codes = chain.block([attestation(1, 3, FAILED), attestation(1, 3, UNAVAILABLE)])
+    late = [attestation(1, 3, FAILED), attestation(1, 3, UNAVAILABLE)]
+    codes = chain.block([*late, attestation(1, 3, UNAVAILABLE, code="audit.expired")])
 
-    assert codes == ["audit.expired", "applied"]
+    assert codes == ["audit.expired", "audit.expired", "applied"]
 
 
 def test_a_scored_update_has_nothing_to_audit() -> None:

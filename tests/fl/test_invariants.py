@@ -195,7 +195,6 @@ def check_reputations(chain: Chain, rounds: Sequence[Round], task: Task) -> None
         (outcome.organisation, outcome.status.value)
         for rnd in rounds
         if rnd.phase in OVER or rnd.phase is RoundPhase.AGGREGATE
-        if rnd.code != "round.task_closed" or rnd.accepted is not None  # cut off before it settled
         for outcome in rnd.outcomes
     )
     for one in found:

@@ -294,7 +294,7 @@ def test_most_verifiers_say_whose_update_another_repeats() -> None:
     assert round_of(alone).outcomes[1].near is None
 
 
-def test_published_scores_are_counted_against_the_datasets_budget() -> None:
+def test_sealed_scores_are_counted_against_the_datasets_budget() -> None:
     """Three scores of each verifier a round, and one more for each contribution."""
     chain = submitted(opened(contribution=Valuation.LEAVE_ONE_OUT))
 
@@ -304,25 +304,31 @@ def test_published_scores_are_counted_against_the_datasets_budget() -> None:
     assert counts == [4, 3, 3, 3]
 
 
-def test_scores_beyond_the_budget_are_refused_and_silence_about_them_is_not() -> None:
-    """Enough scores tell of single rows; a judgement without one is as good a judgement."""
+def test_who_has_no_budget_left_seals_again_without_scores() -> None:
+    """Refused before it is bound, it is not silent; a judgement without a number is as good."""
     chain = Chain(program())
     few = [dataset(1, scores_max=2), *(dataset(n) for n in (2, 3, 4))]
     chain.applied([*few, model(), opening(), *approvals()])
     submitted(chain)
-    mute = {(1, n): {"score_bp": None} for n in (2, 3, 4)}
-    found = {judge: judgements(chain, judge, said=mute) for judge in NUMBERS}
     loud = judgements(chain, 1)
-    chain.applied([sealing(1, loud), *(sealing(n, found[n]) for n in (2, 3, 4))])
+    mute = judgements(chain, 1, said={(1, n): {"score_bp": None} for n in (2, 3, 4)})
 
-    assert chain.refused(revealing(1, loud)) == "verdict.budget"
+    assert chain.refused(sealing(1, loud)) == "seal.budget"
     assert chain.state.get(Holdout, "opt-1") is None
-    chain.applied([revealing(n, found[n]) for n in (2, 3, 4)])
+    chain.applied([sealing(1, mute), *(sealing(n, judgements(chain, n)) for n in (2, 3, 4))])
+    chain.applied([revealing(1, mute), *(revealing(n, judgements(chain, n)) for n in (2, 3, 4))])
 
-    second = Chain(program())
-    second.applied([*few, model(), opening(), *approvals()])
-    speak(submitted(second), mute)
-    assert round_of(second).phase is RoundPhase.AGGREGATE
+    assert round_of(chain).phase is RoundPhase.AGGREGATE
+
+
+def test_scores_that_were_not_reserved_are_not_revealed() -> None:
+    """A seal that says less than it binds would publish beyond the budget."""
+    chain = submitted(opened())
+    found = {judge: judgements(chain, judge) for judge in NUMBERS}
+    seals = [sealing(n, found[n], scores=0 if n == 1 else 3) for n in NUMBERS]
+    chain.applied(seals)
+
+    assert chain.refused(revealing(1, found[1])) == "verdict.scores"
 
 
 def test_what_is_withheld_counts_as_silence_and_shows() -> None:

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from fl.reputation import reputation_of
 from fl.rounds import accepted_updates, next_deadline, open_tasks
 from fl.settle import accepted_digest
 from tests.fl.dialogue import (
@@ -388,35 +387,43 @@ def test_next_deadline_is_the_earliest_of_all_open_tasks() -> None:
     assert next_deadline(chain.state) == chain.time_ms + VERDICT_MS
 
 
-@pytest.mark.parametrize("phase", ["submit", "verdict", "aggregate"])
-def test_a_steward_closes_a_task_at_any_moment(phase: str) -> None:
-    """The round fails, says so, and frees the model; nobody is counted for what was cut off."""
+def test_a_closed_task_ends_with_its_present_round() -> None:
+    """What was sent is judged, paid and made a version; then no round follows."""
     chain = opened()
-    if phase != "submit":
-        submitted(chain)
-    else:
-        chain.applied([proof(1)])
-    if phase == "aggregate":
-        settled(chain)
-    before = [reputation_of(chain.state, organisation(n)) for n in NUMBERS]
-    assert chain.get(Round, TASK, 1).phase.value == phase
+    chain.applied([closing()])
+    settled(submitted(chain))
+    assert chain.get(Task, TASK).phase is TaskPhase.OPEN
 
+    chain.applied([aggregate(chain, number) for number in (1, 2, 3)])
+
+    task = chain.get(Task, TASK)
+    assert (task.phase, task.closed, task.closing) == (TaskPhase.CLOSED, 1, "the trial has ended")
+    assert round_of(chain).phase is RoundPhase.CLOSED
+    assert chain.get(ModelHead, MODEL) == ModelHead(MODEL, 1, None)
+    assert next_deadline(chain.state) is None
+
+
+def test_a_closed_task_ends_also_with_a_round_that_fails() -> None:
+    """It is closed then, not failed: nobody tries again."""
+    chain = opened()
+    chain.applied([proof(1), closing()])
+
+    chain.applied(time_ms=round_of(chain).deadline_ms)
+
+    assert round_of(chain).code == "round.too_few_updates"
+    assert chain.get(Task, TASK).phase is TaskPhase.CLOSED
+    assert open_tasks(chain.state).tasks == ()
+
+
+def test_a_task_closed_in_its_last_round_is_completed() -> None:
+    """All rounds that it asked for are done."""
+    chain = opened(rounds=1)
     chain.applied([closing()])
 
-    rnd, task = chain.get(Round, TASK, 1), chain.get(Task, TASK)
-    assert (rnd.phase, rnd.code, rnd.reason) == (
-        RoundPhase.FAILED,
-        "round.task_closed",
-        "the trial has ended",
-    )
-    assert len(rnd.outcomes) == len(NUMBERS)
-    assert task.phase is TaskPhase.CLOSED
-    assert chain.get(ModelHead, MODEL).task is None
-    assert next_deadline(chain.state) is None
-    assert [reputation_of(chain.state, organisation(n)) for n in NUMBERS] == before
-    settled_already = phase == "aggregate"
-    fate = UpdateStatus.ACCEPTED if settled_already else UpdateStatus.UNDECIDED
-    assert chain.get(Update, TASK, 1, "hospital-1").status is fate
+    settled(submitted(chain))
+    chain.applied([aggregate(chain, number) for number in (1, 2, 3)])
+
+    assert chain.get(Task, TASK).phase is TaskPhase.COMPLETED
 
 
 def test_a_task_is_closed_once_and_by_its_own_stewards() -> None:
@@ -426,9 +433,6 @@ def test_a_task_is_closed_once_and_by_its_own_stewards() -> None:
     assert chain.refused(closing(2)) == "task.owner"
     chain.applied([closing()])
     assert chain.refused(closing()) == "task.phase"
-    chain.applied([opening("next")])
-
-    assert chain.get(Task, "next").phase is TaskPhase.OPEN
 
 
 def test_records_of_a_failed_round_stay() -> None:

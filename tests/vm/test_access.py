@@ -23,7 +23,7 @@ EXPECTED = {
     "learning.decline": {Role.TRAINER},
     "learning.visit": {Role.TRAINER},
     "task.approve": {Role.TRAINER},
-    "task.withdraw": {Role.TRAINER},
+    "task.withdraw": {Role.TRAINER, Role.STEWARD, Role.ADMIN},
     "task.close": {Role.STEWARD},
     "learning.commit": {Role.VERIFIER},
     "learning.seal": {Role.VERIFIER},

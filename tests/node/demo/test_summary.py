@@ -30,6 +30,7 @@ ROUND = Round(
     deadline_ms=1,
     seed=bytes(32),
     updates=3,
+    parts=(),
     declined=0,
     committed=3,
     sealed=3,

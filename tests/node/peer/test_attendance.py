@@ -39,7 +39,7 @@ class Node:
         phase = self.phases.get(id)
         if phase is None:
             return None
-        return Task(id, "s", "o", TERMS, 0, phase, 1, 0, 0, 0, None, 0, 0)
+        return Task(id, "s", "o", TERMS, 0, phase, 1, 0, 0, 0, None, None, 0, 0)
 
     async def records(self, cls: type[Record]) -> object:
         """All of them."""

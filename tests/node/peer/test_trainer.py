@@ -71,6 +71,16 @@ def test_a_site_that_asks_first_says_nothing_before_somebody_has_answered(tmp_pa
     assert town.submitted == []
 
 
+def test_a_trainer_approves_nothing_that_it_cannot_train(tmp_path: Path) -> None:
+    """With rows that are not the registered ones it would be waited for, and absent each time."""
+    town = Town(tmp_path)
+    town.chain.applied([opening()])
+    town.path(2).write_text(town.path(3).read_text())
+
+    assert code_of(town.trainer(2).work(TASK)) == "peer.dataset_root"
+    assert town.submitted == []
+
+
 def test_one_update_a_round(tmp_path: Path) -> None:
     """Neither another look nor a restart trains again."""
     town = opened(tmp_path)

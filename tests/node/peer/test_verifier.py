@@ -11,6 +11,7 @@ import structlog.testing
 from fl import sampling
 from fl.body import CommitSecret, RevealVerdicts, SealVerdicts
 from fl.fixed import norm
+from fl.reputation import reputation_of
 from fl.spec import logistic_regression
 from fl.trace import origin
 from fl.train import train
@@ -30,6 +31,7 @@ from tests.fl.dialogue import (
     opening,
     site,
     speak,
+    withdrawal,
 )
 from tests.harness import organisation
 from tests.node.hospital import BASE, BASE_ADDRESS, PATIENT, Town
@@ -38,7 +40,7 @@ from vm.learning import Commitment, Decision, Round, RoundPhase, Update, Verdict
 from vm.record import Dataset
 from vm.refusal import Refused
 from vm.shape import pack
-from vm.terms import Evidence, Valuation
+from vm.terms import Evidence, Site, Valuation
 
 
 def test_verifiers_commit_seal_and_reveal(tmp_path: Path) -> None:
@@ -376,6 +378,41 @@ def test_scores_stay_within_the_budget_of_the_rows(tmp_path: Path) -> None:
         scores = [item.score_bp for item in sealed(town, judge).values()]
         assert scores == [None, None, None]
         assert {item.decision for item in sealed(town, judge).values()} == {Decision.PASS}
+
+
+def test_a_verifier_that_another_task_was_faster_than_seals_without_scores(tmp_path: Path) -> None:
+    """It is refused before it is bound, and says the same again without numbers."""
+    town = submitted(tmp_path, scores_max=3)
+    verifier = town.verifier(1)
+    spent = replace(town.chain.get(Dataset, "opt-1"), scores_max=0)
+    board_before = verifier._scores_left
+
+    async def as_before(site: Site) -> int:
+        found = await board_before(site)
+        state = town.chain.state
+        state.put(spent)  # meanwhile
+        town.chain.stored |= state.writes
+        return found
+
+    verifier._scores_left = as_before  # type: ignore[method-assign]
+    run(verifier.work(TASK))
+
+    assert [item.score_bp for item in sealed(town, 1).values()] == [None, None, None]
+    assert [type(body) for body in town.submitted] == [SealVerdicts, SealVerdicts]
+
+
+def test_a_site_that_withdraws_keeps_the_word_that_binds_its_verifier(tmp_path: Path) -> None:
+    """It committed while updates came: it seals and reveals, then it is no part any more."""
+    town = submitted(tmp_path)
+    town.chain.applied([withdrawal(1)])
+
+    for _ in range(2):
+        for number in NUMBERS:
+            run(town.verifier(number).work(TASK))
+
+    assert phase(town) is RoundPhase.AGGREGATE
+    found = reputation_of(town.chain.state, "hospital-1")
+    assert (found.silent, found.unrevealed) == (0, 0)
 
 
 def test_others_updates_are_forgotten_once_they_are_judged(tmp_path: Path) -> None:

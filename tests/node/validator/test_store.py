@@ -187,6 +187,29 @@ def test_a_block_that_is_missing_below_a_later_one_is_noticed(folder: Path) -> N
     assert code_of(folder) == "store.corrupt"
 
 
+class PowerCut(Exception):  # noqa: N818 - no error: the machine is gone
+    """Nothing after this moment reaches the disk."""
+
+
+def test_a_sync_that_was_cut_off_vouches_for_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The height that it notes is on disk only after all that lies below it."""
+    store = Store(folder)
+
+    def cut(path: Path) -> None:
+        raise PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "sync_file", cut)
+        with pytest.raises(PowerCut):
+            store.sync()
+    store.close()
+    forget(folder, BLOCKS - 3)
+
+    assert code_of(folder) == "store.corrupt"
+
+
 def test_a_start_looks_no_further_back_than_the_last_sync(folder: Path) -> None:
     """What was synced cannot have been lost, and a chain of years is not walked at every start."""
     store = Store(folder)
