@@ -39,7 +39,7 @@ def test_a_receipt_comes_with_its_block(network: Network, monkeypatch: pytest.Mo
 
     async def check(client: Client, node: Node) -> None:
         submitting = asyncio.create_task(client.submit_and_wait(transaction))
-        await node.awaited.wait()
+        await node.asked.acquire()
         node.execute()
         async with asyncio.timeout(30):
             assert (await submitting).height == 2
