@@ -1,5 +1,6 @@
 """The application: every route, and how refusals and our own bugs are answered."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
@@ -8,6 +9,7 @@ from aiohttp import web
 from node.api import blocks, epochs, events, records, transactions
 from node.api.answer import Answer, Read, Reader, parse_query, problem, respond
 from node.api.context import ApiContext
+from node.api.lookups import Lookups
 from node.api.problem import PROBLEMS, TYPE_PATH
 from node.api.views import HealthView, NoQuery, ProblemPage, StatusView
 from node.home.document import dump
@@ -27,7 +29,7 @@ def build_api(context: ApiContext) -> web.Application:
     )
     reader, streams = Reader(), events.Streams()
     submissions = transactions.Submissions(context)
-    lookups = transactions.Lookups(context, reader)
+    lookups = Lookups(context, reader)
     for read in (*blocks.READS, *epochs.READS, *records.READS, *transactions.READS):
         app.router.add_get(read.path, _read_handler(context, reader, read))
 
@@ -51,15 +53,19 @@ def build_api(context: ApiContext) -> web.Application:
     )
     app.router.add_get("/readyz", _plain_handler(lambda _: _ready(context)))
 
-    async def end_streams(_: web.Application) -> None:
+    async def end_waits(_: web.Application) -> None:
         streams.close()
+        lookups.close()
 
-    async def close_reader(_: web.Application) -> AsyncIterator[None]:
+    async def keep(_: web.Application) -> AsyncIterator[None]:
+        following = asyncio.create_task(lookups.follow())
         yield
+        following.cancel()
+        await asyncio.wait((following,))
         reader.close()
 
-    app.on_shutdown.append(end_streams)
-    app.cleanup_ctx.append(close_reader)
+    app.on_shutdown.append(end_waits)
+    app.cleanup_ctx.append(keep)
     return app
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 from vm.refusal import Refused
 
-WAITERS_MAX = 1_024  # each is one open event stream or one long read
+WAITERS_MAX = 1_024  # each is an open event stream; one waits for all look-ups
 
 
 class Feed:

@@ -3,23 +3,21 @@
 import asyncio
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiohttp import web
 from pydantic import ValidationError
 
 from node.api.admission import ADMITTED, SUBMIT_ITEMS_MAX, SUBMIT_MAX, Admission
-from node.api.answer import Answer, Path, Read, Reader, parse_query, problem
+from node.api.answer import Answer, Path, Read, problem
 from node.api.blocks import require_kept, rows_down, summaries
 from node.api.context import ApiContext
 from node.api.cursor import read_cursor, write_cursor
-from node.api.resource import parse_digest
 from node.api.views import (
     AdmissionView,
     IntentView,
     ListQuery,
-    LookupQuery,
     ReceiptView,
     SubmitAnswer,
     SubmitBody,
@@ -47,7 +45,6 @@ HEIGHT_BYTES = 8
 INDEX_BYTES = 4
 SUBMIT_BYTES_MAX = MESSAGE_BYTES_MAX + MESSAGE_BYTES_MAX // 2  # base64 makes a third more
 SUBMISSIONS_MAX = 16  # at one time; a body and what it decodes to take 24 MiB at most
-LOOKUPS_MAX = 512  # that wait for a block: event streams have their room in the feed beside them
 BODY_TIMEOUT_S = 30.0  # for a body to arrive: a client that dawdles does not keep its place
 
 
@@ -72,43 +69,6 @@ class Submissions:
             return await _submit(self._context, request)
         finally:
             self._open -= 1
-
-
-class Lookups:
-    """Looks transactions up; those that are pending may be waited for, so many at one time."""
-
-    def __init__(self, context: ApiContext, reader: Reader) -> None:
-        self._context = context
-        self._reader = reader
-        self._waiting = 0
-
-    async def answer(self, request: web.Request) -> Answer:
-        """A transaction as it stands, or once it is certified within the time that was asked for.
-
-        Raises `Refused` with `query.*`, `id.invalid`, `block.pruned` or `api.busy`.
-        """
-        query = parse_query(request, LookupQuery)
-        end_s = asyncio.get_running_loop().time() + query.wait_ms / 1_000
-        while True:
-            height = self._context.feed.height
-            answer = await self._reader.run(_read_transaction, self._context, request.match_info)
-            pending = isinstance(answer.body, TransactionAnswer) and answer.body.status == PENDING
-            if not pending or not await self._certifies(height, end_s):
-                return answer
-
-    async def _certifies(self, height: int, end_s: float) -> bool:
-        """Wait for a block beyond `height`; False if none came in time, or too many wait."""
-        if self._waiting >= LOOKUPS_MAX:
-            return False
-        self._waiting += 1
-        try:
-            async with asyncio.timeout_at(end_s):
-                await self._context.feed.wait(height)
-        except TimeoutError:
-            return False
-        finally:
-            self._waiting -= 1
-        return True
 
 
 async def _submit(context: ApiContext, request: web.Request) -> Answer:
@@ -163,11 +123,11 @@ def _admission_view(admission: Admission) -> AdmissionView:
     )
 
 
-def _read_transaction(context: ApiContext, path: Path) -> Answer:
-    id = parse_digest(path["id"])
+def read_transaction(context: ApiContext, id: bytes) -> Answer:
+    """A transaction as it stands; raises `Refused("block.pruned")`."""
     proof = prove_transaction(context.chain, id)
     if proof is not None:
-        answer = certified_answer(context, id, proof)
+        answer = _certified_answer(context, id, proof)
         return Answer(answer, final=proof.certified.later is None)
     place = context.chain.store.place(id)
     if place is not None:
@@ -177,8 +137,22 @@ def _read_transaction(context: ApiContext, path: Path) -> Answer:
     return problem("transaction.missing", f"expected transaction {id.hex()}, found none")
 
 
-def certified_answer(context: ApiContext, id: bytes, proof: TransactionProof) -> TransactionAnswer:
-    """What a certified block made of a transaction."""
+def is_pending(answer: Answer) -> bool:
+    """Whether a transaction was shown that is not certified yet."""
+    return isinstance(answer.body, TransactionAnswer) and answer.body.status == PENDING
+
+
+def tell_settled(
+    context: ApiContext, ids: Sequence[bytes], tell: Callable[[bytes, Answer], None]
+) -> None:
+    """Tell of each transaction that is pending no more, one by one as they are read."""
+    for id in ids:
+        answer = read_transaction(context, id)
+        if not is_pending(answer):
+            tell(id, answer)
+
+
+def _certified_answer(context: ApiContext, id: bytes, proof: TransactionProof) -> TransactionAnswer:
     transaction = unpack(Transaction, proof.transaction, TRANSACTION_BYTES_MAX)
     row = context.chain.store.row(proof.receipt.height)
     assert row is not None, "the proof was made from it"

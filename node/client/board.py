@@ -2,12 +2,15 @@
 
 A node's events make it quick and are only its word: a record is kept until an event names it, and
 for `POLL_S` at most, and nothing from before a receipt of our own. Then it is read again, and with
-it whatever else was in use and has changed, in one answer.
+it whatever else was in use and has changed, in one answer. What lags behind an event is kept for
+`BEHIND_S`: a height that no block has costs no more than that.
 """
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
+from math import inf
 from typing import TypeAlias, TypeVar, cast
 
 from node.api.keys import KEYS_MAX
@@ -18,7 +21,10 @@ from vm.record import Dataset, Model
 from vm.state import Record
 
 POLL_S = 2.0  # an event stream may be silent or lie; asking costs one answer of a few records
-KEPT_MAX = 4_096  # records; a round of eight sites has eighty
+BEHIND_S = 0.1  # for a node to certify what another told of: a block takes about that long
+IN_USE_S = 10.0  # works ask every POLL_S; who replays a segment asks for other verdicts after it
+KEPT_MAX = 8_192  # records; a round of 64 sites has 4,032 verdicts beside some hundred others
+REQUESTS_MAX = 4  # at one time: a node reads for 256, and 64 peers may all ask the same one
 LASTING = (Dataset, Model)  # what is there of these never changes
 
 R = TypeVar("R", bound=Record)
@@ -26,17 +32,24 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(slots=True)
 class _Kept:
-    """What was read at a height, when by the event loop's clock, and whether it is in use."""
+    """What was read at a height, until when it stands and when it was asked for last.
+
+    Both by the event loop's clock.
+    """
 
     record: Record | None
     height: int
-    read_s: float
-    used: bool = False
+    end_s: float
+    asked_s: float = -inf
 
     def is_fresh(self, written: int) -> bool:
         """Whether it still stands; `written` is the height of our newest receipt."""
-        young = _now_s() - self.read_s < POLL_S and self.height >= written
+        young = _now_s() < self.end_s and self.height >= written
         return young or isinstance(self.record, LASTING)
+
+    def is_in_use(self) -> bool:
+        """Whether somebody has asked for it lately, and not only before it was read again."""
+        return _now_s() - self.asked_s < IN_USE_S
 
 
 _Reading: TypeAlias = "asyncio.Future[_Kept]"
@@ -54,7 +67,7 @@ class Board:
         self._named: dict[Asked, None] = {}  # changed while they were in use
         self._reading: dict[Asked, _Reading] = {}  # under way, or about to be
         self._waiting: dict[Asked, _Reading] = {}  # for the next request
-        self._requests: set[asyncio.Task[None]] = set()
+        self._requests: set[asyncio.Task[object]] = set()
 
     # News
 
@@ -89,7 +102,7 @@ class Board:
         if kept is not None and isinstance(kept.record, LASTING):
             return
         self._kept.pop(asked, None)
-        if reading is not None or (kept is not None and kept.used):
+        if reading is not None or (kept is not None and kept.is_in_use()):
             self._named[asked] = None
 
     # Reading
@@ -102,32 +115,41 @@ class Board:
             kept = await asyncio.shield(self._reading.get(asked) or self._begin(asked))
             if kept.height >= written:
                 break  # else it was under way before the receipt, and the next one was not
-        kept.used = True
+        kept.asked_s = _now_s()
         return cast("R | None", kept.record)
 
     def _begin(self, asked: Asked) -> _Reading:
         """Have it read with the next request, which leaves in the event loop's next turn."""
-        if not self._waiting:
-            request = asyncio.create_task(self._request())
-            self._requests.add(request)
-            request.add_done_callback(self._requests.discard)
+        if len(self._requests) < REQUESTS_MAX:
+            self._requests.add(asyncio.create_task(self._request()))
         reading: _Reading = asyncio.get_running_loop().create_future()
         reading.add_done_callback(_heard)
         self._waiting[asked] = self._reading[asked] = reading
         return reading
 
     async def _request(self) -> None:
-        """Ask for all that is waited for, and for what was in use and has changed."""
+        """Ask for all that is waited for, one answer after the other."""
+        task = asyncio.current_task()
+        assert task is not None, "it runs in a task"
         await asyncio.sleep(0)  # whoever woke by the same event asks now too
+        try:
+            while self._waiting:
+                self._read_along()
+                part = dict(islice(self._waiting.items(), KEYS_MAX))
+                for asked in part:
+                    del self._waiting[asked]
+                await self._read(part)
+        finally:
+            self._requests.discard(task)
+
+    def _read_along(self) -> None:
+        """Have read with what is waited for what was in use and has changed."""
         for asked, kept in tuple(self._kept.items()):
             if kept.height < self.client.proven.written:
                 self._forget(asked)
         for named in self._named.keys() - self._reading.keys():
             self._begin(named)
         self._named.clear()
-        waiting, self._waiting = list(self._waiting.items()), {}
-        parts = (waiting[first : first + KEYS_MAX] for first in range(0, len(waiting), KEYS_MAX))
-        await asyncio.gather(*(self._read(dict(part)) for part in parts))
 
     async def _read(self, readings: Mapping[Asked, _Reading]) -> None:
         told = self._height
@@ -138,10 +160,11 @@ class Board:
                 self._take(asked, reading)
                 reading.set_exception(error)
             return
+        # A node may lag behind what another one told, and what was told may be false.
+        end_s = _now_s() + (POLL_S if header.height >= told else BEHIND_S)
         for (asked, reading), record in zip(readings.items(), records, strict=True):
-            kept = _Kept(record, header.height, _now_s())
-            # Not what an event has named since, nor what a node says that lags behind the events.
-            if self._take(asked, reading) and header.height >= told:
+            kept = _Kept(record, header.height, end_s)
+            if self._take(asked, reading):  # else an event has named it since
                 self._keep(asked, kept)
             reading.set_result(kept)
 

@@ -57,7 +57,7 @@ LEARN_AGAIN_S = 30.0  # a node that was cut off since shows no more than it had
 CATCH_UP_TRIES = 20  # for nodes that are behind, POLL_S apart
 POLL_S = 0.1  # a block takes about that long; also where a node does not wait for one
 RESEND_S = 2.0  # a validator that has not certified by then may have lost its primary
-RETRY_S = 0.5  # between two rounds over all validators when none answered
+RETRY_S = 0.5  # from one round over all validators to the next: busy ones answer at once
 
 
 class Client:
@@ -378,7 +378,9 @@ class Client:
         `valid_until_height` and no node shows a receipt. The last rests on the nodes' word: with
         f + 1 of them asked, one at least is honest.
         """
+        now_s = asyncio.get_running_loop().time
         while True:
+            begun_s = now_s()
             refusals: list[Refused | None] = []
             for url in tuple(self.urls):
                 refused = await self._offer(url, transaction)
@@ -395,7 +397,7 @@ class Client:
             if final is not None and None not in answered:
                 raise final
             await self._check_alive(transaction)
-            await asyncio.sleep(RETRY_S if not answered else 0)
+            await asyncio.sleep(max(0, begun_s + RETRY_S - now_s()))
 
     async def _offer(self, url: str, transaction: Transaction) -> Refused | None:
         """Submit to one node; None if it admits the transaction."""

@@ -26,6 +26,7 @@ from vm.refusal import Refused
 
 STORE_BYTES_MAX = 16 * 1024**3  # blobs that a client keeps; base models and updates to judge
 LOOK_AGAIN_S = 60.0  # a key is rotated beside the old one's validity of years, not of minutes
+LOOK_SOON_S = 5.0  # where a blob could not be had: keys may be old, or nobody has the blob
 
 log = structlog.get_logger()
 
@@ -54,6 +55,7 @@ class Exchange:
             if member.role is Role.VALIDATOR and member.transport is not None
         }
         self._looked_s: float | None = None  # by the event loop's clock
+        self._doubted = False  # since then a blob could not be had
         self._gate = Gate(self._identify, lambda: datetime.now(UTC))
         self._context = client_context(tls.files(identity))
         self._store = BlobStore(folder, STORE_BYTES_MAX)
@@ -85,7 +87,7 @@ class Exchange:
         )
         if len(addresses) == copies:
             return addresses[0]
-        self._looked_s = None
+        self._doubted = True
         raise Refused(
             "blob.too_few_copies",
             f"expected {copies} validators to take the blob, found {len(addresses)}: "
@@ -98,7 +100,7 @@ class Exchange:
         try:
             return await obtain(self._opened(), self._sources, address, self._store, size)
         except Refused:
-            self._looked_s = None  # whoever tries again looks again
+            self._doubted = True
             raise
 
     async def forget(self, address: str) -> None:
@@ -108,9 +110,10 @@ class Exchange:
     async def _look(self) -> None:
         """Read the validators' keys, unless that was done a short while ago."""
         now = asyncio.get_running_loop().time()
-        if self._looked_s is not None and now - self._looked_s < LOOK_AGAIN_S:
+        again_s = LOOK_SOON_S if self._doubted else LOOK_AGAIN_S
+        if self._looked_s is not None and now - self._looked_s < again_s:
             return
-        self._looked_s = now
+        self._looked_s, self._doubted = now, False
         for id in self._validators:
             try:
                 member = await self._client.record(Member, id)

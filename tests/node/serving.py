@@ -26,7 +26,8 @@ from vm.transaction import Transaction, read
 class Node:
     """What stands behind the interface; tests turn its knobs.
 
-    `judge` may refuse a transaction; `waiting` holds those admitted that no block has executed.
+    `judge` may refuse a transaction; `waiting` holds those admitted that no block has executed, and
+    `asked` is released each time that the interface asks whether one of them does.
     With `prompt`, each request's transactions are executed and certified at once.
     """
 
@@ -36,16 +37,10 @@ class Node:
     ready: tuple[bool, str] = (True, "")
     waiting: dict[bytes, Transaction] = field(default_factory=dict)
     judge: Callable[[Transaction], None] = lambda transaction: None
-    awaited: asyncio.Event = field(default_factory=asyncio.Event)  # set when a block is waited for
+    asked: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
 
     def __post_init__(self) -> None:
-        wait = self.feed.wait
-
-        async def noted(beyond: int) -> int:
-            self.awaited.set()
-            return await wait(beyond)
-
-        self.feed.wait = noted  # type: ignore[method-assign]
+        self._loop = asyncio.get_running_loop()
 
     async def submit(self, packed: Sequence[bytes]) -> list[Admission]:
         """Judge each transaction; admitted ones wait, or are executed with `prompt`."""
@@ -63,6 +58,12 @@ class Node:
         if self.prompt and fresh:
             self.execute()
         return answers
+
+    def pending(self, id: bytes) -> bool:
+        """Whether a transaction waits; asked in threads."""
+        found = id in self.waiting
+        self._loop.call_soon_threadsafe(self.asked.release)
+        return found
 
     def execute(self) -> None:
         """Execute and certify what waits."""
@@ -98,7 +99,7 @@ class Node:
             feed=self.feed,
             kinds=program().kinds,
             submit=self.submit,
-            pending=self.waiting.__contains__,
+            pending=self.pending,
             status=self.status,
             ready=lambda: self.ready,
         )

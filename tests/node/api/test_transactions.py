@@ -8,10 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from node.api import transactions
-from node.api.events import STREAMS_MAX
-from node.api.feed import WAITERS_MAX
-from node.api.transactions import LOOKUPS_MAX
-from node.api.views import WAIT_MS_MAX
 from tests.node.api.asking import assert_problem, post, run
 from tests.node.network import HOSPITALS, Network, register_dataset
 from tests.node.serving import Node, call, get, proof_of
@@ -78,73 +74,6 @@ def test_a_transaction_is_unknown_then_pending_then_certified(network: Network) 
 
         network.certify(header)
         assert (await get(path)).body["status"] == "certified"
-
-    run(network, check)
-
-
-def test_a_pending_transaction_is_waited_for(network: Network) -> None:
-    """The answer comes with the block that certifies it, past others that do not."""
-    network.block()
-    transaction = register_dataset(network, HOSPITALS[0])
-
-    async def check(url: str, node: Node) -> None:
-        path = f"{url}/v1/transactions/{transaction.id.hex()}"
-        await post(url, [pack(transaction)])
-        waiting = asyncio.create_task(get(f"{path}?wait_ms={WAIT_MS_MAX}"))
-        await node.awaited.wait()
-        node.feed.publish(network.block().height)
-        node.execute()
-        assert (await waiting).body["status"] == "certified"
-
-    run(network, check)
-
-
-@pytest.mark.parametrize("query", ["", "?wait_ms=0", "?wait_ms=20"])
-def test_a_pending_transaction_is_waited_for_no_longer_than_asked(
-    network: Network, query: str
-) -> None:
-    """Without a wish not at all; then the answer says that it is pending."""
-    network.block()
-    transaction = register_dataset(network, HOSPITALS[0])
-
-    async def check(url: str, node: Node) -> None:
-        await post(url, [pack(transaction)])
-        got = await get(f"{url}/v1/transactions/{transaction.id.hex()}{query}")
-        assert got.body["status"] == "pending"
-
-    run(network, check)
-
-
-def test_only_so_many_wait_at_one_time(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for transactions must not crowd event streams out; the next one is told at once."""
-    monkeypatch.setattr(transactions, "LOOKUPS_MAX", 1)
-    network.block()
-    transaction = register_dataset(network, HOSPITALS[0])
-
-    async def check(url: str, node: Node) -> None:
-        path = f"{url}/v1/transactions/{transaction.id.hex()}?wait_ms={WAIT_MS_MAX}"
-        await post(url, [pack(transaction)])
-        first = asyncio.create_task(get(path))
-        await node.awaited.wait()
-        node.awaited.clear()
-        assert (await get(path)).body["status"] == "pending"
-        assert not node.awaited.is_set()
-        node.execute()
-        assert (await first).body["status"] == "certified"
-
-    run(network, check)
-    assert LOOKUPS_MAX + STREAMS_MAX < WAITERS_MAX
-
-
-@pytest.mark.parametrize("wait", ["-1", "4001", "x"])
-def test_nobody_waits_for_ever(network: Network, wait: str) -> None:
-    """A wait is bounded, and what is unknown is not waited for."""
-    network.block()
-    path = f"/v1/transactions/{'00' * 32}?wait_ms="
-
-    async def check(url: str, _: Node) -> None:
-        assert_problem(await get(f"{url}{path}{wait}"), 400, "query.invalid")
-        assert_problem(await get(f"{url}{path}{WAIT_MS_MAX}"), 404, "transaction.missing")
 
     run(network, check)
 

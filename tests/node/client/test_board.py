@@ -41,6 +41,7 @@ class Node:
         self.refusal: Refused | None = None
         self.gate: asyncio.Event | None = None
         self.asked = asyncio.Event()
+        self.open, self.open_most = 0, 0  # requests that wait for their answer
 
     async def events(self) -> AsyncIterator[Any]:
         """Events as they come."""
@@ -54,6 +55,10 @@ class Node:
         self.asked.set()
         found = [Page(self.writes[item]) if item in self.writes else None for item in asked]
         header = SimpleNamespace(height=self.height)
+        self.open += 1
+        self.open_most = max(self.open, self.open_most)
+        await asyncio.sleep(0)  # an answer takes a turn
+        self.open -= 1
         if self.gate is not None:
             await self.gate.wait()
         if self.refusal is not None:
@@ -97,6 +102,7 @@ def run(scenario: Scenario) -> Node:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only events tell of news, unless a test says otherwise."""
     monkeypatch.setattr(module, "POLL_S", 1_000)
+    monkeypatch.setattr(module, "BEHIND_S", 1_000)
 
 
 async def look(board: Board, *places: Asked) -> list[Any]:
@@ -123,6 +129,20 @@ def test_more_than_one_answer_holds_are_asked_for_in_several() -> None:
         assert await look(board, *places) == [None] * len(places)
 
     assert [len(asked) for asked in run(scenario).requests] == [KEYS_MAX, 1]
+
+
+def test_only_so_many_requests_are_open_at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of verdicts are read one answer after the other: a node has others to serve."""
+    monkeypatch.setattr(module, "REQUESTS_MAX", 2)
+    places: list[Asked] = [(Member, (f"trainer-{number}",)) for number in range(8 * KEYS_MAX)]
+
+    async def scenario(node: Node, board: Board) -> None:
+        assert await look(board, *places) == [None] * len(places)
+        assert await look(board, TASK) == [None]
+
+    node = run(scenario)
+    assert [len(asked) for asked in node.requests] == [KEYS_MAX] * 8 + [1]
+    assert node.open_most == 2
 
 
 def test_what_was_read_is_kept_until_an_event_names_it() -> None:
@@ -220,6 +240,21 @@ def test_after_a_receipt_of_ours_all_that_is_in_use_is_read_again_together() -> 
     assert [len(asked) for asked in run(scenario).requests] == [3, 3]
 
 
+def test_after_a_receipt_of_ours_what_nobody_asks_for_any_more_is_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was in use a while ago: judging a round takes thousands of verdicts, each for a moment."""
+    monkeypatch.setattr(module, "IN_USE_S", 0)
+
+    async def scenario(node: Node, board: Board) -> None:
+        await look(board, TASK, ROUND, MEMBER)
+        node.write(ROUND)
+        node.proven.written = node.height
+        assert await look(board, TASK) == [None]
+
+    assert [len(asked) for asked in run(scenario).requests] == [3, 1]
+
+
 def test_a_reading_from_before_a_receipt_does_not_answer_who_asks_after_it() -> None:
     """It was under way, and shows the chain as it was."""
 
@@ -268,8 +303,11 @@ def test_what_is_named_before_the_request_has_left_is_read_once() -> None:
     assert len(run(scenario).requests) == 2
 
 
-def test_what_a_node_says_that_lags_behind_the_events_is_not_kept() -> None:
+def test_what_a_node_says_that_lags_behind_the_events_is_kept_for_a_moment_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Another node told of the block that it has yet to certify."""
+    monkeypatch.setattr(module, "BEHIND_S", 0)
 
     async def scenario(node: Node, board: Board) -> None:
         node.height = 5
@@ -280,6 +318,19 @@ def test_what_a_node_says_that_lags_behind_the_events_is_not_kept() -> None:
         assert await look(board, ROUND) == [Page(1)]
 
     run(scenario)
+
+
+def test_a_height_that_no_block_has_does_not_keep_records_from_being_kept() -> None:
+    """A node's events are only its word: one that claims a high block costs a few readings."""
+
+    async def scenario(node: Node, board: Board) -> None:
+        node.height = 10**12
+        await node.tell(ROUND)
+        node.height = 1
+        for _ in range(3):
+            assert await look(board, ROUND) == [None]
+
+    assert run(scenario).requests == [(ROUND,)]
 
 
 def test_a_refusal_is_raised_for_all_who_asked_and_not_kept() -> None:

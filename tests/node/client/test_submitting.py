@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from node.api import answer as answering
+from node.api.answer import READS_MAX
 from node.audit.prove import prove_transaction
 from node.client import client as client_module
 from node.client.client import Client
@@ -39,7 +41,7 @@ def test_a_receipt_comes_with_its_block(network: Network, monkeypatch: pytest.Mo
 
     async def check(client: Client, node: Node) -> None:
         submitting = asyncio.create_task(client.submit_and_wait(transaction))
-        await node.awaited.wait()
+        await node.asked.acquire()
         node.execute()
         async with asyncio.timeout(30):
             assert (await submitting).height == 2
@@ -128,6 +130,35 @@ def test_a_full_node_is_asked_again(network: Network) -> None:
         assert left == [0]
 
     run(network, check)
+
+
+def test_nodes_too_busy_to_show_a_receipt_are_not_asked_without_pause(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They admit and then say 503: what is tried again at once only adds to that."""
+    monkeypatch.setattr(client_module, "RETRY_S", 1_000)
+    transaction = register_dataset(network, HOSPITALS[1])
+    sleep, naps = asyncio.sleep, list[float]()
+
+    async def noted(delay: float) -> None:
+        if delay > 1:
+            naps.append(delay)
+        await sleep(0)
+
+    async def check(client: Client, node: Node) -> None:
+        monkeypatch.setattr(asyncio, "sleep", noted)
+        left = [4]
+
+        def admit(_: object) -> None:
+            left[0] -= 1
+            monkeypatch.setattr(answering, "READS_MAX", 0 if left[0] else READS_MAX)
+            node.prompt = not left[0]
+
+        node.judge = admit
+        assert (await client.submit_and_wait(transaction)).height == 2
+
+    run(network, check)
+    assert len(naps) == 3
 
 
 def test_a_silent_node_is_left_for_the_next(network: Network, tmp_path: Path) -> None:

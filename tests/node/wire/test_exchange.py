@@ -12,6 +12,7 @@ from aiohttp import web
 from node.client.client import Client
 from node.client.proven import Proven
 from node.home.config import Identity, Tls, ValidatorAddress
+from node.wire import exchange as exchange_module
 from node.wire import sources, transfer
 from node.wire.blobs import BlobStore
 from node.wire.cid import CHUNK_BYTES, summarise
@@ -206,8 +207,12 @@ def test_without_an_answer_of_the_chain_the_validators_of_genesis_are_known(
     assert asyncio.run(scenario()) == ADDRESS
 
 
-def test_keys_are_read_once_for_many_blobs(members: Members) -> None:
-    """Until a while has passed, or a blob could not be had."""
+@pytest.mark.parametrize(("soon_s", "reads"), [(0.0, 4), (1_000.0, 2)])
+def test_keys_are_read_once_for_many_blobs(
+    members: Members, monkeypatch: pytest.MonkeyPatch, soon_s: float, reads: int
+) -> None:
+    """Until a while has passed; a blob that could not be had makes it a shorter while."""
+    monkeypatch.setattr(exchange_module, "LOOK_SOON_S", soon_s)
     exchange = members.exchange(0, 1)
 
     async def scenario() -> None:
@@ -222,7 +227,26 @@ def test_keys_are_read_once_for_many_blobs(members: Members) -> None:
                 await exchange.bring(BLOB)
 
     asyncio.run(scenario())
-    assert members.chain.reads == 4
+    assert members.chain.reads == reads
+
+
+def test_a_blob_that_nobody_has_does_not_have_the_keys_read_at_each_try(
+    members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trainer that withholds one must not turn each verifier's tries into reads of the chain."""
+    monkeypatch.setattr(exchange_module, "LOOK_SOON_S", 1_000.0)
+    exchange = members.exchange(0, 1)
+
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            await members.serve(stack, 0, 1)
+            async with exchange:
+                for _ in range(5):
+                    with pytest.raises(Refused, match=r"blob\.unavailable"):
+                        await exchange.fetch(ADDRESS, len(BLOB))
+
+    asyncio.run(scenario())
+    assert members.chain.reads == 2
 
 
 def test_an_impostor_gets_nothing(members: Members) -> None:
