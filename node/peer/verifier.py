@@ -237,18 +237,18 @@ class Verifier:
         await self._submitter.submit("learning.rerun", rerun_body(mine, update, found, named))
 
     async def _updates(self, stage: Stage) -> list[Update]:
-        """One by one, for a list proves each of its records but not that none was left out."""
-        found = [
-            await self._board.record(Update, stage.task.id, stage.round.number, site.organisation)
-            for site in stage.task.terms.sites
-        ]
+        """Each by its key, for a list proves its records but not that none was left out."""
+        key, sites = (stage.task.id, stage.round.number), stage.task.terms.sites
+        found = await asyncio.gather(
+            *(self._board.record(Update, *key, site.organisation) for site in sites)
+        )
         return [update for update in found if update is not None]
 
     async def _verdicts(self, stage: Stage, update: Update) -> list[Verdict]:
-        found = [
-            await self._board.record(Verdict, *update.key, site.organisation)
-            for site in stage.task.terms.sites
-        ]
+        sites = stage.task.terms.sites
+        found = await asyncio.gather(
+            *(self._board.record(Verdict, *update.key, site.organisation) for site in sites)
+        )
         return [verdict for verdict in found if verdict is not None]
 
     async def _judge(self, stage: Stage, site: Site) -> tuple[Judged, ...]:
