@@ -53,6 +53,7 @@ from vm.refusal import Refused
 from vm.shape import Digest, pack
 from vm.terms import Evidence, Site
 
+TRANSFERS_MAX = 4  # blobs on their way at one time: they wait for each other's answers, not in turn
 BLOB_WAIT_PERCENT = 50  # of the verdict phase; then a verifier abstains from what it cannot fetch
 
 # Replays segments of an update, given its file, and all of them on suspicion; None if they are what
@@ -97,6 +98,7 @@ class Verifier:
         self._secret = secret
         self._clock_ms = clock_ms
         self._replay = replay
+        self._transfers = asyncio.Semaphore(TRANSFERS_MAX)
         self._since_ms: dict[str, tuple[int, int]] = {}  # task -> its round, and when first seen
 
     async def work(self, task_id: str) -> None:
@@ -268,10 +270,12 @@ class Verifier:
             case = await asyncio.to_thread(case_of, stage, base, rows.take(parts.scoring), deltas)
             near = await asyncio.to_thread(nearest, deltas)
             found = await asyncio.to_thread(judge_all, case, mine, blobs)
-            found = [
-                await self._keep(stage, judgement, blobs.get(update.organisation))
-                for update, judgement in zip(mine, found, strict=True)
-            ]
+            found = await asyncio.gather(
+                *(
+                    self._keep(stage, judgement, blobs.get(update.organisation))
+                    for update, judgement in zip(mine, found, strict=True)
+                )
+            )
             profiles = profiles_of(stage, mine, found, blobs)
             # All at once: a trainer that does not open costs the others' updates no time.
             confirmed = await asyncio.gather(
@@ -310,7 +314,8 @@ class Verifier:
             return found
         assert blob is not None, "what passes was read"
         try:
-            await self._exchange.bring(blob)
+            async with self._transfers:
+                await self._exchange.bring(blob)
         except Refused:
             if self._may_wait(stage):
                 raise
@@ -352,17 +357,23 @@ class Verifier:
 
     async def _fetch(self, stage: Stage, updates: list[Update]) -> dict[str, bytes]:
         """The blobs by organisation; those that nobody gives are left out once time runs short."""
-        blobs, missing = {}, None
-        for update in updates:
-            try:
-                blobs[update.organisation] = await self._exchange.fetch(
-                    update.blob, update.blob_bytes
-                )
-            except Refused as refused:
-                missing = refused
+
+        async def fetch(update: Update) -> bytes | Refused:
+            async with self._transfers:
+                try:
+                    return await self._exchange.fetch(update.blob, update.blob_bytes)
+                except Refused as refused:
+                    return refused
+
+        found = await asyncio.gather(*(fetch(update) for update in updates))
+        missing = next((item for item in found if isinstance(item, Refused)), None)
         if missing is not None and self._may_wait(stage):
             raise missing
-        return blobs
+        return {
+            update.organisation: item
+            for update, item in zip(updates, found, strict=True)
+            if isinstance(item, bytes)
+        }
 
     def _may_wait(self, stage: Stage) -> bool:
         """Whether there is time to try again; our wall clock may be wrong, so waiting counts."""
