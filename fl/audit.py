@@ -28,7 +28,7 @@ EXPIRED = "audit.expired"  # the code of an audit after the trace's retention
 def admit_auditor(state: State, context: Context, body: AdmitAuditor) -> None:
     """Record that a hospital has let an auditor at the trace of its update.
 
-    A later visit takes the place of an earlier one: who was named may never come.
+    Visits add up and are never taken back, whatever an auditor has found by then.
     """
     trainer = context.sender
     # 1. the sender trained the update, in a round that has ended
@@ -36,7 +36,7 @@ def admit_auditor(state: State, context: Context, body: AdmitAuditor) -> None:
     if update.trainer != trainer.id:
         raise Refused("visit.trainer", f"expected {update.trainer}, found {trainer.id}")
     _ended(state, body.task, body.round)
-    # 2. the auditor is one of another organisation, which has not attested yet
+    # 2. the auditor is one of another organisation, and was not let in before
     auditor = state.require(Member, body.auditor)
     if (auditor.role, auditor.standing) != (Role.AUDITOR, Standing.ENROLLED):
         raise Refused(
@@ -45,11 +45,10 @@ def admit_auditor(state: State, context: Context, body: AdmitAuditor) -> None:
             f"{auditor.role.value}",
         )
     _check_foreign(auditor, update)
-    if state.get(Audit, *update.key, auditor.organisation) is not None:
+    if state.get(Visit, *update.key, auditor.id) is not None:
         raise Refused(
-            "visit.late",
-            f"expected no audit of {update.organisation}'s update by {auditor.organisation} yet, "
-            "found one",
+            "visit.duplicate",
+            f"expected one visit of {auditor.id} to {update.organisation}'s update, found another",
         )
     state.put(
         Visit(
@@ -92,8 +91,7 @@ def attest_audit(state: State, context: Context, body: AttestAudit) -> None:
             f"found {body.segments} of one that {body.outcome.value}",
         )
     # 6. who says that it replayed was let in by the hospital, before either knew the outcome
-    visit = state.get(Visit, *update.key, auditor.organisation)
-    if replayed and (visit is None or visit.auditor != auditor.id):
+    if replayed and state.get(Visit, *update.key, auditor.id) is None:
         raise Refused(
             "audit.visit",
             f"expected a visit of {auditor.id} that {update.trainer} has signed, found none: "
@@ -103,11 +101,12 @@ def attest_audit(state: State, context: Context, body: AttestAudit) -> None:
     task = state.require(Task, body.task)
     until_ms = rnd.deadline_ms + task.terms.trace_retention_ms
     expired = context.block.time_ms > until_ms
-    if expired and (replayed or body.code != EXPIRED):
+    if expired != (body.code == EXPIRED) or (expired and replayed):
         raise Refused(
             "audit.expired",
-            f"expected an audit until {until_ms} ms, when the trace may go, or {EXPIRED} as the "
-            f"code of one that is unavailable, found {body.code} at {context.block.time_ms} ms",
+            f"expected an audit until {until_ms} ms, when the trace may go, and one that is "
+            f"unavailable with code {EXPIRED} after it, found {body.outcome.value} with code "
+            f"{body.code} at {context.block.time_ms} ms",
         )
     state.put(
         Audit(

@@ -122,7 +122,8 @@ class CommitSecret:
 class SealVerdicts:
     """Body of `learning.seal`: `fl.challenge.seal` of what the sender will reveal.
 
-    `scores` is how many scores that publishes, contributions included.
+    `scores` is how many scores that may publish, contributions included: none, one for each update
+    of others, or two, so that the number tells nothing of the judgements.
     """
 
     VERSION: ClassVar[int] = 1

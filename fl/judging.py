@@ -10,7 +10,7 @@ from fl.approval import require_approval
 from fl.body import CommitSecret, Judged, RerunVerdict, RevealVerdicts, SealVerdicts
 from fl.challenge import commitment, seal
 from fl.rounds import advance, in_phase, verdicts_on
-from fl.scores import scores_in
+from fl.scores import reservable, scores_in
 from fl.settle import SCORE_STEP_BP, named_segments
 from vm.execute import Context
 from vm.learning import (
@@ -73,7 +73,15 @@ def seal_verdicts(state: State, context: Context, body: SealVerdicts) -> None:
             "seal.duplicate",
             f"expected one seal of {found.verifier} in round {rnd.number}, found another",
         )
-    # 4. its dataset's budget has room for the scores that it will publish
+    # 4. it publishes none, or at most one or two scores for each update, whatever it found of them
+    others = len(_updates_of_others(state, task, rnd, found.organisation))
+    if body.scores not in reservable(task.terms, others):
+        raise Refused(
+            "seal.scores",
+            f"expected one of {list(reservable(task.terms, others))} scores of {others} updates, "
+            f"found {body.scores}",
+        )
+    # 5. its dataset's budget has room for them
     _reserve(state, task, found.organisation, body.scores)
     state.put(replace(found, seal=body.seal, scores=body.scores))
     advance(state, context.block, task, replace(rnd, sealed=rnd.sealed + 1))
@@ -112,11 +120,11 @@ def reveal_verdicts(state: State, context: Context, body: RevealVerdicts) -> Non
     for update, item in zip(updates, body.judgements, strict=True):
         _check_judgement(task.terms, update, item)
         _check_near(state, task, rnd, item)
-    # 8. they publish as many scores as the seal has reserved
-    if scores_in(body.judgements) != found.scores:
+    # 8. they publish no more scores than the seal has reserved
+    if scores_in(body.judgements) > found.scores:
         raise Refused(
             "verdict.scores",
-            f"expected the {found.scores} scores that were sealed, "
+            f"expected at most the {found.scores} scores that were reserved, "
             f"found {scores_in(body.judgements)}",
         )
     state.put(replace(found, secret=body.secret))
@@ -255,7 +263,7 @@ def _reserve(state: State, task: Task, organisation: str, scores: int) -> None:
     """Count scores on the rows of `organisation`'s dataset, before anybody has seen them.
 
     Here and not when they are revealed: who is refused here may seal again without them. What is
-    sealed and never revealed stays counted.
+    reserved and not published stays counted.
     """
     (dataset,) = (site.dataset for site in task.terms.sites if site.organisation == organisation)
     holdout = state.get(Holdout, dataset) or Holdout(dataset, 0)

@@ -194,8 +194,6 @@ def _have_all_spoken(state: State, task: Task, rnd: Round) -> bool:
         return spoken == len(sites)
     if 2 * (rnd.committed - 1) <= eligible_verifiers(task.terms):  # no majority on one's own update
         return spoken == rnd.committed == len(sites)
-    if min(spoken, rnd.committed) < task.approvals:  # spares the walk over all sites
-        return False
     return all(_has_spoken(state, rnd, site) or not _is_awaited(state, rnd, site) for site in sites)
 
 
@@ -206,24 +204,25 @@ def _has_spoken(state: State, rnd: Round, site: Site) -> bool:
 
 
 def _is_awaited(state: State, rnd: Round, site: Site) -> bool:
+    """In round 1 all that have not said no; later on those that had approved as it opened."""
     approval = state.get(SiteApproval, rnd.task, site.organisation)
     if approval is None:
         declined = state.get(Decline, rnd.task, rnd.number, site.organisation) is not None
         return rnd.number == 1 and not declined
-    return approval.stands
+    return approval.stands and (rnd.number == 1 or approval.changed_height <= rnd.opened_height)
 
 
-def _parts(state: State, task: Task, rnd: Round) -> tuple[str, ...]:
-    """Whose approval stands, or was taken back only since the round opened.
-
-    Who was waited for cannot withdraw from having been; who comes later was not there.
-    """
-    found = (state.get(SiteApproval, task.id, site.organisation) for site in task.terms.sites)
-    return tuple(
-        approval.organisation
-        for approval in found
-        if approval is not None and (approval.stands or approval.changed_height > rnd.opened_height)
-    )
+def _is_part(state: State, rnd: Round, site: Site) -> bool:
+    """Whether the site did something in the round, or was waited for until it withdrew."""
+    key = (rnd.task, rnd.number, site.organisation)
+    if state.get(Update, *key) is not None or state.get(Commitment, *key) is not None:
+        return True
+    approval = state.get(SiteApproval, rnd.task, site.organisation)
+    if approval is None:
+        return False
+    if approval.stands:
+        return _is_awaited(state, rnd, site)
+    return approval.changed_height > rnd.opened_height
 
 
 def _end_phase(state: State, block: BlockContext, task: Task, rnd: Round) -> None:
@@ -262,7 +261,8 @@ def _enter(state: State, block: BlockContext, task: Task, rnd: Round, phase: Rou
 
 def _end_submissions(state: State, block: BlockContext, task: Task, rnd: Round) -> None:
     """Go on to verdicts with enough updates; fail the round with fewer."""
-    rnd = replace(rnd, parts=_parts(state, task, rnd))
+    parts = (site.organisation for site in task.terms.sites if _is_part(state, rnd, site))
+    rnd = replace(rnd, parts=tuple(parts))
     if rnd.updates >= task.terms.aggregation.updates_min:
         seed = round_seed(block.parent, task.id, rnd.number)
         _enter(state, block, task, replace(rnd, seed=seed), RoundPhase.VERDICT)

@@ -39,8 +39,8 @@ class Visit:
 
     @property
     def key(self) -> tuple[str, int, str, str]:
-        """Found by task, round, the update's organisation and the auditor's."""
-        return (self.task, self.round, self.organisation, self.auditor_organisation)
+        """Found by task, round, the update's organisation and the auditor."""
+        return (self.task, self.round, self.organisation, self.auditor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,8 +170,8 @@ class Round:
     """One round of a task, on the model's version `base_version`.
 
     `beacon` fixes the order of the rows, `seed`, known once submissions have ended, the challenges.
-    `parts` are the organisations, known from then on too, whose approval stood at any time while
-    updates came: what they did not do is counted.
+    `parts` are the organisations, known from then on too, that were waited for while updates came
+    or did something: what they did not do is counted.
     `score_bp` is the lower median, over accepted updates, of the lower median of the scores that
     their passing verdicts give.
     """
@@ -190,7 +190,7 @@ class Round:
     seed: Digest | None
     updates: Count  # submitted so far
     declined: Count  # sites that said that they send none
-    parts: Annotated[tuple[Name, ...], Many(PARTICIPANTS_MAX)]  # whose approval stood until then
+    parts: Annotated[tuple[Name, ...], Many(PARTICIPANTS_MAX)]  # who was in it
     committed: Count  # verifiers that have committed to a secret
     sealed: Count  # verifiers that have sealed their judgements
     revealed: Count  # verifiers that have revealed them
@@ -312,7 +312,7 @@ class Commitment:
 
     `commitment` is given while updates come in, `seal` before anybody's judgements are known, and
     `secret` with them: from it follows which segments the verifier drew. `scores` is how many the
-    sealed judgements publish.
+    sealed judgements may publish.
     """
 
     KIND: ClassVar[str] = "commitment"
@@ -380,7 +380,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Holdout:
-    """How many scores on a dataset's scoring rows were sealed, contributions included.
+    """How many scores on a dataset's scoring rows may have been published, contributions included.
 
     Never more than the dataset's `scores_max`: many scores together tell of single rows.
     """

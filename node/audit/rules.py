@@ -246,6 +246,12 @@ def _check_commitments(lineage: Lineage, _: Sequence[Epoch]) -> str:
     for found in lineage.rounds:
         for part in found.sites:
             name = part.site.organisation
+            if part.commitment is not None and name not in found.round.parts:
+                raise Refused(
+                    "lineage.commitment",
+                    f"expected {name}, which has committed, in the parts of round "
+                    f"{found.round.number}, found it left out",
+                )
             given = [
                 (other.update, verdict)
                 for other in found.sites
@@ -270,7 +276,15 @@ def _check_commitment(bound: Commitment, given: list[tuple[Update, Verdict]]) ->
     sealed = seal(*key, secret, [pack(_judged(update, verdict)) for update, verdict in given])
     # What a rerun has replaced is no longer there to be sealed again.
     rerun = any(verdict.rerun for _, verdict in given)
-    if commitment(*key, secret) != bound.commitment or (sealed != bound.seal and not rerun):
+    published = sum(
+        (verdict.score_bp is not None) + (verdict.contribution_bp is not None)
+        for _, verdict in given
+    )
+    if (
+        commitment(*key, secret) != bound.commitment
+        or (sealed != bound.seal and not rerun)
+        or published > bound.scores
+    ):
         raise Refused(
             "lineage.commitment",
             f"expected the verdicts of {bound.verifier} in round {bound.round} of {bound.task} "

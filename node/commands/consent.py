@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fl.approval import terms_digest
-from fl.body import DeclineRound, WithdrawApproval
+from fl.body import ApproveTask, DeclineRound, WithdrawApproval
 from node.client.client import Client
 from node.client.submitter import Submitter
 from node.commands.report import Format, show
@@ -49,10 +49,23 @@ def approve(home: Path, task: str, *, yes: bool = False, output: Format = "text"
         _require_consent(task, lines)
     _approvals(settings).approve(found)
     note = f"Approved task {task} under terms of digest {digest.hex()}."
+    if asyncio.run(_approve_again(settings, found)):
+        note += " The approval that was withdrawn on the chain stands again."
     if settings.training.approve == "list" and task not in listed:
         note += f' Add "{task}" to [training] tasks and restart the peer: it works off that list.'
     data = {"task": task, "approved": True, "digest": digest.hex(), "terms": dump(found.terms)}
     show(output, data, "\n".join((*lines, note)) if yes else note)
+
+
+async def _approve_again(settings: config.PeerConfig, task: Task) -> bool:
+    """Give an approval that was withdrawn on the chain again; a first one the peer gives itself."""
+    async with _client(settings) as client:
+        found = await _approval(client, settings, task)
+        if found is None or found.stands or task.phase is not TaskPhase.OPEN:
+            return False
+        body = ApproveTask(task.id, terms_digest(task.terms))
+        await _pen(client, settings).submit("task.approve", body)
+        return True
 
 
 def withdraw(home: Path, task: str, *, output: Format = "text") -> None:
@@ -100,20 +113,30 @@ async def _withdraw(settings: config.PeerConfig, id: str) -> bool | None:
 
 
 async def _say_withdrawn(settings: config.PeerConfig, id: str) -> bool:
-    urls = [validator.http for validator in settings.training.validators]
-    async with Client(read_genesis(settings.chain.genesis), urls) as client:
+    async with _client(settings) as client:
         task = await client.record(Task, id)
-        if task is None or task.phase is not TaskPhase.OPEN:
+        found = None if task is None else await _approval(client, settings, task)
+        if task is None or task.phase is not TaskPhase.OPEN or found is None or not found.stands:
             return False
-        trainer = settings.trainer
-        for site in task.terms.sites:
-            if site.trainer == trainer.id:
-                found = await client.record(SiteApproval, id, site.organisation)
-                if found is not None and found.stands:
-                    submitter = Submitter(client, trainer.id, read_key(trainer.key))
-                    await submitter.submit("task.withdraw", WithdrawApproval(id))
-                    return True
-        return False
+        await _pen(client, settings).submit("task.withdraw", WithdrawApproval(id))
+        return True
+
+
+async def _approval(client: Client, settings: config.PeerConfig, task: Task) -> SiteApproval | None:
+    """What the chain has of our site's approval of the task."""
+    for site in task.terms.sites:
+        if site.trainer == settings.trainer.id:
+            return await client.record(SiteApproval, task.id, site.organisation)
+    return None
+
+
+def _client(settings: config.PeerConfig) -> Client:
+    urls = [validator.http for validator in settings.training.validators]
+    return Client(read_genesis(settings.chain.genesis), urls)
+
+
+def _pen(client: Client, settings: config.PeerConfig) -> Submitter:
+    return Submitter(client, settings.trainer.id, read_key(settings.trainer.key))
 
 
 def decline(home: Path, task: str, *, code: str, reason: str, output: Format = "text") -> None:
@@ -139,8 +162,7 @@ def decline(home: Path, task: str, *, code: str, reason: str, output: Format = "
 
 
 async def _decline(settings: config.PeerConfig, id: str, code: str, reason: str) -> DeclineRound:
-    urls = [validator.http for validator in settings.training.validators]
-    async with Client(read_genesis(settings.chain.genesis), urls) as client:
+    async with _client(settings) as client:
         task = await client.record(Task, id)
         rnd = None if task is None else await client.record(Round, id, task.round)
         if rnd is None or rnd.phase is not RoundPhase.SUBMIT:
@@ -150,8 +172,7 @@ async def _decline(settings: config.PeerConfig, id: str, code: str, reason: str)
             )
         asked = {"task": id, "round": rnd.number, "code": code, "reason": reason}
         body = from_json(DeclineRound, asked)
-        submitter = Submitter(client, settings.trainer.id, read_key(settings.trainer.key))
-        await submitter.submit("learning.decline", body)
+        await _pen(client, settings).submit("learning.decline", body)
         return body
 
 
@@ -161,8 +182,7 @@ def _approvals(settings: config.PeerConfig) -> Approvals:
 
 
 async def _read(settings: config.PeerConfig, id: str) -> tuple[Task, Model | None]:
-    urls = [validator.http for validator in settings.training.validators]
-    async with Client(read_genesis(settings.chain.genesis), urls) as client:
+    async with _client(settings) as client:
         task = await client.record(Task, id)
         if task is None:
             raise Refused("peer.task", f"expected task {id} on the chain, found none")

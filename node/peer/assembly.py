@@ -35,6 +35,8 @@ from node.peer.verifier import Verifier
 from node.wire.blobs import BlobStore
 from node.wire.exchange import Exchange
 from vm.encoding import encode
+from vm.learning import SiteApproval, Task
+from vm.refusal import Refused
 
 MIB = 2**20
 OPENINGS_BYTES_MAX = 16 * 1024**3  # others' pieces on their way here; each goes once it is whole
@@ -126,17 +128,29 @@ async def run_peer(
 def finder(config: PeerConfig, client: Client) -> Callable[[], Awaitable[Iterable[str]]]:
     """Which tasks to attend to: the listed ones and, where the site is asked, those that name it.
 
-    What is found still waits for its approval.
+    What is found still waits for its approval. Also those that it has approved before: it may have
+    withdrawn, and its verifier still keeps the word that it gave.
     """
     training = config.training
 
     async def find() -> Iterable[str]:
         found = set(training.listed)
-        if training.approve == "ask":
-            found.update(await tasks_of(client, config.trainer.id))
+        try:
+            for task in await tasks_of(client, config.trainer.id):
+                if training.approve == "ask" or await client.record(
+                    SiteApproval, task.id, _organisation(task, config.trainer.id)
+                ):
+                    found.add(task.id)
+        except Refused as refused:  # those of the list are worked off once somebody answers
+            log.warning("peer.refused", code=refused.code, reason=refused.message)
         return found
 
     return find
+
+
+def _organisation(task: Task, trainer: str) -> str:
+    (site,) = (site for site in task.terms.sites if site.trainer == trainer)
+    return site.organisation
 
 
 def _steady_ms() -> int:

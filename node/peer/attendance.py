@@ -70,10 +70,10 @@ async def is_over(board: Board, task: str) -> bool:
     return found is not None and found.phase is not TaskPhase.OPEN
 
 
-async def tasks_of(client: Client, trainer: str) -> list[str]:
+async def tasks_of(client: Client, trainer: str) -> list[Task]:
     """The open tasks that name this trainer among their sites, as far as a node lists them."""
     return [
-        task.id
+        task
         async for task in client.records(Task)
         if task.phase is TaskPhase.OPEN
         and any(site.trainer == trainer for site in task.terms.sites)

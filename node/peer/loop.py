@@ -276,7 +276,7 @@ async def _offer(writer: asyncio.StreamWriter, assignment: Assignment) -> None:
     offer = Offer(
         task=stage.task.id,
         round=stage.round.number,
-        last=stage.task.closed + 1 >= stage.task.terms.rounds,
+        last=stage.task.closed + 1 >= stage.task.terms.rounds or stage.task.closing is not None,
         beacon=stage.round.beacon,
         spec=stage.base.spec,
         grid_bits=stage.base.grid_bits,

@@ -85,9 +85,19 @@ class Trainer:
             raise
 
     async def _approve(self, task: Task, site: Site) -> None:
-        """Say on the chain what the site has said here, once."""
+        """Say on the chain what the site has said here, once.
+
+        What was withdrawn there, by whomever of this organisation, only a person gives again.
+        """
         found = await self._board.record(SiteApproval, task.id, site.organisation)
-        if found is None or not found.stands:
+        self._approvals.require(task)  # again: reading rows took its time
+        if found is not None and not found.stands:
+            raise Refused(
+                "peer.withdrawn",
+                f"expected the approval of task {task.id} to stand on the chain, found it "
+                f"withdrawn: give it again with: concilium peer approve HOME {task.id}",
+            )
+        if found is None:
             body = ApproveTask(task.id, terms_digest(task.terms))
             await self._submitter.submit("task.approve", body)
             log.info("task.approved", task=task.id, terms=body.terms.hex())

@@ -15,7 +15,7 @@ import structlog
 from fl.body import CommitSecret, Judged, RevealVerdicts, SealVerdicts
 from fl.challenge import commitment, draw, seal
 from fl.near import nearest
-from fl.scores import scores_in, within
+from fl.scores import reservable, within
 from fl.settle import named_segments
 from fl.verify import Judgement
 from node.client.board import Board
@@ -136,8 +136,7 @@ class Verifier:
         """Bind ourselves to judge in this round, which a later withdrawal does not undo."""
         self._approvals.require(stage.task)  # a score tells of this site's rows too
         task, number = stage.task.id, stage.round.number
-        approval = await self._board.record(SiteApproval, task, site.organisation)
-        if approval is None or not approval.stands:
+        if not await self._stands(stage, site):
             return  # our trainer's word is on its way; a block that holds it wakes us
         found = commitment(task, number, self._submitter.member, self._secret(task, number))
         await self._submitter.submit("learning.commit", CommitSecret(task, number, found))
@@ -148,29 +147,45 @@ class Verifier:
         body = await asyncio.to_thread(self._drawer.get, task, number)
         secret = self._secret(task, number)
         if body is None or body.secret != secret:  # of another chain, in a store that outlived it
-            if self._is_approved(stage):
-                found = await self._judge(stage, site)
-                judgements = within(found, await self._scores_left(site))
+            if await self._is_approved(stage, site):
+                judgements = await self._judge(stage, site)
             else:
                 judgements = await self._abstain(stage, site)
-            body = await self._put(RevealVerdicts(task, number, secret, judgements))
-        try:
-            await self._submit_seal(body)
-        except Refused as refused:
-            if refused.code != "seal.budget":
-                raise
-            # Another task on the same rows was faster; nothing is bound yet.
-            await self._submit_seal(
-                await self._put(replace(body, judgements=within(body.judgements, 0)))
-            )
+            body = RevealVerdicts(task, number, secret, judgements)
+        # What has no room in the budget goes, now or since it was judged; nothing is bound yet.
+        choices = reservable(stage.task.terms, len(body.judgements))
+        left = await self._scores_left(site)
+        bound = await self._board.client.record(Commitment, task, number, site.organisation)
+        if bound is None or bound.seal is not None:
+            return  # read after the budget: a seal of ours that has taken from it is seen here
+        reserved = max(count for count in choices if count <= left)
+        body = replace(body, judgements=within(body.judgements, reserved))
+        await asyncio.to_thread(self._drawer.put, body)
+        packed = [pack(item) for item in body.judgements]
+        found = seal(task, number, self._submitter.member, secret, packed)
+        await self._submitter.submit("learning.seal", SealVerdicts(task, number, found, reserved))
 
-    def _is_approved(self, stage: Stage) -> bool:
+    async def _scores_left(self, site: Site) -> int:
+        """How many scores on our rows may still be published, by the chain's proven count."""
+        dataset = await self._board.record(Dataset, site.dataset)
+        assert dataset is not None, "a task names registered datasets"
+        holdout = await self._board.record(Holdout, site.dataset)
+        return max(0, dataset.scores_max - (0 if holdout is None else holdout.scores))
+
+    async def _is_approved(self, stage: Stage, site: Site) -> bool:
         """Whether the site still stands by the task; it may have withdrawn since we committed."""
         try:
             self._approvals.require(stage.task)
-        except Refused:
+        except Refused as refused:
+            if refused.code != "peer.not_approved":
+                raise
             return False
-        return True
+        return await self._stands(stage, site)
+
+    async def _stands(self, stage: Stage, site: Site) -> bool:
+        """Whether the site's approval stands on the chain."""
+        found = await self._board.record(SiteApproval, stage.task.id, site.organisation)
+        return found is not None and found.stands
 
     async def _abstain(self, stage: Stage, site: Site) -> tuple[Judged, ...]:
         """Keep the word that we gave, without a look at the rows of a site that has withdrawn."""
@@ -182,25 +197,6 @@ class Verifier:
             for update in await self._updates(stage)
             if update.organisation != site.organisation
         )
-
-    async def _put(self, body: RevealVerdicts) -> RevealVerdicts:
-        await asyncio.to_thread(self._drawer.put, body)
-        return body
-
-    async def _submit_seal(self, body: RevealVerdicts) -> None:
-        packed = [pack(item) for item in body.judgements]
-        found = seal(body.task, body.round, self._submitter.member, body.secret, packed)
-        scores = scores_in(body.judgements)
-        await self._submitter.submit(
-            "learning.seal", SealVerdicts(body.task, body.round, found, scores)
-        )
-
-    async def _scores_left(self, site: Site) -> int:
-        """How many scores on our rows may still be published."""
-        dataset = await self._board.record(Dataset, site.dataset)
-        assert dataset is not None, "a task names registered datasets"
-        holdout = await self._board.record(Holdout, site.dataset)
-        return dataset.scores_max - (0 if holdout is None else holdout.scores)
 
     async def _reveal(self, stage: Stage) -> None:
         body = await asyncio.to_thread(self._drawer.get, stage.task.id, stage.round.number)
@@ -244,7 +240,14 @@ class Verifier:
         found = await asyncio.gather(
             *(self._board.record(Update, *key, site.organisation) for site in sites)
         )
-        return [update for update in found if update is not None]
+        updates = [update for update in found if update is not None]
+        if len(updates) != stage.round.updates:  # a node lags; a seal cannot be undone
+            raise Refused(
+                "peer.updates",
+                f"expected {stage.round.updates} updates in round {stage.round.number}, "
+                f"found {len(updates)}",
+            )
+        return updates
 
     async def _verdicts(self, stage: Stage, update: Update) -> list[Verdict]:
         sites = stage.task.terms.sites
@@ -255,12 +258,6 @@ class Verifier:
 
     async def _judge(self, stage: Stage, site: Site) -> tuple[Judged, ...]:
         updates = await self._updates(stage)
-        if len(updates) != stage.round.updates:  # a seal cannot be undone: judge all or nothing
-            raise Refused(
-                "peer.updates",
-                f"expected {stage.round.updates} updates in round {stage.round.number}, "
-                f"found {len(updates)}",
-            )
         mine = [update for update in updates if update.organisation != site.organisation]
         try:
             blobs = await self._fetch(stage, updates)

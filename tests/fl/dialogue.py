@@ -26,7 +26,6 @@ from fl.body import (
     WithdrawApproval,
 )
 from fl.challenge import commitment, seal
-from fl.scores import scores_in
 from fl.spec import logistic_regression
 from node.program import program
 from tests.fl.terms import ONE_SEGMENT, by, sgd
@@ -253,7 +252,8 @@ def sealing(
     verifier = f"{organisation(judge)}.verifier"
     packed = [pack(item) for item in found]
     made = seal(task, round_number, verifier, secret(judge, round_number), packed)
-    body = SealVerdicts(task, round_number, made, scores_in(found))
+    numbers = 2 if any(item.contribution_bp is not None for item in found) else 1
+    body = SealVerdicts(task, round_number, made, numbers * len(found))
     return verifier, "learning.seal", replace(body, **changes)
 
 

@@ -25,9 +25,10 @@ from tests.fl.dialogue import (
     settled,
     site,
     speak,
+    submitted,
     withdrawal,
 )
-from tests.harness import Chain, organisation
+from tests.harness import Chain, Item, organisation
 from vm.learning import Round, RoundPhase, SiteApproval, Task, UpdateStatus
 
 
@@ -227,6 +228,43 @@ def test_who_approves_when_submissions_are_over_was_not_there(number: int) -> No
     assert chain.get(Round, TASK, number).outcomes[3].status is UpdateStatus.UNAPPROVED
     found = reputation_of(chain.state, "hospital-4")
     assert (found.absent, found.silent) == (0, 0)
+
+
+def second(numbers: tuple[int, ...]) -> list[Item]:
+    """These sites send and commit in round 2."""
+    proofs = [proof(n, 2, base_version=1) for n in numbers]
+    return [*proofs, *(commit(n, 2) for n in numbers)]
+
+
+def test_who_comes_within_a_later_round_is_not_waited_for_in_it() -> None:
+    """It may have too little time left to train; what it does in it all the same is taken."""
+    chain = without(4)
+    chain.applied([*(proof(n) for n in (1, 2, 3)), *(commit(n) for n in (1, 2, 3))])
+    chain.applied(time_ms=chain.time_ms + SUBMIT_MS)
+    speak(chain, judges=(1, 2, 3))
+    chain.applied([aggregate(chain, n) for n in (1, 2, 3)])
+    chain.applied([approval(4)])
+
+    chain.applied(second((1, 2, 3)))
+
+    rnd = chain.get(Round, TASK, 2)
+    assert (rnd.phase, rnd.parts) == (
+        RoundPhase.VERDICT,
+        tuple(organisation(n) for n in (1, 2, 3)),
+    )
+
+
+def test_who_commits_and_withdraws_as_a_round_opens_is_part_of_it() -> None:
+    """In the block of the aggregate that opens it; others would wait for its seal unblamed."""
+    chain = settled(submitted(opened()))
+    chain.applied([aggregate(chain, n) for n in (1, 2)])
+
+    chain.applied([aggregate(chain, 3), commit(4, 2), withdrawal(4)])
+    chain.applied(second((1, 2, 3)))
+
+    assert chain.get(Round, TASK, 2).parts == tuple(organisation(n) for n in (1, 2, 3, 4))
+    speak(chain, judges=(1, 2, 3), round_number=2)
+    assert reputation_of(chain.state, "hospital-4").silent == 1
 
 
 def test_while_no_majority_can_be_the_round_waits_for_its_deadline() -> None:

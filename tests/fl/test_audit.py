@@ -107,7 +107,7 @@ def test_a_visit_is_signed_by_the_trainer_and_names_the_auditor() -> None:
 
     chain.applied([visit(1, 3)])
 
-    found = chain.get(Visit, TASK, 1, "hospital-3", "hospital-1")
+    found = chain.get(Visit, TASK, 1, "hospital-3", "hospital-1.auditor")
     assert (found.auditor, found.trainer) == ("hospital-1.auditor", "hospital-3.trainer")
     chain.applied([attestation(1, 3, FAILED)])
     assert mark(chain).version == 1
@@ -146,8 +146,12 @@ def test_a_visit_is_signed_by_who_trained() -> None:
     assert unvisited().refused(("hospital-3.verifier", kind, body)) == "access.role"
 
 
-def test_a_later_visit_takes_the_place_of_one_who_never_came() -> None:
-    """Until something was attested: then the visit on which it rests stays."""
+@pytest.mark.parametrize("attests", ["hospital-1.auditor", "hospital-1.second"])
+def test_a_later_visit_takes_nothing_from_an_earlier_one(attests: str) -> None:
+    """A hospital that hears of a failed replay cannot take it back by letting in somebody else.
+
+    And where one who was named never comes, a colleague may.
+    """
     chain = unvisited()
     colleague = "hospital-1.second"
     enrolled = EnrolMember(colleague, Role.AUDITOR, key_of(colleague).public, None)
@@ -155,10 +159,17 @@ def test_a_later_visit_takes_the_place_of_one_who_never_came() -> None:
 
     chain.applied([visit(1, 3, auditor=colleague)])
 
-    assert chain.refused(attestation(1, 3, PASSED)) == "audit.visit"
-    _, kind, body = attestation(1, 3, PASSED)
-    chain.applied([(colleague, kind, body)])
-    assert chain.refused(visit(1, 3)) == "visit.late"
+    _, kind, body = attestation(1, 3, FAILED)
+    chain.applied([(attests, kind, body)])
+    assert mark(chain).version == 1
+    assert chain.refused(visit(1, 3)) == "visit.duplicate"
+
+
+def test_nobody_says_expired_before_it_is() -> None:
+    """The reason stands beside the update for good."""
+    early = attestation(1, 3, UNAVAILABLE, code="audit.expired")
+
+    assert closed().refused(early) == "audit.expired"
 
 
 def test_nobody_visits_before_the_round_is_over() -> None:

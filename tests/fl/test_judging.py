@@ -239,7 +239,7 @@ def test_judgements_are_one_on_each_update_of_the_others(wrong: str) -> None:
         "update": (replace(first, update=bytes(32)), second, third),
     }[wrong]
     honest = [sealing(n, judgements(chain, n)) for n in (2, 3, 4)]
-    chain.applied([sealing(1, found), *honest])
+    chain.applied([sealing(1, found, scores=3), *honest])
 
     assert chain.refused(revealing(1, found)) == "verdict.updates"
     assert chain.state.get(Verdict, TASK, 1, "hospital-2", "hospital-1") is None
@@ -263,7 +263,7 @@ def test_a_judgement_that_says_more_than_it_may_is_refused(
     chain = submitted(opened())
     found = judgements(chain, 1, said={(1, 2): changes})
     honest = [sealing(n, judgements(chain, n)) for n in (2, 3, 4)]
-    chain.applied([sealing(1, found), *honest])
+    chain.applied([sealing(1, found, scores=3), *honest])
 
     assert chain.refused(revealing(1, found)) == code
     assert chain.state.get(Verdict, TASK, 1, "hospital-3", "hospital-1") is None
@@ -295,13 +295,24 @@ def test_most_verifiers_say_whose_update_another_repeats() -> None:
 
 
 def test_sealed_scores_are_counted_against_the_datasets_budget() -> None:
-    """Three scores of each verifier a round, and one more for each contribution."""
+    """One for each update of others, two with contributions, whatever is found of them."""
     chain = submitted(opened(contribution=Valuation.LEAVE_ONE_OUT))
+    found = {judge: judgements(chain, judge, said={(2, 1): failing()}) for judge in NUMBERS}
 
-    speak(chain, {(1, 2): {"contribution_bp": 300}})
+    chain.applied([sealing(n, found[n], scores=6 if n == 1 else 3) for n in NUMBERS])
 
     counts = [chain.get(Holdout, f"opt-{number}").scores for number in NUMBERS]
-    assert counts == [4, 3, 3, 3]
+    assert counts == [6, 3, 3, 3]
+    bound = chain.get(Commitment, TASK, 1, "hospital-2")
+    assert bound.scores == 3  # who failed one reserves as many as who passed all
+
+
+@pytest.mark.parametrize("scores", [1, 2, 4, 6])
+def test_a_seal_tells_nothing_of_what_it_binds(scores: int) -> None:
+    """A number between none and all would say how many pass, before everybody has sealed."""
+    chain = submitted(opened())
+
+    assert chain.refused(sealing(1, judgements(chain, 1), scores=scores)) == "seal.scores"
 
 
 def test_who_has_no_budget_left_seals_again_without_scores() -> None:
@@ -315,7 +326,8 @@ def test_who_has_no_budget_left_seals_again_without_scores() -> None:
 
     assert chain.refused(sealing(1, loud)) == "seal.budget"
     assert chain.state.get(Holdout, "opt-1") is None
-    chain.applied([sealing(1, mute), *(sealing(n, judgements(chain, n)) for n in (2, 3, 4))])
+    others = [sealing(n, judgements(chain, n)) for n in (2, 3, 4)]
+    chain.applied([sealing(1, mute, scores=0), *others])
     chain.applied([revealing(1, mute), *(revealing(n, judgements(chain, n)) for n in (2, 3, 4))])
 
     assert round_of(chain).phase is RoundPhase.AGGREGATE

@@ -196,6 +196,10 @@ class _Reader:
 
     town: Town
 
+    @property
+    def client(self) -> "_Reader":
+        return self
+
     async def record(self, cls: type[Record], *key: str | int) -> Record | None:
         return self.town.chain.state.get(cls, *key)
 

@@ -159,5 +159,6 @@ def test_a_site_that_is_asked_looks_for_the_open_tasks_that_name_it() -> None:
     node = Node({"open": TaskPhase.OPEN, "over": TaskPhase.COMPLETED})
     client = cast(Client, node)
 
-    assert asyncio.run(tasks_of(client, "hospital-2.trainer")) == ["open"]
+    found = asyncio.run(tasks_of(client, "hospital-2.trainer"))
+    assert [task.id for task in found] == ["open"]
     assert asyncio.run(tasks_of(client, "hospital-9.trainer")) == []

@@ -21,7 +21,7 @@ from node.peer import trainer as module
 from node.peer import training
 from node.peer.retention import expire
 from node.peer.training import Train
-from tests.fl.dialogue import TASK, TERMS, aggregate, opening, site, speak
+from tests.fl.dialogue import TASK, TERMS, aggregate, opening, site, speak, withdrawal
 from tests.harness import Item
 from tests.node import hospital
 from tests.node.hospital import BASE, BASE_ADDRESS, Town
@@ -68,6 +68,16 @@ def test_a_site_that_asks_first_says_nothing_before_somebody_has_answered(tmp_pa
     town.chain.applied([opening()])
 
     assert code_of(town.trainer(2, mode="ask").work(TASK)) == "peer.not_approved"
+    assert town.submitted == []
+
+
+def test_a_trainer_gives_no_approval_again_that_was_withdrawn(tmp_path: Path) -> None:
+    """Its steward or admin may have withdrawn it; only a person here says otherwise."""
+    town = opened(tmp_path)
+    _, kind, body = withdrawal(2)
+    town.chain.applied([("hospital-2.admin", kind, body)])
+
+    assert code_of(town.trainer(2).work(TASK)) == "peer.withdrawn"
     assert town.submitted == []
 
 

@@ -1,7 +1,6 @@
 """The verifier: judges the others' updates alone, and keeps none of them."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,9 @@ from tests.fl.dialogue import (
     VERDICT_MS,
     approval,
     failing,
+    judgements,
     opening,
+    secret,
     site,
     speak,
     withdrawal,
@@ -29,11 +30,11 @@ from tests.fl.dialogue import (
 from tests.harness import organisation
 from tests.node.hospital import PATIENT, Town
 from tests.node.peer.looks import code_of, committed, opened, phase, run, sealed, submitted
-from vm.learning import Commitment, Decision, Round, RoundPhase, Update, Verdict
+from vm.learning import Commitment, Decision, Holdout, Round, RoundPhase, Update, Verdict
 from vm.record import Dataset
 from vm.refusal import Refused
 from vm.shape import pack
-from vm.terms import Evidence, Site, Valuation
+from vm.terms import Evidence, Valuation
 
 
 def test_verifiers_commit_seal_and_reveal(tmp_path: Path) -> None:
@@ -290,25 +291,20 @@ def test_scores_stay_within_the_budget_of_the_rows(tmp_path: Path) -> None:
         assert {item.decision for item in sealed(town, judge).values()} == {Decision.PASS}
 
 
-def test_a_verifier_that_another_task_was_faster_than_seals_without_scores(tmp_path: Path) -> None:
-    """It is refused before it is bound, and says the same again without numbers."""
+def test_what_was_judged_and_not_yet_bound_gives_way_to_another_task(tmp_path: Path) -> None:
+    """Both train on the same rows: whoever seals later finds less of their budget."""
     town = submitted(tmp_path, scores_max=3)
-    verifier = town.verifier(1)
-    spent = replace(town.chain.get(Dataset, "opt-1"), scores_max=0)
-    board_before = verifier._scores_left
+    body = RevealVerdicts(TASK, 1, secret(1), judgements(town.chain, 1))
+    town.drawer(1).put(body)
+    state = town.chain.state
+    state.put(Holdout("opt-1", 1))
+    town.chain.stored |= state.writes
 
-    async def as_before(site: Site) -> int:
-        found = await board_before(site)
-        state = town.chain.state
-        state.put(spent)  # meanwhile
-        town.chain.stored |= state.writes
-        return found
+    run(town.verifier(1).work(TASK))
 
-    verifier._scores_left = as_before  # type: ignore[method-assign]
-    run(verifier.work(TASK))
-
+    assert [item.score_bp for item in body.judgements] == [5_000, 5_000, 5_000]
     assert [item.score_bp for item in sealed(town, 1).values()] == [None, None, None]
-    assert [type(body) for body in town.submitted] == [SealVerdicts, SealVerdicts]
+    assert town.chain.get(Holdout, "opt-1").scores == 1
 
 
 def test_a_site_that_withdraws_keeps_the_word_that_binds_its_verifier(tmp_path: Path) -> None:
