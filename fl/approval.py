@@ -58,7 +58,6 @@ def approve_task(state: State, context: Context, body: ApproveTask) -> None:
             changed_height=height,
         )
     )
-    state.put(replace(task, approvals=task.approvals + 1))
 
 
 def withdraw_approval(state: State, context: Context, body: WithdrawApproval) -> None:
@@ -79,8 +78,6 @@ def withdraw_approval(state: State, context: Context, body: WithdrawApproval) ->
             changed_height=context.block.height,
         )
     )
-    task = replace(task, approvals=task.approvals - 1)
-    state.put(task)
     rnd = state.require(Round, task.id, task.round)
     if rnd.phase is RoundPhase.SUBMIT:
         advance(state, context.block, task, rnd)  # it is not waited for any more

@@ -31,10 +31,8 @@ def admit_auditor(state: State, context: Context, body: AdmitAuditor) -> None:
     Visits add up and are never taken back, whatever an auditor has found by then.
     """
     trainer = context.sender
-    # 1. the sender trained the update, in a round that has ended
+    # 1. the sender's organisation sent the update, into a round that has ended
     update = state.require(Update, body.task, body.round, trainer.organisation)
-    if update.trainer != trainer.id:
-        raise Refused("visit.trainer", f"expected {update.trainer}, found {trainer.id}")
     _ended(state, body.task, body.round)
     # 2. the auditor is one of another organisation, and was not let in before
     auditor = state.require(Member, body.auditor)
@@ -60,6 +58,7 @@ def admit_auditor(state: State, context: Context, body: AdmitAuditor) -> None:
             trainer=trainer.id,
             transaction=context.transaction,
             height=context.block.height,
+            time_ms=context.block.time_ms,
         )
     )
 
@@ -91,22 +90,23 @@ def attest_audit(state: State, context: Context, body: AttestAudit) -> None:
             f"found {body.segments} of one that {body.outcome.value}",
         )
     # 6. who says that it replayed was let in by the hospital, before either knew the outcome
-    if replayed and state.get(Visit, *update.key, auditor.id) is None:
+    visit = state.get(Visit, *update.key, auditor.id)
+    if replayed and visit is None:
         raise Refused(
             "audit.visit",
             f"expected a visit of {auditor.id} that {update.trainer} has signed, found none: "
             "who was not let in attests that the trace is unavailable",
         )
-    # 7. the trainer still had to keep the trace; later that is the reason why there is none
+    # 7. the auditor came while the trace had to be kept; later that is why there is none
     task = state.require(Task, body.task)
     until_ms = rnd.deadline_ms + task.terms.trace_retention_ms
-    expired = context.block.time_ms > until_ms
-    if expired != (body.code == EXPIRED) or (expired and replayed):
+    came_ms = context.block.time_ms if visit is None else visit.time_ms
+    if (came_ms > until_ms) != (body.code == EXPIRED) or (came_ms > until_ms and replayed):
         raise Refused(
             "audit.expired",
-            f"expected an audit until {until_ms} ms, when the trace may go, and one that is "
-            f"unavailable with code {EXPIRED} after it, found {body.outcome.value} with code "
-            f"{body.code} at {context.block.time_ms} ms",
+            f"expected an auditor who came until {until_ms} ms, when the trace may go, or else one "
+            f"who finds it unavailable with code {EXPIRED}, found {body.outcome.value} with code "
+            f"{body.code} of one who came at {came_ms} ms",
         )
     state.put(
         Audit(

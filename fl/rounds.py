@@ -13,9 +13,8 @@ each block and ends the phases whose deadline has come. Every round ends in a st
     AGGREGATE  a quorum is equal, or none can be       CLOSED; FAILED round.results_differ,
                                                        .no_quorum
 
-Waited for are sites whose approval of the task stands, and in round 1 those that have not said
-yet; while nothing could come of the round, all. Nothing is counted against a site whose approval
-did not stand while updates came.
+Waited for are sites that had approved the task as the round opened, and in round 1 those that have
+not said yet; while nothing could come of the round, all. Nobody else's absence is counted.
 
 A closed round makes a model version; the next round opens in the same block, until the task's
 number of closed rounds is reached. A failed round is followed by another on the same base;
@@ -120,7 +119,7 @@ def start_round(state: State, block: BlockContext, task: Task) -> None:
         seed=None,
         updates=0,
         declined=0,
-        parts=(),
+        parts=() if number == 1 else _approving(state, task),
         committed=0,
         sealed=0,
         revealed=0,
@@ -209,20 +208,13 @@ def _is_awaited(state: State, rnd: Round, site: Site) -> bool:
     if approval is None:
         declined = state.get(Decline, rnd.task, rnd.number, site.organisation) is not None
         return rnd.number == 1 and not declined
-    return approval.stands and (rnd.number == 1 or approval.changed_height <= rnd.opened_height)
+    return approval.stands and (rnd.number == 1 or site.organisation in rnd.parts)
 
 
-def _is_part(state: State, rnd: Round, site: Site) -> bool:
-    """Whether the site did something in the round, or was waited for until it withdrew."""
-    key = (rnd.task, rnd.number, site.organisation)
-    if state.get(Update, *key) is not None or state.get(Commitment, *key) is not None:
-        return True
-    approval = state.get(SiteApproval, rnd.task, site.organisation)
-    if approval is None:
-        return False
-    if approval.stands:
-        return _is_awaited(state, rnd, site)
-    return approval.changed_height > rnd.opened_height
+def _approving(state: State, task: Task) -> tuple[str, ...]:
+    """The organisations whose approval stands, in order of sites."""
+    found = (state.get(SiteApproval, task.id, site.organisation) for site in task.terms.sites)
+    return tuple(one.organisation for one in found if one is not None and one.stands)
 
 
 def _end_phase(state: State, block: BlockContext, task: Task, rnd: Round) -> None:
@@ -261,8 +253,10 @@ def _enter(state: State, block: BlockContext, task: Task, rnd: Round, phase: Rou
 
 def _end_submissions(state: State, block: BlockContext, task: Task, rnd: Round) -> None:
     """Go on to verdicts with enough updates; fail the round with fewer."""
-    parts = (site.organisation for site in task.terms.sites if _is_part(state, rnd, site))
-    rnd = replace(rnd, parts=tuple(parts))
+    if rnd.number == 1:
+        names = (site.organisation for site in task.terms.sites)
+        given = (name for name in names if state.get(SiteApproval, task.id, name) is not None)
+        rnd = replace(rnd, parts=tuple(given))
     if rnd.updates >= task.terms.aggregation.updates_min:
         seed = round_seed(block.parent, task.id, rnd.number)
         _enter(state, block, task, replace(rnd, seed=seed), RoundPhase.VERDICT)
@@ -337,8 +331,8 @@ def _count_verifiers(
         if all(update.organisation == name for update, _ in settled):
             continue  # nothing to judge
         commitment = state.get(Commitment, task.id, rnd.number, name)
-        if name not in rnd.parts:
-            continue
+        if commitment is None and name not in rnd.parts:
+            continue  # nobody waited for it, and it bound itself to nothing
         if commitment is None or commitment.secret is None:
             count_silence(state, name, commitment)
         else:

@@ -149,7 +149,6 @@ def open_task(state: State, context: Context, body: OpenTask) -> None:
         round=0,
         closed=0,
         failures=0,
-        approvals=0,
         closing=None,
         opened_height=context.block.height,
         opened_ms=context.block.time_ms,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from vm.shape import Code, Count, Digest, Height, Name, Note
+from vm.shape import Code, Count, Digest, Height, Name, Note, TimeMs
 
 
 class AuditOutcome(StrEnum):
@@ -36,6 +36,7 @@ class Visit:
     trainer: Name
     transaction: Digest
     height: Height
+    time_ms: TimeMs
 
     @property
     def key(self) -> tuple[str, int, str, str]:

@@ -62,7 +62,6 @@ class Task:
     round: Count  # the newest round's number, from 1
     closed: Count  # rounds that made a model version
     failures: Count  # rounds that failed in a row
-    approvals: Count  # sites whose approval stands
     closing: Note | None  # why its steward has no further round begin; None if one may
     server: Stored | None
     opened_height: Height
@@ -170,8 +169,8 @@ class Round:
     """One round of a task, on the model's version `base_version`.
 
     `beacon` fixes the order of the rows, `seed`, known once submissions have ended, the challenges.
-    `parts` are the organisations, known from then on too, that were waited for while updates came
-    or did something: what they did not do is counted.
+    `parts` are the organisations that are waited for, whose absence counts: those that had approved
+    as the round opened; in round 1, known as submissions end, those that had approved by then.
     `score_bp` is the lower median, over accepted updates, of the lower median of the scores that
     their passing verdicts give.
     """
@@ -190,7 +189,7 @@ class Round:
     seed: Digest | None
     updates: Count  # submitted so far
     declined: Count  # sites that said that they send none
-    parts: Annotated[tuple[Name, ...], Many(PARTICIPANTS_MAX)]  # who was in it
+    parts: Annotated[tuple[Name, ...], Many(PARTICIPANTS_MAX)]
     committed: Count  # verifiers that have committed to a secret
     sealed: Count  # verifiers that have sealed their judgements
     revealed: Count  # verifiers that have revealed them

@@ -116,7 +116,7 @@ def _check_member(member: Member, organisation: str, role: Role, task: Task) -> 
 
 
 def _check_approvals(lineage: Lineage, _: Sequence[Epoch]) -> str:
-    """Who sent an update had approved the terms before, by their digest."""
+    """Who sent an update or committed had approved the terms, by their digest."""
     count = 0
     for item in lineage.tasks:
         terms = terms_digest(item.task.terms)
@@ -125,16 +125,16 @@ def _check_approvals(lineage: Lineage, _: Sequence[Epoch]) -> str:
         for found in item.rounds:
             for part in found.sites:
                 approval = approvals[part.site.organisation]
-                if part.update is None or (
+                if (part.update is None and part.commitment is None) or (
                     approval is not None
                     and (approval.terms, approval.trainer) == (terms, part.site.trainer)
-                    and approval.approved_height <= part.update.height
+                    and (part.update is None or approval.approved_height <= part.update.height)
                 ):
                     continue
                 raise Refused(
                     "lineage.approval",
                     f"expected {part.site.organisation} to have approved the terms of "
-                    f"{item.task.id} before its update of round {found.round.number}, "
+                    f"{item.task.id} before it took part in round {found.round.number}, "
                     "found that it had not",
                 )
     return f"{count} approvals of the terms of the tasks, each before that site's first update"
@@ -246,12 +246,6 @@ def _check_commitments(lineage: Lineage, _: Sequence[Epoch]) -> str:
     for found in lineage.rounds:
         for part in found.sites:
             name = part.site.organisation
-            if part.commitment is not None and name not in found.round.parts:
-                raise Refused(
-                    "lineage.commitment",
-                    f"expected {name}, which has committed, in the parts of round "
-                    f"{found.round.number}, found it left out",
-                )
             given = [
                 (other.update, verdict)
                 for other in found.sites

@@ -16,7 +16,7 @@ from typing import TypeAlias, TypeVar, cast
 from node.api.keys import KEYS_MAX
 from node.client.client import Client
 from node.client.proven import Asked
-from vm.learning import Round, Task
+from vm.learning import Round, SiteApproval, Task
 from vm.record import Dataset, Model
 from vm.state import Record
 
@@ -25,6 +25,7 @@ BEHIND_S = 0.1  # for a node to certify what another told of: a block takes abou
 IN_USE_S = 10.0  # works ask every POLL_S; who replays a segment asks for other verdicts after it
 KEPT_MAX = 8_192  # records; a round of 64 sites has 4,032 verdicts beside some hundred others
 REQUESTS_MAX = 4  # at one time: a node reads for 256, and 64 peers may all ask the same one
+NEWS = (Task.KIND, Round.KIND, SiteApproval.KIND)  # kinds by which a peer's work may change
 LASTING = (Dataset, Model)  # what is there of these never changes
 
 R = TypeVar("R", bound=Record)
@@ -56,7 +57,7 @@ _Reading: TypeAlias = "asyncio.Future[_Kept]"
 
 
 class Board:
-    """What `client` reads; `count` is of blocks that wrote a task or a round."""
+    """What `client` reads; `count` is of blocks with `NEWS`."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -79,7 +80,7 @@ class Board:
             for asked in {*self._kept, *self._reading}:
                 if event.left_out or (asked[0].KIND, asked[1]) in changed:
                     self._forget(asked)
-            if any(kind in (Task.KIND, Round.KIND) for kind, _ in changed):
+            if any(kind in NEWS for kind, _ in changed):
                 self.count += 1
                 self._changed.set()
                 self._changed = asyncio.Event()

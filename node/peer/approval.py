@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from fl.approval import terms_digest
+from node.client.board import Board
 from node.wire.disk import replace_file
 from vm.digest import DIGEST_BYTES
-from vm.learning import Task
+from vm.learning import SiteApproval, Task
 from vm.refusal import Refused
 from vm.shape import Digest
 
@@ -20,6 +21,24 @@ FOLDER = "approved"  # in the peer's store: one file for each task, its name the
 FILE_BYTES = 2 * DIGEST_BYTES + 1  # the digest in hexadecimal digits, and a line end
 
 Mode = Literal["list", "ask"]
+
+
+async def require_standing(
+    approvals: "Approvals", board: Board, task: Task, organisation: str
+) -> None:
+    """Raise `Refused("peer.not_approved" | "peer.withdrawn")` unless the site still takes part.
+
+    By what was said here and, once it was said there, by what the chain has: the site's steward and
+    admin may have withdrawn it.
+    """
+    approvals.require(task)
+    found = await board.record(SiteApproval, task.id, organisation)
+    if found is not None and not found.stands:
+        raise Refused(
+            "peer.withdrawn",
+            f"expected the approval of task {task.id} to stand on the chain, found it "
+            f"withdrawn: give it again with: concilium peer approve HOME {task.id}",
+        )
 
 
 class Approvals:

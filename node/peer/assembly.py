@@ -36,7 +36,6 @@ from node.wire.blobs import BlobStore
 from node.wire.exchange import Exchange
 from vm.encoding import encode
 from vm.learning import SiteApproval, Task
-from vm.refusal import Refused
 
 MIB = 2**20
 OPENINGS_BYTES_MAX = 16 * 1024**3  # others' pieces on their way here; each goes once it is whole
@@ -122,28 +121,23 @@ async def run_peer(
             group.create_task(board.run())
             group.create_task(retention.run(traces, client))
             works = (trainer.work, opener.work, verifier.work, reporter.work)
-            group.create_task(attend_all(works, finder(config, client), board))
+            group.create_task(attend_all(works, training.listed, finder(config, client), board))
 
 
 def finder(config: PeerConfig, client: Client) -> Callable[[], Awaitable[Iterable[str]]]:
-    """Which tasks to attend to: the listed ones and, where the site is asked, those that name it.
+    """Which tasks to attend to beside the listed ones: that name it, where the site is asked.
 
     What is found still waits for its approval. Also those that it has approved before: it may have
     withdrawn, and its verifier still keeps the word that it gave.
     """
-    training = config.training
+    asked, trainer = config.training.approve == "ask", config.trainer.id
 
     async def find() -> Iterable[str]:
-        found = set(training.listed)
-        try:
-            for task in await tasks_of(client, config.trainer.id):
-                if training.approve == "ask" or await client.record(
-                    SiteApproval, task.id, _organisation(task, config.trainer.id)
-                ):
-                    found.add(task.id)
-        except Refused as refused:  # those of the list are worked off once somebody answers
-            log.warning("peer.refused", code=refused.code, reason=refused.message)
-        return found
+        return [
+            task.id
+            for task in await tasks_of(client, trainer)
+            if asked or await client.record(SiteApproval, task.id, _organisation(task, trainer))
+        ]
 
     return find
 

@@ -19,24 +19,29 @@ Find = Callable[[], Awaitable[Iterable[str]]]
 log = structlog.get_logger()
 
 
-async def attend_all(works: Sequence[Work], find: Find, board: Board) -> None:
-    """Do all `works` for each task that `find` names, now or later, until cancelled.
+async def attend_all(
+    works: Sequence[Work], listed: Iterable[str], find: Find, board: Board
+) -> None:
+    """Do all `works` for the `listed` tasks and each that `find` names, now or later, for ever.
 
     Each work on each task runs by itself: what one waits for, or what others chose for it, holds
     up no other.
     """
     known: set[str] = set()
     async with asyncio.TaskGroup() as group:
-        while True:
-            try:
-                found = await find()
-            except Refused as refused:
-                log.warning("peer.refused", code=refused.code, reason=refused.message)
-                found = ()
-            for task in sorted(set(found) - known):
+
+        def begin(tasks: Iterable[str]) -> None:
+            for task in sorted(set(tasks) - known):
                 known.add(task)
                 for work in works:
                     group.create_task(attend(work, task, board))
+
+        begin(listed)  # whatever a node answers
+        while True:
+            try:
+                begin(await find())
+            except Refused as refused:
+                log.warning("peer.refused", code=refused.code, reason=refused.message)
             await asyncio.sleep(FIND_AGAIN_S)
 
 

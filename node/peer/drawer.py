@@ -6,12 +6,17 @@ reveal that is not what was sealed is refused, and counts as withheld.
 
 from pathlib import Path
 
+import structlog
+
 from fl.body import RevealVerdicts
 from node.wire.disk import replace_file
+from vm.refusal import Refused
 from vm.shape import pack, unpack
 from vm.transaction import BODY_BYTES_MAX
 
 FOLDER = "sealed"  # in the peer's store: one file for each task, its name the task's id
+
+log = structlog.get_logger()
 
 
 class Drawer:
@@ -26,11 +31,15 @@ class Drawer:
         replace_file(self._folder / body.task, pack(body))
 
     def get(self, task: str, number: int) -> RevealVerdicts | None:
-        """What was put for a round; None if nothing was, or another round's."""
+        """What was put for a round; None if nothing readable was, or another round's."""
         try:
             with (self._folder / task).open("rb") as file:
                 data = file.read(BODY_BYTES_MAX + 1)
         except FileNotFoundError:
             return None
-        found = unpack(RevealVerdicts, data, BODY_BYTES_MAX)
+        try:
+            found = unpack(RevealVerdicts, data, BODY_BYTES_MAX)
+        except Refused as refused:  # damaged: that binds nobody in later rounds
+            log.warning("drawer.unreadable", task=task, code=refused.code)
+            return None
         return found if found.round == number else None

@@ -21,7 +21,7 @@ from fl.trace import origin, root
 from fl.train import Job, Snapshot, first, regenerate
 from fl.weights import unpack_weights
 from node.client.board import Board
-from node.peer.approval import Approvals
+from node.peer.approval import Approvals, require_standing
 from node.peer.bases import Bases
 from node.peer.site import LocalData
 from node.peer.stage import Stage, find_stage
@@ -133,6 +133,7 @@ class Opener:
                 for piece in await self._wanted(meeting, update):
                     exhibit = exhibit or await self._prepare(stage, update)
                     content = await asyncio.to_thread(exhibit.pack, piece)
+                    await self._require_part(stage, update)  # rows of this site: ask each time
                     await meeting.open(task_id, update.round, piece, content)
                     log.info("piece.opened", task=task_id, round=update.round, piece=piece)
 
@@ -144,6 +145,10 @@ class Opener:
                 raise
             await asyncio.sleep(ASK_S)  # it is a block ahead of us, or behind
             return ()
+
+    async def _require_part(self, stage: Stage, update: Update) -> None:
+        organisation = update.organisation
+        await require_standing(self._approvals, self._board, stage.task, organisation)
 
     async def _permitted(self, stage: Stage) -> Update | None:
         """Our update of the round if it may be opened; None if nobody may ask for that.
@@ -159,7 +164,7 @@ class Opener:
         )
         if update is None or update.evidence is not Evidence.REPLAYED:
             return None
-        self._approvals.require(stage.task)
+        await self._require_part(stage, update)
         dataset = await self._board.record(Dataset, site.dataset)
         if not self._opening or dataset is None or not dataset.opening:
             raise Refused(

@@ -10,14 +10,14 @@ from typing import Any
 import structlog
 
 from fl.approval import terms_digest
-from fl.body import ApproveTask, ProofOfLearning
+from fl.body import ApproveTask, ProofOfLearning, WithdrawApproval
 from fl.dataset import part_digest
 from fl.trace import Origin, root
 from fl.train import Job
 from fl.weights import pack_update, unpack_weights
 from node.client.board import Board
 from node.client.submitter import Submitter
-from node.peer.approval import Approvals
+from node.peer.approval import Approvals, require_standing
 from node.peer.bases import Bases
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.stage import Stage, find_stage
@@ -29,6 +29,7 @@ from vm.refusal import Refused
 from vm.terms import Evidence, Site
 
 TRAINING_ROWS_MIN = 20  # an update of fewer rows tells of single ones, whatever the task's terms
+LET_GO = ("peer.late", "peer.declined", "peer.not_approved", "peer.withdrawn")  # nobody waits
 LOOK_S = 2.0  # while training, at whether the round still waits for us
 
 log = structlog.get_logger()
@@ -69,8 +70,8 @@ class Trainer:
         stage = await find_stage(self._board, task_id, RoundPhase.SUBMIT)
         if stage is None:
             return
-        self._approvals.require(stage.task)
         site = self._site(stage)
+        await self._require_part(stage.task, site)
         key = (task_id, stage.round.number, site.organisation)
         if await self._board.record(Update, *key) or await self._board.record(Decline, *key):
             return
@@ -84,20 +85,21 @@ class Trainer:
             await self._let_go(stage, site, refused)
             raise
 
-    async def _approve(self, task: Task, site: Site) -> None:
-        """Say on the chain what the site has said here, once.
+    async def _require_part(self, task: Task, site: Site) -> None:
+        """As `require_standing`; what was taken back here is taken back on the chain too."""
+        try:
+            await require_standing(self._approvals, self._board, task, site.organisation)
+        except Refused as refused:
+            if refused.code == "peer.not_approved":
+                found = await self._board.record(SiteApproval, task.id, site.organisation)
+                if found is not None and found.stands:
+                    await self._submitter.submit("task.withdraw", WithdrawApproval(task.id))
+            raise
 
-        What was withdrawn there, by whomever of this organisation, only a person gives again.
-        """
-        found = await self._board.record(SiteApproval, task.id, site.organisation)
-        self._approvals.require(task)  # again: reading rows took its time
-        if found is not None and not found.stands:
-            raise Refused(
-                "peer.withdrawn",
-                f"expected the approval of task {task.id} to stand on the chain, found it "
-                f"withdrawn: give it again with: concilium peer approve HOME {task.id}",
-            )
-        if found is None:
+    async def _approve(self, task: Task, site: Site) -> None:
+        """Say on the chain what the site has said here, once."""
+        await self._require_part(task, site)  # again: reading rows took its time
+        if await self._board.record(SiteApproval, task.id, site.organisation) is None:
             body = ApproveTask(task.id, terms_digest(task.terms))
             await self._submitter.submit("task.approve", body)
             log.info("task.approved", task=task.id, terms=body.terms.hex())
@@ -152,6 +154,7 @@ class Trainer:
             await asyncio.gather(training, return_exceptions=True)
 
     async def _require_awaited(self, stage: Stage, site: Site) -> None:
+        await self._require_part(stage.task, site)
         try:
             found = await self._board.record(Round, *stage.round.key)
             declined = await self._board.record(Decline, *stage.round.key, site.organisation)
@@ -174,7 +177,7 @@ class Trainer:
                 await self._require_awaited(stage, site)
         except Refused as late:
             refused = late
-        if refused.code in ("peer.late", "peer.declined"):
+        if refused.code in LET_GO:
             await asyncio.to_thread(self._traces.drop, *stage.round.key)
             raise refused
 
@@ -194,6 +197,7 @@ class Trainer:
         origin = Origin(id, number, site.trainer, site.dataset)
         spec, bits = stage.base.spec, stage.base.grid_bits
         blob = pack_update(spec, bits, origin, result.delta, result.segments)
+        await self._require_part(stage.task, site)  # before anything of it leaves
         address = await self._exchange.bring(blob)
         proof = ProofOfLearning(
             task=id,

@@ -20,7 +20,7 @@ from fl.settle import named_segments
 from fl.verify import Judgement
 from node.client.board import Board
 from node.client.submitter import Submitter
-from node.peer.approval import Approvals
+from node.peer.approval import Approvals, require_standing
 from node.peer.bases import Bases
 from node.peer.drawer import Drawer
 from node.peer.replaying import Suspect
@@ -53,6 +53,7 @@ from vm.refusal import Refused
 from vm.shape import Digest, pack
 from vm.terms import Evidence, Site
 
+WITHDRAWN = "verdict.withdrawn"  # of a site that keeps its word and reads no row for it
 TRANSFERS_MAX = 4  # blobs on their way at one time: they wait for each other's answers, not in turn
 BLOB_WAIT_PERCENT = 50  # of the verdict phase; then a verifier abstains from what it cannot fetch
 
@@ -147,13 +148,15 @@ class Verifier:
         body = await asyncio.to_thread(self._drawer.get, task, number)
         secret = self._secret(task, number)
         if body is None or body.secret != secret:  # of another chain, in a store that outlived it
+            judgements = None
             if await self._is_approved(stage, site):
                 judgements = await self._judge(stage, site)
-            else:
+            if judgements is None or not await self._is_approved(stage, site):
                 judgements = await self._abstain(stage, site)
             body = RevealVerdicts(task, number, secret, judgements)
         # What has no room in the budget goes, now or since it was judged; nothing is bound yet.
-        choices = reservable(stage.task.terms, len(body.judgements))
+        withdrawn = any(item.code == WITHDRAWN for item in body.judgements)
+        choices = (0,) if withdrawn else reservable(stage.task.terms, len(body.judgements))
         left = await self._scores_left(site)
         bound = await self._board.client.record(Commitment, task, number, site.organisation)
         if bound is None or bound.seal is not None:
@@ -175,12 +178,12 @@ class Verifier:
     async def _is_approved(self, stage: Stage, site: Site) -> bool:
         """Whether the site still stands by the task; it may have withdrawn since we committed."""
         try:
-            self._approvals.require(stage.task)
+            await require_standing(self._approvals, self._board, stage.task, site.organisation)
         except Refused as refused:
-            if refused.code != "peer.not_approved":
+            if refused.code not in ("peer.not_approved", "peer.withdrawn"):
                 raise
             return False
-        return await self._stands(stage, site)
+        return True
 
     async def _stands(self, stage: Stage, site: Site) -> bool:
         """Whether the site's approval stands on the chain."""
@@ -190,7 +193,7 @@ class Verifier:
     async def _abstain(self, stage: Stage, site: Site) -> tuple[Judged, ...]:
         """Keep the word that we gave, without a look at the rows of a site that has withdrawn."""
         found = Judgement(
-            Decision.ABSTAIN, "verdict.withdrawn", "the verifier's site has withdrawn from the task"
+            Decision.ABSTAIN, WITHDRAWN, "the verifier's site has withdrawn from the task"
         )
         return tuple(
             judged(update, found, None, None)

@@ -139,8 +139,8 @@ def test_a_visit_is_refused(item: Item, code: str) -> None:
     assert unvisited().refused(item) == code
 
 
-def test_a_visit_is_signed_by_who_trained() -> None:
-    """Nobody else of the hospital knows what lies there."""
+def test_a_visit_is_signed_by_a_trainer() -> None:
+    """Of the hospital, also by another one than had trained: that one may be gone."""
     _, kind, body = visit(2, 3)
 
     assert unvisited().refused(("hospital-3.verifier", kind, body)) == "access.role"
@@ -189,13 +189,24 @@ def test_an_organisation_attests_an_update_once() -> None:
 
 def test_a_trace_past_its_retention_is_unavailable_and_nothing_else() -> None:
     """A hospital that kept its word may have deleted it: an audit says so, and nothing worse."""
-    chain = closed()
+    chain = unvisited()
     chain.applied(time_ms=chain.get(Round, TASK, 1).deadline_ms + REVEAL_MS)
+    chain.applied([visit(1, 3)])
 
     late = [attestation(1, 3, FAILED), attestation(1, 3, UNAVAILABLE)]
     codes = chain.block([*late, attestation(1, 3, UNAVAILABLE, code="audit.expired")])
 
     assert codes == ["audit.expired", "audit.expired", "applied"]
+
+
+def test_an_auditor_who_came_in_time_may_say_later_what_he_found() -> None:
+    """A replay takes hours, and a hospital may let in on the last day."""
+    chain = closed()
+    chain.applied(time_ms=chain.get(Round, TASK, 1).deadline_ms + REVEAL_MS + 1)
+
+    chain.applied([attestation(1, 3, FAILED)])
+
+    assert mark(chain).version == 1
 
 
 def test_a_scored_update_has_nothing_to_audit() -> None:

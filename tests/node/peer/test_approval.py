@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from fl.approval import terms_digest
+from fl.body import ApproveTask, ProofOfLearning
 from node.peer.approval import Approvals
 from node.peer.words import duration, sentences
-from tests.fl.dialogue import MODEL, TASK, TERMS
+from tests.fl.dialogue import MODEL, TASK, TERMS, opening
 from tests.node.hospital import Town
 from tests.node.peer.looks import code_of, opened, run, sealed, submitted
 from vm.learning import Decision, Task, TaskPhase
@@ -100,7 +101,8 @@ def test_nothing_is_read_trained_or_judged_without_approval(tmp_path: Path) -> N
 
     A verifier that was bound before its site withdrew abstains, so that nobody waits for it.
     """
-    town = opened(tmp_path)
+    town = Town(tmp_path)
+    town.chain.applied([opening()])
     trainer = town.trainer(1)
     trainer._approvals = town.approvals(1, "ask")
     assert code_of(trainer.work(TASK)) == "peer.not_approved"
@@ -108,7 +110,7 @@ def test_nothing_is_read_trained_or_judged_without_approval(tmp_path: Path) -> N
 
     town.approvals(1, "ask").approve(task(town))
     run(trainer.work(TASK))
-    assert len(town.submitted) == 1
+    assert [type(body) for body in town.submitted] == [ApproveTask, ProofOfLearning]
 
     later = submitted(tmp_path / "later")
     verifier = later.verifier(1)
@@ -141,7 +143,7 @@ def test_terms_are_told_in_words(tmp_path: Path) -> None:
 
 def test_every_term_is_told() -> None:
     """A change of any of them changes the sentences, or they would hide it."""
-    item = Task("t", "s", "o", TERMS, 0, TaskPhase.OPEN, 1, 0, 0, 0, None, None, 0, 0)
+    item = Task("t", "s", "o", TERMS, 0, TaskPhase.OPEN, 1, 0, 0, None, None, 0, 0)
     policy, replay = TERMS.policy, TERMS.replay
     changes: dict[str, Any] = {
         "title": "Other",
@@ -178,22 +180,8 @@ def test_everything_that_fails_an_update_is_told(name: str) -> None:
     found = set()
     for step in (0, 100_000):
         policy = replace(TERMS.policy, **{name: getattr(TERMS.policy, name) + step})
-        item = Task(
-            "t",
-            "s",
-            "o",
-            replace(TERMS, policy=policy),
-            0,
-            TaskPhase.OPEN,
-            1,
-            0,
-            0,
-            0,
-            None,
-            None,
-            0,
-            0,
-        )
+        terms = replace(TERMS, policy=policy)
+        item = Task("t", "s", "o", terms, 0, TaskPhase.OPEN, 1, 0, 0, None, None, 0, 0)
         found.add(tuple(sentences(item, None, "x")))
 
     assert len(found) == 2

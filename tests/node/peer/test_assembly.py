@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -75,9 +75,13 @@ def test_a_peer_attends_to_the_tasks_of_its_configuration_until_it_is_stopped(
     async def scenario() -> bool:
         both = asyncio.Event()
 
-        async def attend_all(works: Sequence[object], find: Find, watch: object) -> None:
+        async def attend_all(
+            works: Sequence[object], listed: Iterable[str], find: Find, board: object
+        ) -> None:
             assert len(works) == 4
-            attended.append(tuple(await find()))
+            attended.append(tuple(listed))
+            with pytest.raises(Refused, match=r"client\.unreachable"):
+                await find()
             both.set()
             await asyncio.Event().wait()
 

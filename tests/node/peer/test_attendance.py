@@ -39,7 +39,7 @@ class Node:
         phase = self.phases.get(id)
         if phase is None:
             return None
-        return Task(id, "s", "o", TERMS, 0, phase, 1, 0, 0, 0, None, None, 0, 0)
+        return Task(id, "s", "o", TERMS, 0, phase, 1, 0, 0, None, None, 0, 0)
 
     async def records(self, cls: type[Record]) -> object:
         """All of them."""
@@ -74,7 +74,7 @@ def test_a_stuck_task_does_not_stop_another() -> None:
         return ("stuck", "free")
 
     with pytest.raises(BaseExceptionGroup) as ended:
-        asyncio.run(attend_all([work], find, board()))
+        asyncio.run(attend_all([work], (), find, board()))
 
     assert ended.group_contains(Enough)
     assert sorted(looked) == ["free", "free", "free", "stuck"]
@@ -98,10 +98,26 @@ def test_tasks_are_found_later_too_and_attended_to_once() -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(BaseExceptionGroup):
-        asyncio.run(attend_all([work, work], find, board()))
+        asyncio.run(attend_all([work, work], (), find, board()))
 
     assert looked.count("first") == 2
     assert set(looked) == {"first", "second"}
+
+
+def test_listed_tasks_wait_for_no_answer() -> None:
+    """A node that never ends its list of tasks holds up nothing that the site listed itself."""
+
+    async def find() -> Iterable[str]:
+        await asyncio.Event().wait()
+        return ()
+
+    async def work(task: str) -> None:
+        raise Enough
+
+    with pytest.raises(BaseExceptionGroup) as ended:
+        asyncio.run(asyncio.wait_for(attend_all([work], ("listed",), find, board()), 30))
+
+    assert ended.group_contains(Enough)
 
 
 def test_a_task_is_attended_to_once_more_after_its_end() -> None:

@@ -11,7 +11,7 @@ import pytest
 import structlog.testing
 
 from fl.approval import terms_digest
-from fl.body import ApproveTask, DeclineRound, ProofOfLearning
+from fl.body import ApproveTask, DeclineRound, ProofOfLearning, WithdrawApproval
 from fl.spec import logistic_regression
 from fl.trace import origin
 from fl.train import Keep, Result, Snapshot, train
@@ -21,12 +21,12 @@ from node.peer import trainer as module
 from node.peer import training
 from node.peer.retention import expire
 from node.peer.training import Train
-from tests.fl.dialogue import TASK, TERMS, aggregate, opening, site, speak, withdrawal
+from tests.fl.dialogue import TASK, TERMS, aggregate, approval, opening, site, speak, withdrawal
 from tests.harness import Item
 from tests.node import hospital
 from tests.node.hospital import BASE, BASE_ADDRESS, Town
 from tests.node.peer.looks import code_of, committed, opened, run, submitted
-from vm.learning import Round, RoundPhase, SiteApproval, Update, UpdateStatus
+from vm.learning import Round, RoundPhase, SiteApproval, Task, Update, UpdateStatus
 from vm.record import Dataset
 from vm.refusal import Refused
 from vm.shape import pack
@@ -79,6 +79,25 @@ def test_a_trainer_gives_no_approval_again_that_was_withdrawn(tmp_path: Path) ->
 
     assert code_of(town.trainer(2).work(TASK)) == "peer.withdrawn"
     assert town.submitted == []
+
+
+def test_nothing_leaves_after_a_withdrawal_within_the_training(tmp_path: Path) -> None:
+    """Training goes on for hours; the update is asked for its site's word before it is brought."""
+    town = Town(tmp_path)
+    town.chain.applied([opening(), approval(2)])
+
+    def interrupted(*arguments: Any, **named: Any) -> Result:
+        town.approvals(2, "ask").withdraw(TASK)
+        return train(*arguments, **named)
+
+    town.approvals(2, "ask").approve(town.chain.get(Task, TASK))
+    trainer = town.trainer(2, mode="ask", train=interrupted)
+
+    assert code_of(trainer.work(TASK)) == "peer.not_approved"
+    assert town.brought == []
+    assert town.traces(2).find(TASK, 1) is None
+    assert [type(body) for body in town.submitted] == [WithdrawApproval]
+    assert not town.chain.get(SiteApproval, TASK, "hospital-2").stands
 
 
 def test_a_trainer_approves_nothing_that_it_cannot_train(tmp_path: Path) -> None:
