@@ -22,7 +22,7 @@ from tests.node.hospital import Town
 from tests.node.peer.hall import Hall, judged
 from tests.node.peer.looks import code_of, run, submitted
 from vm.digest import WEIGHTS
-from vm.learning import Round, RoundPhase, Task
+from vm.learning import Round, RoundPhase, SiteApproval, Task
 from vm.record import Dataset, Model
 from vm.refusal import Refused
 
@@ -150,6 +150,22 @@ def test_a_round_that_ends_while_the_trainer_answers(hall: Hall) -> None:
     hall.wanted_pieces.append(PART)
     run(hall.opener().work(TASK))
 
+    assert set(hall.opened) == {PART}
+
+
+def test_no_further_piece_is_opened_once_the_site_has_withdrawn(hall: Hall) -> None:
+    """By whomever of the hospital, while verifiers still ask: its rows stay from then on."""
+    bring = hall.open
+
+    async def withdrawn(task: str, number: int, piece: str, content: bytes) -> None:
+        await bring(task, number, piece, content)
+        standing = hall.town.chain.get(SiteApproval, TASK, HOME)
+        put(hall, replace(standing, stands=False))
+
+    hall.open = withdrawn  # type: ignore[method-assign]
+    hall.wanted_pieces.extend([PART, "2"])
+
+    assert code_of(hall.opener().work(TASK)) == "peer.withdrawn"
     assert set(hall.opened) == {PART}
 
 

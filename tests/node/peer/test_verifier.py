@@ -8,7 +8,7 @@ import pytest
 import structlog.testing
 
 from fl import sampling
-from fl.body import CommitSecret, RevealVerdicts, SealVerdicts
+from fl.body import CommitSecret, Judged, RevealVerdicts, SealVerdicts
 from fl.reputation import reputation_of
 from fl.verify import Judgement
 from node.peer.stage import Stage
@@ -34,7 +34,7 @@ from vm.learning import Commitment, Decision, Holdout, Round, RoundPhase, Update
 from vm.record import Dataset
 from vm.refusal import Refused
 from vm.shape import pack
-from vm.terms import Evidence, Valuation
+from vm.terms import Evidence, Site, Valuation
 
 
 def test_verifiers_commit_seal_and_reveal(tmp_path: Path) -> None:
@@ -305,6 +305,26 @@ def test_what_was_judged_and_not_yet_bound_gives_way_to_another_task(tmp_path: P
     assert [item.score_bp for item in body.judgements] == [5_000, 5_000, 5_000]
     assert [item.score_bp for item in sealed(town, 1).values()] == [None, None, None]
     assert town.chain.get(Holdout, "opt-1").scores == 1
+
+
+def test_a_withdrawal_while_a_verifier_judges_leaves_nothing_of_what_it_found(
+    tmp_path: Path,
+) -> None:
+    """Replays take their time; what was found on the rows is not sealed, and no score reserved."""
+    town = submitted(tmp_path)
+    verifier = town.verifier(1)
+    judge = verifier._judge
+
+    async def interrupted(stage: Stage, site: Site) -> tuple[Judged, ...]:
+        found = await judge(stage, site)
+        town.chain.applied([withdrawal(1)])
+        return found
+
+    verifier._judge = interrupted  # type: ignore[method-assign]
+    run(verifier.work(TASK))
+
+    assert {item.code for item in sealed(town, 1).values()} == {"verdict.withdrawn"}
+    assert town.chain.get(Commitment, TASK, 1, "hospital-1").scores == 0
 
 
 def test_a_site_that_withdraws_keeps_the_word_that_binds_its_verifier(tmp_path: Path) -> None:
