@@ -331,8 +331,9 @@ def _count_verifiers(
         if all(update.organisation == name for update, _ in settled):
             continue  # nothing to judge
         commitment = state.get(Commitment, task.id, rnd.number, name)
-        if commitment is None and name not in rnd.parts:
-            continue  # nobody waited for it, and it bound itself to nothing
+        sent = any(update.organisation == name for update, _ in settled)
+        if commitment is None and name not in rnd.parts and not sent:
+            continue  # nobody waited for it, and it did nothing
         if commitment is None or commitment.secret is None:
             count_silence(state, name, commitment)
         else:

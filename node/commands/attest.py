@@ -90,7 +90,7 @@ async def _audit(
     async with Client(genesis, auditor.client.validators) as client:
         organisation = await _organisation(client, hospital.trainer.id)
         audited = await find_audited(client, task, number, organisation)
-        if until := await _expired(client, audited):
+        if until := await _expired(client, audited, auditor.member.id):
             found = _unavailable(EXPIRED, unavailable or f"the trace had to be kept until {until}")
         elif unavailable is not None:
             found = _unavailable("audit.unavailable", unavailable)
@@ -134,11 +134,13 @@ async def _organisation(client: Client, trainer: str) -> str:
     return member.organisation
 
 
-async def _expired(client: Client, audited: "Audited") -> str | None:
-    """When the time in which the trace had to be kept was over; None before that."""
+async def _expired(client: Client, audited: "Audited", auditor: str) -> str | None:
+    """When the time in which the trace had to be kept was over; None for who came before that."""
     stage = audited.stage
     until_ms = stage.round.deadline_ms + stage.task.terms.trace_retention_ms
-    if (await client.header()).time_ms <= until_ms:
+    visit = await client.record(Visit, *audited.update.key, auditor)
+    came_ms = (await client.header()).time_ms if visit is None else visit.time_ms
+    if came_ms <= until_ms:
         return None
     return datetime.fromtimestamp(until_ms // 1_000, UTC).isoformat()
 

@@ -99,7 +99,10 @@ async def audit(
         check_part(exhibit.part, audited.dataset.root, update.data)
     except Refused as refused:
         return _unavailable("audit.no_rows", refused.message)
-    return await asyncio.to_thread(inspect, exhibit, segments, on_segment)
+    try:
+        return await asyncio.to_thread(inspect, exhibit, segments, on_segment)
+    except FileNotFoundError:  # its retention ended meanwhile
+        return _unavailable("audit.no_trace", "expected the trace to stay, found that it went")
 
 
 def _own_loop(loop: OwnLoop, trace: Trace) -> Finding:

@@ -29,7 +29,6 @@ from vm.refusal import Refused
 from vm.terms import Evidence, Site
 
 TRAINING_ROWS_MIN = 20  # an update of fewer rows tells of single ones, whatever the task's terms
-LET_GO = ("peer.late", "peer.declined", "peer.not_approved", "peer.withdrawn")  # nobody waits
 LOOK_S = 2.0  # while training, at whether the round still waits for us
 
 log = structlog.get_logger()
@@ -86,23 +85,21 @@ class Trainer:
             raise
 
     async def _require_part(self, task: Task, site: Site) -> None:
-        """As `require_standing`; what was taken back here is taken back on the chain too."""
-        try:
-            await require_standing(self._approvals, self._board, task, site.organisation)
-        except Refused as refused:
-            if refused.code == "peer.not_approved":
-                found = await self._board.record(SiteApproval, task.id, site.organisation)
-                if found is not None and found.stands:
-                    await self._submitter.submit("task.withdraw", WithdrawApproval(task.id))
-            raise
+        await require_standing(self._approvals, self._board, task, site.organisation)
 
     async def _approve(self, task: Task, site: Site) -> None:
         """Say on the chain what the site has said here, once."""
         await self._require_part(task, site)  # again: reading rows took its time
-        if await self._board.record(SiteApproval, task.id, site.organisation) is None:
-            body = ApproveTask(task.id, terms_digest(task.terms))
-            await self._submitter.submit("task.approve", body)
-            log.info("task.approved", task=task.id, terms=body.terms.hex())
+        if await self._board.record(SiteApproval, task.id, site.organisation) is not None:
+            return
+        body = ApproveTask(task.id, terms_digest(task.terms))
+        await self._submitter.submit("task.approve", body)
+        log.info("task.approved", task=task.id, terms=body.terms.hex())
+        try:
+            self._approvals.require(task)
+        except Refused:  # withdrawn meanwhile by a person, who found nothing on the chain yet
+            await self._submitter.submit("task.withdraw", WithdrawApproval(task.id))
+            raise
 
     def _site(self, stage: Stage) -> Site:
         """Our part in the task, if the task may ask for what it asks."""
@@ -154,7 +151,12 @@ class Trainer:
             await asyncio.gather(training, return_exceptions=True)
 
     async def _require_awaited(self, stage: Stage, site: Site) -> None:
-        await self._require_part(stage.task, site)
+        try:
+            await self._require_part(stage.task, site)
+        except Refused as refused:
+            if refused.code in ("peer.not_approved", "peer.withdrawn"):
+                raise
+            return  # nobody can say: go on
         try:
             found = await self._board.record(Round, *stage.round.key)
             declined = await self._board.record(Decline, *stage.round.key, site.organisation)
@@ -177,7 +179,7 @@ class Trainer:
                 await self._require_awaited(stage, site)
         except Refused as late:
             refused = late
-        if refused.code in LET_GO:
+        if refused.code in ("peer.late", "peer.declined"):
             await asyncio.to_thread(self._traces.drop, *stage.round.key)
             raise refused
 

@@ -283,6 +283,20 @@ def test_who_withdraws_and_approves_again_within_a_round_is_waited_for_all_the_s
     assert reputation_of(chain.state, "hospital-4").absent == 1
 
 
+def test_who_sends_an_update_owes_its_verdicts_whenever_it_approved() -> None:
+    """Else a site could come late to every round, be paid for its update and judge nobody's."""
+    chain = without(4)
+    chain.applied([*(proof(n) for n in (1, 2, 3)), *(commit(n) for n in (1, 2, 3))])
+    chain.applied(time_ms=chain.time_ms + SUBMIT_MS)
+    speak(chain, judges=(1, 2, 3))
+    chain.applied([aggregate(chain, n) for n in (1, 2, 3)])
+
+    chain.applied([approval(4), proof(4, 2, base_version=1), *second((1, 2, 3))])
+    speak(chain, judges=(1, 2, 3), round_number=2)
+
+    assert reputation_of(chain.state, "hospital-4").silent == 1
+
+
 def test_while_no_majority_can_be_the_round_waits_for_its_deadline() -> None:
     """Three of six verifiers pass nothing; three rounds at once would leave nobody time to come."""
     numbers = (1, 2, 3)

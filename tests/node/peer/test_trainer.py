@@ -20,7 +20,7 @@ from node.client.client import Client
 from node.peer import trainer as module
 from node.peer import training
 from node.peer.retention import expire
-from node.peer.training import Train
+from node.peer.training import Assignment, Train, Trained
 from tests.fl.dialogue import TASK, TERMS, aggregate, approval, opening, site, speak, withdrawal
 from tests.harness import Item
 from tests.node import hospital
@@ -94,10 +94,62 @@ def test_nothing_leaves_after_a_withdrawal_within_the_training(tmp_path: Path) -
     trainer = town.trainer(2, mode="ask", train=interrupted)
 
     assert code_of(trainer.work(TASK)) == "peer.not_approved"
-    assert town.brought == []
-    assert town.traces(2).find(TASK, 1) is None
-    assert [type(body) for body in town.submitted] == [WithdrawApproval]
+    assert (town.brought, town.submitted) == ([], [])
+
+
+def test_a_withdrawal_while_the_approval_is_on_its_way_is_said_too(tmp_path: Path) -> None:
+    """The person who withdrew found nothing on the chain yet; the peer says it behind itself."""
+    town = Town(tmp_path)
+    town.chain.applied([opening()])
+    trainer = town.trainer(2)
+    submit = trainer._submitter.submit
+
+    async def slowly(kind: str, body: object) -> Any:
+        receipt = await submit(kind, body)
+        trainer._approvals = town.approvals(2, "ask", {})
+        town.approvals(2, "ask").withdraw(TASK)
+        return receipt
+
+    trainer._submitter.submit = slowly  # type: ignore[method-assign]
+
+    assert code_of(trainer.work(TASK)) == "peer.not_approved"
+    assert [type(body) for body in town.submitted] == [ApproveTask, WithdrawApproval]
     assert not town.chain.get(SiteApproval, TASK, "hospital-2").stands
+
+
+def test_a_training_goes_on_while_no_node_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short outage costs no hours of training: who cannot say is not heard."""
+    town = opened(tmp_path)
+    monkeypatch.setattr(module, "LOOK_S", 0)
+    trainer = town.trainer(2)
+    board, refused, asked = trainer._board, 0, asyncio.Event()
+    away = False
+
+    async def record(cls: Any, *key: str | int) -> Any:
+        nonlocal refused
+        if not away:
+            return town.chain.state.get(cls, *key)
+        refused += 1
+        if refused == 3:
+            asked.set()
+        raise Refused("client.unreachable", "expected a node, found none")
+
+    class Slow:
+        async def train(self, assignment: Assignment) -> Trained:
+            nonlocal away
+            away = True
+            await asyncio.wait_for(asked.wait(), 30)
+            away = False
+            return await town.trainer(2)._training(TASK).train(assignment)
+
+    trainer._training = lambda task: Slow()
+    monkeypatch.setattr(board, "record", record)
+    run(trainer.work(TASK))
+
+    assert town.chain.get(Update, TASK, 1, "hospital-2").organisation == "hospital-2"
+    assert refused >= 3
 
 
 def test_a_trainer_approves_nothing_that_it_cannot_train(tmp_path: Path) -> None:
