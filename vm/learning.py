@@ -169,8 +169,8 @@ class Round:
     """One round of a task, on the model's version `base_version`.
 
     `beacon` fixes the order of the rows, `seed`, known once submissions have ended, the challenges.
-    `parts` are the organisations that are waited for, whose absence counts: those that had approved
-    as the round opened; in round 1, known as submissions end, those that had approved by then.
+    `parts` are the organisations whose absence counts: those that had approved as the round opened;
+    in round 1 those that approve within the first half of its submissions.
     `score_bp` is the lower median, over accepted updates, of the lower median of the scores that
     their passing verdicts give.
     """
