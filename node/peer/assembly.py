@@ -121,10 +121,10 @@ async def run_peer(
             group.create_task(board.run())
             group.create_task(retention.run(traces, client))
             works = (trainer.work, opener.work, verifier.work, reporter.work)
-            group.create_task(attend_all(works, training.listed, finder(config, client), board))
+            group.create_task(attend_all(works, training.listed, finder(config, board), board))
 
 
-def finder(config: PeerConfig, client: Client) -> Callable[[], Awaitable[Iterable[str]]]:
+def finder(config: PeerConfig, board: Board) -> Callable[[], Awaitable[Iterable[str]]]:
     """Which tasks to attend to beside the listed ones: that name it, where the site is asked.
 
     What is found still waits for its approval. Also those that it has approved before: it may have
@@ -135,8 +135,8 @@ def finder(config: PeerConfig, client: Client) -> Callable[[], Awaitable[Iterabl
     async def find() -> Iterable[str]:
         return [
             task.id
-            for task in await tasks_of(client, trainer)
-            if asked or await client.record(SiteApproval, task.id, _organisation(task, trainer))
+            for task in await tasks_of(board, trainer)
+            if asked or await board.record(SiteApproval, task.id, _organisation(task, trainer))
         ]
 
     return find
