@@ -18,7 +18,7 @@ from node.home.genesis import read_genesis
 from node.home.keyfile import read_key, read_secret
 from node.peer import retention
 from node.peer.approval import Approvals
-from node.peer.attendance import attend_all, tasks_of
+from node.peer.attendance import attend_all, end_of, tasks_of
 from node.peer.bases import Bases
 from node.peer.loop import Loop
 from node.peer.meeting import Meetings
@@ -69,7 +69,8 @@ async def run_peer(
             )
             return Submitter(client, identity.id, read_key(identity.key)), exchange
 
-        loop = Loop(config.loop.socket, config.loop.tasks, traces)
+        end = partial(end_of, board, config.trainer.id)
+        loop = Loop(config.loop.socket, config.loop.tasks, traces, end)
         if config.loop.tasks:
             await stack.enter_async_context(loop)
         submitter, exchange = await enter(config.trainer)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import structlog
 
 from node.client.board import Board
-from vm.learning import OpenTasks, Task, TaskPhase
+from vm.learning import OpenTasks, SiteApproval, Task, TaskPhase
 from vm.refusal import Refused
 
 FIND_AGAIN_S = 30.0  # a task that was not there before waits for a person's approval anyway
@@ -72,6 +72,35 @@ async def is_over(board: Board, task: str) -> bool:
     """Whether no round of the task will follow: its work is done once more, for the last one."""
     found = await board.record(Task, task)
     return found is not None and found.phase is not TaskPhase.OPEN
+
+
+async def end_of(board: Board, trainer: str, task: str) -> Refused:
+    """Why no further round of the task comes for this trainer, once it is so on the chain."""
+    while True:
+        seen = board.count
+        try:
+            if (found := await _end(board, trainer, task)) is not None:
+                return found
+        except Refused as refused:  # nobody can say: wait on
+            log.debug("peer.refused", task=task, code=refused.code)
+        await board.wait(seen)
+
+
+async def _end(board: Board, trainer: str, id: str) -> Refused | None:
+    task = await board.record(Task, id)
+    if task is None:
+        return None
+    if task.phase is not TaskPhase.OPEN:
+        return Refused("loop.ended", f"expected task {id} open, found it {task.phase.value}")
+    for site in task.terms.sites:
+        if site.trainer == trainer:
+            approval = await board.record(SiteApproval, id, site.organisation)
+            if approval is not None and not approval.stands:
+                return Refused(
+                    "loop.withdrawn",
+                    f"expected this site to stand by task {id}, found it withdrawn",
+                )
+    return None
 
 
 async def tasks_of(board: Board, trainer: str) -> list[Task]:

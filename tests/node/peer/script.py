@@ -21,11 +21,22 @@ from vm.refusal import Refused
 DEADLINE_S = 30.0  # that only a hang reaches
 
 
+async def never(task: str) -> Refused:
+    """A task that goes on and on."""
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")
+
+
+def loop_of(town: Town, path: Path) -> Loop:
+    """Hospital 1's end of the socket."""
+    return Loop(path, [TASK], town.traces(1), never)
+
+
 def with_script(town: Town, path: Path, script: Callable[[], Any], *, trains: bool = True) -> Any:
     """What `script` gives in a thread of its own, beside hospital 1's peer."""
 
     async def scenario() -> Any:
-        async with asyncio.timeout(DEADLINE_S), Loop(path, [TASK], town.traces(1)) as loop:
+        async with asyncio.timeout(DEADLINE_S), loop_of(town, path) as loop:
             trainer = asyncio.create_task(town.trainer(1, own=loop).work(TASK))
             if not trains:
                 trainer.cancel()

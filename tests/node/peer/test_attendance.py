@@ -10,10 +10,10 @@ import structlog.testing
 
 from node.client.board import Board
 from node.peer import attendance
-from node.peer.attendance import attend, attend_all, tasks_of
+from node.peer.attendance import attend, attend_all, end_of, tasks_of
 from tests.fl.dialogue import TERMS
 from tests.node.hospital import PATIENT
-from vm.learning import OpenTasks, Task, TaskPhase
+from vm.learning import OpenTasks, SiteApproval, Task, TaskPhase
 from vm.refusal import Refused
 from vm.state import Record
 
@@ -27,6 +27,7 @@ class Node:
     """Shows tasks, all open until they are said to be over."""
 
     phases: dict[str, TaskPhase] = field(default_factory=dict)
+    approvals: list[bool | Refused] = field(default_factory=list)  # in turn, of each look at one
     count: int = 0
     reads: int = 0
 
@@ -40,6 +41,11 @@ class Node:
         if cls is OpenTasks:
             found = [id for id, phase in self.phases.items() if phase is TaskPhase.OPEN]
             return OpenTasks(tuple(found)) if found else None
+        if cls is SiteApproval:
+            stands = self.approvals.pop(0)
+            if isinstance(stands, Refused):
+                raise stands
+            return SiteApproval(key[0], key[1], "t", bytes(32), stands, bytes(32), 1, 1)
         phase = self.phases.get(key[0])
         if phase is None:
             return None
@@ -181,3 +187,22 @@ def test_a_site_that_is_asked_looks_for_the_open_tasks_that_name_it() -> None:
     assert others == []
     assert node.reads == 2 * 2
     assert asyncio.run(tasks_of(board(), "hospital-2.trainer")) == []
+
+
+@pytest.mark.parametrize(
+    ("phase", "approvals", "code"),
+    [
+        (TaskPhase.COMPLETED, [], "loop.ended"),
+        (TaskPhase.CLOSED, [], "loop.ended"),
+        (TaskPhase.OPEN, [True, Refused("client.unreachable", "nobody"), False], "loop.withdrawn"),
+    ],
+)
+def test_no_further_round_comes(
+    phase: TaskPhase, approvals: list[bool | Refused], code: str
+) -> None:
+    """Of a task that is over, or from which the site has withdrawn; an outage says neither."""
+    node = Node({"task": phase}, approvals)
+
+    found = asyncio.run(end_of(board(node), "hospital-2.trainer", "task"))
+
+    assert (found.code, node.approvals) == (code, [])

@@ -22,6 +22,7 @@ from tests.node.peer.script import (
     DEADLINE_S,
     code_with_script,
     delta,
+    loop_of,
     model_and_optimizer,
     plain_loop,
     update,
@@ -179,7 +180,7 @@ def test_a_task_that_wants_its_own_recipe_is_not_for_scripts(
     town = opened(tmp_path, **changes)
 
     async def scenario() -> None:
-        async with Loop(path, [TASK], town.traces(1)) as loop:
+        async with loop_of(town, path) as loop:
             await town.trainer(1, own=loop, opening=True).work(TASK)
 
     with pytest.raises(Refused, match=code):
@@ -273,6 +274,30 @@ def test_a_round_that_is_over_is_over_for_its_script(
 
     assert code_with_script(town, path, slow) == "peer.late"
     assert heard == ["loop.over"]
+
+
+def test_a_script_does_not_wait_for_a_task_that_is_over(tmp_path: Path, path: Path) -> None:
+    """No round will come; it is told so as soon as its peer knows, and ends by itself."""
+    town, over = opened(tmp_path), asyncio.Event()
+
+    async def end(task: str) -> Refused:
+        await over.wait()
+        return Refused("loop.ended", f"expected task {task} open, found it completed")
+
+    def script() -> str:
+        with pytest.raises(Refused) as refused:
+            fl.join(TASK, str(path))
+        return refused.value.code
+
+    async def scenario() -> str:
+        async with asyncio.timeout(DEADLINE_S), Loop(path, [TASK], town.traces(1), end) as loop:
+            joined = asyncio.create_task(asyncio.to_thread(script))
+            while not loop._connections:  # noqa: ASYNC110 - a script that connects tells nobody
+                await asyncio.sleep(0)
+            over.set()
+            return await joined
+
+    assert asyncio.run(scenario()) == "loop.ended"
 
 
 def test_what_a_script_may_use_is_in_the_package() -> None:

@@ -10,13 +10,14 @@ import pytest
 import fl
 from fl import frames
 from fl.frames import Join, Kept, Part, Taken
-from node.peer.loop import CONNECTIONS_MAX, PATH_BYTES_MAX, Loop
+from node.peer.loop import CONNECTIONS_MAX, PATH_BYTES_MAX
 from tests.fl.dialogue import TASK
 from tests.node.hospital import Town
 from tests.node.peer.looks import opened
 from tests.node.peer.script import (
     DEADLINE_S,
     delta,
+    loop_of,
     plain_loop,
     with_script,
 )
@@ -33,7 +34,7 @@ def test_nobody_else_may_connect(path: Path, tmp_path: Path) -> None:
         return stat.S_IMODE(path.stat().st_mode)
 
     async def scenario() -> int:
-        async with Loop(path, [TASK], Town(tmp_path).traces(1)):
+        async with loop_of(Town(tmp_path), path):
             return mode()
 
     assert asyncio.run(scenario()) == 0o600
@@ -49,7 +50,7 @@ def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     path = tmp_path / ("x" * PATH_BYTES_MAX)
 
     async def scenario() -> None:
-        async with Loop(path, [TASK], Town(tmp_path).traces(1)):
+        async with loop_of(Town(tmp_path), path):
             pass
 
     with pytest.raises(Refused, match=r"loop\.socket: .*\[loop\] socket"):
