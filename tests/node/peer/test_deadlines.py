@@ -218,6 +218,42 @@ def test_an_update_that_the_chain_finds_late_is_said_to_be(tmp_path: Path) -> No
     assert code_of(trainer.work(TASK)) == "peer.late"
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_trace_of_an_update_that_is_on_the_chain_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    """A peer that was killed before it heard may send once more, too late: an auditor still asks.
+
+    And while nobody can say whether it is there, nothing is thrown away.
+    """
+    town = opened(tmp_path)
+    trainer = town.trainer(1)
+    submit, record = trainer._submitter.submit, trainer._board.client.record
+    deadline_ms = town.chain.get(Round, TASK, 1).deadline_ms
+    sent = False
+
+    async def twice(kind: str, body: object) -> Any:
+        nonlocal sent
+        await submit(kind, body)
+        town.chain.block(time_ms=deadline_ms)
+        sent = True
+        return await submit(kind, body)
+
+    async def outage(cls: Any, *key: str | int) -> Any:
+        if sent and cls is Update and not answers:
+            raise Refused("client.unreachable", "expected an answer, found none")
+        return await record(cls, *key)
+
+    trainer._submitter.submit = twice  # type: ignore[method-assign]
+    monkeypatch.setattr(type(trainer._board), "record", lambda _, *asked: outage(*asked))
+
+    assert code_of(trainer.work(TASK)) == "round.phase"
+    assert town.chain.get(Round, TASK, 1).phase is not RoundPhase.SUBMIT
+    trace = town.traces(1).find(TASK, 1)
+    assert trace is not None
+    assert len(trace.segments()) == town.chain.get(Update, TASK, 1, "hospital-1").segments
+
+
 def test_a_peer_that_is_stopped_ends_its_training_within_a_step(tmp_path: Path) -> None:
     """Stopping does not wait for the end of a round."""
     town = opened(tmp_path)

@@ -87,6 +87,26 @@ def test_nothing_leaves_after_a_withdrawal_within_the_training(tmp_path: Path) -
     assert (town.brought, town.submitted) == ([], [])
 
 
+def test_no_proof_is_sent_after_a_withdrawal_while_the_update_was_brought(tmp_path: Path) -> None:
+    """A large one takes its time to reach the validators; without its proof it is nobody's."""
+    town = opened(tmp_path)
+    approvals = town.approvals(2, "ask", {})
+    approvals.approve(town.chain.get(Task, TASK))
+    trainer = town.trainer(2)
+    trainer._approvals = approvals
+    bring = trainer._exchange.bring
+
+    async def slowly(content: bytes) -> str:
+        found = await bring(content)
+        approvals.withdraw(TASK)
+        return found
+
+    trainer._exchange.bring = slowly  # type: ignore[method-assign]
+
+    assert code_of(trainer.work(TASK)) == "peer.not_approved"
+    assert (len(town.brought), town.submitted) == (1, [])
+
+
 def test_a_withdrawal_while_the_approval_is_on_its_way_is_said_too(tmp_path: Path) -> None:
     """The person who withdrew found nothing on the chain yet; the peer says it behind itself."""
     town = Town(tmp_path)
