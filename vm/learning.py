@@ -113,8 +113,8 @@ class RoundPhase(StrEnum):
 class UpdateStatus(StrEnum):
     """An update's fate; undecided is not aggregated and blames nobody, absent never came.
 
-    Declined is a site that said in time that it sends none, unapproved one that is no part of the
-    task as far as it has said itself.
+    Declined is a site that said in time that it sends none, unapproved one that had not approved
+    the task in time to be part of the round.
     """
 
     SUBMITTED = "submitted"
