@@ -207,6 +207,12 @@ def expect_key(found: bytes, expected: bytes) -> None:
         raise Refused("audit.key", f"expected key {expected.hex()}, found {found.hex()[:120]}")
 
 
+def expect_height(header: Header, height: int) -> None:
+    """Check that a proof is of the height that was asked for: another height's is sound too."""
+    if header.height != height:
+        raise Refused("audit.height", f"expected height {height}, found {header.height}")
+
+
 def verify_transaction(
     proof: TransactionProof, chain: Digest, epochs: Sequence[Epoch]
 ) -> Transaction:
@@ -279,8 +285,7 @@ def verify_block(
     """Check that the block at `height` stands under the certified header of `under`; return it."""
     header, later = proof.certified.header, proof.certified.later
     signed = header if later is None else later.header
-    if header.height != height:
-        raise Refused("audit.height", f"expected block {height}, found {header.height}")
+    expect_height(header, height)
     if signed.height != under:
         raise Refused("audit.under", f"expected it under header {under}, found {signed.height}")
     verify_header(proof.certified, chain, epochs)
