@@ -31,7 +31,7 @@ from vm.state import Record, state_key
 from vm.transaction import TRANSACTION_BYTES_MAX, Transaction, read
 
 RECORDS_MAX = 32_768  # of one proof: a lineage of 400 rounds of 8 hospitals
-SIBLINGS_MAX = 1_048_576  # of one proof: as many as fit its bytes
+SIBLINGS_MAX = 16 * RECORDS_MAX  # of one proof: what so many records in a tree of 2^31 take
 MULTIPROOF_BYTES_MAX = 32 * 1024 * 1024
 MULTIPROOF_ITEMS_MAX = 9 * RECORDS_MAX + SIBLINGS_MAX + 4_096  # 9 of an entry; the rest a header's
 
@@ -180,6 +180,19 @@ def verify_header(certified: CertifiedHeader, chain: Digest, epochs: Sequence[Ep
 def read_multiproof(data: bytes) -> MultiProof:
     """The multiproof in canonical bytes, within its own bounds; raises as `vm.shape.unpack`."""
     return unpack(MultiProof, data, MULTIPROOF_BYTES_MAX, MULTIPROOF_ITEMS_MAX)
+
+
+def write_multiproof(proof: MultiProof) -> bytes:
+    """The canonical bytes; raises `Refused("lineage.too_large")` for one that nobody would read."""
+    if len(proof.records) <= RECORDS_MAX and len(proof.siblings) <= SIBLINGS_MAX:
+        data = pack(proof)
+        if len(data) <= MULTIPROOF_BYTES_MAX:
+            return data
+    raise Refused(
+        "lineage.too_large",
+        f"expected at most {RECORDS_MAX} records, {SIBLINGS_MAX} siblings and "
+        f"{MULTIPROOF_BYTES_MAX} bytes, found more",
+    )
 
 
 def verify_record(proof: RecordProof, chain: Digest, epochs: Sequence[Epoch]) -> None:
