@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from node.audit.check import verify_file, write_file
 from node.client import client as client_module
 from node.client.client import Client
 from node.client.submitter import LIFETIME_BLOCKS, Submitter
@@ -105,6 +106,9 @@ def test_what_waits_is_recorded_and_can_be_shown(network: Network, journal: Jour
             batch, shown = verify_uses(proof, client.chain, client.proven.epochs)
             assert (batch.organisation, batch.count, len(shown)) == (OWNER, 6, opened)
             assert isinstance(proof.opened, AllUses) == (use is None)
+            audit = verify_file(network.genesis, write_file(proof, client.proven.steps))
+            assert audit.subject == f"uses of model {MODEL} by {OWNER}, batch 1"
+            assert len(audit.content["uses"]) == opened
         with pytest.raises(Refused, match=r"use\.place"):
             await prove_uses(client, journal, STEWARD, 1, 3)
 
