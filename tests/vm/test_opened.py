@@ -51,13 +51,28 @@ def record_of(size: int) -> UseBatchRecord:
     )
 
 
+# What a member may have said of the batch of three uses, under numbers of their own.
+LIES: dict[int, dict[str, Any]] = {
+    11: {"entries": 2},
+    12: {"first_ms": FIRST.time_ms + 1, "last_ms": FIRST.time_ms + 1},
+    13: {"last_ms": FIRST.time_ms + 1},
+    14: {"first_ms": FIRST.time_ms - 1},
+    15: {"count": 2},
+    16: {"count": 7},
+    17: {"version": FIRST.version + 1},
+    18: {"action": Action.EXPORT},
+}
+MISPLACED = 19  # where a node's state would hold the record of another key
+
+
 @cache
 def ledger() -> Ledger:
-    """A chain whose block 1 holds a batch of each size."""
+    """A chain whose block 1 holds a batch of each size, and lies of one."""
     chain = Ledger()
-    for size in SIZES:
-        record = record_of(size)
-        chain.stored[state_key(record.KIND, record.key)] = pack(record)
+    records = {size: record_of(size) for size in SIZES}
+    lies = {number: replace(record_of(3), number=number, **lie) for number, lie in LIES.items()}
+    for number, record in (records | lies | {MISPLACED: record_of(3)}).items():
+        chain.stored[state_key(record.KIND, (FIRST.model, OWNER, number))] = pack(record)
     chain.writes = dict(chain.stored)
     chain.height += 1
     chain._append(b"", ())
@@ -65,7 +80,7 @@ def ledger() -> Ledger:
 
 
 def batch_proof(size: int) -> RecordProof:
-    """The proof of the batch of this size."""
+    """The proof of the batch of this size, or of the one with this number."""
     chain, name = ledger(), state_key(UseBatchRecord.KIND, (FIRST.model, OWNER, size))
     made, read = chain.blocks[-1], chain.nodes.__getitem__
     certified = CertifiedHeader(made.header, chain.certify(made.header), None)
@@ -118,6 +133,38 @@ def test_no_other_use_passes_for_one_of_them(size: int, data: Any) -> None:
     others = [other for other in SIZES if other != size]
     with pytest.raises(Refused, match=r"audit\.use\.path"):
         verify(UseProof(batch_proof(data.draw(st.sampled_from(others))), shown))
+
+
+@pytest.mark.parametrize(
+    ("number", "alone", "together"),
+    [
+        (11, "audit.use.path", "audit.use.root"),
+        (12, "audit.use.leaf", "audit.use.leaf"),
+        (13, "", "audit.use.total"),
+        (14, "", "audit.use.total"),
+        (15, "audit.use.leaf", "audit.use.leaf"),
+        (16, "", "audit.use.total"),
+        (17, "audit.use.leaf", "audit.use.leaf"),
+        (18, "audit.use.leaf", "audit.use.leaf"),
+        (MISPLACED, "audit.key", "audit.key"),
+    ],
+)
+def test_what_a_batch_says_is_held_to_its_uses(number: int, alone: str, together: str) -> None:
+    """A single use shows some lies, all of them together any."""
+    proof = batch_proof(number)
+
+    codes = [code_of(UseProof(proof, shown)) for shown in (one(3, 2), AllUses(leaves_of(3)))]
+
+    assert codes == [alone, together]
+
+
+def code_of(proof: UseProof) -> str:
+    """The code with which a proof is refused, "" if it holds."""
+    try:
+        verify(proof)
+    except Refused as refused:
+        return refused.code
+    return ""
 
 
 def test_the_longest_use_fits_its_bound() -> None:

@@ -227,6 +227,14 @@ def test_a_torn_tail_is_no_use(tmp_path: Path) -> None:
         assert [note for _, note, _ in uses.uses(1)] == ["kept", "after"]
 
 
+def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    """Power may go: in this mode of SQLite what was acknowledged is synced, in others it is not."""
+    full = 2
+
+    with Journal(tmp_path) as uses:
+        assert uses._base.execute("PRAGMA synchronous").fetchone() == (full,)
+
+
 def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     """Neither some file nor a journal of newer software is written over."""
     (tmp_path / FILE).write_bytes(b"something else, and long enough to look like a file" * 40)

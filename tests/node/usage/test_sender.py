@@ -20,7 +20,7 @@ from tests.node.serving import Node, serve
 from vm.opened import AllUses, verify_uses
 from vm.refusal import Refused
 from vm.transaction import Transaction
-from vm.usage import ModelUsage
+from vm.usage import ModelUsage, UseBatchRecord
 
 OWNER = "hospital-2"
 STEWARD = f"{OWNER}.steward"
@@ -101,6 +101,8 @@ def test_what_waits_is_recorded_and_can_be_shown(network: Network, journal: Jour
         assert told(found) == [(1, 1, None), (2, 2, None)]
         assert steps == [(0, 5), (3, 5), (5, 5)]
         assert await sender.send(START_MS) == []
+        records = [item async for item in client.records(UseBatchRecord, MODEL, OWNER)]
+        assert [(item.number, item.entries) for item in records] == [(1, 3), (2, 2)]
         for use, opened in ((None, 3), (2, 1)):
             proof = await prove_uses(client, journal, STEWARD, 1, use)
             batch, shown = verify_uses(proof, client.chain, client.proven.epochs)
