@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from node.cli import main
+from node.commands import usage
 from node.home.testnet import write_testnet
 
 ONE = ("--model", "risk", "--version", "3", "--purpose", "care")
@@ -81,3 +82,16 @@ def test_a_folder_that_is_no_home_gets_no_journal(
     """A mistyped path makes no second journal that nobody sends."""
     assert answer(capsys, "usage", "add", tmp_path, *ONE) == (3, "config.missing")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_send_has_a_bar_on_a_terminal_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person sees how far it is; a log is not filled with bars."""
+    monkeypatch.setenv("TERM", "xterm")
+    for terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda shown=terminal: shown)
+        with usage._bar() as on_batch:
+            on_batch(65_536, 200_000)
+
+        assert ("65536/200000" in capsys.readouterr().err) == terminal
