@@ -22,6 +22,8 @@ FILE_BYTES = 2 * DIGEST_BYTES + 1  # the digest in hexadecimal digits, and a lin
 
 Mode = Literal["list", "ask"]
 
+NO_PART = ("peer.not_approved", "peer.withdrawn")  # the site does not stand by the task
+
 
 async def require_standing(
     approvals: "Approvals", board: Board, task: Task, organisation: str
@@ -39,6 +41,17 @@ async def require_standing(
             f"expected the approval of task {task.id} to stand on the chain, found it "
             f"withdrawn: give it again with: concilium peer approve HOME {task.id}",
         )
+
+
+async def require_not_withdrawn(
+    approvals: "Approvals", board: Board, task: Task, organisation: str
+) -> None:
+    """As `require_standing`, for work under way, which goes on while nobody can say."""
+    try:
+        await require_standing(approvals, board, task, organisation)
+    except Refused as refused:
+        if refused.code in NO_PART:
+            raise
 
 
 class Approvals:

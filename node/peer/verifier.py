@@ -20,7 +20,7 @@ from fl.settle import named_segments
 from fl.verify import Judgement
 from node.client.board import Board
 from node.client.submitter import Submitter
-from node.peer.approval import Approvals, require_standing
+from node.peer.approval import NO_PART, Approvals, require_standing
 from node.peer.bases import Bases
 from node.peer.drawer import Drawer
 from node.peer.replaying import Suspect
@@ -180,7 +180,7 @@ class Verifier:
         try:
             await require_standing(self._approvals, self._board, stage.task, site.organisation)
         except Refused as refused:
-            if refused.code not in ("peer.not_approved", "peer.withdrawn"):
+            if refused.code not in NO_PART:
                 raise
             return False
         return True

@@ -1,7 +1,7 @@
 """Hospitals with made-up patients, their peers' parts, and a chain that answers at once."""
 
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -202,6 +202,11 @@ class _Reader:
 
     async def record(self, cls: type[Record], *key: str | int) -> Record | None:
         return self.town.chain.state.get(cls, *key)
+
+    async def together(
+        self, asked: Sequence[tuple[type[Record], tuple[str | int, ...]]]
+    ) -> tuple[list[Record | None], None]:
+        return [await self.record(cls, *key) for cls, key in asked], None
 
     async def records(self, cls: type[Record], *prefix: str | int) -> AsyncIterator[Record]:
         """A lying node's list, which leaves out whatever it likes."""

@@ -14,6 +14,7 @@ from fl.loop import Round, environment_digest, round_in_place, script_digest
 from fl.model import Rows
 from fl.spec import logistic_regression
 from fl.verify import Case, judge, update_delta
+from node.peer import watch
 from node.peer.loop import Loop
 from tests.fl.dialogue import TASK
 from tests.node.hospital import Town
@@ -256,9 +257,7 @@ def test_a_round_that_is_over_is_over_for_its_script(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The straggler hears it instead of waiting; the peer says that it was late."""
-    from node.peer import trainer as module
-
-    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    monkeypatch.setattr(watch, "LOOK_S", 0.001)
     town = opened(tmp_path)
     for number in (2, 3, 4):
         asyncio.run(town.trainer(number).work(TASK))

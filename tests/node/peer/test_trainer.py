@@ -12,7 +12,7 @@ from fl.spec import logistic_regression
 from fl.trace import origin
 from fl.train import Result, train
 from fl.weights import unpack_update
-from node.peer import trainer as module
+from node.peer import watch
 from node.peer.training import Assignment, Trained
 from tests.fl.dialogue import TASK, TERMS, aggregate, approval, opening, site, speak, withdrawal
 from tests.node import hospital
@@ -107,6 +107,31 @@ def test_no_proof_is_sent_after_a_withdrawal_while_the_update_was_brought(tmp_pa
     assert (len(town.brought), town.submitted) == (1, [])
 
 
+@pytest.mark.parametrize("halted", ["bring", "submit"])
+def test_a_withdrawal_ends_the_sending_of_an_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halted: str
+) -> None:
+    """A large one takes hours to bring, a halted chain may take as long for its proof."""
+    monkeypatch.setattr(watch, "LOOK_S", 0)
+    town = opened(tmp_path)
+    trainer = town.trainer(2)
+    sender = {"bring": trainer._exchange, "submit": trainer._submitter}[halted]
+    cut = False
+
+    async def endless(*_: object) -> Any:
+        nonlocal cut
+        town.chain.applied([withdrawal(2)])
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cut = True
+
+    monkeypatch.setattr(sender, halted, endless)
+
+    assert code_of(asyncio.wait_for(trainer.work(TASK), 30)) == "peer.withdrawn"
+    assert cut
+
+
 def test_a_withdrawal_while_the_approval_is_on_its_way_is_said_too(tmp_path: Path) -> None:
     """The person who withdrew found nothing on the chain yet; the peer says it behind itself."""
     town = Town(tmp_path)
@@ -132,7 +157,7 @@ def test_a_training_goes_on_while_no_node_answers(
 ) -> None:
     """A short outage costs no hours of training: who cannot say is not heard."""
     town = opened(tmp_path)
-    monkeypatch.setattr(module, "LOOK_S", 0)
+    monkeypatch.setattr(watch, "LOOK_S", 0)
     trainer = town.trainer(2)
     board, refused, asked = trainer._board, 0, asyncio.Event()
     away = False
