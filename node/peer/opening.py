@@ -132,7 +132,10 @@ class Opener:
         exhibit = None
         async with await self._meet(update.organisation) as meeting:
             while await self._is_judged(stage):
-                for piece in await self._wanted(meeting, update):
+                pieces = await self._wanted(meeting, update)
+                for piece in pieces[
+                    :1
+                ]:  # then asked again: what others want meanwhile has its turn
                     exhibit = exhibit or await self._prepare(stage, update)
                     content = await asyncio.to_thread(exhibit.pack, piece)
                     await self._require_part(stage, update)  # rows of this site: ask each time

@@ -98,6 +98,20 @@ def test_a_segment_is_opened_again_after_a_crash(hall: Hall) -> None:
     assert shown(hall) == before
 
 
+def test_a_trainer_asks_after_each_piece_what_comes_next(hall: Hall) -> None:
+    """Who asks while a large piece is on its way does not wait for all that was asked before."""
+    bring = hall.open
+
+    async def asked_meanwhile(task: str, number: int, piece: str, content: bytes) -> None:
+        await bring(task, number, piece, content)
+        if piece == PART:
+            hall.wanted_pieces.insert(0, "3")
+
+    hall.open = asked_meanwhile  # type: ignore[method-assign]
+
+    assert list(shown(hall, PART, "0", "1")) == [PART, "3", "0", "1"]
+
+
 def test_nothing_is_opened_without_the_sites_permission(hall: Hall) -> None:
     """The dataset's record permits it, the configuration no longer does."""
     hall.opening = False
