@@ -264,6 +264,26 @@ def test_an_update_that_arrives_while_its_peer_starts_again_keeps_its_trace(
     assert len(trace.segments()) == town.chain.get(Update, TASK, 1, "hospital-1").segments
 
 
+def test_a_training_ends_once_its_update_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever still trains, or waits for a script, has nothing to send any more."""
+    monkeypatch.setattr(watch, "LOOK_S", 0.001)
+    town, pending, endless = opened(tmp_path), list[Item](), Endless()
+    trainer = killed_while_sending(town, pending)
+    trainer._training = town.trainer(1, train=endless)._training
+
+    async def scenario() -> None:
+        work = asyncio.create_task(trainer.work(TASK))
+        await endless.begun()
+        town.chain.applied(pending)
+        await work
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+    assert town.traces(1).find(TASK, 1) is not None
+
+
 def killed_while_sending(town: Town, pending: list[Item]) -> Trainer:
     """Hospital 1's trainer, started again: the first was killed with its proof in `pending`."""
     first = town.trainer(1)
