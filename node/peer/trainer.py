@@ -11,14 +11,19 @@ from typing import TypeAlias, cast
 import structlog
 
 from fl.approval import terms_digest
-from fl.body import ApproveTask, ProofOfLearning, WithdrawApproval
+from fl.body import ApproveTask, ProofOfLearning
 from fl.dataset import part_digest
 from fl.trace import Origin, root
 from fl.train import Job
 from fl.weights import pack_update, unpack_weights
 from node.client.board import Board
 from node.client.submitter import Submitter
-from node.peer.approval import Approvals, require_not_withdrawn, require_standing
+from node.peer.approval import (
+    Approvals,
+    require_not_withdrawn,
+    require_standing,
+    say_withdrawn,
+)
 from node.peer.bases import Bases
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.stage import Stage, find_stage
@@ -68,7 +73,13 @@ class Trainer:
         self._opening = opening
 
     async def work(self, task_id: str) -> None:
-        """Train and submit if the task's newest round waits for our update."""
+        """Train and submit if the task's newest round waits for our update.
+
+        What a person here has withdrawn is taken back on the chain, whenever it is found there: an
+        approval of ours may have been on its way, also through a crash.
+        """
+        if await asyncio.to_thread(self._approvals.is_withdrawn, task_id):
+            await say_withdrawn(self._board, self._submitter, task_id)
         stage = await find_stage(self._board, task_id, RoundPhase.SUBMIT)
         if stage is None:
             return
@@ -96,11 +107,7 @@ class Trainer:
         body = ApproveTask(task.id, terms_digest(task.terms))
         await self._submitter.submit("task.approve", body)
         log.info("task.approved", task=task.id, terms=body.terms.hex())
-        try:
-            self._approvals.require(task)
-        except Refused:  # withdrawn meanwhile by a person, who found nothing on the chain yet
-            await self._submitter.submit("task.withdraw", WithdrawApproval(task.id))
-            raise
+        await self._require_part(task, site)  # and again: it may have been withdrawn meanwhile
 
     def _site(self, stage: Stage) -> Site:
         """Our part in the task, if the task may ask for what it asks."""

@@ -132,24 +132,45 @@ def test_a_withdrawal_ends_the_sending_of_an_update(
     assert cut
 
 
-def test_a_withdrawal_while_the_approval_is_on_its_way_is_said_too(tmp_path: Path) -> None:
-    """The person who withdrew found nothing on the chain yet; the peer says it behind itself."""
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_withdrawal_while_the_approval_is_on_its_way_is_said_too(
+    tmp_path: Path, killed: bool
+) -> None:
+    """The person who withdrew found nothing on the chain yet; the peer says it behind itself.
+
+    Also after a crash: what was withdrawn here is kept, until somebody here approves again.
+    """
     town = Town(tmp_path)
     town.chain.applied([opening()])
-    trainer = town.trainer(2)
+    town.approvals(2, "ask").approve(town.chain.get(Task, TASK))
+    trainer = town.trainer(2, mode="ask")
     submit = trainer._submitter.submit
 
     async def slowly(kind: str, body: object) -> Any:
-        receipt = await submit(kind, body)
-        trainer._approvals = town.approvals(2, "ask", {})
         town.approvals(2, "ask").withdraw(TASK)
+        receipt = await submit(kind, body)
+        if killed:
+            raise KeyboardInterrupt
         return receipt
 
     trainer._submitter.submit = slowly  # type: ignore[method-assign]
+    with pytest.raises((Refused, KeyboardInterrupt)):
+        run(trainer.work(TASK))
+    for _ in range(2):
+        assert code_of(town.trainer(2, mode="ask").work(TASK)) == "peer.not_approved"
 
-    assert code_of(trainer.work(TASK)) == "peer.not_approved"
     assert [type(body) for body in town.submitted] == [ApproveTask, WithdrawApproval]
     assert not town.chain.get(SiteApproval, TASK, "hospital-2").stands
+
+
+def test_a_peer_that_has_lost_its_store_withdraws_nothing(tmp_path: Path) -> None:
+    """Nobody here has said that it should; it asks again before it trains."""
+    town = opened(tmp_path)
+
+    assert code_of(town.trainer(2, mode="ask").work(TASK)) == "peer.not_approved"
+
+    assert town.submitted == []
+    assert town.chain.get(SiteApproval, TASK, "hospital-2").stands
 
 
 def test_a_training_goes_on_while_no_node_answers(
