@@ -237,6 +237,18 @@ def test_a_rerun_that_finds_nothing_says_the_same_again(tmp_path: Path) -> None:
     assert phase(town) is not RoundPhase.RERUN
 
 
+def test_a_verifier_whose_site_has_withdrawn_reruns_nothing(tmp_path: Path) -> None:
+    """It says the same again, as the round waits for it, and is shown no row for that."""
+    town = disputed(tmp_path)
+    town.chain.applied([withdrawal(3)])
+    town.blobs.clear()
+
+    run(town.verifier(3).work(TASK))
+
+    found = town.chain.get(Verdict, TASK, 1, "hospital-2", "hospital-3")
+    assert (found.decision, found.code, found.rerun) == (Decision.PASS, "verdict.passed", True)
+
+
 def test_a_hospital_without_scoring_rows_abstains_and_values_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
