@@ -31,7 +31,7 @@ from node.peer.traces import TraceStore
 from node.peer.training import Assignment, Trained, Training
 from node.peer.watch import while_wanted
 from node.wire.exchange import Exchange
-from vm.learning import Decline, Round, RoundPhase, SiteApproval, Task, Update
+from vm.learning import Commitment, Decline, Round, RoundPhase, SiteApproval, Task, Update
 from vm.refusal import Refused
 from vm.terms import Evidence, Site
 
@@ -197,7 +197,23 @@ class Trainer:
     async def _answer(self, assignment: Assignment) -> None:
         """Train, bring the update and submit its proof."""
         training = self._training(assignment.stage.task.id)
-        await self._submit(assignment, await training.train(assignment))
+        trained = await training.train(assignment)
+        await self._await_verifier(assignment.stage, assignment.site)
+        await self._submit(assignment, trained)
+
+    async def _await_verifier(self, stage: Stage, site: Site) -> None:
+        """Of a site that is no part of the round: until its verifier is bound.
+
+        Nobody else waits for that, and beside an update of ours its silence would count.
+        """
+        while True:
+            seen = self._board.count
+            rnd = await self._board.record(Round, *stage.round.key)
+            if rnd is not None and site.organisation in rnd.parts:
+                return
+            if await self._board.record(Commitment, *stage.round.key, site.organisation):
+                return
+            await self._board.wait(seen)
 
     async def _submit(self, assignment: Assignment, trained: Trained) -> None:
         """Bring the update and submit its proof."""

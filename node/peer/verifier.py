@@ -210,7 +210,7 @@ class Verifier:
     async def _abstain(self, stage: Stage, site: Site) -> tuple[Judged, ...]:
         """Keep the word that we gave, without a look at the rows of a site that has withdrawn."""
         found = Judgement(
-            Decision.ABSTAIN, WITHDRAWN, "the verifier's site has withdrawn from the task"
+            Decision.ABSTAIN, WITHDRAWN, "the verifier's site does not stand by the task"
         )
         return tuple(
             judged(update, found, None, None)

@@ -1,5 +1,6 @@
 """Hospitals with made-up patients, their peers' parts, and a chain that answers at once."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -199,6 +200,13 @@ class _Reader:
     @property
     def client(self) -> "_Reader":
         return self
+
+    @property
+    def count(self) -> int:
+        return self.town.chain.height
+
+    async def wait(self, seen: int) -> None:
+        await asyncio.sleep(0)
 
     async def record(self, cls: type[Record], *key: str | int) -> Record | None:
         return self.town.chain.state.get(cls, *key)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fl.approval import terms_digest
-from fl.body import ApproveTask, ProofOfLearning, WithdrawApproval
+from fl.body import ApproveTask, CommitSecret, ProofOfLearning, WithdrawApproval
 from fl.spec import logistic_regression
 from fl.trace import origin
 from fl.train import Result, train
@@ -18,7 +18,7 @@ from tests.fl.dialogue import TASK, TERMS, aggregate, approval, opening, site, s
 from tests.node import hospital
 from tests.node.hospital import BASE, BASE_ADDRESS, Town
 from tests.node.peer.looks import code_of, committed, opened, run, submitted
-from vm.learning import SiteApproval, Task, Update, UpdateStatus
+from vm.learning import Round, SiteApproval, Task, Update, UpdateStatus
 from vm.record import Dataset
 from vm.refusal import Refused
 from vm.terms import Evidence
@@ -50,6 +50,26 @@ def test_a_trainer_says_on_the_chain_what_its_site_has_approved(tmp_path: Path) 
     assert [type(body) for body in town.submitted] == [ApproveTask, ProofOfLearning]
     found = town.chain.get(SiteApproval, TASK, "hospital-2")
     assert (found.terms, found.stands) == (terms_digest(TERMS), True)
+
+
+def test_who_approves_within_a_later_round_sends_once_its_verifier_is_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for either; an update alone would have the verifier's silence counted."""
+    town = Town(tmp_path)
+    town.chain.applied([opening()])
+    town.chain.block(time_ms=town.chain.get(Round, TASK, 1).deadline_ms)
+    trainer = town.trainer(2)
+
+    async def bound(board: object, seen: int) -> None:
+        assert town.brought == []
+        await town.verifier(2).work(TASK)
+
+    monkeypatch.setattr(type(trainer._board), "wait", bound)
+    run(trainer.work(TASK))
+
+    assert town.chain.get(Round, TASK, 2).parts == ()
+    assert [type(body) for body in town.submitted] == [ApproveTask, CommitSecret, ProofOfLearning]
 
 
 def test_a_site_that_asks_first_says_nothing_before_somebody_has_answered(tmp_path: Path) -> None:
