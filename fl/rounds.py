@@ -16,6 +16,7 @@ each block and ends the phases whose deadline has come. Every round ends in a st
 Waited for are sites that had approved the task as the round opened, and in round 1 those that have
 not said no; while nothing could come of the round, all. The absence of those is counted that had
 approved as the round opened, in round 1 within the first half of its submissions; nobody else's.
+The silence of a verifier is counted of those, and of whoever has sent an update or a commitment.
 
 A closed round makes a model version; the next round opens in the same block, until the task's
 number of closed rounds is reached. A failed round is followed by another on the same base;

@@ -90,13 +90,15 @@ async def _audit(
     async with Client(genesis, auditor.client.validators) as client:
         organisation = await _organisation(client, hospital.trainer.id)
         audited = await find_audited(client, task, number, organisation)
-        if until := await _expired(client, audited, auditor.member.id):
+        came_ms = await _came_ms(client, audited, auditor.member.id)
+        if _expired(audited, came_ms) is None and unavailable is None and not dry_run:
+            # By the time of its own block: that of an idle chain's newest header stands still.
+            came_ms = await _admit(hospital, auditor.member.id, audited)
+        if until := _expired(audited, came_ms):
             found = _unavailable(EXPIRED, unavailable or f"the trace had to be kept until {until}")
         elif unavailable is not None:
             found = _unavailable("audit.unavailable", unavailable)
         else:
-            if not dry_run:
-                await _admit(hospital, auditor.member.id, audited)
             found = await _replay(hospital, audited, segments)
         body = AttestAudit(
             task, number, organisation, found.outcome, found.code, found.reason, found.segments
@@ -111,8 +113,8 @@ async def _audit(
     show(output, data, text)
 
 
-async def _admit(hospital: config.PeerConfig, auditor: str, audited: "Audited") -> None:
-    """Have the hospital sign that the auditor is here, before the trace is replayed."""
+async def _admit(hospital: config.PeerConfig, auditor: str, audited: "Audited") -> int:
+    """Have the hospital sign that the auditor is here; when, in ms of the chain's time."""
     from fl.body import AdmitAuditor
 
     update = audited.update
@@ -121,10 +123,13 @@ async def _admit(hospital: config.PeerConfig, auditor: str, audited: "Audited") 
         member = await client.record(Member, auditor)
         if member is None:
             raise Refused("audit.missing", f"expected member {auditor} on the chain, found none")
-        if await client.record(Visit, *update.key, auditor) is None:
-            submitter = Submitter(client, hospital.trainer.id, read_key(hospital.trainer.key))
-            body = AdmitAuditor(update.task, update.round, auditor)
-            await submitter.submit("learning.visit", body)
+        visit = await client.record(Visit, *update.key, auditor)
+        if visit is not None:
+            return visit.time_ms
+        submitter = Submitter(client, hospital.trainer.id, read_key(hospital.trainer.key))
+        body = AdmitAuditor(update.task, update.round, auditor)
+        receipt = await submitter.submit("learning.visit", body)
+        return (await client.header_at(receipt.height)).time_ms
 
 
 async def _organisation(client: Client, trainer: str) -> str:
@@ -134,12 +139,16 @@ async def _organisation(client: Client, trainer: str) -> str:
     return member.organisation
 
 
-async def _expired(client: Client, audited: "Audited", auditor: str) -> str | None:
+async def _came_ms(client: Client, audited: "Audited", auditor: str) -> int:
+    """When the auditor was let in, by the chain's time; its newest if that has yet to be."""
+    visit = await client.record(Visit, *audited.update.key, auditor)
+    return (await client.header()).time_ms if visit is None else visit.time_ms
+
+
+def _expired(audited: "Audited", came_ms: int) -> str | None:
     """When the time in which the trace had to be kept was over; None for who came before that."""
     stage = audited.stage
     until_ms = stage.round.deadline_ms + stage.task.terms.trace_retention_ms
-    visit = await client.record(Visit, *audited.update.key, auditor)
-    came_ms = (await client.header()).time_ms if visit is None else visit.time_ms
     if came_ms <= until_ms:
         return None
     return datetime.fromtimestamp(until_ms // 1_000, UTC).isoformat()

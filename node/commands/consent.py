@@ -16,13 +16,10 @@ from node.home import config
 from node.home.document import dump, from_json
 from node.home.genesis import read_genesis
 from node.home.keyfile import read_key
-from node.peer.approval import Approvals
-from vm.learning import Round, RoundPhase, SiteApproval, Task, TaskPhase
+from node.peer.approval import Approvals, approval_of, say_withdrawn
+from vm.learning import Round, RoundPhase, Task, TaskPhase
 from vm.record import Model
 from vm.refusal import Refused
-
-# Somebody else of this site has withdrawn since we looked, or the task has ended.
-NOTHING_TO_WITHDRAW = ("task.not_approved", "task.phase")
 
 
 def approve(home: Path, task: str, *, yes: bool = False, output: Format = "text") -> None:
@@ -63,7 +60,7 @@ def approve(home: Path, task: str, *, yes: bool = False, output: Format = "text"
 async def _approve_again(settings: config.PeerConfig, task: Task) -> bool:
     """Give an approval that was withdrawn on the chain again; a first one the peer gives itself."""
     async with _client(settings) as client:
-        found = await _approval(client, settings, task)
+        found = await approval_of(client, task, settings.trainer.id)
         if found is None or found.stands or task.phase is not TaskPhase.OPEN:
             return False
         body = ApproveTask(task.id, terms_digest(task.terms))
@@ -89,8 +86,9 @@ def withdraw(home: Path, task: str, *, output: Format = "text") -> None:
             "by standing there: take it out of the list, restart the peer, then run this again, "
             "for the chain still has this site's approval",
         )
-    here = _approvals(settings).withdraw(task)  # first: it holds whatever the network says
-    said = asyncio.run(_withdraw(settings, task))
+    id = from_json(WithdrawApproval, {"task": task}).task  # it names a file
+    here = _approvals(settings).withdraw(id)  # first: it holds whatever the network says
+    said = asyncio.run(_withdraw(settings, id))
     words = "Withdrew the approval of" if here or said else "Found no approval of"
     note = f"{words} task {task}."
     match said:
@@ -100,7 +98,7 @@ def withdraw(home: Path, task: str, *, output: Format = "text") -> None:
                 "binds it in the present round, its verifier still does."
             )
         case None:
-            note += " No validator answered: run this again to say so on the chain."
+            note += " No validator answered: the peer says so on the chain as soon as one does."
     data = {"task": task, "approved": False, "withdrawn": here, "withdrawn_on_chain": said}
     show(output, data, note)
 
@@ -108,34 +106,12 @@ def withdraw(home: Path, task: str, *, output: Format = "text") -> None:
 async def _withdraw(settings: config.PeerConfig, id: str) -> bool | None:
     """Take back what this site has said on the chain, if anything; None if nobody answers."""
     try:
-        return await _say_withdrawn(settings, id)
+        async with _client(settings) as client:
+            return await say_withdrawn(client, _pen(client, settings), id)
     except Refused as refused:
         if refused.code != "client.unreachable":
             raise
         return None
-
-
-async def _say_withdrawn(settings: config.PeerConfig, id: str) -> bool:
-    async with _client(settings) as client:
-        task = await client.record(Task, id)
-        found = None if task is None else await _approval(client, settings, task)
-        if task is None or task.phase is not TaskPhase.OPEN or found is None or not found.stands:
-            return False
-        try:
-            await _pen(client, settings).submit("task.withdraw", WithdrawApproval(id))
-        except Refused as refused:
-            if refused.code not in NOTHING_TO_WITHDRAW:
-                raise
-            return False
-        return True
-
-
-async def _approval(client: Client, settings: config.PeerConfig, task: Task) -> SiteApproval | None:
-    """What the chain has of our site's approval of the task."""
-    for site in task.terms.sites:
-        if site.trainer == settings.trainer.id:
-            return await client.record(SiteApproval, task.id, site.organisation)
-    return None
 
 
 def _client(settings: config.PeerConfig) -> Client:

@@ -10,17 +10,25 @@ from pathlib import Path
 from typing import Literal
 
 from fl.approval import terms_digest
+from fl.body import WithdrawApproval
 from node.client.board import Board
+from node.client.client import Client
+from node.client.submitter import Submitter
 from node.wire.disk import replace_file
 from vm.digest import DIGEST_BYTES
-from vm.learning import SiteApproval, Task
+from vm.learning import SiteApproval, Task, TaskPhase
 from vm.refusal import Refused
 from vm.shape import Digest
 
 FOLDER = "approved"  # in the peer's store: one file for each task, its name the task's id
 FILE_BYTES = 2 * DIGEST_BYTES + 1  # the digest in hexadecimal digits, and a line end
+WITHDRAWN = b"withdrawn\n"  # in place of a digest, until somebody approves again
 
 Mode = Literal["list", "ask"]
+
+NO_PART = ("peer.not_approved", "peer.withdrawn")  # the site does not stand by the task
+# Somebody else of this site has withdrawn since we looked, or the task has ended.
+NOTHING_TO_WITHDRAW = ("task.not_approved", "task.phase")
 
 
 async def require_standing(
@@ -41,6 +49,42 @@ async def require_standing(
         )
 
 
+async def require_not_withdrawn(
+    approvals: "Approvals", board: Board, task: Task, organisation: str
+) -> None:
+    """As `require_standing`, for work under way, which goes on while nobody can say."""
+    try:
+        await require_standing(approvals, board, task, organisation)
+    except Refused as refused:
+        if refused.code in NO_PART:
+            raise
+
+
+async def say_withdrawn(reader: Board | Client, submitter: Submitter, task_id: str) -> bool:
+    """Take back what the chain has of the trainer's site's approval; whether there was any."""
+    task = await reader.record(Task, task_id)
+    if task is None or task.phase is not TaskPhase.OPEN:
+        return False
+    found = await approval_of(reader, task, submitter.member)
+    if found is None or not found.stands:
+        return False
+    try:
+        await submitter.submit("task.withdraw", WithdrawApproval(task_id))
+    except Refused as refused:
+        if refused.code not in NOTHING_TO_WITHDRAW:
+            raise
+        return False
+    return True
+
+
+async def approval_of(reader: Board | Client, task: Task, trainer: str) -> SiteApproval | None:
+    """What the chain has of the approval of this trainer's site, which may be none of the task."""
+    for site in task.terms.sites:
+        if site.trainer == trainer:
+            return await reader.record(SiteApproval, task.id, site.organisation)
+    return None
+
+
 class Approvals:
     """Which tasks this site takes part in, and under which terms."""
 
@@ -56,7 +100,8 @@ class Approvals:
     def require(self, task: Task) -> None:
         """Raise `Refused("peer.not_approved")` unless the site approved the task's terms.
 
-        By the list, a task without a digest is approved as it is found first, for good.
+        By the list, a task without a digest is approved as it is found first, for good. What was
+        withdrawn by command is withdrawn until it is approved by command, listed or not.
         """
         found = terms_digest(task.terms)
         if self._mode == "list" and task.id not in self._listed:
@@ -64,11 +109,16 @@ class Approvals:
                 "peer.not_approved",
                 f"expected a task of [training] tasks, found {task.id}, which is not listed",
             )
+        remedy = f"read its terms and approve them with: concilium peer approve HOME {task.id}"
+        if self.is_withdrawn(task.id):
+            raise Refused(
+                "peer.not_approved",
+                f"expected task {task.id} approved by this site, found it withdrawn here: {remedy}",
+            )
         approved = self._listed.get(task.id) or self._pinned(task.id)
         if approved is None and self._mode == "list":
             self.approve(task)
             return
-        remedy = f"read its terms and approve them with: concilium peer approve HOME {task.id}"
         if approved is None:
             raise Refused(
                 "peer.not_approved",
@@ -88,28 +138,38 @@ class Approvals:
         return terms
 
     def withdraw(self, task: str) -> bool:
-        """Take back an approval by command; whether there was one."""
-        try:
-            (self._folder / task).unlink()
-        except FileNotFoundError:
-            return False
-        return True
+        """Take back an approval by command; whether there was one.
 
-    def _pinned(self, task: str) -> Digest | None:
-        path = self._folder / task
+        The word stays: an approval may be on its way to the chain, which the peer takes back then.
+        """
+        found = self._kept(task)
+        replace_file(self._folder / task, WITHDRAWN)
+        return found is not None and found != WITHDRAWN
+
+    def is_withdrawn(self, task: str) -> bool:
+        """Whether somebody withdrew here, and nobody approved since; a lost store says nothing."""
+        return self._kept(task) == WITHDRAWN
+
+    def _kept(self, task: str) -> bytes | None:
         try:
-            with path.open("rb") as file:
-                text = file.read(FILE_BYTES + 1)
+            with (self._folder / task).open("rb") as file:
+                return file.read(FILE_BYTES + 1)
         except FileNotFoundError:
             return None
+
+    def _pinned(self, task: str) -> Digest | None:
+        kept = self._kept(task)
+        if kept is None:
+            return None
         try:
-            terms = bytes.fromhex(text.decode("ascii"))
+            terms = bytes.fromhex(kept.decode("ascii"))
         except ValueError:
             terms = b""
         if len(terms) != DIGEST_BYTES:
             raise Refused(
                 "peer.approval_file",
-                f"{path}: expected the digest of a task's terms, found something else: delete the "
-                f"file and approve again with: concilium peer approve HOME {task}",
+                f"{self._folder / task}: expected the digest of a task's terms, found something "
+                "else: delete the file and approve again with: concilium peer approve HOME "
+                f"{task}",
             )
         return terms

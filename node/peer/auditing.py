@@ -86,10 +86,30 @@ async def audit(
     on_segment: OnSegment | None = None,
 ) -> Finding:
     """Replay these segments, rising, from what this hospital keeps; nothing leaves it."""
-    stage, update = audited.stage, audited.update
+    update = audited.update
     trace = await asyncio.to_thread(traces.find, update.task, update.round)
-    if trace is None or root(origin(update), trace.segments()) != update.trace:
+    if trace is None:
         return _unavailable("audit.no_trace", "expected the committed trace here, found none")
+    try:
+        return await _audit(audited, trace, bases, load, segments, on_segment)
+    except FileNotFoundError:
+        if await asyncio.to_thread(traces.find, update.task, update.round) is not None:
+            raise  # what is said of a trace that is there would be for good
+        return _unavailable("audit.no_trace", "expected the trace to stay, found that it went")
+
+
+async def _audit(
+    audited: Audited,
+    trace: Trace,
+    bases: Bases,
+    load: Callable[[Preprocessing], LocalData],
+    segments: Sequence[int],
+    on_segment: OnSegment | None,
+) -> Finding:
+    """As `audit`, of a trace that was there; raises `FileNotFoundError` once it goes."""
+    stage, update = audited.stage, audited.update
+    if root(origin(update), trace.segments()) != update.trace:
+        return _unavailable("audit.no_trace", "expected the committed trace here, found another")
     if update.loop is not None:
         return _own_loop(update.loop, trace)
     base = unpack_weights(stage.base.spec, stage.base.grid_bits, await bases.fetch(stage.base))
@@ -99,10 +119,7 @@ async def audit(
         check_part(exhibit.part, audited.dataset.root, update.data)
     except Refused as refused:
         return _unavailable("audit.no_rows", refused.message)
-    try:
-        return await asyncio.to_thread(inspect, exhibit, segments, on_segment)
-    except FileNotFoundError:  # its retention ended meanwhile
-        return _unavailable("audit.no_trace", "expected the trace to stay, found that it went")
+    return await asyncio.to_thread(inspect, exhibit, segments, on_segment)
 
 
 def _own_loop(loop: OwnLoop, trace: Trace) -> Finding:

@@ -26,7 +26,7 @@ from fl.frames import Array, Join, Kept, Message, Offer, Taken, Turned
 from fl.trace import Segment, segments_due
 from fl.train import Result, Snapshot
 from fl.weights import digest_ints
-from node.peer.traces import Trace, TraceStore
+from node.peer.traces import Head, Trace, TraceStore
 from node.peer.training import Assignment, Trained, head_of
 from vm.digest import BATCHES, OPTIMIZER, WEIGHTS, digest
 from vm.encoding import encode
@@ -90,7 +90,11 @@ class Loop:
         self._path.unlink(missing_ok=True)
 
     async def train(self, assignment: Assignment) -> Trained:
-        """The update that a script hands over; cancelled, it tells the script that all is over."""
+        """The update that a script hands over, or has before; cancelled, it tells the script.
+
+        What was handed over whole is the round's update, also after a restart or an outage: its
+        proof may be on its way to the chain, and its script has gone on.
+        """
         task = assignment.stage.task
         if task.terms.evidence is Evidence.COMMITTED and not task.terms.own_loops:
             raise Refused(
@@ -105,6 +109,9 @@ class Loop:
                 "asks for replay, of which a site's own loop is not capable: take it out of [loop] "
                 "tasks",
             )
+        kept = await asyncio.to_thread(self._kept, assignment)
+        if kept is not None:
+            return kept
         waiting = _Waiting(assignment, asyncio.get_running_loop().create_future())
         async with self._changed:
             self._waiting[task.id] = waiting
@@ -153,10 +160,10 @@ class Loop:
         try:
             evidence = _evidence(joined, waiting.assignment)
             await _offer(writer, waiting.assignment)
-            result = await self._collect(joined, waiting.assignment, reader, writer)
+            last = await self._collect(joined, waiting.assignment, reader, writer)
             if not waiting.update.done():  # else the round ended just now
                 ran = OwnLoop(joined.script, joined.environment)
-                waiting.update.set_result(Trained(result, evidence, ran))
+                waiting.update.set_result(_trained(waiting.assignment, last, evidence, ran))
         finally:
             waiting.server = None
             async with self._changed:
@@ -198,8 +205,8 @@ class Loop:
         assignment: Assignment,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-    ) -> Result:
-        """All snapshots of a round, each kept before it is acknowledged."""
+    ) -> Snapshot:
+        """The last of a round's snapshots, each of which is kept before it is acknowledged."""
         terms, base = assignment.stage.task.terms, assignment.base
         evidence = Evidence.SCORED if joined.scored else Evidence.COMMITTED
         count = segments_due(terms.training, evidence)
@@ -220,21 +227,49 @@ class Loop:
                 await asyncio.to_thread(trace.sync)
             writer.write(frames.frame(Taken(done=index + 1 == count)))
             await writer.drain()
-        delta = last.weights - base
-        return Result(delta, norm(delta), last.segments, ())
+        return last
+
+    def _kept(self, assignment: Assignment) -> Trained | None:
+        """What a script has handed over for this assignment; None if that is not whole."""
+        task = assignment.stage.task
+        trace = self._traces.find(task.id, assignment.stage.round.number)
+        if trace is None or trace.head.script is None or trace.head.environment is None:
+            return None
+        head, own = trace.head, OwnLoop(trace.head.script, trace.head.environment)
+        if head != replace(_head(assignment, own, head.segments, head.state), every=head.every):
+            return None
+        last = trace.newest()
+        if last is None or len(last.segments) != head.segments:
+            return None
+        scored = segments_due(task.terms.training, Evidence.SCORED)
+        weakest = task.terms.evidence is Evidence.SCORED and head.segments == scored
+        evidence = Evidence.SCORED if weakest else Evidence.COMMITTED
+        return _trained(assignment, last, evidence, own)
 
     def _begin(self, joined: Join, assignment: Assignment, count: int, state: int) -> Trace:
         """An empty trace: a script that joins again starts its round again."""
-        head = replace(
-            head_of(assignment),
-            script=joined.script,
-            environment=joined.environment,
-            segments=count,
-            state=state,
-            snapshot_steps=0,  # its losses are the script's own affair
-        )
+        own = OwnLoop(joined.script, joined.environment)
+        head = _head(assignment, own, count, state)
         self._traces.drop(head.task, head.round)
         return self._traces.begin(head)
+
+
+def _head(assignment: Assignment, own: OwnLoop, segments: int, state: int) -> Head:
+    """Whose training a script's is, for its trace."""
+    return replace(
+        head_of(assignment),
+        script=own.script,
+        environment=own.environment,
+        segments=segments,
+        state=state,
+        snapshot_steps=0,  # its losses are the script's own affair
+    )
+
+
+def _trained(assignment: Assignment, last: Snapshot, evidence: Evidence, own: OwnLoop) -> Trained:
+    """What a script's training comes to, by its last snapshot."""
+    delta = last.weights - assignment.base
+    return Trained(Result(delta, norm(delta), last.segments, ()), evidence, own)
 
 
 def _bind(path: Path) -> socket.socket:

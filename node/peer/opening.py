@@ -8,6 +8,7 @@ now is tried again until the round is judged.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -21,11 +22,12 @@ from fl.trace import origin, root
 from fl.train import Job, Snapshot, first, regenerate
 from fl.weights import unpack_weights
 from node.client.board import Board
-from node.peer.approval import Approvals, require_standing
+from node.peer.approval import Approvals, require_not_withdrawn, require_standing
 from node.peer.bases import Bases
 from node.peer.site import LocalData
 from node.peer.stage import Stage, find_stage
 from node.peer.traces import Trace, TraceStore
+from node.peer.watch import while_wanted
 from node.wire.openings import Piece, Rendezvous, segment_of
 from vm.learning import RoundPhase, Update
 from vm.record import Dataset
@@ -130,11 +132,15 @@ class Opener:
         exhibit = None
         async with await self._meet(update.organisation) as meeting:
             while await self._is_judged(stage):
-                for piece in await self._wanted(meeting, update):
+                pieces = await self._wanted(meeting, update)
+                for piece in pieces[
+                    :1
+                ]:  # then asked again: what others want meanwhile has its turn
                     exhibit = exhibit or await self._prepare(stage, update)
                     content = await asyncio.to_thread(exhibit.pack, piece)
                     await self._require_part(stage, update)  # rows of this site: ask each time
-                    await meeting.open(task_id, update.round, piece, content)
+                    look = partial(self._require_not_withdrawn, stage, update)
+                    await while_wanted(meeting.open(task_id, update.round, piece, content), look)
                     log.info("piece.opened", task=task_id, round=update.round, piece=piece)
 
     async def _wanted(self, meeting: Rendezvous, update: Update) -> tuple[Piece, ...]:
@@ -149,6 +155,10 @@ class Opener:
     async def _require_part(self, stage: Stage, update: Update) -> None:
         organisation = update.organisation
         await require_standing(self._approvals, self._board, stage.task, organisation)
+
+    async def _require_not_withdrawn(self, stage: Stage, update: Update) -> None:
+        organisation = update.organisation
+        await require_not_withdrawn(self._approvals, self._board, stage.task, organisation)
 
     async def _permitted(self, stage: Stage) -> Update | None:
         """Our update of the round if it may be opened; None if nobody may ask for that.

@@ -144,8 +144,11 @@ class Trace:
     def _read(self, number: int, entries: list[bytes]) -> Snapshot | None:
         head, data = self.head, b""
         path = self._path(number)
-        if path.stat().st_size == head.snapshot_bytes:
-            data = path.read_bytes()
+        try:
+            if path.stat().st_size == head.snapshot_bytes:
+                data = path.read_bytes()
+        except FileNotFoundError:  # another process needs the room: it has gone since it was listed
+            return None
         if len(data) != head.snapshot_bytes:
             return None
         numbers = np.frombuffer(data, np.dtype("<i4"))

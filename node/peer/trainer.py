@@ -4,32 +4,40 @@ It connects out only. What leaves are updates and proofs of learning; rows stay.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias, cast
 
 import structlog
 
 from fl.approval import terms_digest
-from fl.body import ApproveTask, ProofOfLearning, WithdrawApproval
+from fl.body import ApproveTask, ProofOfLearning
 from fl.dataset import part_digest
 from fl.trace import Origin, root
 from fl.train import Job
 from fl.weights import pack_update, unpack_weights
 from node.client.board import Board
 from node.client.submitter import Submitter
-from node.peer.approval import Approvals, require_standing
+from node.peer.approval import (
+    Approvals,
+    require_not_withdrawn,
+    require_standing,
+    say_withdrawn,
+)
 from node.peer.bases import Bases
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.stage import Stage, find_stage
 from node.peer.traces import TraceStore
 from node.peer.training import Assignment, Trained, Training
+from node.peer.watch import while_wanted
 from node.wire.exchange import Exchange
-from vm.learning import Decline, Round, RoundPhase, SiteApproval, Task, Update
+from vm.learning import Commitment, Decline, Round, RoundPhase, SiteApproval, Task, Update
 from vm.refusal import Refused
 from vm.terms import Evidence, Site
 
 TRAINING_ROWS_MIN = 20  # an update of fewer rows tells of single ones, whatever the task's terms
-LOOK_S = 2.0  # while training, at whether the round still waits for us
+
+_Found: TypeAlias = tuple[Round | None, Update | None, Decline | None]
 
 log = structlog.get_logger()
 
@@ -65,7 +73,13 @@ class Trainer:
         self._opening = opening
 
     async def work(self, task_id: str) -> None:
-        """Train and submit if the task's newest round waits for our update."""
+        """Train and submit if the task's newest round waits for our update.
+
+        What a person here has withdrawn is taken back on the chain, whenever it is found there: an
+        approval of ours may have been on its way, also through a crash.
+        """
+        if await asyncio.to_thread(self._approvals.is_withdrawn, task_id):
+            await say_withdrawn(self._board, self._submitter, task_id)
         stage = await find_stage(self._board, task_id, RoundPhase.SUBMIT)
         if stage is None:
             return
@@ -76,13 +90,11 @@ class Trainer:
             return
         assignment = await self._assign(stage, site)
         await self._approve(stage.task, site)  # once it is sure that there is something to train
-        training = self._training(task_id)
         try:
-            trained = await self._in_time(stage, site, training.train(assignment))
-            await self._submit(assignment, trained)
+            look = partial(self._require_awaited, stage, site)
+            await while_wanted(self._answer(assignment), look)
         except Refused as refused:
-            await self._let_go(stage, site, refused)
-            raise
+            await self._conclude(stage, site, refused)
 
     async def _require_part(self, task: Task, site: Site) -> None:
         await require_standing(self._approvals, self._board, task, site.organisation)
@@ -95,11 +107,7 @@ class Trainer:
         body = ApproveTask(task.id, terms_digest(task.terms))
         await self._submitter.submit("task.approve", body)
         log.info("task.approved", task=task.id, terms=body.terms.hex())
-        try:
-            self._approvals.require(task)
-        except Refused:  # withdrawn meanwhile by a person, who found nothing on the chain yet
-            await self._submitter.submit("task.withdraw", WithdrawApproval(task.id))
-            raise
+        await self._require_part(task, site)  # and again: it may have been withdrawn meanwhile
 
     def _site(self, stage: Stage) -> Site:
         """Our part in the task, if the task may ask for what it asks."""
@@ -132,68 +140,80 @@ class Trainer:
         job = Job(spec, bits, stage.task.terms.training, stage.round.beacon, site.dataset)
         return Assignment(stage, site, job, base, rows.take(parts.train))
 
-    async def _in_time(
-        self, stage: Stage, site: Site, work: Coroutine[Any, Any, Trained]
-    ) -> Trained:
-        """What `work` gives; raises `Refused` once the round waits for us no longer.
-
-        `peer.late` if it went on without us, `peer.declined` if somebody here declined it.
-        """
-        training = asyncio.create_task(work)
-        try:
-            while True:
-                await asyncio.wait([training], timeout=LOOK_S)
-                if training.done():
-                    return training.result()
-                await self._require_awaited(stage, site)
-        finally:
-            training.cancel()
-            await asyncio.gather(training, return_exceptions=True)
-
     async def _require_awaited(self, stage: Stage, site: Site) -> None:
+        """Raise `Refused` unless the round waits for our update, or nobody can say.
+
+        `peer.submitted` if it is there, `peer.late` if the round went on without us,
+        `peer.declined` if somebody here declined it; else the site has withdrawn.
+        """
+        await require_not_withdrawn(self._approvals, self._board, stage.task, site.organisation)
+        key = (*stage.round.key, site.organisation)
         try:
-            await self._require_part(stage.task, site)
-        except Refused as refused:
-            if refused.code in ("peer.not_approved", "peer.withdrawn"):
-                raise
-            return  # nobody can say: go on
-        try:
-            found = await self._board.record(Round, *stage.round.key)
-            declined = await self._board.record(Decline, *stage.round.key, site.organisation)
+            update = await self._board.record(Update, *key)
+            declined = await self._board.record(Decline, *key)
+            rnd = await self._board.record(Round, *stage.round.key)
         except Refused:
             return  # nobody can say: go on
+        if update is not None:
+            raise Refused("peer.submitted", "expected our update to be awaited, found it there")
+        if (over := await self._over(rnd, declined)) is not None:
+            raise over
+
+    async def _conclude(self, stage: Stage, site: Site, refused: Refused) -> None:
+        """What became of a training that ended with `refused` is for the chain to say.
+
+        A peer that was killed has not heard whether its proof arrived, nor in time. So a trace goes
+        only once it is proven that no update of it is there, and that none can come any more.
+        """
+        key = (*stage.round.key, site.organisation)
+        asked = ((Round, stage.round.key), (Update, key), (Decline, key))
+        try:  # under one header, and as it is now
+            found, _ = await self._board.client.together(asked)
+        except Refused:
+            raise refused from None  # nobody can say
+        rnd, update, declined = cast("_Found", found)
+        if update is not None:
+            log.info("round.submitted", task=update.task, round=update.round, update=update.blob)
+            return
+        over = await self._over(rnd, declined)
+        if over is None:
+            raise refused
+        await asyncio.to_thread(self._traces.drop, *stage.round.key)
+        raise over
+
+    async def _over(self, rnd: Round | None, declined: Decline | None) -> Refused | None:
+        """Why the round takes no update of ours any more; None if it does."""
         if declined is not None:
-            raise Refused(
+            return Refused(
                 "peer.declined",
                 f"expected to train round {declined.round} of {declined.task}, found it declined "
                 f"by this site as {declined.code}: no update is sent",
             )
-        if found is not None and found.phase is not RoundPhase.SUBMIT:
-            trace = await asyncio.to_thread(self._traces.find, *stage.round.key)
-            raise _late(found, 0 if trace is None else len(trace.segments()))
+        if rnd is None or rnd.phase is RoundPhase.SUBMIT:
+            return None
+        trace = await asyncio.to_thread(self._traces.find, *rnd.key)
+        return _late(rnd, 0 if trace is None else len(trace.segments()))
 
-    async def _let_go(self, stage: Stage, site: Site, refused: Refused) -> None:
-        """Of a training that nobody waits for nothing was submitted that an auditor may ask for.
+    async def _answer(self, assignment: Assignment) -> None:
+        """Train, bring the update and submit its proof."""
+        training = self._training(assignment.stage.task.id)
+        trained = await training.train(assignment)
+        await self._await_verifier(assignment.stage, assignment.site)
+        await self._submit(assignment, trained)
 
-        Unless a proof of it is on the chain, whose trace stays for its retention.
+    async def _await_verifier(self, stage: Stage, site: Site) -> None:
+        """Of a site that is no part of the round: until its verifier is bound.
+
+        Nobody else waits for that, and beside an update of ours its silence would count.
         """
-        try:
-            if refused.code in ("round.phase", "update.declined"):  # the chain was faster
-                await self._require_awaited(stage, site)
-        except Refused as late:
-            refused = late
-        over = refused.code in ("peer.late", "peer.declined")
-        if over and not await self._may_be_sent(stage, site):
-            await asyncio.to_thread(self._traces.drop, *stage.round.key)
-            raise refused
-
-    async def _may_be_sent(self, stage: Stage, site: Site) -> bool:
-        """Whether our update may be in the round: a peer that was killed has not heard of it."""
-        try:  # as it is now, and not as it was read before training
-            key = (*stage.round.key, site.organisation)
-            return await self._board.client.record(Update, *key) is not None
-        except Refused:
-            return True  # nobody can say
+        while True:
+            seen = self._board.count
+            rnd = await self._board.record(Round, *stage.round.key)
+            if rnd is not None and site.organisation in rnd.parts:
+                return
+            if await self._board.record(Commitment, *stage.round.key, site.organisation):
+                return
+            await self._board.wait(seen)
 
     async def _submit(self, assignment: Assignment, trained: Trained) -> None:
         """Bring the update and submit its proof."""

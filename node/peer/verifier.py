@@ -20,7 +20,7 @@ from fl.settle import named_segments
 from fl.verify import Judgement
 from node.client.board import Board
 from node.client.submitter import Submitter
-from node.peer.approval import Approvals, require_standing
+from node.peer.approval import NO_PART, Approvals, require_standing
 from node.peer.bases import Bases
 from node.peer.drawer import Drawer
 from node.peer.replaying import Suspect
@@ -127,7 +127,7 @@ class Verifier:
             case RoundPhase.SUBMIT if bound is None:
                 await self._commit(stage, site)
             case RoundPhase.VERDICT if bound is not None and bound.seal is None:
-                await self._seal(stage, site)
+                await self._seal(stage, site, bound)
             case RoundPhase.REVEAL if bound is not None and bound.seal and bound.secret is None:
                 await self._reveal(stage)
             case RoundPhase.RERUN if bound is not None and bound.secret is not None:
@@ -142,13 +142,16 @@ class Verifier:
         found = commitment(task, number, self._submitter.member, self._secret(task, number))
         await self._submitter.submit("learning.commit", CommitSecret(task, number, found))
 
-    async def _seal(self, stage: Stage, site: Site) -> None:
+    async def _seal(self, stage: Stage, site: Site, bound: Commitment) -> None:
         """Judge all updates of others, once, and bind ourselves to what we found."""
-        task, number = stage.task.id, stage.round.number
+        task, number, me = stage.task.id, stage.round.number, self._submitter.member
         body = await asyncio.to_thread(self._drawer.get, task, number)
-        secret = self._secret(task, number)
-        found = None if body is None else body.judgements
-        if body is None or body.secret != secret:  # of another chain, in a store that outlived it
+        found = None
+        # Of another chain, in a store that outlived it, if it opens no commitment of ours.
+        if body is not None and commitment(task, number, me, body.secret) == bound.commitment:
+            secret, found = body.secret, body.judgements
+        else:
+            secret = self._require_secret(bound)
             approved = await self._is_approved(stage, site)
             found = await self._judge(stage, site) if approved else None
         if found is None or not await self._is_approved(stage, site):
@@ -158,15 +161,29 @@ class Verifier:
         withdrawn = any(item.code == WITHDRAWN for item in body.judgements)
         choices = (0,) if withdrawn else reservable(stage.task.terms, len(body.judgements))
         left = await self._scores_left(site)
-        bound = await self._board.client.record(Commitment, task, number, site.organisation)
-        if bound is None or bound.seal is not None:
+        newest = await self._board.client.record(Commitment, task, number, site.organisation)
+        if newest is None or newest.seal is not None:
             return  # read after the budget: a seal of ours that has taken from it is seen here
         reserved = max(count for count in choices if count <= left)
         body = replace(body, judgements=within(body.judgements, reserved))
         await asyncio.to_thread(self._drawer.put, body)
         packed = [pack(item) for item in body.judgements]
-        sealed = seal(task, number, self._submitter.member, secret, packed)
+        sealed = seal(task, number, me, secret, packed)
         await self._submitter.submit("learning.seal", SealVerdicts(task, number, sealed, reserved))
+
+    def _require_secret(self, bound: Commitment) -> Digest:
+        """What we committed to; raises `Refused("peer.secret")` if our key was rotated since.
+
+        It would be refused in the reveal: no row is read for it, and no score reserved.
+        """
+        secret = self._secret(bound.task, bound.round)
+        if commitment(bound.task, bound.round, bound.verifier, secret) != bound.commitment:
+            raise Refused(
+                "peer.secret",
+                f"expected the secret that this verifier committed to in round {bound.round}, "
+                "found another, as after its key was rotated: it has no voice in this round",
+            )
+        return secret
 
     async def _scores_left(self, site: Site) -> int:
         """How many scores on our rows may still be published, by the chain's proven count."""
@@ -180,7 +197,7 @@ class Verifier:
         try:
             await require_standing(self._approvals, self._board, stage.task, site.organisation)
         except Refused as refused:
-            if refused.code not in ("peer.not_approved", "peer.withdrawn"):
+            if refused.code not in NO_PART:
                 raise
             return False
         return True
@@ -193,7 +210,7 @@ class Verifier:
     async def _abstain(self, stage: Stage, site: Site) -> tuple[Judged, ...]:
         """Keep the word that we gave, without a look at the rows of a site that has withdrawn."""
         found = Judgement(
-            Decision.ABSTAIN, WITHDRAWN, "the verifier's site has withdrawn from the task"
+            Decision.ABSTAIN, WITHDRAWN, "the verifier's site does not stand by the task"
         )
         return tuple(
             judged(update, found, None, None)
@@ -230,11 +247,13 @@ class Verifier:
         mine = next((v for v in verdicts if v.verifier_organisation == site.organisation), None)
         if not named or mine is None or mine.rerun or mine.decision is Decision.FAIL:
             return
-        try:
-            blob = await self._exchange.fetch(update.blob, update.blob_bytes)
-            found = await self._replay(stage, update, blob, named, None)
-        finally:
-            await self._exchange.forget(update.blob)
+        found = None
+        if await self._is_approved(stage, site):  # else its word stands, and it looks at no row
+            try:
+                blob = await self._exchange.fetch(update.blob, update.blob_bytes)
+                found = await self._replay(stage, update, blob, named, None)
+            finally:
+                await self._exchange.forget(update.blob)
         await self._submitter.submit("learning.rerun", rerun_body(mine, update, found, named))
 
     async def _updates(self, stage: Stage) -> list[Update]:

@@ -45,7 +45,8 @@ class _Box:
     """One update's: at most a piece for each segment and the part, wanted by each verifier once."""
 
     trainer: str
-    wanted: dict[Piece, set[str]] = field(default_factory=dict)  # by which verifiers
+    # By which verifiers, and how many others each of them had asked for before.
+    wanted: dict[Piece, dict[str, int]] = field(default_factory=dict)
     offers: dict[Piece, Offer] = field(default_factory=dict)
     polls: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -116,9 +117,9 @@ class Openings:
                 "opening.piece", f"expected a segment below {update.segments}, found {segment}"
             )
         box = self._box(update)
-        askers = box.wanted.setdefault(piece, set())
-        if member.id not in askers:
-            askers.add(member.id)
+        if member.id not in box.wanted.get(piece, ()):
+            asked = sum(member.id in askers for askers in box.wanted.values())
+            box.wanted.setdefault(piece, {})[member.id] = asked
             box.tell()
         return box.offers.get(piece)
 
@@ -280,7 +281,12 @@ class Openings:
         return self._boxes.setdefault((update.task, update.round), _Box(update.trainer))
 
     def _missing(self, box: _Box) -> tuple[Piece, ...]:
-        found = (piece for piece in box.wanted if piece not in box.offers)
+        """What is begun, then each verifier's first piece, each one's second, and so on.
+
+        Who asks for all segments so holds up nobody who asks for those that it drew.
+        """
+        found = [piece for piece in box.wanted if piece not in box.offers]
+        found.sort(key=lambda piece: min(box.wanted[piece].values()))
         begun = (piece for piece, offer in box.offers.items() if not self._holds(offer.address))
         return (*begun, *found)
 

@@ -1,7 +1,8 @@
 """Hospitals with made-up patients, their peers' parts, and a chain that answers at once."""
 
+import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -200,8 +201,20 @@ class _Reader:
     def client(self) -> "_Reader":
         return self
 
+    @property
+    def count(self) -> int:
+        return self.town.chain.height
+
+    async def wait(self, seen: int) -> None:
+        await asyncio.sleep(0)
+
     async def record(self, cls: type[Record], *key: str | int) -> Record | None:
         return self.town.chain.state.get(cls, *key)
+
+    async def together(
+        self, asked: Sequence[tuple[type[Record], tuple[str | int, ...]]]
+    ) -> tuple[list[Record | None], None]:
+        return [await self.record(cls, *key) for cls, key in asked], None
 
     async def records(self, cls: type[Record], *prefix: str | int) -> AsyncIterator[Record]:
         """A lying node's list, which leaves out whatever it likes."""

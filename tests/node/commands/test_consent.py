@@ -69,3 +69,15 @@ def test_what_others_have_withdrawn_meanwhile_is_nothing_to_withdraw(
 
     found = json.loads(capsys.readouterr().out)
     assert (found["approved"], found["withdrawn_on_chain"]) == (False, False)
+
+
+def test_only_a_tasks_id_can_be_withdrawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It names the file in which the peer finds it."""
+    home = write_testnet(tmp_path / "net", now=NOW).home("hospital-1", "peer")
+
+    assert main(["peer", "withdraw", str(home), "../head"]) == 3
+
+    assert "document." in capsys.readouterr().err
+    assert not list(tmp_path.glob("**/head"))

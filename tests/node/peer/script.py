@@ -59,6 +59,12 @@ def code_with_script(town: Town, path: Path, script: Callable[[], Any]) -> str:
     return refused.value.code
 
 
+def run_without_script(town: Town, path: Path) -> None:
+    """A look of hospital 1's peer, as after a restart, to which no script comes."""
+    work = town.trainer(1, own=loop_of(town, path)).work(TASK)
+    asyncio.run(asyncio.wait_for(work, DEADLINE_S))
+
+
 def update(town: Town) -> Update:
     """Hospital 1's update."""
     return town.chain.get(Update, TASK, 1, "hospital-1")

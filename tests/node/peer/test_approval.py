@@ -84,6 +84,19 @@ def test_a_site_that_is_asked_approves_by_command_alone(tmp_path: Path) -> None:
     refuses(running, task(town))
 
 
+def test_what_was_withdrawn_is_not_approved_by_standing_on_a_list(tmp_path: Path) -> None:
+    """Neither without a digest nor with it: somebody reads the terms and approves them again."""
+    town = opened(tmp_path)
+    town.approvals(1).withdraw(TASK)
+    digest = terms_digest(task(town).terms)
+
+    for listed in (None, digest):
+        assert "withdrawn here" in refuses(town.approvals(1, listed={TASK: listed}), task(town))
+
+    town.approvals(1).approve(task(town))
+    town.approvals(1).require(task(town))
+
+
 @pytest.mark.parametrize("content", [b"", b"no digest\n", b"ab" * 31 + b"\n", b"ab" * 33, b"\xff"])
 def test_a_damaged_approval_approves_nothing(tmp_path: Path, content: bytes) -> None:
     """It is said to be damaged, also where the list alone would approve."""

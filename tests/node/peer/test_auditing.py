@@ -3,7 +3,7 @@
 import asyncio
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ from fl.train import Job, Keep, Result, Snapshot, train
 from node.peer.auditing import Finding, audit, find_audited
 from node.peer.bases import Bases
 from node.peer.site import load_data
+from node.peer.traces import Trace
 from node.peer.training import Assignment, Train, Trained, head_of
 from tests.fl.dialogue import TASK, TERMS
 from tests.node.hospital import SECRET, Town
@@ -70,6 +71,58 @@ def test_snapshots_that_made_room_are_made_again(tmp_path: Path) -> None:
     trace.drop_snapshots()
 
     assert audited(town) == PASSED
+
+
+def test_snapshots_that_make_room_while_an_audit_reads_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peer runs beside it, and begins a round in the very moment that they were listed."""
+    town, listed = trained(tmp_path), Trace._numbers
+
+    def listed_before(trace: Trace) -> Iterator[int]:
+        found = list(listed(trace))
+        trace.drop_snapshots()
+        return iter(found)
+
+    monkeypatch.setattr(Trace, "_numbers", listed_before)
+
+    assert audited(town, [3]).outcome is AuditOutcome.PASSED
+
+
+@pytest.mark.parametrize("reading", [1, 2, 3, 4])
+def test_a_trace_whose_retention_ends_while_an_audit_reads_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reading: int
+) -> None:
+    """Whatever was read last; nobody is accused."""
+    town, entries, left = trained(tmp_path), Trace._entries, reading
+
+    def dropped_before(trace: Trace) -> list[bytes]:
+        nonlocal left
+        left -= 1
+        if not left:
+            town.traces(1).drop(TASK, 1)
+        return entries(trace)
+
+    monkeypatch.setattr(Trace, "_entries", dropped_before)
+    found = audited(town)
+
+    assert (found.outcome, found.code) == (AuditOutcome.UNAVAILABLE, "audit.no_trace")
+    assert "found that it went" in found.reason
+
+
+def test_nothing_is_said_of_a_trace_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that cannot be found now may be found by the next audit; an attestation stays."""
+    town = trained(tmp_path)
+
+    def away(trace: Trace) -> list[bytes]:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Trace, "_entries", away)
+
+    with pytest.raises(FileNotFoundError):
+        audited(town)
 
 
 def test_a_sample_counts_what_was_replayed(tmp_path: Path) -> None:

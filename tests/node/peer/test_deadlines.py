@@ -13,9 +13,9 @@ import structlog.testing
 from fl.body import DeclineRound
 from fl.train import Keep, Result, Snapshot, train
 from node.client.client import Client
-from node.peer import trainer as module
-from node.peer import training
+from node.peer import training, watch
 from node.peer.retention import expire
+from node.peer.trainer import Trainer
 from node.peer.training import Train
 from tests.fl.dialogue import TASK
 from tests.harness import Item
@@ -139,7 +139,7 @@ def test_a_straggler_ends_with_the_round_that_it_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its training is broken off with a sentence that says why; nothing is sent or kept."""
-    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    monkeypatch.setattr(watch, "LOOK_S", 0.001)
     town = committed(opened(tmp_path))
     for number in (2, 3, 4):
         run(town.trainer(number).work(TASK))
@@ -183,7 +183,7 @@ def test_declining_ends_a_training_under_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody at the site decided; nothing of it is sent or kept."""
-    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    monkeypatch.setattr(watch, "LOOK_S", 0.001)
     town = opened(tmp_path)
 
     async def scenario() -> None:
@@ -218,40 +218,84 @@ def test_an_update_that_the_chain_finds_late_is_said_to_be(tmp_path: Path) -> No
     assert code_of(trainer.work(TASK)) == "peer.late"
 
 
-@pytest.mark.parametrize("answers", [True, False])
-def test_the_trace_of_an_update_that_is_on_the_chain_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+def test_a_trace_stays_while_nobody_can_say_whether_its_update_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A peer that was killed before it heard may send once more, too late: an auditor still asks.
-
-    And while nobody can say whether it is there, nothing is thrown away.
-    """
+    """A node refuses what comes too late, and then none answers."""
     town = opened(tmp_path)
     trainer = town.trainer(1)
-    submit, record = trainer._submitter.submit, trainer._board.client.record
-    deadline_ms = town.chain.get(Round, TASK, 1).deadline_ms
-    sent = False
 
-    async def twice(kind: str, body: object) -> Any:
-        nonlocal sent
-        await submit(kind, body)
-        town.chain.block(time_ms=deadline_ms)
-        sent = True
-        return await submit(kind, body)
+    async def late(kind: str, body: object) -> Any:
+        monkeypatch.setattr(type(trainer._board), "together", away)
+        raise Refused("round.phase", "expected the round to take updates, found it under judgement")
 
-    async def outage(cls: Any, *key: str | int) -> Any:
-        if sent and cls is Update and not answers:
-            raise Refused("client.unreachable", "expected an answer, found none")
-        return await record(cls, *key)
+    async def away(*_: object) -> Any:
+        raise Refused("client.unreachable", "expected an answer, found none")
 
-    trainer._submitter.submit = twice  # type: ignore[method-assign]
-    monkeypatch.setattr(type(trainer._board), "record", lambda _, *asked: outage(*asked))
+    trainer._submitter.submit = late  # type: ignore[method-assign]
 
     assert code_of(trainer.work(TASK)) == "round.phase"
-    assert town.chain.get(Round, TASK, 1).phase is not RoundPhase.SUBMIT
+    assert town.traces(1).find(TASK, 1) is not None
+
+
+def test_an_update_that_arrives_while_its_peer_starts_again_keeps_its_trace(
+    tmp_path: Path,
+) -> None:
+    """Sent before a crash, it ends the phase; sent again it is late, and that is no fault."""
+    town = committed(opened(tmp_path))
+    for number in (2, 3, 4):
+        run(town.trainer(number).work(TASK))
+    pending: list[Item] = []
+    trainer = killed_while_sending(town, pending)
+    submit = trainer._submitter.submit
+
+    async def later(kind: str, body: object) -> Any:
+        town.chain.applied(pending)
+        return await submit(kind, body)
+
+    trainer._submitter.submit = later  # type: ignore[method-assign]
+    with structlog.testing.capture_logs() as logs:
+        run(trainer.work(TASK))
+
+    assert logs[-1]["event"] == "round.submitted"
+    assert town.chain.get(Round, TASK, 1).phase is RoundPhase.VERDICT
     trace = town.traces(1).find(TASK, 1)
     assert trace is not None
     assert len(trace.segments()) == town.chain.get(Update, TASK, 1, "hospital-1").segments
+
+
+def test_a_training_ends_once_its_update_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever still trains, or waits for a script, has nothing to send any more."""
+    monkeypatch.setattr(watch, "LOOK_S", 0.001)
+    town, pending, endless = opened(tmp_path), list[Item](), Endless()
+    trainer = killed_while_sending(town, pending)
+    trainer._training = town.trainer(1, train=endless)._training
+
+    async def scenario() -> None:
+        work = asyncio.create_task(trainer.work(TASK))
+        await endless.begun()
+        town.chain.applied(pending)
+        await work
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+    assert town.traces(1).find(TASK, 1) is not None
+
+
+def killed_while_sending(town: Town, pending: list[Item]) -> Trainer:
+    """Hospital 1's trainer, started again: the first was killed with its proof in `pending`."""
+    first = town.trainer(1)
+
+    async def killed(kind: str, body: object) -> Any:
+        pending.append((first._submitter.member, kind, body))
+        raise Killed
+
+    first._submitter.submit = killed  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        run(first.work(TASK))
+    return town.trainer(1)
 
 
 def test_a_peer_that_is_stopped_ends_its_training_within_a_step(tmp_path: Path) -> None:

@@ -13,10 +13,13 @@ from fl import frames
 from fl.loop import Round, environment_digest, round_in_place, script_digest
 from fl.model import Rows
 from fl.spec import logistic_regression
+from fl.trace import origin, root
 from fl.verify import Case, judge, update_delta
+from node.peer import watch
 from node.peer.loop import Loop
 from tests.fl.dialogue import TASK
-from tests.node.hospital import Town
+from tests.harness import Item
+from tests.node.hospital import Town, _Pen, _Shelf
 from tests.node.peer.looks import opened
 from tests.node.peer.script import (
     DEADLINE_S,
@@ -25,11 +28,12 @@ from tests.node.peer.script import (
     loop_of,
     model_and_optimizer,
     plain_loop,
+    run_without_script,
     update,
     with_script,
 )
+from vm.learning import OwnLoop, Task
 from vm.learning import Round as ChainRound
-from vm.learning import Task
 from vm.refusal import Refused
 from vm.terms import Evidence
 
@@ -124,6 +128,56 @@ def test_a_script_that_died_joins_again_and_starts_its_round_anew(
     trace = town.traces(1).find(TASK, 1)
     assert trace is not None
     assert len(trace.segments()) == 4
+
+
+@pytest.mark.parametrize("evidence", [Evidence.COMMITTED, Evidence.SCORED])
+def test_what_a_script_has_handed_over_needs_no_script_again(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, evidence: Evidence
+) -> None:
+    """Validators were away for a moment; all that is sent is on the disk of the hospital."""
+    town = opened(tmp_path, evidence=evidence)
+    script = {
+        Evidence.COMMITTED: lambda: plain_loop(path),
+        Evidence.SCORED: lambda: fl.fit(Hospital(), TASK, str(path)),
+    }[evidence]
+
+    async def away(shelf: object, content: bytes) -> str:
+        raise Refused("blob.too_few_copies", "expected 2 validators to take it, found 1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Shelf, "bring", away)
+        assert code_with_script(town, path, script) == "blob.too_few_copies"
+
+    run_without_script(town, path)
+
+    assert update(town).evidence is evidence
+    assert update(town).loop == OwnLoop(script_digest(), environment_digest())
+    assert has_form(town)
+
+
+def test_what_a_script_has_handed_over_stays_through_a_crash(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its proof arrives after all, and is of the trace that the hospital keeps."""
+    town, pending = opened(tmp_path), list[Item]()
+    submit = _Pen.submit
+
+    async def lost(pen: _Pen, kind: str, body: object) -> object:
+        pending.append((pen.member, kind, body))
+        raise Refused("client.unreachable", "expected an answer, found none")
+
+    async def later(pen: _Pen, kind: str, body: object) -> object:
+        town.chain.applied(pending)
+        return await submit(pen, kind, body)
+
+    monkeypatch.setattr(_Pen, "submit", lost)
+    assert code_with_script(town, path, lambda: plain_loop(path)) == "client.unreachable"
+    monkeypatch.setattr(_Pen, "submit", later)
+    run_without_script(town, path)
+
+    trace = town.traces(1).find(TASK, 1)
+    assert trace is not None
+    assert root(origin(update(town)), trace.segments()) == update(town).trace
 
 
 def test_model_and_optimizer_go_on_from_rounded_numbers() -> None:
@@ -256,9 +310,7 @@ def test_a_round_that_is_over_is_over_for_its_script(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The straggler hears it instead of waiting; the peer says that it was late."""
-    from node.peer import trainer as module
-
-    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    monkeypatch.setattr(watch, "LOOK_S", 0.001)
     town = opened(tmp_path)
     for number in (2, 3, 4):
         asyncio.run(town.trainer(number).work(TASK))

@@ -13,7 +13,7 @@ from fl.replay import rows_drawn
 from fl.trace import origin
 from fl.train import Job, segment_batches
 from fl.weights import digest_ints
-from node.peer import opening
+from node.peer import opening, watch
 from node.peer.traces import SNAPSHOT
 from node.wire.openings import PART
 from tests.fl.dialogue import TASK, TERMS
@@ -98,6 +98,20 @@ def test_a_segment_is_opened_again_after_a_crash(hall: Hall) -> None:
     assert shown(hall) == before
 
 
+def test_a_trainer_asks_after_each_piece_what_comes_next(hall: Hall) -> None:
+    """Who asks while a large piece is on its way does not wait for all that was asked before."""
+    bring = hall.open
+
+    async def asked_meanwhile(task: str, number: int, piece: str, content: bytes) -> None:
+        await bring(task, number, piece, content)
+        if piece == PART:
+            hall.wanted_pieces.insert(0, "3")
+
+    hall.open = asked_meanwhile  # type: ignore[method-assign]
+
+    assert list(shown(hall, PART, "0", "1")) == [PART, "3", "0", "1"]
+
+
 def test_nothing_is_opened_without_the_sites_permission(hall: Hall) -> None:
     """The dataset's record permits it, the configuration no longer does."""
     hall.opening = False
@@ -167,6 +181,28 @@ def test_no_further_piece_is_opened_once_the_site_has_withdrawn(hall: Hall) -> N
 
     assert code_of(hall.opener().work(TASK)) == "peer.withdrawn"
     assert set(hall.opened) == {PART}
+
+
+def test_a_withdrawal_ends_the_bringing_of_a_piece(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece may have gigabytes; what has not left by then stays."""
+    monkeypatch.setattr(watch, "LOOK_S", 0)
+    standing, cut = hall.town.chain.get(SiteApproval, TASK, HOME), False
+
+    async def endless(task: str, number: int, piece: str, content: bytes) -> None:
+        nonlocal cut
+        put(hall, replace(standing, stands=False))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cut = True
+
+    hall.open = endless  # type: ignore[method-assign]
+    hall.wanted_pieces.append(PART)
+
+    assert code_of(asyncio.wait_for(hall.opener().work(TASK), 30)) == "peer.withdrawn"
+    assert cut
 
 
 def test_a_validator_at_another_block_is_asked_again(

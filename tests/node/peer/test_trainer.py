@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 
 from fl.approval import terms_digest
-from fl.body import ApproveTask, ProofOfLearning, WithdrawApproval
+from fl.body import ApproveTask, CommitSecret, ProofOfLearning, WithdrawApproval
 from fl.spec import logistic_regression
 from fl.trace import origin
 from fl.train import Result, train
 from fl.weights import unpack_update
-from node.peer import trainer as module
+from node.peer import watch
 from node.peer.training import Assignment, Trained
 from tests.fl.dialogue import TASK, TERMS, aggregate, approval, opening, site, speak, withdrawal
 from tests.node import hospital
 from tests.node.hospital import BASE, BASE_ADDRESS, Town
 from tests.node.peer.looks import code_of, committed, opened, run, submitted
-from vm.learning import SiteApproval, Task, Update, UpdateStatus
+from vm.learning import Round, SiteApproval, Task, Update, UpdateStatus
 from vm.record import Dataset
 from vm.refusal import Refused
 from vm.terms import Evidence
@@ -50,6 +50,26 @@ def test_a_trainer_says_on_the_chain_what_its_site_has_approved(tmp_path: Path) 
     assert [type(body) for body in town.submitted] == [ApproveTask, ProofOfLearning]
     found = town.chain.get(SiteApproval, TASK, "hospital-2")
     assert (found.terms, found.stands) == (terms_digest(TERMS), True)
+
+
+def test_who_approves_within_a_later_round_sends_once_its_verifier_is_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for either; an update alone would have the verifier's silence counted."""
+    town = Town(tmp_path)
+    town.chain.applied([opening()])
+    town.chain.block(time_ms=town.chain.get(Round, TASK, 1).deadline_ms)
+    trainer = town.trainer(2)
+
+    async def bound(board: object, seen: int) -> None:
+        assert town.brought == []
+        await town.verifier(2).work(TASK)
+
+    monkeypatch.setattr(type(trainer._board), "wait", bound)
+    run(trainer.work(TASK))
+
+    assert town.chain.get(Round, TASK, 2).parts == ()
+    assert [type(body) for body in town.submitted] == [ApproveTask, CommitSecret, ProofOfLearning]
 
 
 def test_a_site_that_asks_first_says_nothing_before_somebody_has_answered(tmp_path: Path) -> None:
@@ -107,24 +127,70 @@ def test_no_proof_is_sent_after_a_withdrawal_while_the_update_was_brought(tmp_pa
     assert (len(town.brought), town.submitted) == (1, [])
 
 
-def test_a_withdrawal_while_the_approval_is_on_its_way_is_said_too(tmp_path: Path) -> None:
-    """The person who withdrew found nothing on the chain yet; the peer says it behind itself."""
+@pytest.mark.parametrize("halted", ["bring", "submit"])
+def test_a_withdrawal_ends_the_sending_of_an_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halted: str
+) -> None:
+    """A large one takes hours to bring, a halted chain may take as long for its proof."""
+    monkeypatch.setattr(watch, "LOOK_S", 0)
+    town = opened(tmp_path)
+    trainer = town.trainer(2)
+    sender = {"bring": trainer._exchange, "submit": trainer._submitter}[halted]
+    cut = False
+
+    async def endless(*_: object) -> Any:
+        nonlocal cut
+        town.chain.applied([withdrawal(2)])
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cut = True
+
+    monkeypatch.setattr(sender, halted, endless)
+
+    assert code_of(asyncio.wait_for(trainer.work(TASK), 30)) == "peer.withdrawn"
+    assert cut
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_withdrawal_while_the_approval_is_on_its_way_is_said_too(
+    tmp_path: Path, killed: bool
+) -> None:
+    """The person who withdrew found nothing on the chain yet; the peer says it behind itself.
+
+    Also after a crash: what was withdrawn here is kept, until somebody here approves again.
+    """
     town = Town(tmp_path)
     town.chain.applied([opening()])
-    trainer = town.trainer(2)
+    town.approvals(2, "ask").approve(town.chain.get(Task, TASK))
+    trainer = town.trainer(2, mode="ask")
     submit = trainer._submitter.submit
 
     async def slowly(kind: str, body: object) -> Any:
-        receipt = await submit(kind, body)
-        trainer._approvals = town.approvals(2, "ask", {})
         town.approvals(2, "ask").withdraw(TASK)
+        receipt = await submit(kind, body)
+        if killed:
+            raise KeyboardInterrupt
         return receipt
 
     trainer._submitter.submit = slowly  # type: ignore[method-assign]
+    with pytest.raises((Refused, KeyboardInterrupt)):
+        run(trainer.work(TASK))
+    for _ in range(2):
+        assert code_of(town.trainer(2, mode="ask").work(TASK)) == "peer.not_approved"
 
-    assert code_of(trainer.work(TASK)) == "peer.not_approved"
     assert [type(body) for body in town.submitted] == [ApproveTask, WithdrawApproval]
     assert not town.chain.get(SiteApproval, TASK, "hospital-2").stands
+
+
+def test_a_peer_that_has_lost_its_store_withdraws_nothing(tmp_path: Path) -> None:
+    """Nobody here has said that it should; it asks again before it trains."""
+    town = opened(tmp_path)
+
+    assert code_of(town.trainer(2, mode="ask").work(TASK)) == "peer.not_approved"
+
+    assert town.submitted == []
+    assert town.chain.get(SiteApproval, TASK, "hospital-2").stands
 
 
 def test_a_training_goes_on_while_no_node_answers(
@@ -132,7 +198,7 @@ def test_a_training_goes_on_while_no_node_answers(
 ) -> None:
     """A short outage costs no hours of training: who cannot say is not heard."""
     town = opened(tmp_path)
-    monkeypatch.setattr(module, "LOOK_S", 0)
+    monkeypatch.setattr(watch, "LOOK_S", 0)
     trainer = town.trainer(2)
     board, refused, asked = trainer._board, 0, asyncio.Event()
     away = False

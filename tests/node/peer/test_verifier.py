@@ -130,6 +130,39 @@ def test_what_was_sealed_on_another_chain_is_no_part_of_this_one(tmp_path: Path)
     assert town.drawer(1).get(TASK, 1) != stale
 
 
+def test_a_verifier_whose_key_was_rotated_reads_no_row_for_a_voice_that_it_has_lost(
+    tmp_path: Path,
+) -> None:
+    """Its secret opens no commitment any more; the budget of its rows is for other rounds."""
+    town = submitted(tmp_path)
+    town.loads = 0
+    verifier = town.verifier(1)
+    verifier._secret = lambda task, number: bytes(32)
+
+    assert code_of(verifier.work(TASK)) == "peer.secret"
+    assert (town.loads, town.submitted) == (0, [])
+
+
+def test_what_was_judged_before_a_rotation_is_sealed_and_revealed(tmp_path: Path) -> None:
+    """The drawer holds the secret too."""
+    town = submitted(tmp_path)
+    verifier = town.verifier(1)
+
+    async def lose(kind: str, body: Any) -> Any:
+        raise Refused("client.no_validator", "expected an answer, found none")
+
+    verifier._submitter.submit = lose  # type: ignore[method-assign]
+    assert code_of(verifier.work(TASK)) == "client.no_validator"
+    rotated = town.verifier(1)
+    rotated._secret = lambda task, number: bytes(32)
+    run(rotated.work(TASK))
+    for number in (2, 3, 4):
+        run(town.verifier(number).work(TASK))
+    run(rotated.work(TASK))
+
+    assert town.chain.get(Commitment, TASK, 1, "hospital-1").secret == secret(1)
+
+
 def test_a_lost_drawer_is_said_and_nothing_is_made_up(tmp_path: Path) -> None:
     """Judging again could contradict the seal; the round goes on without this verifier."""
     town = submitted(tmp_path)
@@ -235,6 +268,18 @@ def test_a_rerun_that_finds_nothing_says_the_same_again(tmp_path: Path) -> None:
     assert (third.decision, third.code, third.rerun) == (Decision.PASS, "verdict.passed", True)
     assert (fourth.decision, fourth.code) == (Decision.ABSTAIN, "replay.not_opened")
     assert phase(town) is not RoundPhase.RERUN
+
+
+def test_a_verifier_whose_site_has_withdrawn_reruns_nothing(tmp_path: Path) -> None:
+    """It says the same again, as the round waits for it, and is shown no row for that."""
+    town = disputed(tmp_path)
+    town.chain.applied([withdrawal(3)])
+    town.blobs.clear()
+
+    run(town.verifier(3).work(TASK))
+
+    found = town.chain.get(Verdict, TASK, 1, "hospital-2", "hospital-3")
+    assert (found.decision, found.code, found.rerun) == (Decision.PASS, "verdict.passed", True)
 
 
 def test_a_hospital_without_scoring_rows_abstains_and_values_nothing(

@@ -134,11 +134,26 @@ def test_a_piece_is_there_once_the_trainer_has_brought_it(office: Office) -> Non
 
 
 def test_a_piece_that_two_verifiers_want_is_brought_once(office: Office) -> None:
-    """Pieces come in the order in which they were first asked for."""
+    """Each verifier's first piece comes before anybody's second."""
     for number, piece in ((3, PART), (2, PART), (2, "0"), (3, "0"), (2, "3")):
         office.want(number, piece)
 
     assert office.wanted() == (PART, "0", "3")
+
+
+def test_who_asks_for_everything_holds_up_nobody(office: Office) -> None:
+    """Also if that was before the others asked, and again once some of it has come."""
+    for piece in (PART, "0", "1", "2"):
+        office.want(3, piece)
+    office.want(2, "3")
+    office.want(4, "2")
+
+    assert office.wanted() == (PART, "2", "3", "0", "1")
+
+    office.announce(PART)
+    office.held.add(OFFER.address)
+    office.want(4, "1")
+    assert office.wanted() == ("2", "3", "0", "1")
 
 
 def test_nobody_asks_before_submissions_end() -> None:
