@@ -1,0 +1,1 @@
+"""The case file: all that the chain says of a model, in one archive that proves itself."""
