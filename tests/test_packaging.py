@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from node.audit.check import write_file
+from node.audit.file import Version, write_file
 from node.audit.prove import newest, prove_lineage
 from node.home.config import ValidatorConfig, load
 from node.home.document import dump
@@ -135,7 +135,8 @@ def test_the_base_install_verifies_a_model_offline(tmp_path: Path) -> None:
         learn(network, 1)
         genesis.write_text(json.dumps(dump(network.genesis)))
         certified = newest(network.chain)
-        proof.write_text(write_file(prove_lineage(network.chain, certified, MODEL, 1)))
+        made = prove_lineage(network.chain, certified, MODEL, 1)
+        proof.write_text(write_file(made, lineage=Version(MODEL, 1)))
 
     done = run_as_auditor("audit", "verify", proof, "--genesis", genesis, "--format", "json")
 

@@ -1,40 +1,41 @@
 """Inclusion proofs: what a stranger's node says, checked with nothing trusted but two values.
 
-Those are the chain's id, which the genesis document gives, and its epochs from number 0 on, as
-`vm.succession` follows them from there. Every function here raises `Refused` with the step that
-failed in its code:
+Those are the chain's id and its epochs, as `vm.trust` follows them from the genesis document or
+from a pin. Every function here raises `Refused` with the step that failed in its code:
 
 - `audit.chain`, `audit.header`, `audit.validators`: the header is of another chain, not the one
   that was certified, or of another epoch than rules its height;
+- `audit.before_pin`: the certificate is of a height before the first epoch that is known;
 - `audit.certificate.*`: the certificate, as in `vm.certificate`;
 - `audit.history`: an earlier header is not in the certified header's history;
-- `audit.key`: the proof is of another record, transaction or block than the one asked for;
-- `audit.path.*`: the state path, as in `vm.sparse`;
+- `audit.consistency`: two headers are not of one history;
+- `audit.height`, `audit.under`: the block, or the checkpoint above it, is not the one asked for;
+- `audit.key`: the proof is of another record or transaction than the one asked for;
+- `audit.path.*`: the state path, as in `vm.sparse` and `vm.multiproof`;
 - `audit.transaction`, `audit.receipt`: the leaf does not stand in its tree, or the two differ.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, TypeVar
 
-from vm import sparse, tree
+from vm import multiproof, sparse, tree
 from vm.block import Header, Receipt
 from vm.certificate import CheckpointCertificate, verify_checkpoint
 from vm.epoch import ruling
+from vm.multiproof import Entry, Key, RecordBytes
 from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import Bytes, Count, Digest, Many, pack, unpack
 from vm.state import Record, state_key
 from vm.transaction import TRANSACTION_BYTES_MAX, Transaction, read
 
-LINEAGE_RECORDS_MAX = 32_768  # 400 rounds of 8 hospitals
-LINEAGE_BYTES_MAX = 32 * 1024 * 1024
-LINEAGE_ITEMS_MAX = LINEAGE_BYTES_MAX // 16  # digests of paths mostly: one item in 34 bytes
+RECORDS_MAX = 32_768  # of one proof: a lineage of 400 rounds of 8 hospitals
+SIBLINGS_MAX = 1_048_576  # of one proof: as many as fit its bytes
+MULTIPROOF_BYTES_MAX = 32 * 1024 * 1024
+MULTIPROOF_ITEMS_MAX = 9 * RECORDS_MAX + SIBLINGS_MAX + 4_096  # 9 of an entry; the rest a header's
 
 R = TypeVar("R", bound=Record)
-
-Key = Annotated[bytes, Bytes(1, sparse.KEY_BYTES_MAX)]
-RecordBytes = Annotated[bytes, Bytes(1, sparse.VALUE_BYTES_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,24 +91,45 @@ class TransactionProof:
 
 
 @dataclass(frozen=True, slots=True)
-class ProvenRecord:
-    """One state key of a `LineageProof`, whose header it shares."""
+class MultiProof:
+    """What several state keys hold at one height, or that they hold nothing.
 
-    VERSION: ClassVar[int] = 1
-
-    key: Key
-    value: RecordBytes | None
-    path: sparse.StatePath
-
-
-@dataclass(frozen=True, slots=True)
-class LineageProof:
-    """Everything that a model version came from, under one header."""
+    `records` are in order of state path; `siblings` as `vm.multiproof` takes them.
+    """
 
     VERSION: ClassVar[int] = 1
 
     certified: CertifiedHeader
-    records: Annotated[tuple[ProvenRecord, ...], Many(LINEAGE_RECORDS_MAX)]
+    records: Annotated[tuple[Entry, ...], Many(RECORDS_MAX, 1)]
+    siblings: Annotated[tuple[Digest, ...], Many(SIBLINGS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockProof:
+    """The block `certified.header` under a checkpoint that the asker names.
+
+    The checkpoint is `certified.later.header`, or the block's own header with its certificate.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    certified: CertifiedHeader
+
+
+@dataclass(frozen=True, slots=True)
+class ConsistencyProof:
+    """That two certified headers are of one history.
+
+    `inclusion` shows the older header at its height in the newer one's history; `consistency` that
+    all that came before it is the beginning of that history (RFC 6962, section 2.1.2).
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    older: CertifiedHeader
+    newer: CertifiedHeader
+    inclusion: tree.Path
+    consistency: tree.Path
 
 
 def verify_header(certified: CertifiedHeader, chain: Digest, epochs: Sequence[Epoch]) -> None:
@@ -127,6 +149,12 @@ def verify_header(certified: CertifiedHeader, chain: Digest, epochs: Sequence[Ep
             f"found {signed.digest.hex()} of height {signed.height}",
         )
     # 3. the epoch that certifies it is the one that was followed to there
+    if max(signed.height, 1) < epochs[0].first:  # genesis is under the first epoch
+        raise Refused(
+            "audit.before_pin",
+            f"expected a certificate of height {epochs[0].first} or higher, from which on the "
+            f"validators are known, found one of {signed.height}",
+        )
     epoch = ruling(epochs, signed.height)
     if signed.validators != epoch.digest:
         raise Refused(
@@ -147,6 +175,11 @@ def verify_header(certified: CertifiedHeader, chain: Digest, epochs: Sequence[Ep
             "audit.history",
             f"expected header {header.height} in the history of {signed.height}, found no path",
         )
+
+
+def read_multiproof(data: bytes) -> MultiProof:
+    """The multiproof in canonical bytes, within its own bounds; raises as `vm.shape.unpack`."""
+    return unpack(MultiProof, data, MULTIPROOF_BYTES_MAX, MULTIPROOF_ITEMS_MAX)
 
 
 def verify_record(proof: RecordProof, chain: Digest, epochs: Sequence[Epoch]) -> None:
@@ -211,25 +244,87 @@ def verify_transaction(
 
 
 def verify_lineage(
-    proof: LineageProof, chain: Digest, epochs: Sequence[Epoch]
+    proof: MultiProof, chain: Digest, epochs: Sequence[Epoch]
 ) -> dict[bytes, bytes | None]:
-    """Check every path of a lineage; return what its state keys hold.
+    """Check every path of a multiproof; return what its state keys hold.
 
     Whether they tell a complete and consistent story is for `node.audit.lineage` to check.
     """
     verify_header(proof.certified, chain, epochs)
-    values: dict[bytes, bytes | None] = {}
-    for record in proof.records:
-        if record.key in values:
-            raise Refused("audit.key", f"expected each key once, found {record.key.hex()} twice")
-        _verify_path(record.path, proof.certified.header, record.key, record.value)
-        values[record.key] = record.value
-    return values
+    try:
+        multiproof.verify(proof.records, proof.siblings, proof.certified.header.state)
+    except Refused as refused:
+        raise _path_refusal(refused) from refused
+    return {entry.key: entry.value for entry in proof.records}
+
+
+def verify_records(
+    proof: MultiProof, keys: Collection[bytes], chain: Digest, epochs: Sequence[Epoch]
+) -> dict[bytes, bytes | None]:
+    """Check a multiproof of exactly these keys; return what they hold."""
+    found = verify_lineage(proof, chain, epochs)
+    asked = set(keys)
+    if found.keys() != asked:
+        raise Refused(
+            "audit.key",
+            f"expected the {len(asked)} keys asked for and no other, found "
+            f"{len(found.keys() & asked)} of them and {len(found.keys() - asked)} others",
+        )
+    return found
+
+
+def verify_block(
+    proof: BlockProof, height: int, under: int, chain: Digest, epochs: Sequence[Epoch]
+) -> Header:
+    """Check that the block at `height` stands under the certified header of `under`; return it."""
+    header, later = proof.certified.header, proof.certified.later
+    signed = header if later is None else later.header
+    if header.height != height:
+        raise Refused("audit.height", f"expected block {height}, found {header.height}")
+    if signed.height != under:
+        raise Refused("audit.under", f"expected it under header {under}, found {signed.height}")
+    verify_header(proof.certified, chain, epochs)
+    return header
+
+
+def verify_consistency(proof: ConsistencyProof, chain: Digest, epochs: Sequence[Epoch]) -> None:
+    """Check that the older certified header and all before it are in the newer one's history."""
+    # 1. both are certified
+    verify_header(proof.older, chain, epochs)
+    verify_header(proof.newer, chain, epochs)
+    older, newer = proof.older.header, proof.newer.header
+    # 2. one comes before the other
+    if older.height >= newer.height:
+        raise Refused(
+            "audit.consistency",
+            f"expected the older header below height {newer.height}, found {older.height}",
+        )
+    # 3. the older stands in the newer one's history, at its height
+    if not tree.verify_inclusion(
+        older.digest, older.height, newer.height, proof.inclusion, newer.history
+    ):
+        raise Refused(
+            "audit.history",
+            f"expected header {older.height} in the history of {newer.height}, found no path",
+        )
+    # 4. and what came before it is how that history begins
+    if not tree.verify_consistency(
+        older.height, newer.height, older.history, newer.history, proof.consistency
+    ):
+        raise Refused(
+            "audit.consistency",
+            f"expected the history of {older.height} to begin that of {newer.height}, "
+            "found no path",
+        )
 
 
 def _verify_path(path: sparse.StatePath, header: Header, key: bytes, value: bytes | None) -> None:
     try:
         sparse.verify(path, header.state, key, value)
     except Refused as refused:
-        step = refused.code.removeprefix("state_path.")
-        raise Refused(f"audit.path.{step}", refused.message) from refused
+        raise _path_refusal(refused) from refused
+
+
+def _path_refusal(refused: Refused) -> Refused:
+    step = refused.code.removeprefix("state_path.")
+    return Refused(f"audit.path.{step}", refused.message)

@@ -14,7 +14,7 @@ path. So a leaf that moves down when a neighbour arrives is not written again.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Annotated, ClassVar, NamedTuple, NewType, TypeAlias
@@ -27,7 +27,8 @@ DEPTH_MAX = 256  # bits of a path
 KEY_BYTES_MAX = 256  # a kind and a few names of at most 64 bytes
 VALUE_BYTES_MAX = 1024 * 1024  # one record; anything larger is a blob
 
-EMPTY_DIGEST = bytes(32)
+DIGEST_BYTES = 32
+EMPTY_DIGEST = bytes(DIGEST_BYTES)
 LEAF_PREFIX = b"\x00"
 NODE_PREFIX = b"\x01"
 
@@ -113,25 +114,9 @@ def verify(path: StatePath, root_digest: Digest, key: bytes, value: bytes | None
     leaf), `.leaf_is_key` (absence shown by the key's own leaf), `.leaf_elsewhere` (the other leaf
     does not stand in the key's way) or `.root` (the siblings do not lead to it).
     """
-    _check_bounds(path, key, value)
-    place, other = digest(STATE_KEY, key), path.leaf
-    depth = len(path.siblings)
-    if other is None:
-        found = (
-            leaf_digest(place, digest(STATE_VALUE, value)) if value is not None else EMPTY_DIGEST
-        )
-    elif value is not None:
-        raise Refused("state_path.unexpected_leaf", "expected the key's own leaf, found another")
-    elif other.path == place:
-        raise Refused("state_path.leaf_is_key", "expected no value, found a leaf with this key")
-    elif shared_bits(other.path, place) < depth:
-        raise Refused(
-            "state_path.leaf_elsewhere",
-            f"expected a leaf that shares {depth} bits with the key's path, "
-            f"found {shared_bits(other.path, place)}",
-        )
-    else:
-        found = leaf_digest(other.path, other.value)
+    check_bounds(path.siblings, (key,))
+    place, depth = digest(STATE_KEY, key), len(path.siblings)
+    found = end_digest(place, depth, value, path.leaf)
     bits = int.from_bytes(place, "big") >> DEPTH_MAX - depth
     for sibling in path.siblings:
         found = interior_digest(sibling, found) if bits & 1 else interior_digest(found, sibling)
@@ -370,17 +355,49 @@ def shared_bits(one: bytes, other: bytes) -> int:
     return DEPTH_MAX - difference.bit_length()
 
 
-def _check_bounds(path: StatePath, key: bytes, value: bytes | None) -> None:
-    """Raise `Refused("state_path.bounds")`: a path may come from anywhere, not only `unpack`."""
-    other = () if path.leaf is None else (path.leaf.path, path.leaf.value)
-    if len(path.siblings) > DEPTH_MAX:
-        expected, found = f"at most {DEPTH_MAX} siblings", len(path.siblings)
-    elif any(len(item) != len(EMPTY_DIGEST) for item in (*path.siblings, *other)):
-        expected, found = "digests of 32 bytes alone", min(map(len, (*path.siblings, *other)))
-    elif len(key) > KEY_BYTES_MAX:
-        expected, found = f"a key of at most {KEY_BYTES_MAX} bytes", len(key)
+def end_digest(place: Digest, depth: int, value: bytes | None, other: Leaf | None) -> Digest:
+    """What a path to `place` ends in, `depth` bits below the root: its leaf, another, or nothing.
+
+    Raises `Refused` with `state_path.bounds`, `.unexpected_leaf`, `.leaf_is_key` or
+    `.leaf_elsewhere`: a proof may come from anywhere, not only `unpack`.
+    """
+    _check_end(depth, value, other)
+    if value is not None:
+        if other is not None:
+            raise Refused("state_path.unexpected_leaf", "expected the key's own leaf alone")
+        return leaf_digest(place, digest(STATE_VALUE, value))
+    if other is None:
+        return EMPTY_DIGEST
+    if other.path == place:
+        raise Refused("state_path.leaf_is_key", "expected no value, found a leaf with this key")
+    if shared_bits(other.path, place) < depth:
+        raise Refused(
+            "state_path.leaf_elsewhere",
+            f"expected a leaf that shares {depth} bits with the key's path, "
+            f"found {shared_bits(other.path, place)}",
+        )
+    return leaf_digest(other.path, other.value)
+
+
+def _check_end(depth: int, value: bytes | None, other: Leaf | None) -> None:
+    if not 0 <= depth <= DEPTH_MAX:
+        expected, found = f"a depth of at most {DEPTH_MAX}", depth
+    elif other is not None and {len(other.path), len(other.value)} != {DIGEST_BYTES}:
+        expected, found = "a leaf of two digests", len(other.path) + len(other.value)
     elif value is not None and len(value) > VALUE_BYTES_MAX:
         expected, found = f"a value of at most {VALUE_BYTES_MAX} bytes", len(value)
     else:
         return
     raise Refused("state_path.bounds", f"expected {expected}, found {found}")
+
+
+def check_bounds(siblings: Iterable[bytes], keys: Iterable[bytes]) -> None:
+    """Raise `Refused("state_path.bounds")` for siblings that are no digests, or too long a key."""
+    if any(len(item) != DIGEST_BYTES for item in siblings):
+        raise Refused("state_path.bounds", "expected siblings of 32 bytes alone, found others")
+    longest = max(map(len, keys))
+    if longest > KEY_BYTES_MAX:
+        raise Refused(
+            "state_path.bounds",
+            f"expected keys of at most {KEY_BYTES_MAX} bytes, found {longest}",
+        )

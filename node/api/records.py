@@ -69,7 +69,7 @@ def _read_list(resource: Resource) -> Read:
                 _view(resource, prove_key(context.chain, view, key)) for key in keys[: query.limit]
             ],
             next=write_cursor(name, keys[query.limit - 1]) if more else None,
-            checkpoint=checkpoint_view(view_header(view)),
+            checkpoint=checkpoint_view(view_header(context.chain, view)),
         )
         return Answer(page)
 

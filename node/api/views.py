@@ -174,13 +174,13 @@ class RoundAnswer(RecordAnswer):
 
 
 class TogetherAnswer(BaseModel):
-    """`proof` is a `vm.inclusion.LineageProof` of the records that were asked for."""
+    """`proof` is a `vm.inclusion.MultiProof` of the records that were asked for."""
 
     proof: str
 
 
 class LineageAnswer(BaseModel):
-    """`proof` is a `vm.inclusion.LineageProof` of so many records."""
+    """`proof` is a `vm.inclusion.MultiProof` of so many records."""
 
     model: str
     version: int

@@ -5,50 +5,40 @@ under a header that a quorum of validators certified, who were followed from the
 and `node.audit.rules` say that the records tell one complete story.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from node.api.resource import BY_KIND, LINEAGE_PATH
-from node.api.views import base64_text
+from node.api.resource import LINEAGE_PATH
 from node.audit.lineage import Lineage, Part, RoundLineage, trace
 from node.audit.rules import check_lineage
 from node.client.client import Client
 from node.client.reply import ProofBody, Reply, read_base64
 from node.home.document import dump
 from vm.block import Header
-from vm.encoding import decode
 from vm.epoch import ruling
-from vm.genesis import Genesis
 from vm.inclusion import (
-    LINEAGE_BYTES_MAX,
-    LINEAGE_ITEMS_MAX,
+    MULTIPROOF_BYTES_MAX,
     CertifiedHeader,
-    LineageProof,
-    RecordProof,
-    TransactionProof,
+    MultiProof,
     expect_key,
+    read_multiproof,
     verify_lineage,
-    verify_record,
-    verify_transaction,
 )
 from vm.learning import UpdateStatus
 from vm.quorum import Epoch
 from vm.record import ModelHead
 from vm.refusal import Refused
-from vm.shape import Digest, pack, unpack
+from vm.shape import Digest, unpack
 from vm.sparse import VALUE_BYTES_MAX
 from vm.state import Record, state_key
-from vm.succession import Step, follow
 from vm.terms import Evidence
 
 R = TypeVar("R", bound=Record)
 
-FILE_BYTES_MAX = LINEAGE_BYTES_MAX // 3 * 4 + 1024 * 1024  # base64, and JSON around it
-FILE_FORMAT = "concilium.proof.v1"
+ANSWER_BYTES_MAX = MULTIPROOF_BYTES_MAX // 3 * 4 + 64 * 1024  # base64, and JSON around it
 EVIDENCE = {
     Evidence.REPLAYED: "verifiers trained parts of it again",
     Evidence.COMMITTED: "bound on chain, not replayed",
@@ -74,11 +64,11 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class ModelAudit:
-    """A model's audit with its lineage, and the proof that `write_file` keeps."""
+    """A model's audit with its lineage, and its proof, for `node.audit.file`."""
 
     audit: Audit
     lineage: Lineage
-    proof: LineageProof
+    proof: MultiProof
 
 
 async def audit_model(client: Client, id: str, version: int | None = None) -> ModelAudit:
@@ -101,20 +91,16 @@ async def audit_model(client: Client, id: str, version: int | None = None) -> Mo
         return client.verified(reply, lambda: _audit(body))
 
     def _audit(body: ProofBody) -> ModelAudit:
-        proof = _unpack_lineage(read_base64(body.proof))
+        proof = read_multiproof(read_base64(body.proof))
         return audit_lineage(client.chain, client.proven.epochs, proof, id, wanted)
 
     path = LINEAGE_PATH.format(id=id, version=version)
-    found = await client.ask(path, read, bytes_max=FILE_BYTES_MAX)
+    found = await client.ask(path, read, bytes_max=ANSWER_BYTES_MAX)
     return replace(found, audit=replace(found.audit, steps=(*found.audit.steps, *newest)))
 
 
-def _unpack_lineage(data: bytes) -> LineageProof:
-    return unpack(LineageProof, data, LINEAGE_BYTES_MAX, LINEAGE_ITEMS_MAX)
-
-
 def audit_lineage(
-    chain: Digest, epochs: Sequence[Epoch], proof: LineageProof, id: str, version: int
+    chain: Digest, epochs: Sequence[Epoch], proof: MultiProof, id: str, version: int
 ) -> ModelAudit:
     """Verify a lineage with nothing trusted but the chain's id and the epochs followed from it."""
     proven = _Proven(verify_lineage(proof, chain, epochs))
@@ -123,13 +109,13 @@ def audit_lineage(
     header = proof.certified.header
     absent = sum(record.value is None for record in proof.records)
     steps = (
-        _certificate_step(proof.certified, epochs),
+        certificate_step(proof.certified, epochs),
         f"{len(proof.records)} state paths to one root, {absent} of them of absent records",
         *check_lineage(lineage, epochs),
         _evidence_step(lineage),
         _audit_step(lineage),
     )
-    audit = _report(f"model {id} version {version}", header, steps, summarize(lineage))
+    audit = report(f"model {id} version {version}", header, steps, summarize(lineage))
     return ModelAudit(audit, lineage, proof)
 
 
@@ -227,99 +213,14 @@ def utc(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1_000, UTC).isoformat(timespec="seconds")
 
 
-def write_file(
-    proof: LineageProof | RecordProof | TransactionProof, steps: Sequence[Step] = ()
-) -> str:
-    """A proof as a file of its own: JSON around the canonical bytes.
-
-    `steps` lead from genesis to the epoch of its certificate or further; the file carries those
-    that it needs.
-    """
-    height = proof.certified.certificate.height
-    name = {LineageProof: "lineage", RecordProof: "record", TransactionProof: "transaction"}
-    document = {
-        "format": FILE_FORMAT,
-        "kind": name[type(proof)],
-        "chain": proof.certified.header.chain.hex(),
-        "steps": [base64_text(pack(step)) for step in steps if step.epoch.first <= height],
-        "proof": base64_text(pack(proof)),
-    }
-    return json.dumps(document, indent=2) + "\n"
-
-
-def verify_file(genesis: Genesis, text: str | bytes) -> Audit:
-    """Verify a file that `write_file` made, offline; raises `Refused` with the step that failed."""
-    if len(text) > FILE_BYTES_MAX:
-        raise Refused("file.too_large", f"expected at most {FILE_BYTES_MAX} bytes, found more")
-    try:
-        document = json.loads(text)
-        form, kind, proof = document["format"], document["kind"], document["proof"]
-        steps = document["steps"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise Refused("file.format", "expected JSON with format, kind, steps and proof") from None
-    if form != FILE_FORMAT or not isinstance(steps, list):
-        raise Refused("file.format", f"expected format {FILE_FORMAT}, found {str(form)[:80]}")
-    if not all(isinstance(text, str) for text in (proof, *steps)):
-        raise Refused("file.format", "expected steps and proof as text, found something else")
-    epochs = follow(genesis, (unpack(Step, read_base64(step)) for step in steps))
-    data = read_base64(proof)
-    match kind:
-        case "lineage":
-            return _audit_lineage_file(genesis.chain, epochs, _unpack_lineage(data))
-        case "record":
-            return _audit_record(genesis.chain, epochs, unpack(RecordProof, data))
-        case "transaction":
-            return _audit_transaction(genesis.chain, epochs, unpack(TransactionProof, data))
-        case _:
-            raise Refused(
-                "file.kind", f"expected lineage, record or transaction, found {str(kind)[:80]}"
-            )
-
-
-def _audit_lineage_file(chain: Digest, epochs: Sequence[Epoch], proof: LineageProof) -> Audit:
-    """Of the model whose record comes first, as `trace` reads it first."""
-    match decode(proof.records[0].key) if proof.records else None:
-        case ("model", str(id), int(version)):
-            return audit_lineage(chain, epochs, proof, id, version).audit
-        case _:
-            raise Refused("lineage.missing", "expected a model's record first, found none")
-
-
-def _audit_record(chain: Digest, epochs: Sequence[Epoch], proof: RecordProof) -> Audit:
-    verify_record(proof, chain, epochs)
-    parts = decode(proof.key)
-    if not isinstance(parts, tuple) or not parts:  # the absence of any bytes can be proven
-        raise Refused("audit.key", f"expected the key of a record, found {proof.key.hex()[:120]}")
-    label = " ".join(str(part) for part in parts)
-    steps = [_certificate_step(proof.certified, epochs)]
-    if proof.value is None:
-        steps.append("1 state path to its root, of an absent record")
-        return _report(f"absence of {label}", proof.certified.header, tuple(steps), None)
-    steps.append("1 state path to its root")
-    resource = BY_KIND.get(str(parts[0]))
-    record = None if resource is None else unpack(resource.record, proof.value, VALUE_BYTES_MAX)
-    return _report(label, proof.certified.header, tuple(steps), dump(record))
-
-
-def _audit_transaction(chain: Digest, epochs: Sequence[Epoch], proof: TransactionProof) -> Audit:
-    transaction = verify_transaction(proof, chain, epochs)
-    header = proof.certified.header
-    steps = (
-        _certificate_step(proof.certified, epochs),
-        f"transaction and receipt {proof.index} of {proof.size} in block {header.height}",
-        f"{transaction.intent.sender}'s signature over it",
-    )
-    return _report(
-        f"transaction {transaction.id.hex()}", header, steps, {"receipt": dump(proof.receipt)}
-    )
-
-
-def _certificate_step(certified: CertifiedHeader, epochs: Sequence[Epoch]) -> str:
+def certificate_step(certified: CertifiedHeader, epochs: Sequence[Epoch]) -> str:
+    """Who stands behind a header, in words."""
     certificate = certified.certificate
     epoch = ruling(epochs, certificate.height)
     votes = f"{len(certificate.votes)} of {epoch.validators.n} validators"
     if epoch.number:
-        votes += f" of epoch {epoch.number}, followed from genesis step by step"
+        start = f"epoch {epochs[0].number}" if epochs[0].number else "genesis"
+        votes += f" of epoch {epoch.number}, followed from {start} step by step"
     if certified.later is None:
         return f"header {certified.header.height} certified by {votes}"
     return (
@@ -328,7 +229,8 @@ def _certificate_step(certified: CertifiedHeader, epochs: Sequence[Epoch]) -> st
     )
 
 
-def _report(subject: str, header: Header, steps: tuple[str, ...], content: Any) -> Audit:
+def report(subject: str, header: Header, steps: tuple[str, ...], content: Any) -> Audit:
+    """What was verified under `header`."""
     return Audit(subject, header.chain, header.height, header.time_ms, steps, content)
 
 

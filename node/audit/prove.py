@@ -4,15 +4,17 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from node.audit.lineage import trace
-from vm import sparse, tree
+from vm import multiproof, sparse, tree
 from vm.block import PAYLOAD_BYTES_MAX, Header, Payload
+from vm.certificate import CheckpointCertificate
 from vm.epoch import EpochHead
 from vm.inclusion import (
-    LINEAGE_RECORDS_MAX,
+    RECORDS_MAX,
+    BlockProof,
     CertifiedHeader,
+    ConsistencyProof,
     Later,
-    LineageProof,
-    ProvenRecord,
+    MultiProof,
     RecordProof,
     TransactionProof,
 )
@@ -58,15 +60,97 @@ def whole_row(chain: "Chain", height: int) -> "BlockRow | None":
     return row
 
 
+def view_at(chain: "Chain", height: int | None) -> "View":
+    """The state at a height, under its own certificate or the newest one; the newest if None.
+
+    Raises `Refused` with `node.not_ready`, `height.future` or `height.pruned`.
+    """
+    top = newest(chain)
+    if height is None or height == top.height:
+        return top
+    if height > top.height:
+        raise Refused(
+            "height.future", f"expected a height up to {top.height}, certified here, found {height}"
+        )
+    row, base = chain.store.row(height), chain.store.base()
+    if row is None or height < base or not chain.store.kept().has_state(height, height):
+        raise pruned(height)
+    return top.at(chain.store.certificate(height) or top.certificate, row)
+
+
+def pruned(height: int) -> Refused:
+    """The refusal of a height whose state or path is not here."""
+    return Refused(
+        "height.pruned",
+        f"expected height {height} within what this node keeps, found it pruned: ask a validator "
+        "that keeps all blocks ([store] retain_blocks = 0)",
+    )
+
+
 def prove_header(chain: "Chain", header: Header) -> CertifiedHeader:
     """Show that a header of ours is certified: by its own certificate, or by the newest one."""
     own = chain.store.certificate(header.height)
-    if own is not None:
-        return CertifiedHeader(header, own, None)
-    view = newest(chain)
-    assert header.height < view.height, f"expected a certified height, found {header.height}"
-    path = tree.inclusion_path_at(chain.store.history_node, header.height, view.height)
-    return CertifiedHeader(header, view.certificate, Later(view.row.header, path))
+    return _under(chain.store, header, own or newest(chain).certificate)
+
+
+def prove_block(chain: "Chain", height: int, under: int) -> BlockProof:
+    """Show the block at `height` under the checkpoint at `under`, which has a certificate here.
+
+    Raises `Refused` with `checkpoint.missing`, `block.missing` or `height.pruned`.
+    """
+    if height > under:
+        raise Refused("block.missing", f"expected a height up to {under}, found {height}")
+    certificate = _certificate(chain, under)
+    header = chain.store.header(height)
+    if header is None or (height < chain.store.base() and height < under):
+        raise pruned(height)
+    return BlockProof(_under(chain.store, header, certificate))
+
+
+def prove_consistency(chain: "Chain", older: int, newer: int) -> ConsistencyProof:
+    """Show that the checkpoints at two heights, `older` below `newer`, are of one history.
+
+    Raises `Refused` with `query.invalid`, `checkpoint.missing` or `height.pruned`.
+    """
+    if older >= newer:
+        raise Refused("query.invalid", f"expected from below to, found {older} and {newer}")
+    certified = [
+        CertifiedHeader(header, _certificate(chain, header.height), None)
+        for header in (_header(chain, older), _header(chain, newer))
+    ]
+    if older < chain.store.base():
+        raise pruned(older)
+    node = chain.store.history_node
+    return ConsistencyProof(
+        older=certified[0],
+        newer=certified[1],
+        inclusion=tree.inclusion_path_at(node, older, newer),
+        consistency=tree.consistency_path_at(node, older, newer),
+    )
+
+
+def _certificate(chain: "Chain", height: int) -> CheckpointCertificate:
+    certificate = chain.store.certificate(height)
+    if certificate is None or height > newest(chain).height:
+        raise Refused("checkpoint.missing", f"expected a certificate of {height}, found none")
+    return certificate
+
+
+def _header(chain: "Chain", height: int) -> Header:
+    header = chain.store.header(height)
+    if header is None:
+        raise Refused("checkpoint.missing", f"expected a header of {height}, found none")
+    return header
+
+
+def _under(store: "Store", header: Header, certificate: CheckpointCertificate) -> CertifiedHeader:
+    """A header under a certificate of its own or of a later height."""
+    if certificate.height == header.height:
+        return CertifiedHeader(header, certificate, None)
+    later = store.header(certificate.height)
+    assert later is not None, f"expected the header of {certificate.height}, which is certified"
+    path = tree.inclusion_path_at(store.history_node, header.height, certificate.height)
+    return CertifiedHeader(header, certificate, Later(later, path))
 
 
 def prove_steps(chain: "Chain", after: int, limit: int) -> list[Step]:
@@ -92,22 +176,21 @@ def stored_steps(store: "Store", state: State, after: int, limit: int) -> list[S
     return steps
 
 
-def view_header(view: "View") -> CertifiedHeader:
-    """The header of a view, which has a certificate of its own."""
-    return CertifiedHeader(view.row.header, view.certificate, None)
+def view_header(chain: "Chain", view: "View") -> CertifiedHeader:
+    """The header of a view under its certificate."""
+    return _under(chain.store, view.row.header, view.certificate)
 
 
 def prove_key(chain: "Chain", view: "View", key: bytes) -> RecordProof:
     """Show what a state key holds at the view's height, or that it holds nothing."""
     path = sparse.prove(chain.store.node, view.row.root, key)
-    return RecordProof(key, view.read(key), path, view_header(view))
+    return RecordProof(key, view.read(key), path, view_header(chain, view))
 
 
-def prove_together(chain: "Chain", view: "View", keys: Iterable[bytes]) -> LineageProof:
+def prove_together(chain: "Chain", view: "View", keys: Iterable[bytes]) -> MultiProof:
     """Show what several state keys hold at the view's height, or that they hold nothing."""
-    node, root = chain.store.node, view.row.root
-    records = (ProvenRecord(key, view.read(key), sparse.prove(node, root, key)) for key in keys)
-    return LineageProof(view_header(view), tuple(records))
+    records, siblings = multiproof.prove(chain.store.node, view.row.root, keys)
+    return MultiProof(view_header(chain, view), records, siblings)
 
 
 def prove_transaction(chain: "Chain", id: bytes) -> TransactionProof | None:
@@ -138,34 +221,27 @@ def executed(chain: "Chain", row: "BlockRow") -> tuple[bytes, ...]:
     return tuple(payload.transactions[position] for position in row.positions)
 
 
-def prove_lineage(chain: "Chain", view: "View", id: str, version: int) -> LineageProof:
+def prove_lineage(chain: "Chain", view: "View", id: str, version: int) -> MultiProof:
     """Show everything that a model version came from.
 
     Raises `Refused` with `lineage.missing` if there is no such version, or `lineage.too_large`.
     """
-    recorder = _Recorder(chain, view)
+    recorder = _Recorder(view)
     trace(recorder, id, version)
-    return LineageProof(view_header(view), tuple(recorder.records.values()))
+    return prove_together(chain, view, recorder.keys)
 
 
 class _Recorder:
-    """A source of records that keeps the proof of each one read."""
+    """A source of records that keeps the key of each one read."""
 
-    def __init__(self, chain: "Chain", view: "View") -> None:
-        self._chain = chain
+    def __init__(self, view: "View") -> None:
         self._view = view
-        self.records: dict[bytes, ProvenRecord] = {}
+        self.keys: set[bytes] = set()
 
     def get(self, cls: type[R], *key: str | int) -> R | None:
-        name = state_key(cls.KIND, key)
-        found = self.records.get(name)
-        if found is None:
-            if len(self.records) >= LINEAGE_RECORDS_MAX:
-                raise Refused(
-                    "lineage.too_large",
-                    f"expected at most {LINEAGE_RECORDS_MAX} records, found more",
-                )
-            path = sparse.prove(self._chain.store.node, self._view.row.root, name)
-            found = ProvenRecord(name, self._view.read(name), path)
-            self.records[name] = found
-        return None if found.value is None else unpack(cls, found.value, sparse.VALUE_BYTES_MAX)
+        self.keys.add(state_key(cls.KIND, key))
+        if len(self.keys) > RECORDS_MAX:
+            raise Refused(
+                "lineage.too_large", f"expected at most {RECORDS_MAX} records, found more"
+            )
+        return self._view.get(cls, *key)

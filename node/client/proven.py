@@ -8,17 +8,15 @@ from node.client.reply import PageBody, read_base64
 from vm.block import Header, Receipt
 from vm.genesis import Genesis, check_genesis
 from vm.inclusion import (
-    LINEAGE_BYTES_MAX,
-    LINEAGE_ITEMS_MAX,
     CertifiedHeader,
-    LineageProof,
     RecordProof,
     TransactionProof,
     expect_key,
+    read_multiproof,
     read_record,
     verify_header,
-    verify_lineage,
     verify_record,
+    verify_records,
     verify_transaction,
 )
 from vm.quorum import Epoch
@@ -78,13 +76,11 @@ class Proven:
 
     def together(self, proof: str, asked: Sequence[Asked]) -> tuple[list[Record | None], Header]:
         """The records that were asked for, None where one is absent, all under one header."""
-        found = unpack(LineageProof, read_base64(proof), LINEAGE_BYTES_MAX, LINEAGE_ITEMS_MAX)
-        values = verify_lineage(found, self.chain, self.epochs)
+        found = read_multiproof(read_base64(proof))
+        names = [state_key(cls.KIND, key) for cls, key in asked]
+        values = verify_records(found, names, self.chain, self.epochs)
         records: list[Record | None] = []
-        for cls, key in asked:
-            name = state_key(cls.KIND, key)
-            if name not in values:
-                raise Refused("audit.key", f"expected key {name.hex()}, found no proof of it")
+        for (cls, _), name in zip(asked, names, strict=True):
             value = values[name]
             records.append(None if value is None else unpack(cls, value, VALUE_BYTES_MAX))
         return records, self._see(found.certified)

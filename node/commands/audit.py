@@ -9,7 +9,8 @@ from rich.console import Group
 from rich.table import Table
 
 from node.api.views import StatusView
-from node.audit.check import FILE_BYTES_MAX, Audit, audit_model, utc, verify_file, write_file
+from node.audit.check import Audit, audit_model, utc
+from node.audit.file import FILE_BYTES_MAX, Version, verify_file, write_file
 from node.client.client import Client
 from node.commands.attest import learning
 from node.commands.files import check_absent, read_file, write_new
@@ -18,6 +19,7 @@ from node.home import config
 from node.home.document import dump
 from node.home.genesis import read_genesis
 from vm.refusal import Refused
+from vm.trust import from_genesis
 
 app = App(
     name="audit",
@@ -59,7 +61,7 @@ def verify(
     """
     if file is not None and model is None:
         path, _ = _where(home, genesis, url, offline=True)
-        audit = verify_file(read_genesis(path), read_file(file, FILE_BYTES_MAX))
+        audit = verify_file(from_genesis(read_genesis(path)), read_file(file, FILE_BYTES_MAX))
     elif model is not None and file is None:
         path, urls = _where(home, genesis, url)
         audit = asyncio.run(_audit_model(path, urls, model, version, save))
@@ -82,7 +84,8 @@ async def _audit_model(
         found = await audit_model(client, model, version)
         steps = client.proven.steps
     if save is not None:
-        write_new(save, write_file(found.proof, steps).encode())
+        subject = Version(model, found.lineage.model.version)
+        write_new(save, write_file(found.proof, steps, lineage=subject).encode())
     return found.audit
 
 

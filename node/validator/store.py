@@ -414,7 +414,10 @@ def state_key_prefix(kind: str, prefix: tuple[str | int, ...], arity: int) -> by
 
 
 class View:
-    """The state as it was at one certified height: what reads are served from."""
+    """The state as it was at one certified height: what reads are served from.
+
+    `certificate` is of that height, or of a later one whose history holds its header.
+    """
 
     __slots__ = ("_store", "certificate", "row")
 
@@ -425,8 +428,12 @@ class View:
 
     @property
     def height(self) -> int:
-        """The certified height."""
-        return self.certificate.height
+        """The height whose state it is."""
+        return self.row.header.height
+
+    def at(self, certificate: CheckpointCertificate, row: BlockRow) -> "View":
+        """The state at another height of the same store."""
+        return View(self._store, certificate, row)
 
     def get(self, cls: type[R], *key: str | int) -> R | None:
         """The record of class `cls` under `key` at this height."""

@@ -1,6 +1,6 @@
 """Vectors of inclusion proofs: each kind as its bytes, and forgeries with the step that fails."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -9,17 +9,21 @@ from node.audit.lineage import trace
 from tests.fl.dialogue import MODEL
 from tests.vectors.ledger import Ledger, Made, story
 from tests.vectors.spelling import code_of
-from vm import sparse, tree
+from vm import multiproof, sparse, tree
 from vm.inclusion import (
+    BlockProof,
     CertifiedHeader,
+    ConsistencyProof,
     Later,
-    LineageProof,
-    ProvenRecord,
+    MultiProof,
     RecordProof,
     TransactionProof,
+    verify_block,
+    verify_consistency,
     verify_header,
     verify_lineage,
     verify_record,
+    verify_records,
     verify_transaction,
 )
 from vm.record import Dataset, Member
@@ -29,7 +33,14 @@ from vm.state import Record, state_key
 P = TypeVar("P")
 R = TypeVar("R", bound=Record)
 
-HEIGHT, LATER_HEIGHT = 14, 15
+OLDER_HEIGHT, HEIGHT, LATER_HEIGHT = 5, 14, 15
+ASKED = [  # a pair of neighbours, records that are there and records that are not
+    state_key(Dataset.KIND, ("opt-1",)),
+    state_key(Dataset.KIND, ("opt-9",)),
+    state_key(Member.KIND, ("hospital-1.trainer",)),
+    state_key(Member.KIND, ("hospital-2.trainer",)),
+    state_key(Member.KIND, ("nobody",)),
+]
 
 
 def proofs() -> dict[str, Any]:
@@ -40,7 +51,11 @@ def proofs() -> dict[str, Any]:
     present = _record(chain, made, own, state_key(Dataset.KIND, ("opt-1",)))
     absent = _record(chain, made, own, state_key(Member.KIND, ("nobody",)))
     transaction = _transaction(made, later)
-    lineage = _lineage(chain, made, own)
+    lineage = _together(chain, made, own, _lineage_keys(chain, made))
+    several = _together(chain, made, own, ASKED)
+    block = BlockProof(_under_later(chain, chain.blocks[OLDER_HEIGHT]))
+    older = _own(chain, chain.blocks[OLDER_HEIGHT])
+    consistent = _consistent(chain, older, own)
     audit_lineage(chain.genesis.chain, (chain.epoch,), lineage, MODEL, 1)
     return {
         "genesis": pack(chain.genesis).hex(),
@@ -52,13 +67,33 @@ def proofs() -> dict[str, Any]:
         "transaction": _claims(
             "TransactionProof", transaction, verify_transaction, _transactions(transaction, own)
         ),
+        "records": {
+            "keys": [key.hex() for key in ASKED],
+            **_claims("MultiProof", several, _verify_asked, _several(chain, made, several)),
+        },
+        "block": {
+            "height": OLDER_HEIGHT,
+            "under": LATER_HEIGHT,
+            **_claims("BlockProof", block, _verify_block, _blocks(chain, block)),
+        },
+        "consistency": _claims(
+            "ConsistencyProof", consistent, verify_consistency, _forks(chain, consistent)
+        ),
         "lineage": {
             "model": MODEL,
             "version": 1,
-            **_claims("LineageProof", lineage, verify_lineage, {}),
+            **_claims("MultiProof", lineage, verify_lineage, {}),
             "changes": _changes(chain, lineage, made),
         },
     }
+
+
+def _verify_asked(proof: MultiProof, *trusted: Any) -> None:
+    verify_records(proof, ASKED, *trusted)
+
+
+def _verify_block(proof: BlockProof, *trusted: Any) -> None:
+    verify_block(proof, OLDER_HEIGHT, LATER_HEIGHT, *trusted)
 
 
 def _claims(
@@ -108,25 +143,108 @@ def _transaction(made: Made, certified: CertifiedHeader) -> TransactionProof:
 
 
 class _Recorder:
-    """A source of records that keeps the proof of each one read, in order."""
+    """A source of records that keeps the key of each one read."""
 
     def __init__(self, chain: Ledger, made: Made) -> None:
         self._chain = chain
         self._made = made
-        self.records: dict[bytes, ProvenRecord] = {}
+        self.keys: set[bytes] = set()
 
     def get(self, cls: type[R], *key: str | int) -> R | None:
         """The record, or None."""
-        name, read = state_key(cls.KIND, key), self._chain.nodes.__getitem__
-        value = sparse.get(read, self._made.root, name)
-        self.records[name] = ProvenRecord(name, value, sparse.prove(read, self._made.root, name))
+        name = state_key(cls.KIND, key)
+        self.keys.add(name)
+        value = sparse.get(self._chain.nodes.__getitem__, self._made.root, name)
         return None if value is None else unpack(cls, value)
 
 
-def _lineage(chain: Ledger, made: Made, certified: CertifiedHeader) -> LineageProof:
+def _lineage_keys(chain: Ledger, made: Made) -> set[bytes]:
     recorder = _Recorder(chain, made)
     trace(recorder, MODEL, 1)
-    return LineageProof(certified, tuple(recorder.records.values()))
+    return recorder.keys
+
+
+def _together(
+    chain: Ledger, made: Made, certified: CertifiedHeader, keys: Iterable[bytes]
+) -> MultiProof:
+    return MultiProof(certified, *multiproof.prove(chain.nodes.__getitem__, made.root, keys))
+
+
+def _consistent(chain: Ledger, older: CertifiedHeader, newer: CertifiedHeader) -> ConsistencyProof:
+    height, leaves = older.header.height, chain.header_digests()[: newer.header.height]
+    frontier, nodes = tree.EMPTY, dict[tuple[int, int], bytes]()
+    for leaf in leaves:
+        frontier, made = tree.append(frontier, leaf)
+        nodes |= {(level, index): digest for level, index, digest in made}
+    return ConsistencyProof(
+        older,
+        newer,
+        tree.inclusion_path(leaves, height),
+        tree.consistency_path_at(lambda *place: nodes[place], height, len(leaves)),
+    )
+
+
+def _several(chain: Ledger, made: Made, good: MultiProof) -> dict[str, MultiProof]:
+    records, siblings = good.records, good.siblings
+    held = next(i for i, entry in enumerate(records) if entry.value is not None)
+    leafy = next(i for i, entry in enumerate(records) if entry.leaf is not None)
+    other = state_key(Member.KIND, ("hospital-3.trainer",))
+
+    def changed(place: int, **changes: Any) -> MultiProof:
+        entry = replace(records[place], **changes)
+        return replace(good, records=(*records[:place], entry, *records[place + 1 :]))
+
+    return {
+        "fewer keys than were asked for": _together(chain, made, good.certified, ASKED[1:]),
+        "a neighbour of a key": _together(chain, made, good.certified, [other, *ASKED[1:]]),
+        "a key more": _together(chain, made, good.certified, [other, *ASKED]),
+        "out of order": replace(good, records=records[::-1]),
+        "a key twice": replace(good, records=(records[0], *records)),
+        "another value": changed(held, value=b"\x90"),
+        "absent though present": changed(held, value=None),
+        "present though absent": changed(leafy, value=b"\x90", leaf=None),
+        "a value beside another leaf": changed(leafy, value=b"\x90"),
+        "absent by a leaf elsewhere": changed(leafy, leaf=sparse.Leaf(bytes(32), bytes(32))),
+        "an end inside another's": changed(held, depth=0),
+        "a sibling left out": replace(good, siblings=siblings[:-1]),
+        "a sibling more": replace(good, siblings=(*siblings, siblings[0])),
+        "siblings turned around": replace(good, siblings=siblings[::-1]),
+        "another header": replace(good, certified=_own(chain, chain.blocks[OLDER_HEIGHT])),
+    }
+
+
+def _blocks(chain: Ledger, good: BlockProof) -> dict[str, BlockProof]:
+    neighbour = chain.blocks[OLDER_HEIGHT + 1]
+    return {
+        "a neighbouring block": BlockProof(_under_later(chain, neighbour)),
+        "under another checkpoint": BlockProof(_own(chain, chain.blocks[OLDER_HEIGHT])),
+        "not in the history": BlockProof(
+            replace(good.certified, header=replace(good.certified.header, time_ms=1))
+        ),
+        "too few votes": BlockProof(
+            replace(
+                good.certified,
+                certificate=chain.certify(chain.blocks[LATER_HEIGHT].header, seats=2),
+            )
+        ),
+    }
+
+
+def _forks(chain: Ledger, good: ConsistencyProof) -> dict[str, ConsistencyProof]:
+    other = replace(good.older.header, history=bytes(32))
+    forked = CertifiedHeader(other, chain.certify(other), None)
+    return {
+        "turned around": replace(good, older=good.newer, newer=good.older),
+        "one header twice": replace(good, newer=good.older),
+        "an older header of another history": replace(good, older=forked),
+        "a sibling of the inclusion left out": replace(good, inclusion=good.inclusion[:-1]),
+        "a sibling of the consistency left out": replace(good, consistency=good.consistency[:-1]),
+        "consistency turned around": replace(good, consistency=good.consistency[::-1]),
+        "too few votes": replace(
+            good,
+            newer=replace(good.newer, certificate=chain.certify(good.newer.header, seats=2)),
+        ),
+    }
 
 
 def _headers(
@@ -168,30 +286,24 @@ def _transactions(good: TransactionProof, own: CertifiedHeader) -> dict[str, Tra
     }
 
 
-def _changes(chain: Ledger, good: LineageProof, made: Made) -> list[dict[str, Any]]:
-    """What turns the accepted lineage into one whose paths may hold and which yet is refused."""
-    other = _record(chain, made, good.certified, state_key(Dataset.KIND, ("opt-9",)))
-    excess = ProvenRecord(other.key, other.value, other.path)
-    first, last = good.records[0], len(good.records) - 1
+def _changes(chain: Ledger, good: MultiProof, made: Made) -> list[dict[str, Any]]:
+    """Sound proofs that are no lineage of the version asked for."""
+    keys = {entry.key for entry in good.records}
+    left_out = state_key(Dataset.KIND, ("opt-1",))
+    too_many = state_key(Dataset.KIND, ("opt-9",))
+    fewer = _together(chain, made, good.certified, keys - {left_out})
+    more = _together(chain, made, good.certified, keys | {too_many})
     return [
+        {"why": "a record left out", "proof": pack(fewer).hex(), "code": _code(chain, fewer)},
+        {"why": "a record too many", "proof": pack(more).hex(), "code": _code(chain, more)},
         {
-            "why": "a record left out",
-            "remove": last,
-            "code": _code(chain, replace(good, records=good.records[:-1])),
+            "why": "of another version",
+            "proof": pack(good).hex(),
+            "version": 2,
+            "code": _code(chain, good, version=2),
         },
-        {
-            "why": "a record too many",
-            "append": pack(excess).hex(),
-            "code": _code(chain, replace(good, records=(*good.records, excess))),
-        },
-        {
-            "why": "a record twice",
-            "append": pack(first).hex(),
-            "code": _code(chain, replace(good, records=(*good.records, first))),
-        },
-        {"why": "of another version", "version": 2, "code": _code(chain, good, version=2)},
     ]
 
 
-def _code(chain: Ledger, proof: LineageProof, version: int = 1) -> str:
+def _code(chain: Ledger, proof: MultiProof, version: int = 1) -> str:
     return code_of(audit_lineage, chain.genesis.chain, (chain.epoch,), proof, MODEL, version)

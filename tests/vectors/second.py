@@ -127,23 +127,75 @@ def merkle_root(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
     return sha256(b"\x01" + path[-1] + below).digest()
 
 
+def end_digest(key: bytes, value: bytes | None, depth: int, other: list[Any] | None) -> bytes:
+    """What stands where a path ends: the key's own leaf, another one in its way, or nothing."""
+    place = digest("state-key", key)
+    expect(0 <= depth <= 256)
+    if other is None:
+        leaf = sha256(b"\x00" + place + digest("state-value", value or b"")).digest()
+        return bytes(32) if value is None else leaf
+    expect(value is None and other[1] != place)
+    expect(bits(other[1])[:depth] == bits(place)[:depth])
+    return sha256(b"\x00" + other[1] + other[2]).digest()
+
+
 def state_root(path: list[Any], key: bytes, value: bytes | None) -> bytes:
     """The state root to which a StatePath leads."""
     _, siblings, other = path
-    place = f"{int.from_bytes(digest('state-key', key), 'big'):0256b}"
-    if other is None and value is not None:
-        found = sha256(b"\x00" + digest("state-key", key) + digest("state-value", value)).digest()
-    elif other is None:
-        found = bytes(32)
-    else:
-        expect(value is None and other[1] != digest("state-key", key))
-        theirs = f"{int.from_bytes(other[1], 'big'):0256b}"
-        expect(theirs[: len(siblings)] == place[: len(siblings)])
-        found = sha256(b"\x00" + other[1] + other[2]).digest()
+    place = bits(digest("state-key", key))
+    found = end_digest(key, value, len(siblings), other)
     for bit, sibling in zip(reversed(place[: len(siblings)]), siblings, strict=True):
         pair = sibling + found if bit == "1" else found + sibling
         found = sha256(b"\x01" + pair).digest()
     return found
+
+
+def bits(place: bytes) -> str:
+    """A place in the state tree, as the turns that lead to it."""
+    return f"{int.from_bytes(place, 'big'):0256b}"
+
+
+def end(record: list[Any]) -> tuple[int, bytes]:
+    """Where an entry's path ends: its depth, and the digest that stands there."""
+    _, key, value, depth, other = record
+    return depth, end_digest(key, value, depth, other)
+
+
+def subtree(ends: list[tuple[str, int, bytes]], depth: int, left: list[bytes]) -> bytes:
+    """The digest of the subtree at `depth` in which all of `ends` lie; takes siblings in order."""
+    if any(end[1] == depth for end in ends):
+        expect(len({(end[1], end[2]) for end in ends}) == 1)
+        return ends[0][2]
+    halves = []
+    for turn in "01":
+        inside = [end for end in ends if end[0][depth] == turn]
+        halves.append(subtree(inside, depth + 1, left) if inside else None)
+    for half, found in enumerate(halves):
+        if found is None:
+            expect(bool(left))
+            halves[half] = left.pop()
+    return sha256(b"\x01" + b"".join(half for half in halves if half is not None)).digest()
+
+
+def old_and_new(
+    old: int, new: int, root: bytes, path: list[bytes], *, whole: bool
+) -> tuple[bytes, bytes]:
+    """Both roots that a consistency path leads to: SUBPROOF of RFC 6962, section 2.1.2, undone."""
+    if old == new:
+        if whole:
+            return root, root
+        expect(bool(path))
+        found = path.pop(0)
+        return found, found
+    split = 1 << (new - 1).bit_length() - 1
+    if old <= split:
+        before, after = old_and_new(old, split, root, path, whole=whole)
+        expect(bool(path))
+        return before, sha256(b"\x01" + after + path.pop(0)).digest()
+    before, after = old_and_new(old - split, new - split, root, path, whole=False)
+    expect(bool(path))
+    peer = path.pop(0)
+    return sha256(b"\x01" + peer + before).digest(), sha256(b"\x01" + peer + after).digest()
 
 
 # Proofs
@@ -215,14 +267,37 @@ class Auditor:
         return id
 
     def lineage(self, proof: list[Any]) -> dict[bytes, bytes | None]:
-        """The records that a LineageProof shows; not whether they tell the whole story."""
-        _, certified, records = proof
+        """The records that a MultiProof shows; not whether they tell the whole story."""
+        _, certified, records, siblings = proof
         header = self.header(certified)
-        for _, key, value, path in records:
-            expect(state_root(path, key, value) == header[6])
-        found = {key: value for _, key, value, _ in records}
-        expect(len(found) == len(records))
-        return found
+        places = [digest("state-key", record[1]) for record in records]
+        expect(bool(records) and places == sorted(set(places)))
+        ends = [(bits(place), *end(record)) for place, record in zip(places, records, strict=True)]
+        left = list(reversed(siblings))
+        expect(subtree(ends, 0, left) == header[6] and not left)
+        return {record[1]: record[2] for record in records}
+
+    def records(self, proof: list[Any], keys: list[bytes]) -> None:
+        """A MultiProof of exactly these keys."""
+        expect(set(self.lineage(proof)) == set(keys))
+
+    def block(self, proof: list[Any], height: int, under: int) -> list[Any]:
+        """The header of a block under the checkpoint of another height, or its own."""
+        _, certified = proof
+        _, header, certificate, _ = certified
+        expect(header[2] == height and certificate[1] == under)
+        return self.header(certified)
+
+    def consistency(self, proof: list[Any]) -> None:
+        """Two headers of one history."""
+        _, older, newer, inclusion, consistency = proof
+        old, new = self.header(older), self.header(newer)
+        expect(old[2] < new[2])
+        leaf = digest("header", encode(old))
+        expect(merkle_root(leaf, old[2], new[2], inclusion) == new[7])
+        left = list(consistency)
+        roots = old_and_new(old[2], new[2], old[7], left, whole=True)
+        expect(roots == (old[7], new[7]) and not left)
 
 
 # Statements of consensus

@@ -13,27 +13,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.harness import genesis_of, key_of
-from vm import sparse, tree
+from vm import multiproof, sparse, tree
 from vm.block import Header, Receipt, Result, receipts_root, transactions_root
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
 from vm.encoding import Value, encode
 from vm.genesis import check_genesis, genesis_writes
 from vm.inclusion import (
-    LINEAGE_BYTES_MAX,
-    LINEAGE_ITEMS_MAX,
-    LINEAGE_RECORDS_MAX,
+    MULTIPROOF_BYTES_MAX,
+    MULTIPROOF_ITEMS_MAX,
+    RECORDS_MAX,
+    SIBLINGS_MAX,
+    BlockProof,
     CertifiedHeader,
+    ConsistencyProof,
     Later,
-    LineageProof,
-    ProvenRecord,
+    MultiProof,
     RecordProof,
     TransactionProof,
+    read_multiproof,
     read_record,
+    verify_block,
+    verify_consistency,
     verify_header,
     verify_lineage,
     verify_record,
+    verify_records,
     verify_transaction,
 )
+from vm.multiproof import Entry
 from vm.record import Member
 from vm.refusal import Refused
 from vm.shape import pack, to_value, unpack
@@ -53,16 +60,17 @@ class Tree:
     """A state tree in memory at height 5, and the nodes that hold it."""
 
     def __init__(self, writes: dict[bytes, bytes]) -> None:
-        update = sparse.update(self._read, sparse.EMPTY, 5, writes)
+        update = sparse.update(self.read, sparse.EMPTY, 5, writes)
         self.root, self.nodes = update.root, update.nodes
 
-    def _read(self, key: sparse.NodeKey) -> bytes:
+    def read(self, key: sparse.NodeKey) -> bytes:
+        """A stored node."""
         return self.nodes[key]
 
     def proof(self, key: bytes, certified: CertifiedHeader) -> RecordProof:
         """The proof of a key, present or absent."""
-        value = sparse.get(self._read, self.root, key)
-        return RecordProof(key, value, sparse.prove(self._read, self.root, key), certified)
+        value = sparse.get(self.read, self.root, key)
+        return RecordProof(key, value, sparse.prove(self.read, self.root, key), certified)
 
 
 def transaction(nonce: int) -> Transaction:
@@ -98,6 +106,15 @@ ALL_HEADERS = [*HISTORY, HEADER.digest, b"\x66" * 32, b"\x77" * 32]
 LATER_HEADER = replace(
     HEADER, height=8, time_ms=9_000, state=bytes(32), history=tree.root(ALL_HEADERS)
 )
+
+
+def tree_nodes(leaves: Sequence[bytes]) -> tree.ReadNode:
+    """The complete nodes of a history, as a store reads them."""
+    frontier, nodes = tree.EMPTY, dict[tuple[int, int], bytes]()
+    for leaf in leaves:
+        frontier, made = tree.append(frontier, leaf)
+        nodes |= {(level, index): digest for level, index, digest in made}
+    return lambda level, index: nodes[level, index]
 
 
 def certify(
@@ -377,28 +394,42 @@ def test_a_receipt_must_be_the_transactions_own() -> None:
     assert refusal(lambda: verify_transaction(proof, CHAIN, EPOCHS)) == "audit.receipt"
 
 
-# Lineages
+# Several records
 
 
-def lineage(*keys: tuple[str, ...]) -> LineageProof:
-    """A lineage of members."""
-    proofs = [STATE.proof(state_key(Member.KIND, key), OWN) for key in keys]
-    return LineageProof(OWN, tuple(ProvenRecord(p.key, p.value, p.path) for p in proofs))
+def together(*keys: tuple[str, ...]) -> MultiProof:
+    """A multiproof of members."""
+    names = [state_key(Member.KIND, key) for key in keys]
+    return MultiProof(OWN, *multiproof.prove(STATE.read, STATE.root, names))
 
 
-def test_a_lineage_gives_what_its_keys_hold() -> None:
+def test_a_multiproof_gives_what_its_keys_hold() -> None:
     """Every path is checked under the one header; absent keys are None."""
-    values = verify_lineage(lineage(KEY, ("nobody",)), CHAIN, EPOCHS)
+    proof = together(KEY, ("nobody",))
+    values = verify_lineage(proof, CHAIN, EPOCHS)
     assert values == {RECORD.key: RECORD.value, ABSENCE.key: None}
+    assert verify_records(proof, [ABSENCE.key, RECORD.key], CHAIN, EPOCHS) == values
 
 
-def test_a_lineage_with_one_forged_record_is_refused() -> None:
-    """One bad path among sound ones is found, and a key cannot come twice."""
-    sound = lineage(KEY, NEIGHBOUR)
+def test_a_multiproof_of_other_keys_than_asked_for_is_refused() -> None:
+    """The attack: a key is left out, added or replaced by its neighbour, soundly proven."""
+    asked = [RECORD.key, ABSENCE.key]
+    for keys in ((KEY,), (KEY, NEIGHBOUR), (KEY, NEIGHBOUR, ("nobody",))):
+        proof = together(*keys)
+        verify_lineage(proof, CHAIN, EPOCHS)
+        assert refusal(partial(verify_records, proof, asked, CHAIN, EPOCHS)) == "audit.key"
+
+
+def test_a_multiproof_with_one_forged_record_is_refused() -> None:
+    """One bad record among sound ones is found, and a key cannot come twice."""
+    sound = together(KEY, NEIGHBOUR)
     forged = replace(sound.records[1], value=b"forged")
     for records, code in (
         ((sound.records[0], forged), "audit.path.root"),
-        ((sound.records[0], sound.records[0]), "audit.key"),
+        ((sound.records[0], sound.records[0]), "audit.path.order"),
+        (sound.records[::-1], "audit.path.order"),
+        (sound.records[:1], "audit.path.siblings"),
+        ((), "audit.path.empty"),
     ):
         proof = replace(sound, records=records)
         assert refusal(partial(verify_lineage, proof, CHAIN, EPOCHS)) == code
@@ -407,31 +438,127 @@ def test_a_lineage_with_one_forged_record_is_refused() -> None:
     assert code == "audit.certificate.no_quorum"
 
 
-def test_a_lineage_is_bounded() -> None:
-    """More records than the bound do not decode."""
-    record = ProvenRecord(b"k", None, sparse.StatePath((), None))
-    full = LineageProof(OWN, (record,) * LINEAGE_RECORDS_MAX)
-    data = pack(full)
-    assert len(unpack(LineageProof, data).records) == LINEAGE_RECORDS_MAX
-    head = data.index(LINEAGE_RECORDS_MAX.to_bytes(2, "big"), len(pack(OWN)))
-    longer = (LINEAGE_RECORDS_MAX + 1).to_bytes(2, "big")
-    code = refusal(
-        lambda: unpack(LineageProof, data[:head] + longer + data[head + 2 :] + pack(record))
-    )
-    assert code == "shape.length"
+@given(data=st.data())
+def test_no_changed_byte_of_a_multiproof_goes_unnoticed(data: st.DataObject) -> None:
+    """It is refused at decoding, or at a step of verification."""
+    changed = bytearray(pack(together(KEY, NEIGHBOUR, ("nobody",))))
+    place = data.draw(st.integers(0, len(changed) - 1))
+    changed[place] ^= data.draw(st.integers(1, 255))
+    keys = [state_key(Member.KIND, key) for key in (KEY, NEIGHBOUR, ("nobody",))]
+    with pytest.raises(Refused):
+        verify_records(read_multiproof(bytes(changed)), keys, CHAIN, EPOCHS)
 
 
-@pytest.mark.parametrize("siblings", [0, 15, 24, sparse.DEPTH_MAX])
-def test_a_lineage_within_its_bytes_is_within_its_items(siblings: int) -> None:
-    """What a prover bounds by bytes and records, a reader that counts items takes."""
-    key = state_key("update", ("t", 1, "hospital-1"))
-    path = sparse.StatePath((bytes(32),) * siblings, None)
-    record = to_value(ProvenRecord(key, bytes(40), path))
+def test_a_multiproof_is_bounded() -> None:
+    """Filled to its bounds it decodes; one record or sibling more does not."""
+    entry = Entry(b"k", None, 0, sparse.Leaf(bytes(32), bytes(32)))
+    full = to_value(MultiProof(OWN, (entry,) * RECORDS_MAX, (bytes(32),) * 20_000))
+    assert isinstance(full, tuple)
+    version, certified, records, siblings = full
+    assert isinstance(records, tuple)
+    assert isinstance(siblings, tuple)
 
-    records = min(LINEAGE_RECORDS_MAX, LINEAGE_BYTES_MAX // len(encode(record)))
+    assert len(read_multiproof(encode(full)).records) == RECORDS_MAX
+    for longer in (
+        (version, certified, (*records, records[0]), siblings),
+        (version, certified, records[:1], siblings[:1] * (SIBLINGS_MAX + 1)),
+    ):
+        code = refusal(lambda longer=longer: read_multiproof(encode(longer)))  # type: ignore[misc]
+        assert code in ("shape.length", "encoding.too_large")
 
-    assert records * _count(record) < LINEAGE_ITEMS_MAX
+
+def test_a_multiproof_within_its_bounds_is_within_its_items() -> None:
+    """A reader that counts items takes whatever keeps to records, siblings and bytes."""
+    entry = Entry(b"k", b"v", 0, sparse.Leaf(bytes(32), bytes(32)))
+    most = _count(to_value(entry)) * RECORDS_MAX + SIBLINGS_MAX + _count(to_value(UNDER_LATER)) + 4
+    assert most <= MULTIPROOF_ITEMS_MAX
+    assert SIBLINGS_MAX * 34 > MULTIPROOF_BYTES_MAX  # bytes bound them before their number does
 
 
 def _count(value: Value) -> int:
     return 1 + sum(map(_count, value)) if isinstance(value, tuple) else 1
+
+
+# Blocks and checkpoints
+
+
+def test_a_block_stands_under_the_checkpoint_that_was_named() -> None:
+    """The header is returned; its own certificate stands for itself."""
+    assert verify_block(BlockProof(UNDER_LATER), 5, 8, CHAIN, EPOCHS) == HEADER
+    assert verify_block(BlockProof(OWN), 5, 5, CHAIN, EPOCHS) == HEADER
+
+
+@pytest.mark.parametrize(
+    ("certified", "height", "under", "code"),
+    [
+        (UNDER_LATER, 6, 8, "audit.height"),
+        (UNDER_LATER, 5, 7, "audit.under"),
+        (OWN, 5, 8, "audit.under"),
+        (replace(UNDER_LATER, header=replace(HEADER, time_ms=1)), 5, 8, "audit.history"),
+        (replace(UNDER_LATER, certificate=certify(HEADER)), 5, 8, "audit.header"),
+        (certified_by(HOSPITALS[:2]), 5, 5, "audit.certificate.no_quorum"),
+    ],
+)
+def test_another_block_or_checkpoint_is_refused(
+    certified: CertifiedHeader, height: int, under: int, code: str
+) -> None:
+    """The attack: a sound proof of a neighbouring height, or under another checkpoint."""
+    proof = BlockProof(certified)
+    assert refusal(lambda: verify_block(proof, height, under, CHAIN, EPOCHS)) == code
+
+
+NEWER = CertifiedHeader(LATER_HEADER, certify(LATER_HEADER), None)
+LEVELS = tree_nodes(ALL_HEADERS)
+CONSISTENT = ConsistencyProof(
+    OWN,
+    NEWER,
+    tree.inclusion_path(ALL_HEADERS, 5),
+    tree.consistency_path_at(LEVELS, 5, 8),
+)
+
+
+def test_two_checkpoints_of_one_history_are_consistent() -> None:
+    """The older stands at its height, and all before it is how the newer history begins."""
+    verify_consistency(CONSISTENT, CHAIN, EPOCHS)
+    verify_consistency(unpack(ConsistencyProof, pack(CONSISTENT)), CHAIN, EPOCHS)
+
+
+FORKED = replace(HEADER, history=tree.root([b"\x13" * 32, *HISTORY[1:]]))
+FORK_HEADERS = [*HISTORY, FORKED.digest, *ALL_HEADERS[6:]]
+FORK_LATER = replace(LATER_HEADER, history=tree.root(FORK_HEADERS))
+
+
+@pytest.mark.parametrize(
+    ("proof", "code"),
+    [
+        (replace(CONSISTENT, older=NEWER, newer=OWN), "audit.consistency"),
+        (replace(CONSISTENT, newer=OWN), "audit.consistency"),
+        (replace(CONSISTENT, inclusion=CONSISTENT.inclusion[:-1]), "audit.history"),
+        (replace(CONSISTENT, inclusion=CONSISTENT.inclusion[::-1]), "audit.history"),
+        (replace(CONSISTENT, consistency=CONSISTENT.consistency[:-1]), "audit.consistency"),
+        (replace(CONSISTENT, consistency=CONSISTENT.consistency[::-1]), "audit.consistency"),
+        (replace(CONSISTENT, consistency=()), "audit.consistency"),
+        (
+            replace(CONSISTENT, older=CertifiedHeader(FORKED, certify(FORKED), None)),
+            "audit.history",
+        ),
+        (
+            ConsistencyProof(
+                CertifiedHeader(FORKED, certify(FORKED), None),
+                CertifiedHeader(FORK_LATER, certify(FORK_LATER), None),
+                tree.inclusion_path(FORK_HEADERS, 5),
+                tree.consistency_path_at(tree_nodes(FORK_HEADERS), 5, 8),
+            ),
+            "audit.consistency",
+        ),
+        (replace(CONSISTENT, older=certified_by(HOSPITALS[:2])), "audit.certificate.no_quorum"),
+        (replace(CONSISTENT, newer=certified_by(HOSPITALS[:2])), "audit.certificate.no_quorum"),
+    ],
+)
+def test_checkpoints_of_two_histories_are_refused(proof: ConsistencyProof, code: str) -> None:
+    """The attack: a fork, an older header that is not in the newer history, a cut or turned path.
+
+    Even a header that a quorum certified, and a later one that holds it, are refused when what came
+    before the one does not begin the history of the other.
+    """
+    assert refusal(lambda: verify_consistency(proof, CHAIN, EPOCHS)) == code

@@ -19,7 +19,7 @@ from tests.node.network import (
 )
 from tests.node.serving import Node, get, proof_of
 from vm.encoding import encode
-from vm.inclusion import LineageProof, RecordProof, read_record, verify_header, verify_lineage
+from vm.inclusion import MultiProof, RecordProof, read_record, verify_header, verify_lineage
 from vm.learning import Round, Task
 from vm.record import Dataset, Member
 from vm.shape import pack
@@ -91,11 +91,11 @@ def test_several_records_come_in_one_proof(learned: Network) -> None:
     async def check(url: str, _: Node) -> None:
         got = await get(f"{url}/v1/records?keys={write_keys(keys)}")
 
-        proof = proof_of(LineageProof, got.body)
+        proof = proof_of(MultiProof, got.body)
         values = verify_lineage(proof, learned.chain.id, (learned.chain.epoch,))
         state = learned.chain.state()
         assert got.body.keys() == {"proof"}
-        assert list(values) == keys
+        assert values.keys() == set(keys)
         assert values[keys[0]] == pack(state.require(Task, TASK))
         assert values[keys[1]] == pack(state.require(Round, TASK, 2))
         assert values[keys[2]] is None
@@ -137,7 +137,7 @@ def test_the_most_and_longest_keys_fit_a_request(network: Network) -> None:
     async def check(url: str, _: Node) -> None:
         got = await get(f"{url}/v1/records?keys={write_keys(keys)}")
         assert got.status == 200
-        assert len(proof_of(LineageProof, got.body).records) == KEYS_MAX
+        assert len(proof_of(MultiProof, got.body).records) == KEYS_MAX
 
     run(network, check)
 
@@ -248,7 +248,7 @@ def test_a_lineage_comes_whole_under_one_header(learned: Network) -> None:
     async def check(url: str, _: Node) -> None:
         got = await get(f"{url}/v1/models/{MODEL}/versions/2/lineage")
 
-        proof = proof_of(LineageProof, got.body)
+        proof = proof_of(MultiProof, got.body)
         chain = learned.chain
         assert len(verify_lineage(proof, chain.id, (chain.epoch,))) == got.body["records"]
         assert_problem(
@@ -260,7 +260,7 @@ def test_a_lineage_comes_whole_under_one_header(learned: Network) -> None:
 
 def test_a_lineage_is_bounded(learned: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lineage of more records than the bound is refused, not cut."""
-    monkeypatch.setattr("node.audit.prove.LINEAGE_RECORDS_MAX", 10)
+    monkeypatch.setattr("node.audit.prove.RECORDS_MAX", 10)
 
     async def check(url: str, _: Node) -> None:
         got = await get(f"{url}/v1/models/{MODEL}/versions/2/lineage")

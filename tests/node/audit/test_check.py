@@ -1,45 +1,33 @@
-"""Audits over HTTP and of files, against honest and malicious servers."""
+"""Audits over HTTP, against honest and malicious servers."""
 
 import asyncio
 import base64
-import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from node.audit.check import ModelAudit, audit_lineage, audit_model, utc, verify_file, write_file
-from node.audit.prove import newest, prove_key, prove_lineage, prove_transaction
+from node.audit.check import ModelAudit, audit_lineage, audit_model, utc
+from node.audit.prove import newest, prove_lineage, prove_together
 from node.client.client import Client
 from tests.harness import genesis_of
-from tests.node.network import HOSPITALS, MODEL, POISONER, Network, certificate, learn, open_network
+from tests.node.network import HOSPITALS, MODEL, POISONER, Network, certificate
 from tests.node.serving import serve, serve_app
 from vm.genesis import check_genesis
-from vm.inclusion import LineageProof, RecordProof
-from vm.record import ModelHead
+from vm.inclusion import MultiProof
 from vm.refusal import Refused
 from vm.shape import pack
 from vm.state import state_key
 
-Forge = Callable[[Network, LineageProof], LineageProof]
+Forge = Callable[[Network, MultiProof], MultiProof]
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """A chain on which a task of two rounds ran; nothing here writes to it."""
-    folder: Path = tmp_path_factory.mktemp("audit")
-    with open_network(folder) as made:
-        learn(made, 2)
-        yield made
-
-
-def lineage_of(network: Network) -> LineageProof:
+def lineage_of(network: Network) -> MultiProof:
     """The lineage of version 2, as an honest node proves it."""
     return prove_lineage(network.chain, newest(network.chain), MODEL, 2)
 
@@ -84,44 +72,71 @@ def test_an_auditor_verifies_the_newest_version_over_http(network: Network) -> N
     assert found.audit.content["datasets"][0]["conditions"] == ["DUO:0000006"]
 
 
-def forge_value(network: Network, proof: LineageProof) -> LineageProof:
-    """Another model's bytes."""
-    first = replace(proof.records[0], value=(proof.records[0].value or b"")[:-1] + b"\x00")
-    return replace(proof, records=(first, *proof.records[1:]))
+def held(proof: MultiProof) -> int:
+    """The place of the first record that is there."""
+    return next(i for i, entry in enumerate(proof.records) if entry.value is not None)
+
+
+def with_entry(proof: MultiProof, place: int, **changes: Any) -> MultiProof:
+    """The proof with one entry changed."""
+    entry = replace(proof.records[place], **changes)
+    return replace(proof, records=(*proof.records[:place], entry, *proof.records[place + 1 :]))
+
+
+def forge_value(network: Network, proof: MultiProof) -> MultiProof:
+    """Another record's bytes."""
+    place = held(proof)
+    return with_entry(proof, place, value=(proof.records[place].value or b"") + b"\xc0")
 
 
 def omit(kind: str) -> Forge:
-    """Leave out the last record of a kind."""
+    """Leave out a record of a kind, with sound paths of the rest."""
 
-    def forge(network: Network, proof: LineageProof) -> LineageProof:
+    def forge(network: Network, proof: MultiProof) -> MultiProof:
         mark = state_key(kind, ())[1:]
-        index = max(i for i, record in enumerate(proof.records) if mark in record.key)
-        return replace(proof, records=proof.records[:index] + proof.records[index + 1 :])
+        keys = [entry.key for entry in proof.records]
+        left_out = max(key for key in keys if mark in key)
+        rest = [key for key in keys if key != left_out]
+        return prove_together(network.chain, newest(network.chain), rest)
 
     return forge
 
 
-def add(network: Network, proof: LineageProof) -> LineageProof:
+def add(network: Network, proof: MultiProof) -> MultiProof:
     """Something sound that does not belong."""
-    extra = prove_key(network.chain, newest(network.chain), state_key("member", ("nobody",)))
-    record = replace(proof.records[0], key=extra.key, value=extra.value, path=extra.path)
-    return replace(proof, records=(*proof.records, record))
+    keys = [entry.key for entry in proof.records] + [state_key("member", ("nobody",))]
+    return prove_together(network.chain, newest(network.chain), keys)
 
 
-def cut_path(network: Network, proof: LineageProof) -> LineageProof:
-    """A path without its topmost sibling."""
-    path = proof.records[3].path
-    record = replace(proof.records[3], path=replace(path, siblings=path.siblings[:-1]))
-    return replace(proof, records=(*proof.records[:3], record, *proof.records[4:]))
+def cut_path(network: Network, proof: MultiProof) -> MultiProof:
+    """Paths without their topmost sibling."""
+    return replace(proof, siblings=proof.siblings[:-1])
 
 
-def swap_paths(network: Network, proof: LineageProof) -> LineageProof:
-    """Two records with each other's path."""
-    one, two, *rest = proof.records
-    return replace(proof, records=(replace(one, path=two.path), replace(two, path=one.path), *rest))
+def drop_record(network: Network, proof: MultiProof) -> MultiProof:
+    """A record cut out, its siblings left as they were."""
+    place = held(proof)
+    return replace(proof, records=proof.records[:place] + proof.records[place + 1 :])
 
 
-def stale_root(network: Network, proof: LineageProof) -> LineageProof:
+def swap_values(network: Network, proof: MultiProof) -> MultiProof:
+    """Two records with each other's value."""
+    one, two = [i for i, entry in enumerate(proof.records) if entry.value is not None][:2]
+    changed = with_entry(proof, one, value=proof.records[two].value)
+    return with_entry(changed, two, value=proof.records[one].value)
+
+
+def reorder(network: Network, proof: MultiProof) -> MultiProof:
+    """The records from the last to the first."""
+    return replace(proof, records=proof.records[::-1])
+
+
+def turn_siblings(network: Network, proof: MultiProof) -> MultiProof:
+    """The siblings from the last to the first."""
+    return replace(proof, siblings=proof.siblings[::-1])
+
+
+def stale_root(network: Network, proof: MultiProof) -> MultiProof:
     """An earlier certified header above newer paths."""
     row, held = network.chain.store.row(4), network.chain.store.certificate(4)
     assert row is not None
@@ -132,28 +147,30 @@ def stale_root(network: Network, proof: LineageProof) -> LineageProof:
 def signed_by(*names: str) -> Forge:
     """A certificate by these organisations' validators."""
 
-    def forge(network: Network, proof: LineageProof) -> LineageProof:
+    def forge(network: Network, proof: MultiProof) -> MultiProof:
         made = certificate(network.genesis, proof.certified.header, names)
         return replace(proof, certified=replace(proof.certified, certificate=made))
 
     return forge
 
 
-def other_chain(network: Network, proof: LineageProof) -> LineageProof:
+def other_chain(network: Network, proof: MultiProof) -> MultiProof:
     """A sound proof's header, said to be of another chain."""
     header = replace(proof.certified.header, chain=bytes(32))
     return replace(proof, certified=replace(proof.certified, header=header))
 
 
-def older_version(network: Network, proof: LineageProof) -> LineageProof:
+def older_version(network: Network, proof: MultiProof) -> MultiProof:
     """A sound lineage of another version than the one asked for."""
     return prove_lineage(network.chain, newest(network.chain), MODEL, 1)
 
 
 ATTACKS = [
     (forge_value, "audit.path.root"),
-    (cut_path, "audit.path.root"),
-    (swap_paths, "audit.path.root"),
+    (cut_path, "audit.path.siblings"),
+    (swap_values, "audit.path.root"),
+    (turn_siblings, "audit.path.root"),
+    (reorder, "audit.path.order"),
     (stale_root, "audit.path.root"),
     (other_chain, "audit.chain"),
     (signed_by(*HOSPITALS[:2]), "audit.certificate.no_quorum"),
@@ -233,90 +250,6 @@ def test_another_genesis_accepts_nothing(network: Network) -> None:
     other = genesis_of(5)
     epochs = (check_genesis(other),)
     assert refusal(lambda: audit_lineage(other.chain, epochs, proof, MODEL, 2)) == "audit.chain"
-
-
-# Files
-
-
-def files(network: Network) -> dict[str, str]:
-    """A file of each kind."""
-    view = newest(network.chain)
-    row = network.chain.store.row(1)
-    assert row is not None
-    transaction = prove_transaction(network.chain, row.receipts[0].transaction)
-    assert transaction is not None
-    head = prove_key(network.chain, view, state_key(ModelHead.KIND, (MODEL,)))
-    absent = prove_key(network.chain, view, state_key(ModelHead.KIND, ("nothing",)))
-    return {
-        f"model {MODEL} version 2": write_file(lineage_of(network)),
-        f"model_head {MODEL}": write_file(head),
-        "absence of model_head nothing": write_file(absent),
-        f"transaction {row.receipts[0].transaction.hex()}": write_file(transaction),
-    }
-
-
-def test_a_proof_file_verifies_offline(network: Network) -> None:
-    """Each kind says what it proves, and by which steps."""
-    for subject, text in files(network).items():
-        audit = verify_file(network.genesis, text)
-        assert audit.subject == subject
-        assert "certified by 3 of 4 validators" in audit.steps[0]
-
-
-def test_a_file_of_another_chain_is_refused(network: Network) -> None:
-    """Every kind of file is checked against the genesis at hand."""
-    for text in files(network).values():
-        assert refusal(partial(verify_file, genesis_of(5), text)) == "audit.chain"
-
-
-def tampered(text: str, **changes: Any) -> str:
-    """The file with members changed."""
-    return json.dumps(json.loads(text) | changes)
-
-
-def test_a_malformed_file_is_refused(network: Network) -> None:
-    """Whatever is wrong with the wrapping is said; the bytes inside are read strictly."""
-    text = files(network)[f"model_head {MODEL}"]
-    proof = base64.b64decode(json.loads(text)["proof"])
-    cases = {
-        "": "file.format",
-        "[]": "file.format",
-        "{}": "file.format",
-        "[" * 100_000: "file.format",
-        tampered(text, format="x"): "file.format",
-        tampered(text, proof=1): "file.format",
-        tampered(text, steps=None): "file.format",
-        tampered(text, steps=[1]): "file.format",
-        tampered(text, steps=["?"]): "audit.base64",
-        tampered(text, kind="x"): "file.kind",
-        tampered(text, kind="transaction"): "shape.length",
-        tampered(text, proof="?"): "audit.base64",
-        tampered(text, proof=base64.b64encode(proof[:-1]).decode()): "encoding.malformed",
-        tampered(text, proof=base64.b64encode(proof + b"\x00").decode()): "encoding.malformed",
-    }
-    for case, code in cases.items():
-        assert refusal(partial(verify_file, network.genesis, case)) == code, case[:60]
-
-
-def test_the_absence_of_what_is_no_key_says_nothing(network: Network) -> None:
-    """Any bytes can be shown absent; only a record's key means something."""
-    view = newest(network.chain)
-    proof: RecordProof = prove_key(network.chain, view, b"\x01")
-    assert refusal(lambda: verify_file(network.genesis, write_file(proof))) == "audit.key"
-
-
-def test_a_file_above_the_bound_is_not_read(
-    network: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Size is checked before anything is parsed."""
-    monkeypatch.setattr("node.audit.check.FILE_BYTES_MAX", 10)
-    assert refusal(lambda: verify_file(network.genesis, " " * 11)) == "file.too_large"
-
-
-def test_an_empty_lineage_proves_nothing(network: Network) -> None:
-    """A lineage must begin with the model that it is of."""
-    text = write_file(replace(lineage_of(network), records=()))
-    assert refusal(lambda: verify_file(network.genesis, text)) == "lineage.missing"
 
 
 def test_auditing_needs_neither_database_nor_numbers() -> None:

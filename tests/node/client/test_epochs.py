@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 
 from node.api import epochs as epochs_api
-from node.audit.check import audit_model, verify_file, write_file
+from node.audit.check import audit_model
+from node.audit.file import Version, verify_file, write_file
 from node.audit.lineage import trace
 from node.audit.prove import newest, prove_header, prove_key, prove_steps, view_header
 from node.audit.rules import check_lineage
@@ -27,6 +28,7 @@ from vm.record import Member
 from vm.refusal import Refused
 from vm.state import state_key
 from vm.succession import Step, follow
+from vm.trust import from_genesis
 
 FIFTH = "hospital-5.validator"
 
@@ -164,7 +166,7 @@ def test_an_epoch_that_has_not_begun_has_no_step(tmp_path: Path) -> None:
 
 def astray(network: Network, steps: list[Any], following: str | None = None) -> web.Application:
     """A node with a true newest header, and `steps` whatever is asked for."""
-    proof = encoded(view_header(newest(network.chain)))
+    proof = encoded(view_header(network.chain, newest(network.chain)))
     items = [{"proof": encoded(step)} for step in steps]
 
     async def answer(request: web.Request) -> web.Response:
@@ -269,7 +271,7 @@ def test_a_file_carries_the_steps_that_it_needs(network: Network) -> None:
     """It verifies offline, with the genesis document alone."""
     steps = prove_steps(network.chain, 0, 9)
 
-    audit = verify_file(network.genesis, record_file(network, steps))
+    audit = verify_file(from_genesis(network.genesis), record_file(network, steps))
 
     assert audit.subject == f"member {FIFTH}"
     assert "certified by 3 of 4 validators of epoch 2, followed from genesis" in audit.steps[0]
@@ -281,7 +283,7 @@ def test_a_file_without_its_steps_proves_nothing(network: Network, kept: int, co
     text = record_file(network, prove_steps(network.chain, 0, kept))
 
     with pytest.raises(Refused) as caught:
-        verify_file(network.genesis, text)
+        verify_file(from_genesis(network.genesis), text)
 
     assert caught.value.code == f"audit.{code}"
 
@@ -292,7 +294,7 @@ def test_a_file_with_a_false_step_names_it(network: Network) -> None:
     text = record_file(network, [forged(network, first, ("hospital-1",)), second])
 
     with pytest.raises(Refused, match="step to epoch 1") as caught:
-        verify_file(network.genesis, text)
+        verify_file(from_genesis(network.genesis), text)
 
     assert caught.value.code == "succession.certificate.no_quorum"
 
@@ -306,7 +308,7 @@ def test_a_proof_under_an_early_epoch_needs_no_steps(network: Network) -> None:
     text = write_file(proof, prove_steps(network.chain, 0, 9))
 
     assert '"steps": []' in text
-    assert verify_file(network.genesis, text).height == 1
+    assert verify_file(from_genesis(network.genesis), text).height == 1
 
 
 def test_a_model_is_audited_across_epochs(tmp_path: Path) -> None:
@@ -319,8 +321,10 @@ def test_a_model_is_audited_across_epochs(tmp_path: Path) -> None:
         async def check(client: Client, _: str) -> None:
             found = await audit_model(client, MODEL, 2)
             assert "of epoch 2, followed from genesis" in found.audit.steps[0]
-            text = write_file(found.proof, client.proven.steps)
-            assert verify_file(network.genesis, text).subject == f"model {MODEL} version 2"
+            version = Version(MODEL, 2)
+            text = write_file(found.proof, client.proven.steps, lineage=version)
+            audit = verify_file(from_genesis(network.genesis), text)
+            assert audit.subject == f"model {MODEL} version 2"
 
         run(network, check)
 

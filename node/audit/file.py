@@ -1,0 +1,343 @@
+"""Proof files: one proof as a document of its own, verified offline.
+
+JSON around canonical bytes in base64: the proof, what it is said to prove, and the steps from one
+set of validators to the next, from genesis or from a pin. `docs/protocol.md` lays them out.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from node.api.resource import BY_KIND
+from node.api.views import base64_text
+from node.audit.check import Audit, audit_lineage, certificate_step, report
+from node.client.reply import read_base64
+from node.home.document import dump
+from vm.encoding import decode
+from vm.inclusion import (
+    MULTIPROOF_BYTES_MAX,
+    BlockProof,
+    CertifiedHeader,
+    ConsistencyProof,
+    MultiProof,
+    RecordProof,
+    TransactionProof,
+    read_multiproof,
+    verify_block,
+    verify_consistency,
+    verify_lineage,
+    verify_record,
+    verify_transaction,
+)
+from vm.quorum import Epoch
+from vm.refusal import Refused
+from vm.shape import pack, unpack
+from vm.sparse import VALUE_BYTES_MAX
+from vm.succession import Step
+from vm.trust import Pin, Trust, advance, from_pin
+
+FILE_BYTES_MAX = MULTIPROOF_BYTES_MAX // 3 * 4 + 1024 * 1024  # base64, and JSON around it
+FILE_FORMAT = "concilium.proof.v2"
+KINDS = ("record", "records", "transaction", "block", "consistency", "lineage")
+
+Proof: TypeAlias = RecordProof | TransactionProof | BlockProof | ConsistencyProof | MultiProof
+Subject: TypeAlias = dict[str, Any]  # what a file is said to prove, as JSON
+
+
+class Version(NamedTuple):
+    """Of which model a multiproof is the lineage."""
+
+    model: str
+    version: int
+
+
+class Anchor(NamedTuple):
+    """What makes a pin of use: the pinned header, and the epoch that rules its height."""
+
+    certified: CertifiedHeader
+    epoch: Epoch
+
+    @property
+    def pin(self) -> Pin:
+        """The pin that it stands behind."""
+        return Pin(self.certified.header.height, self.certified.header.digest)
+
+    def dump(self) -> dict[str, Any]:
+        """What a file says of where it starts."""
+        return {
+            "height": self.pin.height,
+            "header": self.pin.header.hex(),
+            "certified": base64_text(pack(self.certified)),
+            "epoch": base64_text(pack(self.epoch)),
+        }
+
+
+def write_file(
+    proof: Proof,
+    steps: Sequence[Step] = (),
+    *,
+    lineage: Version | None = None,
+    anchor: Anchor | None = None,
+) -> str:
+    """A proof as a file of its own; `lineage` says that a multiproof is one.
+
+    `steps` lead from genesis, or from `anchor`'s epoch, to that of its certificate or further; the
+    file carries those that it needs.
+    """
+    height = max(_signed_height(certified) for certified in _certified(proof))
+    document = {
+        "format": FILE_FORMAT,
+        "kind": _kind_of(proof) if lineage is None else "lineage",
+        "chain": _certified(proof)[0].header.chain.hex(),
+        "from": None if anchor is None else anchor.dump(),
+        "steps": [base64_text(pack(step)) for step in steps if step.epoch.first <= height],
+        "subject": subject_of(proof) if lineage is None else lineage._asdict(),
+        "proof": base64_text(pack(proof)),
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def verify_file(trust: Trust, data: str | bytes) -> Audit:
+    """Verify a file that `write_file` made, offline; raises `Refused` with the step that failed."""
+    document = _read(data)
+    if document.chain != trust.chain.hex():
+        raise Refused(
+            "audit.chain", f"expected chain {trust.chain.hex()}, found {document.chain[:64]}"
+        )
+    start = None if document.start is None else _read_anchor(document.start)
+    for text in document.steps:
+        step, newest = unpack(Step, read_base64(text)), trust.epochs[-1].number
+        if start is not None and step.epoch.number > newest + 1:
+            raise Refused(
+                "file.from",
+                f"expected steps from epoch {newest} on, found one to {step.epoch.number}: verify "
+                f"it with its own pin {start.pin}",
+            )
+        if step.epoch.number > newest:  # else it is known who ruled
+            trust = advance(trust, step)
+    return _verify(trust, document)
+
+
+def trust_in(pin: Pin, data: str | bytes) -> Trust:
+    """Trust in a pin, by what a file that starts from that very pin brings of it.
+
+    Raises `Refused` with `file.*`, or `pin.*` if what it brings is not what the pin names.
+    """
+    start = _read(data).start
+    if start is None:
+        raise Refused("file.from", f"expected a file from the pin {pin}, found one from genesis")
+    anchor = _read_anchor(start)
+    return from_pin(anchor.certified.header.chain, pin, anchor.certified, anchor.epoch)
+
+
+def _read_anchor(start: "_Start") -> Anchor:
+    """What a file brings of its pin; raises `Refused("file.from")` if it is of another."""
+    anchor = Anchor(
+        unpack(CertifiedHeader, read_base64(start.certified)),
+        unpack(Epoch, read_base64(start.epoch)),
+    )
+    if (start.height, start.header) != (anchor.pin.height, anchor.pin.header.hex()):
+        raise Refused(
+            "file.from",
+            f"expected {anchor.pin}, which the file brings, found {start.height}:"
+            f"{start.header[:64]}",
+        )
+    return anchor
+
+
+class _Start(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    height: int
+    header: str
+    certified: str
+    epoch: str
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: str
+    kind: str
+    chain: str
+    start: _Start | None = Field(alias="from")
+    steps: list[str]
+    subject: dict[str, Any]
+    proof: str
+
+
+def _read(data: str | bytes) -> _Document:
+    if len(data) > FILE_BYTES_MAX:
+        raise Refused("file.too_large", f"expected at most {FILE_BYTES_MAX} bytes, found more")
+    try:
+        document = _Document.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise Refused(
+            "file.format", f"expected a proof file, found {where[:80]}: {first['msg'][:200]}"
+        ) from None
+    if document.format != FILE_FORMAT:
+        raise Refused("file.format", f"expected {FILE_FORMAT}, found {document.format[:80]}")
+    return document
+
+
+def _verify(trust: Trust, document: _Document) -> Audit:
+    """Verify the proof, and that it is of what the file says."""
+    data, subject = read_base64(document.proof), document.subject
+    match document.kind:
+        case "record":
+            record = unpack(RecordProof, data)
+            return _audit_record(trust, _expect(subject, record), record)
+        case "records":
+            records = read_multiproof(data)
+            return _audit_records(trust, _expect(subject, records), records)
+        case "transaction":
+            transaction = unpack(TransactionProof, data)
+            return _audit_transaction(trust, _expect(subject, transaction), transaction)
+        case "block":
+            block = unpack(BlockProof, data)
+            return _audit_block(trust, _expect(subject, block), block)
+        case "consistency":
+            consistency = unpack(ConsistencyProof, data)
+            return _audit_consistency(trust, _expect(subject, consistency), consistency)
+        case "lineage":
+            version = _read_version(subject)
+            return audit_lineage(trust.chain, trust.epochs, read_multiproof(data), *version).audit
+    raise Refused("file.kind", f"expected {', '.join(KINDS)}, found {document.kind[:80]}")
+
+
+def _read_version(subject: Subject) -> Version:
+    match subject:
+        case {"model": str(model), "version": int(version)} if len(subject) == 2:
+            return Version(model, version)
+    raise Refused("file.subject", "expected a lineage's model and version, found something else")
+
+
+def _expect(found: Subject, proof: Proof) -> Subject:
+    """The proof's subject, if the file names that one; raises `Refused("file.subject")`."""
+    subject = subject_of(proof)
+    if subject != found:
+        raise Refused(
+            "file.subject",
+            f"expected {json.dumps(subject)[:200]}, found {json.dumps(found)[:200]}",
+        )
+    return subject
+
+
+def subject_of(proof: Proof) -> Subject:
+    """What a proof is of, as its file names it; raises `Refused("audit.key")`."""
+    match proof:
+        case RecordProof():
+            return {"record": _key_parts(proof.key)}
+        case MultiProof():
+            return {"records": [_key_parts(entry.key) for entry in proof.records]}
+        case TransactionProof():
+            return {"transaction": proof.receipt.transaction.hex()}
+        case BlockProof(certified):
+            return {"block": certified.header.height, "under": _signed_height(certified)}
+        case ConsistencyProof(older, newer):
+            return {"older": older.header.height, "newer": newer.header.height}
+
+
+def _key_parts(key: bytes) -> list[str | int]:
+    """A record's kind and key; the absence of any other bytes can be proven, and says nothing."""
+    parts = decode(key)
+    if not isinstance(parts, tuple) or not parts:
+        raise Refused("audit.key", f"expected the key of a record, found {key.hex()[:120]}")
+    found = [part for part in parts if isinstance(part, str | int)]
+    if len(found) < len(parts) or not isinstance(parts[0], str):
+        raise Refused("audit.key", f"expected the key of a record, found {key.hex()[:120]}")
+    return found
+
+
+def _kind_of(proof: Proof) -> str:
+    match proof:
+        case RecordProof():
+            return "record"
+        case MultiProof():
+            return "records"
+        case TransactionProof():
+            return "transaction"
+        case BlockProof():
+            return "block"
+        case ConsistencyProof():
+            return "consistency"
+
+
+def _certified(proof: Proof) -> tuple[CertifiedHeader, ...]:
+    if isinstance(proof, ConsistencyProof):
+        return (proof.older, proof.newer)
+    return (proof.certified,)
+
+
+def _signed_height(certified: CertifiedHeader) -> int:
+    return certified.certificate.height
+
+
+def _audit_record(trust: Trust, subject: Subject, proof: RecordProof) -> Audit:
+    verify_record(proof, trust.chain, trust.epochs)
+    label = " ".join(map(str, subject["record"]))
+    step = certificate_step(proof.certified, trust.epochs)
+    header = proof.certified.header
+    if proof.value is None:
+        steps = (step, "1 state path to its root, of an absent record")
+        return report(f"absence of {label}", header, steps, None)
+    content = _dump_record(subject["record"], proof.value)
+    return report(label, header, (step, "1 state path to its root"), content)
+
+
+def _audit_records(trust: Trust, subject: Subject, proof: MultiProof) -> Audit:
+    verify_lineage(proof, trust.chain, trust.epochs)
+    absent = sum(entry.value is None for entry in proof.records)
+    steps = (
+        certificate_step(proof.certified, trust.epochs),
+        f"{len(proof.records)} state paths to one root, {absent} of them of absent records",
+    )
+    content = [
+        {"key": parts, "record": _dump_record(parts, entry.value)}
+        for parts, entry in zip(subject["records"], proof.records, strict=True)
+    ]
+    return report(f"{len(content)} records", proof.certified.header, steps, content)
+
+
+def _dump_record(parts: list[str | int], value: bytes | None) -> Any:
+    """A record for people; None if it is absent, or of a kind that is not read over HTTP."""
+    resource = BY_KIND.get(str(parts[0]))
+    if resource is None or value is None:
+        return None
+    return dump(unpack(resource.record, value, VALUE_BYTES_MAX))
+
+
+def _audit_transaction(trust: Trust, subject: Subject, proof: TransactionProof) -> Audit:
+    transaction = verify_transaction(proof, trust.chain, trust.epochs)
+    header = proof.certified.header
+    steps = (
+        certificate_step(proof.certified, trust.epochs),
+        f"transaction and receipt {proof.index} of {proof.size} in block {header.height}",
+        f"{transaction.intent.sender}'s signature over it",
+    )
+    content = {"receipt": dump(proof.receipt)}
+    return report(f"transaction {subject['transaction']}", header, steps, content)
+
+
+def _audit_block(trust: Trust, subject: Subject, proof: BlockProof) -> Audit:
+    height, under = subject["block"], subject["under"]
+    header = verify_block(proof, height, under, trust.chain, trust.epochs)
+    steps = (certificate_step(proof.certified, trust.epochs),)
+    return report(f"block {height} under {under}", header, steps, {"header": dump(header)})
+
+
+def _audit_consistency(trust: Trust, subject: Subject, proof: ConsistencyProof) -> Audit:
+    verify_consistency(proof, trust.chain, trust.epochs)
+    older, newer = subject["older"], subject["newer"]
+    steps = (
+        certificate_step(proof.older, trust.epochs),
+        certificate_step(proof.newer, trust.epochs),
+        f"header {older} at its height in the history of {newer}",
+        f"the history of {older} is how that of {newer} begins",
+    )
+    content = {"older": dump(proof.older.header), "newer": dump(proof.newer.header)}
+    return report(f"blocks {older} and {newer} of one history", proof.newer.header, steps, content)

@@ -1,0 +1,236 @@
+"""Proof files: each kind verifies offline, and whatever is wrong with one is named."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from node.audit.file import Anchor, Version, trust_in, verify_file, write_file
+from node.audit.prove import (
+    newest,
+    prove_block,
+    prove_consistency,
+    prove_header,
+    prove_key,
+    prove_lineage,
+    prove_steps,
+    prove_together,
+    prove_transaction,
+)
+from tests.harness import genesis_of
+from tests.node.network import MODEL, Network, grow, open_network, shrink
+from vm.inclusion import MultiProof
+from vm.record import Member, ModelHead
+from vm.refusal import Refused
+from vm.shape import pack
+from vm.state import state_key
+from vm.trust import Pin, Trust, from_genesis
+
+HEAD = state_key(ModelHead.KIND, (MODEL,))
+NOTHING = state_key(ModelHead.KIND, ("nothing",))
+LINEAGE = Version(MODEL, 2)
+FIFTH = "hospital-5.validator"
+
+
+def trust_of(network: Network) -> Trust:
+    """What the genesis document alone gives."""
+    return from_genesis(network.genesis)
+
+
+def refusal(check: Callable[[], object]) -> str:
+    """The code with which `check` refuses."""
+    with pytest.raises(Refused) as caught:
+        check()
+    return caught.value.code
+
+
+def lineage_of(network: Network) -> MultiProof:
+    """The lineage of version 2, as an honest node proves it."""
+    return prove_lineage(network.chain, newest(network.chain), *LINEAGE)
+
+
+def files(network: Network) -> dict[str, str]:
+    """A file of each kind, by the subject of its audit."""
+    chain, view = network.chain, newest(network.chain)
+    row = chain.store.row(1)
+    assert row is not None
+    transaction = prove_transaction(chain, row.receipts[0].transaction)
+    assert transaction is not None
+    top = view.height
+    return {
+        f"model {MODEL} version 2": write_file(lineage_of(network), lineage=LINEAGE),
+        f"model_head {MODEL}": write_file(prove_key(chain, view, HEAD)),
+        "absence of model_head nothing": write_file(prove_key(chain, view, NOTHING)),
+        "2 records": write_file(prove_together(chain, view, [HEAD, NOTHING])),
+        f"transaction {row.receipts[0].transaction.hex()}": write_file(transaction),
+        f"block 1 under {top}": write_file(prove_block(chain, 1, top)),
+        f"blocks 1 and {top} of one history": write_file(prove_consistency(chain, 1, top)),
+    }
+
+
+def test_a_proof_file_verifies_offline(network: Network) -> None:
+    """Each kind says what it proves, and by which steps."""
+    for subject, text in files(network).items():
+        audit = verify_file(trust_of(network), text)
+        assert audit.subject == subject
+        assert "certified by 3 of 4 validators" in audit.steps[0]
+
+
+def test_a_file_of_another_chain_is_refused(network: Network) -> None:
+    """Every kind of file is checked against the genesis at hand, whatever it says itself."""
+    other = from_genesis(genesis_of(5))
+    for text in files(network).values():
+        assert refusal(partial(verify_file, other, text)) == "audit.chain"
+        renamed = tampered(text, chain=other.chain.hex())
+        assert refusal(partial(verify_file, other, renamed)) == "audit.chain"
+
+
+def tampered(text: str, **changes: Any) -> str:
+    """The file with members changed."""
+    return json.dumps(json.loads(text) | changes)
+
+
+def test_a_malformed_file_is_refused(network: Network) -> None:
+    """Whatever is wrong with the wrapping is said; the bytes inside are read strictly."""
+    text = files(network)[f"model_head {MODEL}"]
+    proof = base64.b64decode(json.loads(text)["proof"])
+    cases = {
+        "": "file.format",
+        "[]": "file.format",
+        "{}": "file.format",
+        "[" * 100_000: "file.format",
+        tampered(text, format="x"): "file.format",
+        tampered(text, proof=1): "file.format",
+        tampered(text, steps=None): "file.format",
+        tampered(text, steps=[1]): "file.format",
+        tampered(text, steps=["?"]): "audit.base64",
+        tampered(text, kind="x"): "file.kind",
+        tampered(text, kind="transaction"): "shape.length",
+        tampered(text, proof="?"): "audit.base64",
+        tampered(text, proof=base64.b64encode(proof[:-1]).decode()): "encoding.malformed",
+        tampered(text, proof=base64.b64encode(proof + b"\x00").decode()): "encoding.malformed",
+    }
+    for case, code in cases.items():
+        assert refusal(partial(verify_file, trust_of(network), case)) == code, case[:60]
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject"),
+    [
+        ("model_head", {"record": ["model_head", "nothing"]}),
+        ("2 records", {"records": [["model_head", MODEL]]}),
+        ("transaction", {"transaction": "00" * 32}),
+        ("block", {"block": 2, "under": 8}),
+        ("blocks", {"older": 1, "newer": 1}),
+        ("model ", {"model": MODEL}),
+        ("model ", {"model": MODEL, "version": "2"}),
+        ("model ", {"model": MODEL, "version": 2, "more": 1}),
+    ],
+)
+def test_a_file_is_of_what_it_says(network: Network, kind: str, subject: dict[str, Any]) -> None:
+    """The attack: a sound proof of a neighbour under the name of what was asked for."""
+    text = next(text for name, text in files(network).items() if name.startswith(kind))
+    changed = tampered(text, subject=subject)
+    assert refusal(lambda: verify_file(trust_of(network), changed)) == "file.subject"
+
+
+def test_a_lineage_of_another_version_is_refused(network: Network) -> None:
+    """The story is told from the version that the file names."""
+    text = write_file(lineage_of(network), lineage=Version(MODEL, 1))
+    assert refusal(lambda: verify_file(trust_of(network), text)) == "lineage.excess"
+
+
+def test_the_absence_of_what_is_no_key_says_nothing(network: Network) -> None:
+    """Any bytes can be shown absent; only a record's key means something."""
+    view = newest(network.chain)
+    text = write_file(prove_key(network.chain, view, HEAD))
+    for key in (b"\x01", b"\x90", b"\x91\x01", b"\x92\xa1m\xc0"):
+        proof = pack(prove_key(network.chain, view, key))
+        changed = tampered(text, proof=base64.b64encode(proof).decode())
+        assert refusal(partial(verify_file, trust_of(network), changed)) == "audit.key"
+
+
+def test_a_file_above_the_bound_is_not_read(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Size is checked before anything is parsed."""
+    monkeypatch.setattr("node.audit.file.FILE_BYTES_MAX", 10)
+    assert refusal(lambda: verify_file(trust_of(network), " " * 11)) == "file.too_large"
+
+
+# From a pin
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """A chain of three epochs; nothing here writes to it."""
+    with open_network(tmp_path_factory.mktemp("grown")) as made:
+        grow(made)
+        shrink(made)
+        yield made
+
+
+def anchor_at(network: Network, height: int) -> Anchor:
+    """What an honest node brings of a pin at `height`."""
+    header = network.chain.store.header(height)
+    assert header is not None
+    return Anchor(prove_header(network.chain, header), network.chain.epoch_at(height))
+
+
+def pinned_file(network: Network, anchor: Anchor) -> str:
+    """A file of a record under the newest epoch, from a pin."""
+    proof = prove_key(network.chain, newest(network.chain), state_key(Member.KIND, (FIFTH,)))
+    steps = prove_steps(network.chain, anchor.epoch.number, 9)
+    return write_file(proof, steps, anchor=anchor)
+
+
+def test_a_file_from_a_pin_needs_nothing_but_the_pin(grown: Network) -> None:
+    """It brings the pinned header and its epoch, and only the steps after it."""
+    anchor = anchor_at(grown, grown.chain.epochs[1].first)
+    text = pinned_file(grown, anchor)
+
+    trust = trust_in(anchor.pin, text)
+    audit = verify_file(trust, text)
+
+    assert trust == Trust(grown.chain.id, (anchor.epoch,), anchor.pin)
+    assert "of epoch 2, followed from epoch 1 step by step" in audit.steps[0]
+
+
+def test_whoever_has_followed_as_far_reads_it_too(grown: Network) -> None:
+    """Steps that are known already are passed over; from genesis alone they are too few."""
+    anchor = anchor_at(grown, grown.chain.epochs[1].first)
+    text = pinned_file(grown, anchor)
+    followed = replace(trust_of(grown), epochs=grown.chain.epochs)
+
+    assert verify_file(followed, text).subject == f"member {FIFTH}"
+    assert refusal(lambda: verify_file(trust_of(grown), text)) == "file.from"
+
+
+def test_a_pin_accepts_no_other_beginning(grown: Network) -> None:
+    """The attack: a file that brings another header, another epoch, or a pin of its own."""
+    anchor = anchor_at(grown, grown.chain.epochs[1].first)
+    other = anchor_at(grown, 1)
+    pin, text = anchor.pin, pinned_file(grown, anchor)
+    start = json.loads(text)["from"]
+
+    for changed, code in (
+        (pinned_file(grown, other), "pin.header"),
+        (tampered(text, **{"from": start | {"epoch": other.dump()["epoch"]}}), "pin.epoch"),
+        (tampered(text, **{"from": None}), "file.from"),
+        (tampered(text, **{"from": start | {"more": 1}}), "file.format"),
+    ):
+        assert refusal(partial(trust_in, pin, changed)) == code
+    assert refusal(lambda: trust_in(Pin(pin.height, bytes(32)), text)) == "pin.header"
+
+
+def test_what_a_file_says_of_its_start_is_what_it_brings(grown: Network) -> None:
+    """The pin that people read is the one that is behind it."""
+    text = pinned_file(grown, anchor_at(grown, 1))
+    start = json.loads(text)["from"]
+    for member, value in (("height", 2), ("header", "00" * 32)):
+        changed = tampered(text, **{"from": start | {member: value}})
+        assert refusal(partial(verify_file, trust_of(grown), changed)) == "file.from"
