@@ -45,7 +45,17 @@ UNREACHABLE_CODES = frozenset(
 )
 # A proof that does not even decode proves nothing either.
 UNVERIFIED_ROOMS = frozenset(
-    {"audit", "certificate", "encoding", "frontier", "lineage", "shape", "state_path", "succession"}
+    {
+        "audit",
+        "case",
+        "certificate",
+        "encoding",
+        "frontier",
+        "lineage",
+        "shape",
+        "state_path",
+        "succession",
+    }
 )
 # What was asked for is not there, or an attestation of a training is refused: no proof is false.
 NO_PROOF = frozenset(
