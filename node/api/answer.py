@@ -70,10 +70,11 @@ class Reader:
 def parse_query(request: web.Request, model: type[Q]) -> Q:
     """The query's parameters; raises `Refused` with `query.unknown` or `query.invalid`."""
     names = [name for name, _ in request.query.items()]
+    known = [field.alias or name for name, field in model.model_fields.items()]
     for name in names:
-        if name not in model.model_fields:
-            known = ", ".join(model.model_fields) or "none"
-            raise Refused("query.unknown", f"expected parameters {known}, found {name[:80]!r}")
+        if name not in known:
+            expected = ", ".join(known) or "none"
+            raise Refused("query.unknown", f"expected parameters {expected}, found {name[:80]!r}")
         if names.count(name) > 1:
             raise Refused(
                 "query.invalid", f"expected {name} once, found it {names.count(name)} times"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import structlog
 from aiohttp import web
 
-from node.api import blocks, epochs, events, records, transactions
+from node.api import blocks, epochs, events, proofs, records, transactions
 from node.api.answer import Answer, Read, Reader, parse_query, problem, respond
 from node.api.context import ApiContext
 from node.api.lookups import Lookups
@@ -30,7 +30,7 @@ def build_api(context: ApiContext) -> web.Application:
     reader, streams = Reader(), events.Streams()
     submissions = transactions.Submissions(context)
     lookups = Lookups(context, reader)
-    for read in (*blocks.READS, *epochs.READS, *records.READS, *transactions.READS):
+    for read in (*blocks.READS, *epochs.READS, *proofs.READS, *records.READS, *transactions.READS):
         app.router.add_get(read.path, _read_handler(context, reader, read))
 
     async def submit(request: web.Request) -> web.StreamResponse:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from node.api.answer import Answer, Path, Read, problem
 from node.api.context import ApiContext
 from node.api.cursor import read_cursor, write_cursor
+from node.api.proofs import block_under
 from node.api.resource import parse_number
 from node.api.views import (
     BlockAnswer,
@@ -17,6 +18,7 @@ from node.api.views import (
     ListQuery,
     NoQuery,
     TransactionSummary,
+    UnderQuery,
     base64_text,
     checkpoint_view,
 )
@@ -110,8 +112,10 @@ def _read_blocks(context: ApiContext, _: Path, query: ListQuery) -> Answer:
     )
 
 
-def _read_block(context: ApiContext, path: Path, _: NoQuery) -> Answer:
+def _read_block(context: ApiContext, path: Path, query: UnderQuery) -> Answer:
     height = parse_number("height", path["height"])
+    if query.under is not None:
+        return block_under(context, height, query.under)
     row = certified_row(context.chain, height)
     if row is None:
         require_kept(context.chain, height)
@@ -155,7 +159,7 @@ def _checkpoint(certified: CertifiedHeader) -> CheckpointAnswer:
 
 READS = (
     Read(BLOCKS, ListQuery, _read_blocks),
-    Read(BLOCKS + "/{height}", NoQuery, _read_block),
+    Read(BLOCKS + "/{height}", UnderQuery, _read_block),
     Read(CHECKPOINTS, ListQuery, _read_checkpoints),
     Read(CHECKPOINTS + "/{height}", NoQuery, _read_checkpoint),
 )

@@ -8,6 +8,7 @@ from node.api.answer import Answer, Path, Read, problem
 from node.api.context import ApiContext
 from node.api.cursor import read_cursor, write_cursor
 from node.api.keys import read_keys
+from node.api.proofs import if_kept
 from node.api.resource import (
     BY_RECORD,
     LINEAGE_PATH,
@@ -19,12 +20,12 @@ from node.api.resource import (
     parse_part,
 )
 from node.api.views import (
+    AtQuery,
     KeysQuery,
     LineageAnswer,
-    ListQuery,
-    NoQuery,
     RecordAnswer,
     RecordPage,
+    RecordsQuery,
     RecordView,
     RoundAnswer,
     TogetherAnswer,
@@ -32,7 +33,7 @@ from node.api.views import (
     checkpoint_view,
     record_view,
 )
-from node.audit.prove import newest, prove_key, prove_lineage, prove_together, view_header
+from node.audit.prove import prove_key, prove_lineage, prove_together, view_at, view_header
 from vm.inclusion import RecordProof
 from vm.learning import Commitment, Decline, Round, Update, Verdict
 from vm.shape import pack, unpack
@@ -44,24 +45,24 @@ if TYPE_CHECKING:
 
 
 def _read_one(resource: Resource) -> Read:
-    def answer(context: ApiContext, path: Path, _: NoQuery) -> Answer:
+    def answer(context: ApiContext, path: Path, query: AtQuery) -> Answer:
         key = _key(resource, path)
-        view = newest(context.chain)
+        view = view_at(context.chain, query.at)
         proof = prove_key(context.chain, view, state_key(resource.record.KIND, key))
         if proof.value is None:
             return _missing(resource, key, proof)
         found = _view(resource, proof)
         return Answer(RecordAnswer(**dict(found), checkpoint=checkpoint_view(proof.certified)))
 
-    return Read(resource.path, NoQuery, answer)
+    return Read(resource.path, AtQuery, if_kept(answer))
 
 
 def _read_list(resource: Resource) -> Read:
-    def answer(context: ApiContext, path: Path, query: ListQuery) -> Answer:
+    def answer(context: ApiContext, path: Path, query: RecordsQuery) -> Answer:
         prefix = tuple(parse_part(part, path[part]) for part in resource.parts[:-1])
         name = resource.list(prefix)
         after = b"" if query.cursor is None else read_cursor(name, query.cursor)
-        view = newest(context.chain)
+        view = view_at(context.chain, query.at)
         keys = list(islice(_keys(context, view, resource, prefix, after), query.limit + 1))
         more = len(keys) > query.limit
         page = RecordPage(
@@ -73,14 +74,14 @@ def _read_list(resource: Resource) -> Read:
         )
         return Answer(page)
 
-    return Read(resource.collection, ListQuery, answer)
+    return Read(resource.collection, RecordsQuery, if_kept(answer))
 
 
-def _read_round(context: ApiContext, path: Path, _: NoQuery) -> Answer:
+def _read_round(context: ApiContext, path: Path, query: AtQuery) -> Answer:
     """A round with what sites and verifiers have said in it, all under one header."""
     resource = BY_RECORD[Round]
     key = _key(resource, path)
-    view = newest(context.chain)
+    view = view_at(context.chain, query.at)
     proof = prove_key(context.chain, view, state_key(Round.KIND, key))
     if proof.value is None:
         return _missing(resource, key, proof)
@@ -103,9 +104,9 @@ def _read_round(context: ApiContext, path: Path, _: NoQuery) -> Answer:
     )
 
 
-def _read_lineage(context: ApiContext, path: Path, _: NoQuery) -> Answer:
+def _read_lineage(context: ApiContext, path: Path, query: AtQuery) -> Answer:
     id, version = str(parse_part("id", path["id"])), parse_number("version", path["version"])
-    proof = prove_lineage(context.chain, newest(context.chain), id, version)
+    proof = prove_lineage(context.chain, view_at(context.chain, query.at), id, version)
     return Answer(
         LineageAnswer(
             model=id,
@@ -120,7 +121,7 @@ def _read_lineage(context: ApiContext, path: Path, _: NoQuery) -> Answer:
 def _read_together(context: ApiContext, _: Path, query: KeysQuery) -> Answer:
     """Whatever was asked for, absent or not, and nothing beside the proof: peers ask often."""
     keys = read_keys(query.keys)
-    proof = prove_together(context.chain, newest(context.chain), keys)
+    proof = prove_together(context.chain, view_at(context.chain, query.at), keys)
     return Answer(TogetherAnswer(proof=base64_text(pack(proof))))
 
 
@@ -133,7 +134,7 @@ def _keys(
 ) -> Iterator[bytes]:
     """State keys of the resource's records that start with `prefix`, beyond `after`, in order."""
     for key in context.chain.store.keys(resource.record.KIND, prefix, len(resource.parts)):
-        if key > after and view.read(key) is not None:  # else written by a block not certified yet
+        if key > after and view.read(key) is not None:  # else written by a later block
             yield key
 
 
@@ -156,7 +157,7 @@ def _missing(resource: Resource, key: Key, proof: RecordProof) -> Answer:
 READS = (
     *(_read_list(resource) for resource in RESOURCES),
     *(_read_one(resource) for resource in RESOURCES if resource.record is not Round),
-    Read(BY_RECORD[Round].path, NoQuery, _read_round),
-    Read(TOGETHER_PATH, KeysQuery, _read_together),
-    Read(LINEAGE_PATH, NoQuery, _read_lineage),
+    Read(BY_RECORD[Round].path, AtQuery, if_kept(_read_round)),
+    Read(TOGETHER_PATH, KeysQuery, if_kept(_read_together)),
+    Read(LINEAGE_PATH, AtQuery, if_kept(_read_lineage)),
 )

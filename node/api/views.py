@@ -52,6 +52,29 @@ class ListQuery(NoQuery):
     cursor: Annotated[str, Field(min_length=1, max_length=CURSOR_BYTES_MAX)] | None = None
 
 
+class AtQuery(NoQuery):
+    """At which height to read the state; None for the newest certified one."""
+
+    at: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] | None = None
+
+
+class RecordsQuery(ListQuery, AtQuery):
+    """How much of a list of records, from where, and at which height."""
+
+
+class UnderQuery(NoQuery):
+    """The height of the checkpoint under which to show a block; None for its own or the newest."""
+
+    under: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] | None = None
+
+
+class BetweenQuery(NoQuery):
+    """The heights of two checkpoints, the older first."""
+
+    older: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX, alias="from")]
+    newer: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX, alias="to")]
+
+
 class EpochsQuery(NoQuery):
     """The number of the newest epoch that the reader knows; genesis tells epoch 0."""
 
@@ -70,8 +93,8 @@ class LookupQuery(NoQuery):
     wait_ms: Annotated[Decimal, Field(ge=0, le=WAIT_MS_MAX)] = 0
 
 
-class KeysQuery(NoQuery):
-    """State keys, as `node.api.keys` writes them."""
+class KeysQuery(AtQuery):
+    """State keys, as `node.api.keys` writes them, and at which height to read them."""
 
     keys: Annotated[str, Field(min_length=1, max_length=KEYS_TEXT_MAX)]
 
@@ -187,6 +210,21 @@ class LineageAnswer(BaseModel):
     records: int
     proof: str
     checkpoint: CheckpointView
+
+
+class BlockProofAnswer(BaseModel):
+    """`proof` is a `vm.inclusion.BlockProof`."""
+
+    checkpoint: CheckpointView
+    proof: str
+
+
+class ConsistencyAnswer(BaseModel):
+    """`proof` is a `vm.inclusion.ConsistencyProof`."""
+
+    older: CheckpointView
+    newer: CheckpointView
+    proof: str
 
 
 class TransactionSummary(BaseModel):

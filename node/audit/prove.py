@@ -108,22 +108,21 @@ def prove_block(chain: "Chain", height: int, under: int) -> BlockProof:
 
 
 def prove_consistency(chain: "Chain", older: int, newer: int) -> ConsistencyProof:
-    """Show that the checkpoints at two heights, `older` below `newer`, are of one history.
+    """Show that the headers of two heights, `older` below `newer`, are of one history.
 
+    The newer one has a certificate here; the older one stands under that if it has none of its own.
     Raises `Refused` with `query.invalid`, `checkpoint.missing` or `height.pruned`.
     """
     if older >= newer:
         raise Refused("query.invalid", f"expected from below to, found {older} and {newer}")
-    certified = [
-        CertifiedHeader(header, _certificate(chain, header.height), None)
-        for header in (_header(chain, older), _header(chain, newer))
-    ]
-    if older < chain.store.base():
+    store, certificate = chain.store, _certificate(chain, newer)
+    header, top = store.header(older), store.header(newer)
+    if header is None or top is None or older < store.base():
         raise pruned(older)
     node = chain.store.history_node
     return ConsistencyProof(
-        older=certified[0],
-        newer=certified[1],
+        older=_under(store, header, store.certificate(older) or certificate),
+        newer=CertifiedHeader(top, certificate, None),
         inclusion=tree.inclusion_path_at(node, older, newer),
         consistency=tree.consistency_path_at(node, older, newer),
     )
@@ -134,13 +133,6 @@ def _certificate(chain: "Chain", height: int) -> CheckpointCertificate:
     if certificate is None or height > newest(chain).height:
         raise Refused("checkpoint.missing", f"expected a certificate of {height}, found none")
     return certificate
-
-
-def _header(chain: "Chain", height: int) -> Header:
-    header = chain.store.header(height)
-    if header is None:
-        raise Refused("checkpoint.missing", f"expected a header of {height}, found none")
-    return header
 
 
 def _under(store: "Store", header: Header, certificate: CheckpointCertificate) -> CertifiedHeader:
