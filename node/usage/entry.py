@@ -25,15 +25,18 @@ from vm.usage import (
 NOTE_BYTES_MAX = 1_024  # it stays here: a reference into the hospital's own records
 LINE_BYTES_MAX = 4_096  # of a list: seven short fields and a note
 FIELDS = ("time", "model", "version", "purpose", "action", "count", "note")
+PURPOSES = {purpose.value: purpose for purpose in Purpose}
+ACTIONS = {action.value: action for action in Action}
 REQUIRED = frozenset({"model", "version", "purpose"})
 INTEGER = re.compile(r"[0-9]{1,16}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A use, and what its member noted of it; `note_salt` is shown with the note alone."""
+    """A use and its packed leaf, and what its member noted; `note_salt` is shown with the note."""
 
     use: Use
+    leaf: bytes
     note: str | None
     note_salt: bytes | None
 
@@ -49,10 +52,10 @@ def make_entry(
     time_ms: int,
 ) -> Entry:
     """An entry with fresh salts; raises `Refused("use.*")` if the chain could never record it."""
-    if purpose not in set(Purpose):
-        raise Refused("use.purpose", f"expected {_or(Purpose)}, found {purpose[:40]!r}")
-    if action not in set(Action):
-        raise Refused("use.action", f"expected {_or(Action)}, found {action[:40]!r}")
+    if purpose not in PURPOSES:
+        raise Refused("use.purpose", f"expected {' or '.join(PURPOSES)}, found {purpose[:40]!r}")
+    if action not in ACTIONS:
+        raise Refused("use.action", f"expected {' or '.join(ACTIONS)}, found {action[:40]!r}")
     if note is not None and len(note.encode()) > NOTE_BYTES_MAX:
         raise Refused("use.note", f"expected a note of at most {NOTE_BYTES_MAX} bytes, found more")
     note_salt = None if note is None else secrets.token_bytes(SALT_BYTES)
@@ -61,24 +64,20 @@ def make_entry(
         time_ms=time_ms,
         model=model,
         version=version,
-        purpose=Purpose(purpose),
-        action=Action(action),
+        purpose=PURPOSES[purpose],
+        action=ACTIONS[action],
         count=count,
         note=None if note is None or note_salt is None else note_digest(note_salt, note),
     )
     try:
-        pack(use)
+        leaf = pack(use)
     except AssertionError:
         raise Refused(
             "use.fields",
             f"expected a model's id, a version from 0 and a count of 1 to {COUNT_MAX}, found "
             f"{model[:80]!r}, {version} and {count}",
         ) from None
-    return Entry(use, note, note_salt)
-
-
-def _or(choices: type[Purpose] | type[Action]) -> str:
-    return " or ".join(choice.value for choice in choices)
+    return Entry(use, leaf, note, note_salt)
 
 
 def check_time(time_ms: int, now_ms: int) -> None:

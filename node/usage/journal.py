@@ -282,7 +282,7 @@ def batch_of(leaves: Sequence[bytes]) -> UseBatch:
 def _row(entry: Entry) -> tuple[str, int, bytes, str | None, bytes | None]:
     use = entry.use
     subject = f"{use.model} {use.version} {use.purpose.value} {use.action.value}"
-    return subject, use.time_ms, pack(use), entry.note, entry.note_salt
+    return subject, use.time_ms, entry.leaf, entry.note, entry.note_salt
 
 
 def _batch(row: tuple[int, bytes, int | None, bytes | None, int | None, str | None]) -> Batch:
