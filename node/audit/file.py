@@ -31,6 +31,7 @@ from vm.inclusion import (
     verify_record,
     verify_transaction,
 )
+from vm.opened import UseProof, read_proof, verify_uses
 from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import pack, unpack
@@ -40,9 +41,11 @@ from vm.trust import Pin, Trust, advance, from_pin
 
 FILE_BYTES_MAX = MULTIPROOF_BYTES_MAX // 3 * 4 + 1024 * 1024  # base64, and JSON around it
 FILE_FORMAT = "concilium.proof.v2"
-KINDS = ("record", "records", "transaction", "block", "consistency", "lineage")
+KINDS = ("record", "records", "transaction", "block", "consistency", "lineage", "use")
 
-Proof: TypeAlias = RecordProof | TransactionProof | BlockProof | ConsistencyProof | MultiProof
+Proof: TypeAlias = (
+    RecordProof | TransactionProof | BlockProof | ConsistencyProof | MultiProof | UseProof
+)
 Subject: TypeAlias = dict[str, Any]  # what a file is said to prove, as JSON
 
 
@@ -217,6 +220,8 @@ def _unpack(kind: str, data: bytes) -> Proof:
             return unpack(BlockProof, data)
         case "consistency":
             return unpack(ConsistencyProof, data)
+        case "use":
+            return read_proof(data)
     raise Refused("file.kind", f"expected {', '.join(KINDS)}, found {kind[:80]}")
 
 
@@ -239,6 +244,8 @@ def _verify(opened: Opened) -> Audit:
             return _audit_block(trust, subject, proof)
         case ConsistencyProof():
             return _audit_consistency(trust, subject, proof)
+        case UseProof():
+            return _audit_uses(trust, proof)
 
 
 def read_version(subject: Subject) -> Version:
@@ -273,6 +280,8 @@ def subject_of(proof: Proof) -> Subject:
             return {"block": certified.header.height, "under": _signed_height(certified)}
         case ConsistencyProof(older, newer):
             return {"older": older.header.height, "newer": newer.header.height}
+        case UseProof():
+            return {"use": _key_parts(proof.batch.key)}
 
 
 def _key_parts(key: bytes) -> list[str | int]:
@@ -298,12 +307,25 @@ def _kind_of(proof: Proof) -> str:
             return "block"
         case ConsistencyProof():
             return "consistency"
+        case UseProof():
+            return "use"
 
 
 def _certified(proof: Proof) -> tuple[CertifiedHeader, ...]:
     if isinstance(proof, ConsistencyProof):
         return (proof.older, proof.newer)
-    return (proof.certified,)
+    return (certified_of(proof),)
+
+
+def certified_of(proof: Proof) -> CertifiedHeader:
+    """The header under which a proof stands, of two the newer one."""
+    match proof:
+        case ConsistencyProof():
+            return proof.newer
+        case UseProof():
+            return proof.batch.certified
+        case _:
+            return proof.certified
 
 
 def _signed_height(certified: CertifiedHeader) -> int:
@@ -374,3 +396,23 @@ def _audit_consistency(trust: Trust, subject: Subject, proof: ConsistencyProof) 
     )
     content = {"older": dump(proof.older.header), "newer": dump(proof.newer.header)}
     return report(f"blocks {older} and {newer} of one history", proof.newer.header, steps, content)
+
+
+def _audit_uses(trust: Trust, proof: UseProof) -> Audit:
+    batch, uses = verify_uses(proof, trust.chain, trust.epochs)
+    if len(uses) == batch.entries:
+        opened = f"all {batch.entries} uses, {batch.count} in count, to the batch's root"
+    else:
+        opened = f"1 use of {batch.entries} with its path to the batch's root"
+    steps = (
+        certificate_step(proof.batch.certified, trust.epochs),
+        "1 state path to its root, of the batch",
+        opened,
+        "model, version, purpose, action and times as the batch says",
+    )
+    return report(
+        f"uses of model {batch.model} by {batch.organisation}, batch {batch.number}",
+        proof.batch.certified.header,
+        steps,
+        {"batch": dump(batch), "uses": dump(uses)},
+    )

@@ -14,7 +14,7 @@ from typing import Any
 import rfc8785
 
 from node.audit.check import Audit, report
-from node.audit.file import open_file
+from node.audit.file import certified_of, open_file
 from node.case import CASE_BYTES_MAX, MAGIC
 from node.case.contents import Case, contents
 from node.case.page import write_page
@@ -98,7 +98,7 @@ def read_checkpoint(trust: Trust, data: bytes) -> Checkpoint:
     opened = open_file(trust, _read(data)[LINEAGE] if data.startswith(MAGIC) else data)
     if isinstance(opened.proof, ConsistencyProof):
         raise Refused("case.checkpoint", "expected a file with one checkpoint, found two in it")
-    certified = opened.proof.certified
+    certified = certified_of(opened.proof)
     verify_header(certified, opened.trust.chain, opened.trust.epochs)
     return Checkpoint(certified, opened.steps, opened.anchor)
 
