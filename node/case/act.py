@@ -65,6 +65,13 @@ ARTICLES = (
         "right measure",
     ),
     Serves(
+        "Recorded uses",
+        ("Article 12(1)", "Article 12(2)(c)", "Article 19(1)", "Annex IV 9"),
+        "which member used which version, when, for which purpose and how often, as it recorded "
+        "this itself; single uses can be opened and held against the batch",
+        "uses that nobody recorded, and the outputs of the model",
+    ),
+    Serves(
         "Members and keys",
         ("Article 12(1)", "Article 18(1)"),
         "who could sign for whom, in which role, and from which height on",

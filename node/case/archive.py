@@ -58,7 +58,8 @@ def verify_case(trust: Trust, data: bytes) -> Audit:
 
     Raises `Refused` with the step that failed: `case.too_large`, `.format`, `.compressed`, `.name`,
     `.duplicate`, `.order` or `.missing` of the archive; what its proofs are refused with;
-    `case.checkpoint`, `.incomplete`, `.excess`, `.audits` or `.proofs` of what they tell together;
+    `case.checkpoint`, `.kind`, `.incomplete`, `.excess`, `.audits`, `.usage` or `.proofs` of what
+    they tell together;
     `case.page`, `.prov` or `.summary` of a part that is not what follows from them;
     `case.signer`, `.signature`; `case.bytes` of anything else that differs.
     """

@@ -1,4 +1,4 @@
-"""What a case file tells beside a model's lineage: later attestations, and everybody involved.
+"""What a case file tells beside a model's lineage: attestations, uses, and everybody involved.
 
 `trace_beside` says which records those are. A collector runs it on what it knows until nothing is
 missing; whoever verifies runs it on what was proven, so both mean the same records, and none more.
@@ -19,8 +19,11 @@ from vm.refusal import Refused
 from vm.shape import unpack
 from vm.sparse import VALUE_BYTES_MAX
 from vm.state import Record, state_key
+from vm.usage import Action, ModelUsage, OrganisationUsage, UseBatchRecord
 
 R = TypeVar("R", bound=Record)
+
+BATCHES_MAX = 20_000  # of uses in one file: 20 MiB of records and proofs, and as much derived
 
 AuditKey: TypeAlias = tuple[str, int, str, str]  # task, round, organisation, the auditor's
 
@@ -35,14 +38,17 @@ class Attested:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Attestations in order of the lineage's updates; people and institutions in order of id.
+    """Attestations and batches of uses in order of key; people and institutions in order of id.
 
-    `members` and `organisations` are those that the lineage does not hold already. `signer` is the
-    member that signed the file, None if the chain knows none of that name.
+    `usage` is None of a model of which no use was recorded. `members` and `organisations` are those
+    that the lineage does not hold already. `signer` is the member that signed the file, None if the
+    chain knows none of that name.
     """
 
     head: ModelHead | None
     attested: tuple[Attested, ...]
+    usage: ModelUsage | None
+    batches: tuple[UseBatchRecord, ...]
     members: tuple[Member, ...]
     organisations: tuple[Organisation, ...]
     signer: Member | None
@@ -113,8 +119,12 @@ def trace_beside(
         for key in sorted(audits)
         if (audit := records.get(Audit, *key)) is not None
     )
+    usage = records.get(ModelUsage, lineage.model.id)
+    organisations = () if usage is None else usage.organisations
+    batches = _trace_batches(records, lineage.model.id, organisations)
     known = {member.id for member in members_of(lineage)}
     named = {found.audit.auditor for found in attested} | _named(lineage)
+    named |= {batch.member for batch in batches}
     members = _found(records, Member, sorted(named - known))
     signing = records.get(Member, signer)
     vouching = {member.organisation for member in members} | {lineage.model.organisation}
@@ -124,10 +134,29 @@ def trace_beside(
     return Beside(
         head=records.get(ModelHead, lineage.model.id),
         attested=attested,
+        usage=usage,
+        batches=batches,
         members=members,
         organisations=_found(records, Organisation, sorted(vouching - held)),
         signer=signing,
     )
+
+
+def _trace_batches(
+    records: Records, model: str, organisations: tuple[OrganisationUsage, ...]
+) -> tuple[UseBatchRecord, ...]:
+    """All batches that the totals count; raises `Refused("case.too_large")`."""
+    count = sum(item.batches for item in organisations)
+    if count > BATCHES_MAX:
+        raise Refused(
+            "case.too_large", f"expected at most {BATCHES_MAX} batches of uses, found {count}"
+        )
+    found = (
+        records.get(UseBatchRecord, model, item.organisation, number)
+        for item in organisations
+        for number in range(1, item.batches + 1)
+    )
+    return tuple(batch for batch in found if batch is not None)
 
 
 def _found(records: Records, cls: type[R], names: list[str]) -> tuple[R, ...]:
@@ -193,3 +222,27 @@ def check_attested(beside: Beside, lineage: Lineage) -> str:
     if found:
         raise Refused("case.audits", "expected attestations of this lineage's updates, found more")
     return f"{len(beside.attested)} attestations of traces, as many as their updates count"
+
+
+def check_uses(beside: Beside) -> str:
+    """Check that the batches of uses come to the totals: none is left out, and none is too many.
+
+    Raises `Refused("case.usage")`; returns what was checked, in words.
+    """
+    usage = beside.usage
+    for item in () if usage is None else usage.organisations:
+        batches = [batch for batch in beside.batches if batch.organisation == item.organisation]
+        found = OrganisationUsage(
+            item.organisation,
+            len(batches),
+            sum(batch.count for batch in batches if batch.action is Action.INFERENCE),
+            sum(batch.count for batch in batches if batch.action is Action.EXPORT),
+        )
+        if found != item:
+            raise Refused(
+                "case.usage",
+                f"expected {item.batches} batches of uses by {item.organisation} that come to "
+                f"{item.inferences} inferences and {item.exports} exports, found {found.batches} "
+                f"that come to {found.inferences} and {found.exports}",
+            )
+    return f"{len(beside.batches)} batches of uses, which come to the model's totals"

@@ -20,6 +20,7 @@ from vm.block import Header
 from vm.learning import Decision, Outcome, Update, UpdateStatus, Verdict
 from vm.record import Dataset, Member, Model
 from vm.shape import PublicKey
+from vm.usage import UseBatchRecord
 
 FORMAT = "concilium.case.v1"  # of all that is derived: whoever changes how, changes the number
 INTEGER_MAX = 2**53 - 1  # RFC 8785 writes no greater one; records may hold 2^53 itself
@@ -65,6 +66,7 @@ def contents(case: Case) -> dict[str, Any]:
         "rounds": rounds,
         "contributions": _contributions(rounds),
         "attestations": [_attested(item) for item in beside.attested],
+        "usage": _usage(beside),
         "totals": _totals(lineage, rounds),
         "articles": [dump(item) for item in ARTICLES],
         "uncovered": list(UNCOVERED),
@@ -282,6 +284,37 @@ def _attested(item: Attested) -> dict[str, Any]:
         if visit is None
         else {"trainer": visit.trainer, "height": visit.height, "time": utc(visit.time_ms)}
     }
+
+
+def _usage(beside: Beside) -> dict[str, Any]:
+    """What members recorded of the model's use: totals, kinds of use, and every batch."""
+    kinds: dict[tuple[str, int, str, str], list[UseBatchRecord]] = {}
+    for batch in beside.batches:
+        kind = (batch.organisation, batch.version, batch.purpose.value, batch.action.value)
+        kinds.setdefault(kind, []).append(batch)
+    return {
+        "organisations": [] if beside.usage is None else dump(beside.usage.organisations),
+        "kinds": [
+            {
+                "organisation": batches[0].organisation,
+                "version": batches[0].version,
+                "purpose": batches[0].purpose.value,
+                "action": batches[0].action.value,
+                "batches": len(batches),
+                "uses": sum(batch.entries for batch in batches),
+                "count": sum(batch.count for batch in batches),
+                "first": utc(min(batch.first_ms for batch in batches)),
+                "last": utc(max(batch.last_ms for batch in batches)),
+            }
+            for _, batches in sorted(kinds.items())
+        ],
+        "batches": [_batch(batch) for batch in beside.batches],
+    }
+
+
+def _batch(batch: UseBatchRecord) -> dict[str, Any]:
+    times = {"first": batch.first_ms, "last": batch.last_ms, "recorded": batch.time_ms}
+    return dict(dump(batch)) | {name: utc(time_ms) for name, time_ms in times.items()}
 
 
 def _totals(lineage: Lineage, rounds: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A case file's provenance in the W3C's PROV data model, as canonical PROV-JSON.
 
-Identifiers are those of the records, so they are equal in every case file of one chain: model
-versions, updates, verdicts, datasets and attestations are entities; rounds and trainings are
-activities; members and organisations are agents.
+Identifiers are those of the records, so they are equal in every case file of one chain. Entities
+are model versions, updates, verdicts, datasets and attestations; activities are rounds, trainings
+and batches of uses; agents are members and organisations.
 """
 
 import json
@@ -18,6 +18,7 @@ from node.case.beside import members_of, organisations_of
 from node.case.contents import Case
 from vm.learning import UpdateStatus
 from vm.record import Member, Model, Organisation
+from vm.usage import UseBatchRecord
 
 PREFIX = "c"
 
@@ -43,6 +44,8 @@ def write_prov(case: Case) -> bytes:
         document.entity(name, {_name("outcome"): audit.outcome.value, _name("code"): audit.code})
         document.wasAttributedTo(name, _name("member", audit.auditor))
         document.wasDerivedFrom(name, _name("update", *audit.key[:3]))
+    for batch in beside.batches:
+        _add_uses(document, batch)
     text = document.serialize(format="json")
     assert text is not None, "it is None only where it goes to a stream"
     return rfc8785.dumps(json.loads(text))
@@ -147,3 +150,15 @@ def _add_update(document: ProvBundle, part: Part, base: str, rnd: str) -> None:
         )
         document.wasAttributedTo(judged, _name("member", verdict.verifier))
         document.wasDerivedFrom(judged, name)
+
+
+def _add_uses(document: ProvBundle, batch: UseBatchRecord) -> None:
+    name = _name("uses", *batch.key)
+    attributes: dict[str, Any] = {
+        _name("purpose"): batch.purpose.value,
+        _name("action"): batch.action.value,
+        _name("count"): batch.count,
+    }
+    document.activity(name, utc(batch.first_ms), utc(batch.last_ms), attributes)
+    document.wasAssociatedWith(name, _name("member", batch.member))
+    document.used(name, _name("model", batch.model, batch.version))

@@ -1,7 +1,7 @@
 """From proofs to the case that they tell, for whoever has fetched them and whoever has a file."""
 
 from node.audit.check import audit_lineage
-from node.case.beside import Known, audit_keys, check_attested, trace_beside
+from node.case.beside import Known, audit_keys, check_attested, check_uses, trace_beside
 from node.case.contents import Case, Signer
 from node.case.proofs import Proofs
 from vm.inclusion import verify_lineage
@@ -13,7 +13,7 @@ def tell(trust: Trust, proofs: Proofs, signer: Signer) -> tuple[Case, tuple[str,
     """Check all proofs and the rules of the story; the case, and what was checked, in words.
 
     Raises `Refused` with `audit.*` or `lineage.*`, or with `case.checkpoint`, `case.incomplete`,
-    `case.excess` or `case.audits`.
+    `case.excess`, `case.audits` or `case.usage`.
     """
     story = audit_lineage(trust.chain, trust.epochs, proofs.lineage, *proofs.version)
     header = proofs.lineage.certified.header
@@ -29,5 +29,6 @@ def tell(trust: Trust, proofs: Proofs, signer: Signer) -> tuple[Case, tuple[str,
         *story.audit.steps,
         f"{len(values)} records beside the lineage to the same root",
         check_attested(beside, story.lineage),
+        check_uses(beside),
     )
     return Case(header, story.lineage, beside, signer), checked

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from node.case.contents import Case
-from tests.node.case.made import case_of, run_case
+from tests.node.case.made import case_of, make, run_case
 from tests.node.network import Network, open_network
 
 
@@ -17,6 +17,12 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     with open_network(folder) as made:
         run_case(made)
         yield made
+
+
+@pytest.fixture(scope="package")
+def data(network: Network) -> bytes:
+    """The case file of that chain's model."""
+    return make(network)
 
 
 @pytest.fixture

@@ -1,11 +1,17 @@
 """A chain with something of everything that a case file shows."""
 
+import asyncio
 from dataclasses import replace
 
 from fl.body import AdmitAuditor, AttestAudit
 from node.audit.lineage import trace
+from node.case.archive import make_case
 from node.case.beside import trace_beside
+from node.case.collect import collect
 from node.case.contents import Case, Signer
+from node.case.proofs import Checkpoint, Proofs
+from node.case.story import tell
+from node.client.client import Client
 from tests.harness import key_of
 from tests.node.network import (
     HOSPITALS,
@@ -17,9 +23,13 @@ from tests.node.network import (
     run_round,
     say,
 )
+from tests.node.serving import serve
 from vm.conduct import AuditOutcome
+from vm.keys import SigningKey
 from vm.record import Role
 from vm.registry import EnrolMember
+from vm.trust import Trust
+from vm.usage import Action, Purpose, UseBatch
 
 VERSION = 2
 SIGNER = f"{HOSPITALS[1]}.auditor"
@@ -27,7 +37,10 @@ AUDITED = [(TASK, 1, HOSPITALS[0], HOSPITALS[1]), (TASK, 3, HOSPITALS[2], HOSPIT
 
 
 def run_case(network: Network) -> None:
-    """Three rounds, of which the second fails, and two audits: one failed, one not to be had."""
+    """Three rounds, of which the second fails, two audits, and batches of uses by two hospitals.
+
+    One audit failed, one found nothing to be had. Two blocks come after all of it.
+    """
     say(network, [(f"{HOSPITALS[1]}.admin", "member.enrol", _auditor())])
     open_task(network, VERSION)
     run_round(network, 1)
@@ -41,6 +54,10 @@ def run_case(network: Network) -> None:
             _attestation(HOSPITALS[2], 3, AuditOutcome.FAILED, "audit.differs"),
         ],
     )
+    say(network, [_uses(network, hospital, 1) for hospital in HOSPITALS[:2]])
+    say(network, [_uses(network, HOSPITALS[0], 2)])
+    network.block()
+    network.block()
 
 
 def case_of(network: Network) -> Case:
@@ -50,6 +67,30 @@ def case_of(network: Network) -> Case:
     lineage = trace(state, MODEL, VERSION)
     signer = Signer(SIGNER, key_of(SIGNER).public)
     return Case(row.header, lineage, trace_beside(state, lineage, AUDITED, SIGNER), signer)
+
+
+async def fetch(
+    network: Network, signer: str, at: int | None, checkpoint: Checkpoint | None
+) -> tuple[Trust, Proofs]:
+    """The proofs of the newest version, from a node of this network over HTTP."""
+    async with serve(network) as (url, _), Client(network.genesis, [url]) as client:
+        proofs = await collect(client, MODEL, signer=signer, at=at, checkpoint=checkpoint)
+        return Trust(client.chain, client.proven.epochs, None), proofs
+
+
+def make(
+    network: Network,
+    *,
+    at: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    signer: str = SIGNER,
+    key: SigningKey | None = None,
+) -> bytes:
+    """The case file of the newest version, signed with the signer's key if no other is given."""
+    trust, proofs = asyncio.run(fetch(network, signer, at, checkpoint))
+    key = key or key_of(signer)
+    case, _ = tell(trust, proofs, Signer(signer, key.public))
+    return make_case(case, proofs, key)
 
 
 def titled(case: Case, title: str) -> Case:
@@ -74,3 +115,11 @@ def _attestation(
     segments = 0 if outcome is AuditOutcome.UNAVAILABLE else 3
     body = AttestAudit(TASK, number, hospital, outcome, code, "as found on site", segments)
     return SIGNER, "learning.audit", body
+
+
+def _uses(network: Network, hospital: str, version: int) -> tuple[str, str, object]:
+    now_ms = network.chain.head.time_ms
+    body = UseBatch(
+        MODEL, version, Purpose.CARE, Action.INFERENCE, 12, 3, bytes(32), now_ms - 9, now_ms
+    )
+    return f"{hospital}.trainer", "model.use", body

@@ -94,3 +94,13 @@ def test_a_number_that_json_readers_may_round_is_written_as_text(case: Case) -> 
     assert found["tasks"][0]["id"] == TASK
     assert found["tasks"][0]["terms"]["preprocessing"]["outcome"]["center"] == str(2**53)
     rfc8785.dumps(found)
+
+
+def test_recorded_uses_are_told_by_organisation_version_and_purpose(case: Case) -> None:
+    """With every batch, and totals that they come to."""
+    found = contents(case)["usage"]
+
+    kinds = [(item["organisation"], item["version"], item["count"]) for item in found["kinds"]]
+    assert kinds == [(HOSPITALS[0], 1, 12), (HOSPITALS[0], 2, 12), (HOSPITALS[1], 1, 12)]
+    assert [item["batches"] for item in found["organisations"]] == [2, 1]
+    assert len(found["batches"]) == 3

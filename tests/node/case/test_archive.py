@@ -1,0 +1,455 @@
+"""Case files: verified offline, equal from every node, and refused with the step that failed."""
+
+import io
+import json
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import rfc8785
+
+from node.audit.file import verify_file, write_file
+from node.audit.prove import newest, prove_key, prove_together
+from node.case import MAGIC
+from node.case.archive import DATE, read_checkpoint, verify_case
+from node.case.proofs import LINEAGE, open_proofs, records_name, write_proofs
+from node.case.sign import write_signature
+from tests.harness import genesis_of, key_of
+from tests.node.case.made import SIGNER, VERSION, make, run_case
+from tests.node.network import HOSPITALS, MODEL, Network, certificate, open_network
+from vm.conduct import Audit, Visit
+from vm.encoding import decode
+from vm.inclusion import MultiProof
+from vm.record import ModelHead
+from vm.refusal import Refused
+from vm.state import state_key
+from vm.trust import Trust, from_genesis
+from vm.usage import UseBatchRecord
+
+Parts = dict[str, bytes]
+Forge = Callable[[Network, Parts], Parts]
+RECORDS = records_name(1)
+
+
+def trust_of(network: Network) -> Trust:
+    """What an auditor trusts who has the genesis document."""
+    return from_genesis(network.genesis)
+
+
+def parts_of(data: bytes) -> Parts:
+    """The parts of an archive, by the standard library."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(
+    parts: list[tuple[str, bytes]],
+    method: int = zipfile.ZIP_STORED,
+    date: tuple[int, int, int, int, int, int] = DATE,
+) -> bytes:
+    """An archive as a case file is one, of any parts."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, data in parts:
+            info = zipfile.ZipInfo(name, date)
+            info.create_system, info.external_attr, info.compress_type = 3, 0o100644 << 16, method
+            archive.writestr(info, data)
+    return target.getvalue()
+
+
+def refusal(check: Callable[[], object]) -> str:
+    """The code with which `check` refuses."""
+    with pytest.raises(Refused) as caught:
+        check()
+    return caught.value.code
+
+
+def test_a_case_file_verifies_offline_with_the_genesis_document_alone(
+    network: Network, data: bytes
+) -> None:
+    """Whoever reads it is told what was checked."""
+    audit = verify_case(trust_of(network), data)
+
+    assert audit.subject == f"case file of model {MODEL} version {VERSION}"
+    assert audit.height == network.chain.head.height
+    steps = "\n".join(audit.steps)
+    assert "certified by 3 of 4 validators" in steps
+    assert "2 attestations of traces, as many as their updates count" in steps
+    assert "3 batches of uses, which come to the model's totals" in steps
+    assert f"signature by {SIGNER}, auditor of {HOSPITALS[1]}" in steps
+    assert audit.content["model"]["id"] == MODEL
+
+
+def test_any_tool_opens_it_and_nothing_in_it_is_compressed(data: bytes) -> None:
+    """Names, order and dates are fixed."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        infos = archive.infolist()
+        assert archive.testzip() is None
+
+    names = [info.filename for info in infos]
+    assert names[:5] == ["page.html", "summary.json", "signature.json", "prov.json", LINEAGE]
+    assert names[5:] == [records_name(number) for number in range(1, len(names) - 4)]
+    assert {info.compress_type for info in infos} == {zipfile.ZIP_STORED}
+    assert {info.date_time for info in infos} == {DATE}
+    assert data == zipped(list(parts_of(data).items()))
+
+
+def test_the_summary_is_canonical_and_names_the_other_parts(data: bytes) -> None:
+    """RFC 8785 in, RFC 8785 out; whoever trusts the signature trusts page and PROV by it."""
+    parts = parts_of(data)
+
+    summary = json.loads(parts["summary.json"])
+
+    assert rfc8785.dumps(summary) == parts["summary.json"]
+    assert summary["parts"] == {
+        name: sha256(parts[name]).hexdigest() for name in ("page.html", "prov.json")
+    }
+
+
+def test_each_file_of_proofs_verifies_by_itself(network: Network, data: bytes) -> None:
+    """They are proof files as any other."""
+    subjects = [
+        verify_file(trust_of(network), part).subject
+        for name, part in parts_of(data).items()
+        if name.startswith("proofs/")
+    ]
+
+    assert subjects[0] == f"model {MODEL} version {VERSION}"
+    assert all(subject.endswith(" records") for subject in subjects[1:])
+
+
+# Equal bytes
+
+
+@contextmanager
+def other_node(folder: Path, names: tuple[str, ...]) -> Iterator[Network]:
+    """Another node of the same chain, whose newest certificates these validators signed."""
+    with open_network(folder) as network:
+        run_case(network)
+        for height in range(1, network.chain.head.height + 1):
+            row = network.chain.store.row(height)
+            assert row is not None
+            network.chain.store.write_certificate(certificate(network.genesis, row.header, names))
+        yield network
+
+
+def test_a_node_with_more_votes_than_a_quorum_gives_equal_bytes(
+    network: Network, data: bytes, tmp_path: Path
+) -> None:
+    """The first votes of a quorum, in order of id, are kept."""
+    with other_node(tmp_path, HOSPITALS) as other:
+        assert make(other) == data
+
+
+def test_nodes_with_other_votes_give_equal_bytes_under_one_checkpoint(
+    network: Network, data: bytes, tmp_path: Path
+) -> None:
+    """Without it the proofs differ, and nothing else; the checkpoint comes from another file."""
+    trust = trust_of(network)
+    with other_node(tmp_path, HOSPITALS[1:]) as other:
+        alone, one = parts_of(make(other)), parts_of(data)
+        checkpoint = read_checkpoint(trust, data)
+        together = make(other, checkpoint=checkpoint)
+
+    assert {name for name in one if one[name] != alone[name]} == {
+        name for name in one if name.startswith("proofs/")
+    }
+    assert together == data
+
+
+def test_a_checkpoint_from_a_proof_file_says_the_height_too(network: Network) -> None:
+    """An earlier height, at which less had happened, and the certificate of the file."""
+    height = network.chain.head.height - 1
+    view = network.chain.view(height)
+    assert view is not None
+    text = write_file(prove_key(network.chain, view, state_key(ModelHead.KIND, (MODEL,))))
+    checkpoint = read_checkpoint(trust_of(network), text.encode())
+
+    found = make(network, checkpoint=checkpoint)
+
+    assert verify_case(trust_of(network), found).height == height
+    assert read_checkpoint(trust_of(network), found) == checkpoint
+    with pytest.raises(Refused, match=r"case\.checkpoint"):
+        make(network, at=height - 1, checkpoint=checkpoint)
+
+
+def test_a_height_gives_the_same_bytes_however_far_the_chain_has_come(
+    network: Network, data: bytes, tmp_path: Path
+) -> None:
+    """What was attested later is not in it."""
+    height = network.chain.head.height
+    with open_network(tmp_path) as other:
+        run_case(other)
+        for _ in range(3):
+            other.block()
+
+        assert make(other, at=height) == data
+        before = verify_case(trust_of(other), make(other, at=height - 4))
+
+    assert before.content["attestations"]
+    assert before.content["usage"]["batches"] == []
+
+
+# Refused archives
+
+
+def rezipped(
+    data: bytes,
+    method: int = zipfile.ZIP_STORED,
+    date: tuple[int, int, int, int, int, int] = DATE,
+) -> bytes:
+    """The same parts, written otherwise."""
+    return zipped(list(parts_of(data).items()), method, date)
+
+
+def with_bomb(data: bytes) -> bytes:
+    """The page as 64 MiB of zeros in 64 KiB."""
+    others = list(parts_of(data).items())[1:]
+    packed = zipped([("page.html", bytes(64 * 1024 * 1024))], zipfile.ZIP_DEFLATED)
+    assert len(packed) < 128 * 1024
+    return packed[: packed.index(b"PK\x01\x02")] + zipped(others)
+
+
+def with_flags(data: bytes) -> bytes:
+    """A part whose size is said to come after it."""
+    return data[:6] + struct.pack("<H", 8) + data[8:]
+
+
+def with_names(data: bytes, name: str) -> bytes:
+    """One part more, of this name."""
+    target = io.BytesIO(data)
+    with warnings.catch_warnings(), zipfile.ZipFile(target, "a") as archive:
+        warnings.simplefilter("ignore")  # the library warns of a name that it has
+        archive.writestr(name, b"x")
+    return target.getvalue()
+
+
+ARCHIVES: list[tuple[Callable[[bytes], bytes], str]] = [
+    (lambda data: b"", "case.format"),
+    (lambda data: MAGIC, "case.format"),
+    (lambda data: data[:1_000], "case.format"),
+    (lambda data: data[:-30], "case.bytes"),
+    (lambda data: data + b"x", "case.bytes"),
+    (lambda data: b"x" + data, "case.format"),
+    (lambda data: rezipped(data, method=zipfile.ZIP_DEFLATED), "case.compressed"),
+    (lambda data: rezipped(data, date=(1980, 1, 1, 0, 0, 2)), "case.bytes"),
+    (with_bomb, "case.compressed"),
+    (with_flags, "case.format"),
+    (lambda data: with_names(data, "../page.html"), "case.name"),
+    (lambda data: with_names(data, "/etc/passwd"), "case.name"),
+    (lambda data: with_names(data, "proofs/../../x.json"), "case.name"),
+    (lambda data: with_names(data, "readme.txt"), "case.name"),
+    (lambda data: with_names(data, "proofs/records-9999.json"), "case.name"),
+    (lambda data: with_names(data, "page.html"), "case.duplicate"),
+    (lambda data: with_names(data, "x" * 65), "case.format"),
+    (lambda data: zipped(list(parts_of(data).items())[1:]), "case.missing"),
+    (lambda data: zipped(list(parts_of(data).items())[::-1]), "case.order"),
+    (lambda data: zipped([]), "case.format"),
+]
+
+
+@pytest.mark.parametrize(("forge", "code"), ARCHIVES)
+def test_an_archive_that_is_not_as_it_is_written_is_refused(
+    network: Network, data: bytes, forge: Callable[[bytes], bytes], code: str
+) -> None:
+    """No name is used as a path, nothing is unpacked, and no byte is left over."""
+    forged = forge(data)
+
+    assert refusal(partial(verify_case, trust_of(network), forged)) == code
+
+
+def test_an_archive_above_the_bound_is_not_read(
+    network: Network, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Size is checked before anything is looked at."""
+    monkeypatch.setattr("node.case.archive.CASE_BYTES_MAX", len(data) - 1)
+
+    assert refusal(partial(verify_case, trust_of(network), data)) == "case.too_large"
+
+
+# Refused stories
+
+
+def altered(name: str, old: bytes, new: bytes) -> Forge:
+    """A part with other bytes in it, as long as before."""
+
+    def forge(network: Network, parts: Parts) -> Parts:
+        assert old in parts[name]
+        return parts | {name: parts[name].replace(old, new, 1)}
+
+    return forge
+
+
+def resigned(name: str, old: bytes, new: bytes) -> Forge:
+    """The same, under a fresh signature of the auditor over what the summary says then."""
+
+    def forge(network: Network, parts: Parts) -> Parts:
+        changed = altered(name, old, new)(network, parts)
+        signature = write_signature(changed["summary.json"], SIGNER, key_of(SIGNER))
+        return changed | {"signature.json": signature}
+
+    return forge
+
+
+def signed_by(member: str, key: str) -> Forge:
+    """Signed in a member's name with somebody's key."""
+
+    def forge(network: Network, parts: Parts) -> Parts:
+        summary = json.loads(parts["summary.json"])
+        assert summary["signer"]["member"] == SIGNER
+        signature = write_signature(parts["summary.json"], member, key_of(key))
+        return parts | {"signature.json": signature}
+
+    return forge
+
+
+def proving(change: Callable[[Network, list[bytes]], list[bytes]]) -> Forge:
+    """Records beside the lineage that are proven as well as any, but are not the ones due."""
+
+    def forge(network: Network, parts: Parts) -> Parts:
+        files = {name: part for name, part in parts.items() if name.startswith("proofs/")}
+        _, proofs = open_proofs(trust_of(network), files)
+        keys = [entry.key for proof in proofs.beside for entry in proof.records]
+        view = newest(network.chain)
+        beside = (prove_together(network.chain, view, change(network, keys)),)
+        held = write_proofs(replace(proofs, beside=beside))
+        return {name: part for name, part in parts.items() if name not in files} | held
+
+    return forge
+
+
+def without(kind: str) -> Forge:
+    """One record of a kind is left out."""
+
+    def change(_: Network, keys: list[bytes]) -> list[bytes]:
+        found = next(key for key in keys if parts_of_key(key)[0] == kind)
+        return [key for key in keys if key != found]
+
+    return proving(change)
+
+
+def unattested(number: int) -> Forge:
+    """Nobody looked into a trace of this round, as it seems."""
+
+    def change(_: Network, keys: list[bytes]) -> list[bytes]:
+        found = [
+            key
+            for key in keys
+            if parts_of_key(key)[0] in {Audit.KIND, Visit.KIND} and parts_of_key(key)[2] == number
+        ]
+        assert len(found) == 2
+        return [key for key in keys if key not in found]
+
+    return proving(change)
+
+
+def parts_of_key(key: bytes) -> tuple[object, ...]:
+    """A record's kind and key."""
+    parts = decode(key)
+    assert isinstance(parts, tuple)
+    return parts
+
+
+def one_more(_: Network, keys: list[bytes]) -> list[bytes]:
+    """A record that no case needs."""
+    return [*keys, state_key(ModelHead.KIND, ("nothing",))]
+
+
+def other_certificate(network: Network, parts: Parts) -> Parts:
+    """Records under another certificate of the same header than the lineage."""
+    header = newest(network.chain).row.header
+    made = certificate(network.genesis, header, HOSPITALS[1:])
+    files = {name: part for name, part in parts.items() if name.startswith("proofs/")}
+    _, proofs = open_proofs(trust_of(network), files)
+    first: MultiProof = proofs.beside[0]
+    changed = replace(first, certified=replace(first.certified, certificate=made))
+    return parts | {RECORDS: write_file(changed).encode()}
+
+
+def lineage_twice(network: Network, parts: Parts) -> Parts:
+    """A lineage in place of records."""
+    return parts | {RECORDS: parts[LINEAGE]}
+
+
+def indented(network: Network, parts: Parts) -> Parts:
+    """Proofs that say the same in other bytes."""
+    return parts | {LINEAGE: json.dumps(json.loads(parts[LINEAGE])).encode()}
+
+
+def sub_quorum(network: Network, parts: Parts) -> Parts:
+    """Two of four validators."""
+    header = newest(network.chain).row.header
+    made = certificate(network.genesis, header, HOSPITALS[:2])
+    files = {name: part for name, part in parts.items() if name.startswith("proofs/")}
+    _, proofs = open_proofs(trust_of(network), files)
+    held = replace(proofs.checkpoint.certified, certificate=made)
+    return parts | write_proofs(
+        replace(proofs, checkpoint=replace(proofs.checkpoint, certified=held))
+    )
+
+
+STORIES = [
+    (altered("page.html", b"rejected", b"accepted"), "case.page"),
+    (resigned("page.html", b"rejected", b"accepted"), "case.page"),
+    (altered("prov.json", b"rejected", b"accepted"), "case.prov"),
+    (altered("summary.json", b"rejected", b"accepted"), "case.summary"),
+    (resigned("summary.json", b"rejected", b"accepted"), "case.summary"),
+    (altered("signature.json", b'"signature":"', b'"signature":"0'), "case.signature"),
+    (altered("signature.json", b'"member":"h', b'"member":"x'), "case.incomplete"),
+    (signed_by(SIGNER, "thief"), "case.page"),
+    (signed_by("stranger", "stranger"), "case.incomplete"),
+    (altered(LINEAGE, b'"kind": "lineage"', b'"kind": "records"'), "case.kind"),
+    (indented, "case.proofs"),
+    (lineage_twice, "case.kind"),
+    (other_certificate, "case.checkpoint"),
+    (sub_quorum, "audit.certificate.no_quorum"),
+    (proving(one_more), "case.excess"),
+    (unattested(1), "case.audits"),
+    (unattested(3), "case.audits"),
+    (without(Audit.KIND), "case.excess"),
+    (without(UseBatchRecord.KIND), "case.incomplete"),
+    (without(ModelHead.KIND), "case.incomplete"),
+    (without("member"), "case.incomplete"),
+]
+
+
+@pytest.mark.parametrize(("forge", "code"), STORIES)
+def test_what_does_not_follow_from_the_proofs_is_refused(
+    network: Network, data: bytes, forge: Forge, code: str
+) -> None:
+    """The refusal names the part, or the step of the story, that does not hold."""
+    forged = zipped(list(forge(network, parts_of(data)).items()))
+
+    assert refusal(partial(verify_case, trust_of(network), forged)) == code
+
+
+def test_another_genesis_accepts_nothing(data: bytes) -> None:
+    """A case file of another chain says so."""
+    assert refusal(partial(verify_case, from_genesis(genesis_of(5)), data)) == "audit.chain"
+
+
+# Signers
+
+
+def test_a_signer_whom_the_chain_does_not_know_is_told_and_not_refused(network: Network) -> None:
+    """An auditor may look at a height before it was enrolled; the reader has to know the key."""
+    found = make(network, signer="stranger")
+
+    audit = verify_case(trust_of(network), found)
+
+    assert "whose member the chain did not know then" in audit.steps[-1]
+    assert not audit.content["signer"]["enrolled"]
+
+
+def test_a_members_name_over_somebody_elses_key_is_refused(network: Network) -> None:
+    """The chain says whose key it is."""
+    found = make(network, signer=SIGNER, key=key_of("thief"))
+
+    assert refusal(partial(verify_case, trust_of(network), found)) == "case.signer"
