@@ -20,6 +20,7 @@ from vm.refusal import Refused
 from vm.registry import claim_keys
 from vm.shape import Code, Digest, Int, Many, TimeMs, pack
 from vm.state import State
+from vm.tenure import put_member
 
 PROTOCOL = "concilium.1"
 ORGANISATIONS_MAX = 1_024  # auditors and registries are organisations too, without a seat
@@ -100,6 +101,6 @@ def genesis_writes(genesis: Genesis) -> dict[bytes, bytes]:
     for organisation in genesis.organisations:
         state.put(organisation)
     for member in genesis.members:
-        state.put(member)
+        put_member(state, 0, member)
         claim_keys(state, member.id, member.public_key, member.transport)
     return state.writes

@@ -37,6 +37,7 @@ from vm.refusal import Refused
 from vm.registry import claim_keys, enrol
 from vm.shape import Height, Name
 from vm.state import State
+from vm.tenure import put_member
 
 WindowMax = Callable[[int], int]  # the largest window that is possible with so many seats
 
@@ -235,7 +236,7 @@ def rotate_key(state: State, height: int, change: RotateKey) -> None:
     if change.transport is not None:
         claim_keys(state, member.id, change.transport, None)
         member = replace(member, transport=change.transport)
-    state.put(replace(member, changed_height=height))
+    put_member(state, height, replace(member, changed_height=height))
     if change.address is not None:
         state.put(Endpoint(change.id, change.address))
 
@@ -288,7 +289,8 @@ def _suspend(state: State, height: int, faulty: Validator) -> bool:
         return False
     _replace_seat(state, height, replace(seat, suspended=True))
     member = state.require(Member, seat.id)
-    state.put(replace(member, standing=Standing.SUSPENDED, changed_height=height))
+    member = replace(member, standing=Standing.SUSPENDED, changed_height=height)
+    put_member(state, height, member)
     return True
 
 

@@ -21,6 +21,7 @@ from vm.shape import (
     TimeMs,
 )
 
+KEY_INTERVALS_MAX = 64  # of one member: 10 KiB; whoever begins anew more often is another member
 COLUMNS_MAX = 256  # of a dataset; wider data belongs in a blob
 CONDITIONS_MAX = 16  # use conditions of a dataset: one permission and its modifiers
 PARTICIPANTS_MAX = 64  # organisations in one task; as many as there can be validators
@@ -108,6 +109,64 @@ class Member:
     def key(self) -> tuple[str]:
         """Found by its id."""
         return (self.id,)
+
+
+class Ending(StrEnum):
+    """Why a member's keys ceased to be valid."""
+
+    ROTATED = "rotated"
+    SUSPENDED = "suspended"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEnd:
+    """The height at which keys ceased to be valid, and why."""
+
+    VERSION: ClassVar[int] = 1
+
+    height: Height
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInterval:
+    """Keys of a member, valid from `first` up to the height of `end`, both included.
+
+    In the block of `first` they are valid behind the transaction that made them so, in that of
+    `end` up to the one that ended it. `end` is None while they are valid.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    public_key: PublicKey
+    transport: Digest | None
+    first: Height
+    end: KeyEnd | None
+
+    def covers(self, first: int, last: int) -> bool:
+        """Whether the keys were valid in some part of the blocks from `first` to `last`."""
+        return self.first <= last and (self.end is None or first <= self.end.height)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberKeys:
+    """All keys that a member ever had, each with the heights at which it was valid, in order.
+
+    The list is complete: of one member there is one record, and every change of keys or standing is
+    in it.
+    """
+
+    KIND: ClassVar[str] = "member_keys"
+    VERSION: ClassVar[int] = 1
+
+    member: Name
+    intervals: Annotated[tuple[KeyInterval, ...], Many(KEY_INTERVALS_MAX, 1)]
+
+    @property
+    def key(self) -> tuple[str]:
+        """Found by the member's id."""
+        return (self.member,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from vm.record import (
 from vm.refusal import Refused
 from vm.shape import Count, Digest, Many, Name, PublicKey
 from vm.state import State
+from vm.tenure import put_member
 
 CELL_MIN = 10  # counts of fewer people are suppressed: they may single somebody out
 
@@ -100,7 +101,7 @@ def enrol(state: State, member: Member) -> None:
         raise Refused("member.exists", f"expected a new id, found {member.id} enrolled before")
     # 2. both keys are nobody else's: a key enrolled twice would let one member pass for another
     claim_keys(state, member.id, member.public_key, member.transport)
-    state.put(member)
+    put_member(state, member.enrolled_height, member)
 
 
 def claim_keys(state: State, member: str, public_key: bytes, transport: bytes | None) -> None:
@@ -136,7 +137,8 @@ def set_standing(state: State, context: Context, body: SetStanding) -> None:
     # 3. revocation is final
     if member.standing is Standing.REVOKED:
         raise Refused("member.revoked", f"expected {body.id} not revoked, found it revoked")
-    state.put(replace(member, standing=body.standing, changed_height=context.block.height))
+    height = context.block.height
+    put_member(state, height, replace(member, standing=body.standing, changed_height=height))
 
 
 def register_dataset(state: State, context: Context, body: RegisterDataset) -> None:

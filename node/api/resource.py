@@ -16,7 +16,7 @@ from vm.learning import (
     Verdict,
 )
 from vm.proposal import Endpoint, Fault, Proposal
-from vm.record import Dataset, Member, Model, ModelHead, Organisation
+from vm.record import Dataset, Member, MemberKeys, Model, ModelHead, Organisation
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, NAME_BYTES_MAX
 from vm.state import Record
@@ -59,6 +59,7 @@ class Resource:
 RESOURCES = (
     Resource(Organisation, "/v1/organisations/{id}"),
     Resource(Member, "/v1/members/{id}"),
+    Resource(MemberKeys, "/v1/keys/{member}"),
     Resource(Dataset, "/v1/datasets/{id}"),
     Resource(ModelHead, "/v1/models/{id}"),
     Resource(Model, "/v1/models/{id}/versions/{version}"),

@@ -111,7 +111,7 @@ def audit_lineage(
     steps = (
         certificate_step(proof.certified, epochs),
         f"{len(proof.records)} state paths to one root, {absent} of them of absent records",
-        *check_lineage(lineage, epochs),
+        *check_lineage(lineage),
         _evidence_step(lineage),
         _audit_step(lineage),
     )

@@ -4,12 +4,15 @@
 what an auditor has proven, which so learns that nothing is left out.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from vm.conduct import ModelMark
+from vm.epoch import EpochHead
 from vm.learning import Commitment, Decline, Round, SiteApproval, Task, Update, Verdict
-from vm.record import Dataset, Member, Model, Organisation
+from vm.quorum import Epoch
+from vm.record import Dataset, Member, MemberKeys, Model, Organisation
 from vm.refusal import Refused
 from vm.state import Record
 from vm.terms import Site
@@ -69,15 +72,27 @@ class TaskLineage:
 
 
 @dataclass(frozen=True, slots=True)
+class Signer:
+    """A member that signed something, with all keys that it ever had."""
+
+    member: Member
+    keys: MemberKeys
+
+
+@dataclass(frozen=True, slots=True)
 class Lineage:
     """A model's versions from the one asked for down to version 0, and the tasks between.
 
-    `mark` is a failed audit's, if one has reached the model, also a later version of it.
+    `mark` is a failed audit's, if one has reached the model, also a later version of it. `signers`
+    are all who signed something on the way, by id; `epochs` those that ruled since the first round
+    closed, in order, so that a pin later than that is enough to know them.
     """
 
     versions: tuple[Model, ...]
     mark: ModelMark | None
     tasks: tuple[TaskLineage, ...]
+    signers: dict[str, Signer]
+    epochs: tuple[Epoch, ...]
 
     @property
     def model(self) -> Model:
@@ -99,7 +114,37 @@ def trace(records: Records, id: str, version: int) -> Lineage:
         if model.task is not None and model.round is not None:
             last_rounds.setdefault(model.task, model.round)  # newest first
     tasks = [_trace_task(records, name, last) for name, last in last_rounds.items()]
-    return Lineage(tuple(versions), mark, tuple(tasks))
+    names = sorted({name for task in tasks for name in _signers(task)})
+    return Lineage(
+        versions=tuple(versions),
+        mark=mark,
+        tasks=tuple(tasks),
+        signers={
+            name: Signer(_require(records, Member, name), _require(records, MemberKeys, name))
+            for name in names
+        },
+        epochs=_trace_epochs(records, versions),
+    )
+
+
+def _signers(task: TaskLineage) -> Iterator[str]:
+    """Who speaks for the task, its sites and its datasets, and the validators that aggregated."""
+    yield task.task.steward
+    for item in task.participants:
+        yield from (item.site.trainer, item.site.verifier, item.dataset.steward)
+    for found in task.rounds:
+        yield from (item.validator for item in found.round.attestations)
+
+
+def _trace_epochs(records: Records, versions: list[Model]) -> tuple[Epoch, ...]:
+    """From the newest down to the one that ruled as the first version of a round was made."""
+    made = [model.created_height for model in versions if model.task is not None]
+    if not made:
+        return ()
+    found = [_require(records, Epoch, _require(records, EpochHead).number)]
+    while found[-1].first > min(made) and found[-1].number:
+        found.append(_require(records, Epoch, found[-1].number - 1))
+    return tuple(reversed(found))
 
 
 def _trace_task(records: Records, id: str, last_round: int) -> TaskLineage:

@@ -1,6 +1,6 @@
 """The rules that the story of a model version must keep: complete, consistent, and recomputed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from fl.approval import terms_digest
 from fl.body import Judged
@@ -19,6 +19,7 @@ from fl.settle import (
     unjudged,
 )
 from node.audit.lineage import Lineage, Part, RoundLineage
+from node.audit.signers import check_signers
 from vm.epoch import ruling
 from vm.learning import (
     Commitment,
@@ -30,21 +31,19 @@ from vm.learning import (
     UpdateStatus,
     Verdict,
 )
-from vm.quorum import Epoch
 from vm.record import Contribution, Member, Model, Role
 from vm.refusal import Refused
 from vm.shape import pack
 
 
-def check_lineage(lineage: Lineage, epochs: Sequence[Epoch]) -> tuple[str, ...]:
+def check_lineage(lineage: Lineage) -> tuple[str, ...]:
     """Check that the story is complete and consistent; return what was checked, in words.
 
-    `epochs` are those from the first up to the one in which the last round closed. Raises `Refused`
-    with the rule that is broken: `lineage.version`, `.task`, `.dataset`, `.member`, `.approval`,
-    `.round`, `.update`, `.verdict`, `.outcome`, `.commitment`, `.accepted`, `.contribution` or
-    `.aggregate`.
+    Raises `Refused` with the rule that is broken: `lineage.version`, `.task`, `.dataset`,
+    `.member`, `.approval`, `.round`, `.update`, `.verdict`, `.outcome`, `.commitment`, `.accepted`,
+    `.contribution`, `.aggregate` or `.key`.
     """
-    checks: tuple[Callable[[Lineage, Sequence[Epoch]], str], ...] = (
+    checks: tuple[Callable[[Lineage], str], ...] = (
         _check_versions,
         _check_tasks,
         _check_approvals,
@@ -53,11 +52,12 @@ def check_lineage(lineage: Lineage, epochs: Sequence[Epoch]) -> tuple[str, ...]:
         _check_commitments,
         _check_contributions,
         _check_aggregates,
+        check_signers,
     )
-    return tuple(check(lineage, epochs) for check in checks)
+    return tuple(check(lineage) for check in checks)
 
 
-def _check_versions(lineage: Lineage, _: Sequence[Epoch]) -> str:
+def _check_versions(lineage: Lineage) -> str:
     """One line down to a version that no task made; the model's shape never changes."""
     *made, base = lineage.versions
     if (base.task, base.round, base.contributions) != (None, None, ()):
@@ -74,7 +74,7 @@ def _check_versions(lineage: Lineage, _: Sequence[Epoch]) -> str:
     return f"{len(lineage.versions)} versions of {base.id} in one line from version 0"
 
 
-def _check_tasks(lineage: Lineage, _: Sequence[Epoch]) -> str:
+def _check_tasks(lineage: Lineage) -> str:
     """Each task extends this model; its people and datasets were enrolled before it opened."""
     for item in lineage.tasks:
         task = item.task
@@ -115,7 +115,7 @@ def _check_member(member: Member, organisation: str, role: Role, task: Task) -> 
         )
 
 
-def _check_approvals(lineage: Lineage, _: Sequence[Epoch]) -> str:
+def _check_approvals(lineage: Lineage) -> str:
     """Who sent an update or committed had approved the terms, by their digest."""
     count = 0
     for item in lineage.tasks:
@@ -140,7 +140,7 @@ def _check_approvals(lineage: Lineage, _: Sequence[Epoch]) -> str:
     return f"{count} approvals of the terms of the tasks, each before that site's first update"
 
 
-def _check_rounds(lineage: Lineage, _: Sequence[Epoch]) -> str:
+def _check_rounds(lineage: Lineage) -> str:
     """Closed rounds and versions match one to one; failed rounds made none."""
     makers = {
         (model.task, model.round): model.version for model in lineage.versions if model.version
@@ -172,7 +172,7 @@ def _check_rounds(lineage: Lineage, _: Sequence[Epoch]) -> str:
     return f"{len(rounds)} rounds, {failed} of them failed, each on the version before it"
 
 
-def _check_verdicts(lineage: Lineage, _: Sequence[Epoch]) -> str:
+def _check_verdicts(lineage: Lineage) -> str:
     """Each site's outcome is what the verdicts on its update settle, and what its round pays."""
     updates, verdicts = 0, 0
     for item in lineage.tasks:
@@ -240,7 +240,7 @@ def _missing(rnd: Round, part: Part) -> Outcome:
     return absent(part.site) if part.site.organisation in rnd.parts else unapproved(part.site)
 
 
-def _check_commitments(lineage: Lineage, _: Sequence[Epoch]) -> str:
+def _check_commitments(lineage: Lineage) -> str:
     """Verdicts are their verifier's that had bound itself: to a secret, then to what it says."""
     bound = 0
     for found in lineage.rounds:
@@ -309,7 +309,7 @@ def _accepted(part: Part) -> bool:
     return part.update is not None and part.update.status is UpdateStatus.ACCEPTED
 
 
-def _check_contributions(lineage: Lineage, _: Sequence[Epoch]) -> str:
+def _check_contributions(lineage: Lineage) -> str:
     """A version's contributions are its round's accepted updates, with the task's weights."""
     total = 0
     for item in lineage.tasks:
@@ -348,7 +348,7 @@ def _check_contributions(lineage: Lineage, _: Sequence[Epoch]) -> str:
     return f"{total} contributions equal to the accepted updates, their digests recomputed"
 
 
-def _check_aggregates(lineage: Lineage, epochs: Sequence[Epoch]) -> str:
+def _check_aggregates(lineage: Lineage) -> str:
     """A quorum of validators signed that the accepted updates come to each version's weights."""
     closed = 0
     for found in lineage.rounds:
@@ -356,7 +356,7 @@ def _check_aggregates(lineage: Lineage, epochs: Sequence[Epoch]) -> str:
         if rnd.phase is not RoundPhase.CLOSED:
             continue
         model = _made_by(lineage, rnd)
-        validators = ruling(epochs, model.created_height).validators
+        validators = ruling(lineage.epochs, model.created_height).validators
         expected = (rnd.accepted, model.weights, model.weights_bytes)
         signers = {
             item.validator

@@ -76,7 +76,7 @@ def test_the_state_of_block_0_is_the_document() -> None:
     for member in GENESIS.members:
         assert state.require(Member, member.id) == member
         assert state.require(KeyOwner, member.public_key.hex()).member == member.id
-    assert len(writes) == 3 + len(GENESIS.organisations) + 2 * len(GENESIS.members)
+    assert len(writes) == 3 + len(GENESIS.organisations) + 3 * len(GENESIS.members)
 
 
 @pytest.mark.parametrize(

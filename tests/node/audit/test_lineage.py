@@ -10,6 +10,7 @@ import pytest
 from node.audit.lineage import trace
 from node.audit.prove import newest
 from node.audit.rules import check_lineage
+from node.audit.signers import acts, keys_of
 from tests.node.network import (
     HOSPITALS,
     MODEL,
@@ -40,7 +41,7 @@ from vm.learning import (
     UpdateStatus,
     Verdict,
 )
-from vm.record import Dataset, Member, Model, Role
+from vm.record import Dataset, Ending, KeyEnd, Member, MemberKeys, Model, Role
 from vm.refusal import Refused
 from vm.state import Record
 
@@ -87,19 +88,20 @@ def outcomes(network: Network) -> list[Outcome]:
 def broken(network: Network, state: Altered) -> str:
     """The rule that version 2's lineage breaks."""
     with pytest.raises(Refused) as caught:
-        check_lineage(trace(state, MODEL, 2), (network.chain.epoch,))
+        check_lineage(trace(state, MODEL, 2))
     return caught.value.code
 
 
 def test_a_real_lineage_keeps_every_rule(network: Network) -> None:
-    """Two rounds of four hospitals give eight sentences of what was checked."""
+    """Two rounds of four hospitals give nine sentences of what was checked."""
     lineage = trace(newest(network.chain), MODEL, 2)
     assert [model.version for model in lineage.versions] == [2, 1, 0]
     assert len(lineage.rounds) == 2
     assert [len(site.verdicts) for site in lineage.rounds[0].sites] == [3] * 4
-    steps = check_lineage(lineage, (network.chain.epoch,))
-    assert len(steps) == 8
+    steps = check_lineage(lineage)
+    assert len(steps) == 9
     assert "8 updates settled by 24 verdicts" in steps[4]
+    assert "of 16 members, each with a key valid then" in steps[8]
 
 
 def test_rounds_that_failed_on_the_way_are_part_of_the_lineage(tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_rounds_that_failed_on_the_way_are_part_of_the_lineage(tmp_path: Path) -
 
         phases = [found.round.phase.value for found in lineage.rounds]
         assert phases == ["closed", "failed", "closed"]
-        assert "3 rounds, 1 of them failed" in check_lineage(lineage, (network.chain.epoch,))[3]
+        assert "3 rounds, 1 of them failed" in check_lineage(lineage)[3]
         state = Altered(network)
         state.alter(Round, TASK, 2, model_version=2)
         assert broken(network, state) == "lineage.round"
@@ -124,7 +126,7 @@ def test_a_registered_model_has_a_lineage_of_its_own(network: Network) -> None:
     """Version 0 came from no task."""
     lineage = trace(newest(network.chain), MODEL, 0)
     assert lineage.tasks == ()
-    check_lineage(lineage, (network.chain.epoch,))
+    check_lineage(lineage)
 
 
 def test_a_version_that_is_not_there_has_no_lineage(network: Network) -> None:
@@ -197,6 +199,51 @@ def test_each_broken_rule_is_named(
     assert broken(network, state) == code
 
 
+@pytest.mark.parametrize(
+    ("member", "what"),
+    [
+        ("hospital-1.steward", "task preterm-1"),
+        ("hospital-2.steward", "dataset hospital-2.opt"),
+        ("hospital-2.trainer", "approval of task preterm-1"),
+        ("hospital-3.verifier", "verdict in round 1 of preterm-1"),
+        ("hospital-4.validator", "aggregate in round 1 of preterm-1"),
+    ],
+)
+def test_a_signature_by_a_key_that_was_not_valid_then_is_found(
+    network: Network, member: str, what: str
+) -> None:
+    """A key that was retired before, or one that came later, signed nothing of this."""
+    keys = newest(network.chain).get(MemberKeys, member)
+    assert keys is not None
+    (held,) = keys.intervals
+    retired = replace(held, end=KeyEnd(0, Ending.REVOKED))
+    for interval in (retired, replace(held, first=2**53)):
+        if what.startswith("aggregate") and interval is not retired:
+            continue  # an aggregate may come late
+        state = Altered(network)
+        state.alter(MemberKeys, member, intervals=(interval,))
+        with pytest.raises(Refused, match=what) as caught:
+            check_lineage(trace(state, MODEL, 2))
+        assert caught.value.code == "lineage.key"
+
+
+def test_keys_of_every_signer_are_told(network: Network) -> None:
+    """A rotated key is shown beside the one that was valid at the time."""
+    lineage = trace(newest(network.chain), MODEL, 2)
+    act = next(act for act in acts(lineage) if act.what.startswith("update"))
+    old = lineage.signers[act.member].keys.intervals[0]
+    new = replace(old, public_key=bytes(32), first=act.last + 1)
+    state = Altered(network)
+    rotated = replace(old, end=KeyEnd(act.last + 1, Ending.ROTATED))
+    state.alter(MemberKeys, act.member, intervals=(rotated, new))
+
+    found = trace(state, MODEL, 2)
+
+    assert keys_of(lineage, act) == (old,)
+    assert keys_of(found, act) == (rotated,)
+    check_lineage(found)
+
+
 def test_a_version_of_no_round_of_its_task_is_found(network: Network) -> None:
     """Rounds that all fit are not enough while a version names another round."""
     state = Altered(network)
@@ -234,15 +281,19 @@ def test_a_turned_verdict_is_found(network: Network) -> None:
 
 
 def test_equal_aggregates_of_fewer_than_a_quorum_do_not_close(network: Network) -> None:
-    """Two of four validators, or one of them twice, or strangers, are no quorum."""
+    """Two of four validators, or one of them twice, are no quorum; strangers are no members."""
     rnd = newest(network.chain).get(Round, TASK, 2)
     assert rnd is not None
     two = rnd.attestations[:2]
     stranger = replace(two[0], validator="hospital-9.validator")
-    for attestations in (two, (*two, two[1]), (*two, stranger)):
+    for attestations, code in (
+        (two, "lineage.aggregate"),
+        ((*two, two[1]), "lineage.aggregate"),
+        ((*two, stranger), "lineage.missing"),
+    ):
         state = Altered(network)
         state.alter(Round, TASK, 2, attestations=attestations)
-        assert broken(network, state) == "lineage.aggregate"
+        assert broken(network, state) == code
 
 
 def test_who_closed_a_round_stays_in_it_when_seats_change(tmp_path: Path) -> None:
@@ -263,4 +314,4 @@ def test_who_closed_a_round_stays_in_it_when_seats_change(tmp_path: Path) -> Non
             f"{name}.validator" for name in HOSPITALS
         ]
         lineage = trace(newest(changing.chain), MODEL, 1)
-        check_lineage(lineage, changing.chain.epochs)
+        check_lineage(lineage)
