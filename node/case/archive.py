@@ -16,7 +16,7 @@ import rfc8785
 from node.audit.check import Audit, report
 from node.audit.file import certified_of, open_file
 from node.case import CASE_BYTES_MAX, MAGIC
-from node.case.contents import Case, contents
+from node.case.contents import Case, contents, has_key
 from node.case.page import write_page
 from node.case.proofs import (
     FILES_MAX,
@@ -29,7 +29,7 @@ from node.case.proofs import (
     write_proofs,
 )
 from node.case.prov import write_prov
-from node.case.sign import check_signature, read_signer, write_signature
+from node.case.sign import check_signature, read_auditor, write_signature
 from node.case.story import tell
 from vm.inclusion import ConsistencyProof, verify_header
 from vm.keys import SigningKey
@@ -47,9 +47,13 @@ UNIX = 3
 
 
 def make_case(case: Case, proofs: Proofs, key: SigningKey) -> bytes:
-    """A case file, signed with `key`: equal bytes for equal cases, proofs and keys."""
+    """A case file, signed with `key`: equal bytes for equal cases, proofs and keys.
+
+    Raises `Refused("case.auditor")` as whoever verifies it would.
+    """
+    _check_auditor(case)
     _, derived = _derive(case)
-    signature = write_signature(derived[SUMMARY], case.signer.member, key)
+    signature = write_signature(derived[SUMMARY], case.auditor.member, key)
     return _write(_arrange(derived, signature, write_proofs(proofs)))
 
 
@@ -61,23 +65,23 @@ def verify_case(trust: Trust, data: bytes) -> Audit:
     `case.checkpoint`, `.kind`, `.incomplete`, `.excess`, `.audits`, `.usage` or `.proofs` of what
     they tell together;
     `case.page`, `.prov` or `.summary` of a part that is not what follows from them;
-    `case.signer`, `.signature`; `case.bytes` of anything else that differs.
+    `case.auditor`, `.signature`; `case.bytes` of anything else that differs.
     """
     # 1. the archive holds the parts that a case file has, and nothing else
     parts = _read(data)
     # 2. the proofs hold, and tell one story
-    signer = read_signer(parts[SIGNATURE])
+    auditor = read_auditor(parts[SIGNATURE])
     files = {name: part for name, part in parts.items() if name.startswith(FOLDER)}
     trust, proofs = open_proofs(trust, files)
-    case, steps = tell(trust, proofs, signer)
+    case, steps = tell(trust, proofs, auditor)
     if write_proofs(proofs) != files:
         raise Refused("case.proofs", "expected proof files as they are written, found others")
     # 3. what is derived follows from them
     found, derived = _derive(case)
     for name in DERIVED:
         _expect_equal(name, derived[name], parts[name])
-    # 4. the signer's key signed the summary, and is not somebody else's
-    said = _check_signer(case)
+    # 4. the auditor's key signed the summary, and is not somebody else's
+    said = _check_auditor(case)
     check_signature(parts[SIGNATURE], parts[SUMMARY])
     # 5. and the archive is written as we write it
     if _write(_arrange(derived, parts[SIGNATURE], files)) != data:
@@ -135,15 +139,16 @@ def _expect_equal(name: str, expected: bytes, found: bytes) -> None:
         )
 
 
-def _check_signer(case: Case) -> str:
-    """Say whose signature it is; raises `Refused("case.signer")` for another's key."""
-    signer, member = case.signer, case.beside.signer
-    if member is None:
-        return f"signature by the key {signer.key.hex()}, whose member the chain did not know then"
-    if member.public_key != signer.key:
+def _check_auditor(case: Case) -> str:
+    """Say whose signature it is; raises `Refused("case.auditor")` for a key that was not theirs."""
+    auditor, signer, height = case.auditor, case.beside.auditor, case.header.height
+    if signer is None:
+        return f"signature by the key {auditor.key.hex()}, whose member the chain did not know then"
+    member = signer.member
+    if not has_key(signer, auditor.key, height):
         raise Refused(
-            "case.signer",
-            f"expected {member.id}'s key {member.public_key.hex()}, found {signer.key.hex()}",
+            "case.auditor",
+            f"expected a key that was {member.id}'s at height {height}, found {auditor.key.hex()}",
         )
     return f"signature by {member.id}, {member.role.value} of {member.organisation}"
 

@@ -5,16 +5,17 @@ missing; whoever verifies runs it on what was proven, so both mean the same reco
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
-from node.audit.lineage import Lineage, Part, Records
+from node.audit.lineage import Lineage, Part, Records, Signer
+from node.audit.signers import Act
 from vm.conduct import Audit, AuditOutcome, Visit
 from vm.encoding import decode
 from vm.inclusion import expect_key
 from vm.learning import Update
-from vm.record import Member, ModelHead, Organisation
+from vm.record import Member, MemberKeys, ModelHead, Organisation
 from vm.refusal import Refused
 from vm.shape import unpack
 from vm.sparse import VALUE_BYTES_MAX
@@ -40,18 +41,18 @@ class Attested:
 class Beside:
     """Attestations and batches of uses in order of key; people and institutions in order of id.
 
-    `usage` is None of a model of which no use was recorded. `members` and `organisations` are those
-    that the lineage does not hold already. `signer` is the member that signed the file, None if the
-    chain knows none of that name.
+    `usage` is None of a model of which no use was recorded. `signers` and `organisations` are those
+    that the lineage does not hold already. `auditor` is who signed the file, None if the chain had
+    none of that name.
     """
 
     head: ModelHead | None
     attested: tuple[Attested, ...]
     usage: ModelUsage | None
     batches: tuple[UseBatchRecord, ...]
-    members: tuple[Member, ...]
+    signers: tuple[Signer, ...]
     organisations: tuple[Organisation, ...]
-    signer: Member | None
+    auditor: Signer | None
 
 
 class Known:
@@ -107,7 +108,7 @@ def updates_of(lineage: Lineage) -> tuple[Update, ...]:
 
 
 def trace_beside(
-    records: Records, lineage: Lineage, audits: Collection[AuditKey], signer: str
+    records: Records, lineage: Lineage, audits: Collection[AuditKey], auditor: str
 ) -> Beside:
     """Read what stands beside a lineage.
 
@@ -120,69 +121,73 @@ def trace_beside(
         if (audit := records.get(Audit, *key)) is not None
     )
     usage = records.get(ModelUsage, lineage.model.id)
-    organisations = () if usage is None else usage.organisations
-    batches = _trace_batches(records, lineage.model.id, organisations)
-    known = {member.id for member in members_of(lineage)}
-    named = {found.audit.auditor for found in attested} | _named(lineage)
-    named |= {batch.member for batch in batches}
-    members = _found(records, Member, sorted(named - known))
-    signing = records.get(Member, signer)
-    vouching = {member.organisation for member in members} | {lineage.model.organisation}
+    totals = () if usage is None else usage.organisations
+    batches = _trace_batches(records, lineage.model.id, totals)
+    named = {act.member for act in _acts(attested, batches)}
+    if lineage.mark is not None and lineage.mark.steward is not None:
+        named.add(lineage.mark.steward)
+    signers = _trace_signers(records, sorted(named - set(lineage.signers)))
+    signing = lineage.signers.get(auditor) or next(iter(_trace_signers(records, [auditor])), None)
+    vouching = {found.member.organisation for found in (*lineage.signers.values(), *signers)}
+    vouching.add(lineage.model.organisation)
     if signing is not None:
-        vouching.add(signing.organisation)
+        vouching.add(signing.member.organisation)
     held = {found.id for found in organisations_of(lineage)}
+    organisations = (records.get(Organisation, name) for name in sorted(vouching - held))
     return Beside(
         head=records.get(ModelHead, lineage.model.id),
         attested=attested,
         usage=usage,
         batches=batches,
-        members=members,
-        organisations=_found(records, Organisation, sorted(vouching - held)),
-        signer=signing,
+        signers=signers,
+        organisations=tuple(found for found in organisations if found is not None),
+        auditor=signing,
     )
 
 
 def _trace_batches(
-    records: Records, model: str, organisations: tuple[OrganisationUsage, ...]
+    records: Records, model: str, totals: tuple[OrganisationUsage, ...]
 ) -> tuple[UseBatchRecord, ...]:
     """All batches that the totals count; raises `Refused("case.too_large")`."""
-    count = sum(item.batches for item in organisations)
+    count = sum(item.batches for item in totals)
     if count > BATCHES_MAX:
         raise Refused(
             "case.too_large", f"expected at most {BATCHES_MAX} batches of uses, found {count}"
         )
     found = (
         records.get(UseBatchRecord, model, item.organisation, number)
-        for item in organisations
+        for item in totals
         for number in range(1, item.batches + 1)
     )
     return tuple(batch for batch in found if batch is not None)
 
 
-def _found(records: Records, cls: type[R], names: list[str]) -> tuple[R, ...]:
-    found = (records.get(cls, name) for name in names)
-    return tuple(record for record in found if record is not None)
+def _trace_signers(records: Records, names: Iterable[str]) -> tuple[Signer, ...]:
+    """Members of these names with all their keys, where there are such members."""
+    found = ((records.get(Member, name), records.get(MemberKeys, name)) for name in names)
+    return tuple(
+        Signer(member, keys) for member, keys in found if member is not None and keys is not None
+    )
 
 
-def _named(lineage: Lineage) -> set[str]:
-    """Validators that attested an aggregate, and the steward that decided on a mark."""
-    named = {item.validator for found in lineage.rounds for item in found.round.attestations}
-    if lineage.mark is not None and lineage.mark.steward is not None:
-        named.add(lineage.mark.steward)
-    return named
+def _acts(attested: Iterable[Attested], batches: Iterable[UseBatchRecord]) -> Iterator[Act]:
+    """What was signed beside the lineage, by whom and at which height."""
+    for item in attested:
+        audit, visit = item.audit, item.visit
+        yield Act(audit.auditor, f"attestation on {audit.organisation}", audit.height, audit.height)
+        if visit is not None:
+            what = f"visit of {visit.auditor}"
+            yield Act(visit.trainer, what, visit.height, visit.height)
+    for batch in batches:
+        what = f"batch {batch.number} of uses"
+        yield Act(batch.member, what, batch.height, batch.height)
 
 
-def members_of(lineage: Lineage) -> tuple[Member, ...]:
-    """Stewards, trainers and verifiers of its tasks, each once, in order of id."""
-    found = {
-        member.id: member
-        for task in lineage.tasks
-        for member in (
-            task.steward,
-            *(item.trainer for item in task.participants),
-            *(item.verifier for item in task.participants),
-        )
-    }
+def signers_of(lineage: Lineage, beside: Beside) -> tuple[Signer, ...]:
+    """Everybody who signed something, the auditor of the file too, each once, in order of id."""
+    found = {**lineage.signers, **{item.member.id: item for item in beside.signers}}
+    if beside.auditor is not None:
+        found[beside.auditor.member.id] = beside.auditor
     return tuple(found[name] for name in sorted(found))
 
 
@@ -246,3 +251,23 @@ def check_uses(beside: Beside) -> str:
                 f"that come to {found.inferences} and {found.exports}",
             )
     return f"{len(beside.batches)} batches of uses, which come to the model's totals"
+
+
+def check_keys(beside: Beside, lineage: Lineage) -> str:
+    """Check that what was signed beside the lineage was signed by members with keys valid then.
+
+    Raises `Refused("case.key")`; returns what was checked, in words.
+    """
+    signers = {item.member.id: item for item in signers_of(lineage, beside)}
+    count = 0
+    for act in _acts(beside.attested, beside.batches):
+        signer = signers.get(act.member)
+        intervals = () if signer is None else signer.keys.intervals
+        if not any(item.covers(act.first, act.last) for item in intervals):
+            raise Refused(
+                "case.key",
+                f"expected a key of {act.member} valid at height {act.first}, for its {act.what}, "
+                "found none",
+            )
+        count += 1
+    return f"{count} acts signed beside the lineage, each with a key valid then"

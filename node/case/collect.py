@@ -23,7 +23,7 @@ async def collect(
     client: Client,
     id: str,
     *,
-    signer: str,
+    auditor: str,
     version: int | None = None,
     at: int | None = None,
     checkpoint: Checkpoint | None = None,
@@ -54,7 +54,7 @@ async def collect(
             f"expected the header {checkpoint.certified.header.digest.hex()} at height {at}, "
             f"found {certified.header.digest.hex()}",
         )
-    beside = await _fetch_beside(client, story, signer)
+    beside = await _fetch_beside(client, story, auditor)
     return Proofs(checkpoint, Version(id, version), story.proof, beside)
 
 
@@ -80,7 +80,7 @@ async def _fetch_lineage(client: Client, id: str, version: int, at: int | None) 
     return await client.ask(path + query, read, bytes_max=ANSWER_BYTES_MAX)
 
 
-async def _fetch_beside(client: Client, story: ModelAudit, signer: str) -> tuple[MultiProof, ...]:
+async def _fetch_beside(client: Client, story: ModelAudit, auditor: str) -> tuple[MultiProof, ...]:
     """Records beside the lineage: those that are known to be due, until no more follow from them.
 
     What is asked for, and in which order, follows from the records alone, so that proofs from any
@@ -92,7 +92,7 @@ async def _fetch_beside(client: Client, story: ModelAudit, signer: str) -> tuple
     proofs: list[MultiProof] = []
     while True:
         known = Known(values)
-        trace_beside(known, story.lineage, audits, signer)
+        trace_beside(known, story.lineage, audits, auditor)
         if not known.missing:
             return tuple(proofs)
         missing = tuple(known.missing)
@@ -104,13 +104,12 @@ async def _fetch_beside(client: Client, story: ModelAudit, signer: str) -> tuple
 
 
 async def _fetch_audits(client: Client, story: ModelAudit, height: int) -> list[AuditKey]:
-    """Who attested what by then, by nodes' word: each update counts how many there must be."""
+    """Who had attested what by then, by nodes' word: each update counts how many there must be."""
     found = []
     for update in updates_of(story.lineage):
         if update.audits_passed + update.audits_failed + update.audits_unavailable:
-            async for audit in client.records(Audit, *update.key):
-                if audit.height <= height:
-                    found.append(audit.key)
+            async for audit in client.records(Audit, *update.key, at=height):
+                found.append(audit.key)
     return found
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from fl.approval import terms_digest
 from node.audit.check import EVIDENCE, utc
-from node.audit.lineage import Lineage, Part, Participant, RoundLineage, TaskLineage
+from node.audit.lineage import Lineage, Part, Participant, RoundLineage, Signer, TaskLineage
 from node.case.act import ARTICLES, UNCOVERED
-from node.case.beside import Attested, Beside, members_of, organisations_of
+from node.case.beside import Attested, Beside, organisations_of, signers_of
 from node.case.words import STATUSES, condition
 from node.home.document import dump
 from vm.block import Header
 from vm.learning import Decision, Outcome, Update, UpdateStatus, Verdict
-from vm.record import Dataset, Member, Model
+from vm.record import Dataset, Model
 from vm.shape import PublicKey
 from vm.usage import UseBatchRecord
 
@@ -27,7 +27,7 @@ INTEGER_MAX = 2**53 - 1  # RFC 8785 writes no greater one; records may hold 2^53
 
 
 @dataclass(frozen=True, slots=True)
-class Signer:
+class Auditor:
     """Who signs a case file, and with which key."""
 
     member: str
@@ -41,7 +41,7 @@ class Case:
     header: Header
     lineage: Lineage
     beside: Beside
-    signer: Signer
+    auditor: Auditor
 
 
 def contents(case: Case) -> dict[str, Any]:
@@ -49,11 +49,10 @@ def contents(case: Case) -> dict[str, Any]:
     lineage, beside = case.lineage, case.beside
     tasks = tuple(reversed(lineage.tasks))
     rounds = [_round(found, task) for task in tasks for found in task.rounds]
-    members = sorted((*members_of(lineage), *beside.members, *_signing(beside)), key=_id_of)
     found = {
         "format": FORMAT,
         "checkpoint": _checkpoint(case.header),
-        "signer": _signer(case),
+        "auditor": _auditor(case),
         "model": _model(lineage, beside),
         "versions": [_version(model) for model in reversed(lineage.versions)],
         "datasets": [_dataset(dataset) for dataset in _datasets(tasks)],
@@ -61,7 +60,7 @@ def contents(case: Case) -> dict[str, Any]:
             dump(item)
             for item in sorted((*organisations_of(lineage), *beside.organisations), key=_id_of)
         ],
-        "members": [dump(item) for item in {member.id: member for member in members}.values()],
+        "members": [_member(item) for item in signers_of(lineage, beside)],
         "tasks": [_task(task) for task in tasks],
         "rounds": rounds,
         "contributions": _contributions(rounds),
@@ -76,10 +75,6 @@ def contents(case: Case) -> dict[str, Any]:
 
 def _id_of(item: Any) -> str:
     return str(item.id)
-
-
-def _signing(beside: Beside) -> tuple[Member, ...]:
-    return () if beside.signer is None else (beside.signer,)
 
 
 def _safe(value: Any) -> Any:
@@ -104,16 +99,27 @@ def _checkpoint(header: Header) -> dict[str, Any]:
     }
 
 
-def _signer(case: Case) -> dict[str, Any]:
-    """Who signed; `enrolled` says whether the chain knew this member by this key."""
-    member = case.beside.signer
+def _auditor(case: Case) -> dict[str, Any]:
+    """Who signed; `enrolled` says whether the chain knew this member by this key at that height."""
+    signer = case.beside.auditor
     return {
-        "member": case.signer.member,
-        "key": case.signer.key.hex(),
-        "organisation": None if member is None else member.organisation,
-        "role": None if member is None else member.role.value,
-        "enrolled": member is not None and member.public_key == case.signer.key,
+        "member": case.auditor.member,
+        "key": case.auditor.key.hex(),
+        "organisation": None if signer is None else signer.member.organisation,
+        "role": None if signer is None else signer.member.role.value,
+        "enrolled": signer is not None and has_key(signer, case.auditor.key, case.header.height),
     }
+
+
+def has_key(signer: Signer, key: PublicKey, height: int) -> bool:
+    """Whether the key was the member's at that height."""
+    return any(
+        item.public_key == key and item.covers(height, height) for item in signer.keys.intervals
+    )
+
+
+def _member(signer: Signer) -> dict[str, Any]:
+    return dict(dump(signer.member)) | {"keys": dump(signer.keys.intervals)}
 
 
 def _model(lineage: Lineage, beside: Beside) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from prov.model import ProvBundle, ProvDocument
 
 from node.audit.check import utc
 from node.audit.lineage import Part, Participant, RoundLineage, TaskLineage
-from node.case.beside import members_of, organisations_of
+from node.case.beside import organisations_of, signers_of
 from node.case.contents import Case
 from vm.learning import UpdateStatus
 from vm.record import Member, Model, Organisation
@@ -30,10 +30,8 @@ def write_prov(case: Case) -> bytes:
     document.add_namespace(PREFIX, f"urn:concilium:{case.header.chain.hex()}:")
     for organisation in (*organisations_of(lineage), *beside.organisations):
         _add_organisation(document, organisation)
-    signer = () if beside.signer is None else (beside.signer,)
-    members = (*members_of(lineage), *beside.members, *signer)
-    for member in {member.id: member for member in members}.values():
-        _add_member(document, member)
+    for signer in signers_of(lineage, beside):
+        _add_member(document, signer.member)
     for model in reversed(lineage.versions):
         _add_version(document, model)
     for task in reversed(lineage.tasks):

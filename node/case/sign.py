@@ -5,7 +5,7 @@ import re
 
 import rfc8785
 
-from node.case.contents import Signer
+from node.case.contents import Auditor
 from vm.digest import CASE, digest
 from vm.keys import SigningKey, verify
 from vm.refusal import Refused
@@ -30,10 +30,10 @@ def write_signature(summary: bytes, member: str, key: SigningKey) -> bytes:
     )
 
 
-def read_signer(data: bytes) -> Signer:
+def read_auditor(data: bytes) -> Auditor:
     """Who says that it signed; raises `Refused("case.signature")` for what is no signature."""
     document = _read(data)
-    return Signer(document["member"], bytes.fromhex(document["key"]))
+    return Auditor(document["member"], bytes.fromhex(document["key"]))
 
 
 def check_signature(data: bytes, summary: bytes) -> None:

@@ -300,8 +300,10 @@ class Client:
             f"{TOGETHER_PATH}?keys={keys}", lambda reply: self._read_together(reply, asked)
         )
 
-    async def records(self, cls: type[R], *prefix: str | int) -> AsyncIterator[R]:
-        """Records whose key starts with `prefix`, all but its last part.
+    async def records(
+        self, cls: type[R], *prefix: str | int, at: int | None = None
+    ) -> AsyncIterator[R]:
+        """Records whose key starts with `prefix`, all but its last part; `at` a height if not None.
 
         Each one is proven and they come in order of key, but nothing proves that a node left none
         out.
@@ -310,6 +312,7 @@ class Client:
         following: str | None = ""
         while following is not None:
             query = f"?limit={LIMIT_MAX}" + (f"&cursor={following}" if following else "")
+            query += "" if at is None else f"&at={at}"
             read = partial(self._read_page, cls=cls, prefix=prefix, after=after)
             page, following, after = await self.ask(path + query, read)
             for record in page:

@@ -85,18 +85,18 @@ async def _report(
     # prov and jinja2 take a while to load, and other commands do without them
     from node.case.archive import make_case, read_checkpoint
     from node.case.collect import collect
-    from node.case.contents import Signer
+    from node.case.contents import Auditor
     from node.case.story import tell
 
     genesis = read_genesis(settings.chain.genesis)
     key = read_key(settings.member.key)
-    signer = Signer(settings.member.id, key.public)
+    auditor = Auditor(settings.member.id, key.public)
     checkpoint = None if held is None else read_checkpoint(from_genesis(genesis), held)
     async with Client(genesis, urls) as client:
         proofs = await collect(
-            client, model, signer=signer.member, version=version, at=at, checkpoint=checkpoint
+            client, model, auditor=auditor.member, version=version, at=at, checkpoint=checkpoint
         )
         trust = Trust(client.chain, client.proven.epochs, None)
-    case, steps = tell(trust, proofs, signer)
+    case, steps = tell(trust, proofs, auditor)
     write_new(out, make_case(case, proofs, key))
     return case, steps

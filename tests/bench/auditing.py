@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from node.audit.prove import newest, prove_key
 from node.case.archive import make_case, verify_case
 from node.case.collect import collect
-from node.case.contents import Signer
+from node.case.contents import Auditor
 from node.case.proofs import Proofs
 from node.case.story import tell
 from node.client.client import Client
@@ -29,7 +29,7 @@ from vm.trust import Trust, from_genesis
 
 T = TypeVar("T")
 
-SIGNER = "hospital-1.steward"
+AUDITOR = "hospital-1.steward"
 PROOFS = 200  # records verified one by one
 REPEATS = 3  # of what takes a second; the median counts
 
@@ -64,9 +64,9 @@ def measure(folder: Path, hospitals: int, rounds: int) -> Auditing:
     load = os.getloadavg()[0]
     with long_story(folder, hospitals, rounds) as network:
         (trust, proofs), fetch_s = _timed(lambda: asyncio.run(_fetch(network)))
-        signer = Signer(SIGNER, key_of(SIGNER).public)
-        (case, _), tell_s = _timed(partial(tell, trust, proofs, signer))
-        data, make_s = _timed(partial(make_case, case, proofs, key_of(SIGNER)))
+        auditor = Auditor(AUDITOR, key_of(AUDITOR).public)
+        (case, _), tell_s = _timed(partial(tell, trust, proofs, auditor))
+        data, make_s = _timed(partial(make_case, case, proofs, key_of(AUDITOR)))
         _, verify_s = _timed(partial(verify_case, from_genesis(network.genesis), data))
         each_ms = [
             _record_ms(network, trust, 1 + place % rounds, organisation(1 + place % hospitals))
@@ -92,7 +92,7 @@ def measure(folder: Path, hospitals: int, rounds: int) -> Auditing:
 
 async def _fetch(network: Network) -> tuple[Trust, Proofs]:
     async with serve(network) as (url, _), Client(network.genesis, [url]) as client:
-        proofs = await collect(client, MODEL, signer=SIGNER)
+        proofs = await collect(client, MODEL, auditor=AUDITOR)
         return Trust(client.chain, client.proven.epochs, None), proofs
 
 

@@ -8,7 +8,7 @@ from node.audit.lineage import trace
 from node.case.archive import make_case
 from node.case.beside import trace_beside
 from node.case.collect import collect
-from node.case.contents import Case, Signer
+from node.case.contents import Auditor, Case
 from node.case.proofs import Checkpoint, Proofs
 from node.case.story import tell
 from node.client.client import Client
@@ -32,7 +32,7 @@ from vm.trust import Trust
 from vm.usage import Action, Purpose, UseBatch
 
 VERSION = 2
-SIGNER = f"{HOSPITALS[1]}.auditor"
+AUDITOR = f"{HOSPITALS[1]}.auditor"
 AUDITED = [(TASK, 1, HOSPITALS[0], HOSPITALS[1]), (TASK, 3, HOSPITALS[2], HOSPITALS[1])]
 
 
@@ -65,16 +65,16 @@ def case_of(network: Network) -> Case:
     state, row = network.chain.state(), network.chain.store.row(network.chain.head.height)
     assert row is not None
     lineage = trace(state, MODEL, VERSION)
-    signer = Signer(SIGNER, key_of(SIGNER).public)
-    return Case(row.header, lineage, trace_beside(state, lineage, AUDITED, SIGNER), signer)
+    auditor = Auditor(AUDITOR, key_of(AUDITOR).public)
+    return Case(row.header, lineage, trace_beside(state, lineage, AUDITED, AUDITOR), auditor)
 
 
 async def fetch(
-    network: Network, signer: str, at: int | None, checkpoint: Checkpoint | None
+    network: Network, auditor: str, at: int | None, checkpoint: Checkpoint | None
 ) -> tuple[Trust, Proofs]:
     """The proofs of the newest version, from a node of this network over HTTP."""
     async with serve(network) as (url, _), Client(network.genesis, [url]) as client:
-        proofs = await collect(client, MODEL, signer=signer, at=at, checkpoint=checkpoint)
+        proofs = await collect(client, MODEL, auditor=auditor, at=at, checkpoint=checkpoint)
         return Trust(client.chain, client.proven.epochs, None), proofs
 
 
@@ -83,13 +83,13 @@ def make(
     *,
     at: int | None = None,
     checkpoint: Checkpoint | None = None,
-    signer: str = SIGNER,
+    auditor: str = AUDITOR,
     key: SigningKey | None = None,
 ) -> bytes:
-    """The case file of the newest version, signed with the signer's key if no other is given."""
-    trust, proofs = asyncio.run(fetch(network, signer, at, checkpoint))
-    key = key or key_of(signer)
-    case, _ = tell(trust, proofs, Signer(signer, key.public))
+    """The case file of the newest version, signed with the auditor's key if no other is given."""
+    trust, proofs = asyncio.run(fetch(network, auditor, at, checkpoint))
+    key = key or key_of(auditor)
+    case, _ = tell(trust, proofs, Auditor(auditor, key.public))
     return make_case(case, proofs, key)
 
 
@@ -102,11 +102,11 @@ def titled(case: Case, title: str) -> Case:
 
 
 def _auditor() -> EnrolMember:
-    return EnrolMember(SIGNER, Role.AUDITOR, key_of(SIGNER).public, None)
+    return EnrolMember(AUDITOR, Role.AUDITOR, key_of(AUDITOR).public, None)
 
 
 def _visit(hospital: str, number: int) -> tuple[str, str, object]:
-    return f"{hospital}.trainer", "learning.visit", AdmitAuditor(TASK, number, SIGNER)
+    return f"{hospital}.trainer", "learning.visit", AdmitAuditor(TASK, number, AUDITOR)
 
 
 def _attestation(
@@ -114,7 +114,7 @@ def _attestation(
 ) -> tuple[str, str, object]:
     segments = 0 if outcome is AuditOutcome.UNAVAILABLE else 3
     body = AttestAudit(TASK, number, hospital, outcome, code, "as found on site", segments)
-    return SIGNER, "learning.audit", body
+    return AUDITOR, "learning.audit", body
 
 
 def _uses(network: Network, hospital: str, version: int) -> tuple[str, str, object]:

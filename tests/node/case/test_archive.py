@@ -22,7 +22,7 @@ from node.case.archive import DATE, read_checkpoint, verify_case
 from node.case.proofs import LINEAGE, open_proofs, records_name, write_proofs
 from node.case.sign import write_signature
 from tests.harness import genesis_of, key_of
-from tests.node.case.made import SIGNER, VERSION, make, run_case
+from tests.node.case.made import AUDITOR, VERSION, make, run_case
 from tests.node.network import HOSPITALS, MODEL, Network, certificate, open_network
 from vm.conduct import Audit, Visit
 from vm.encoding import decode
@@ -83,7 +83,7 @@ def test_a_case_file_verifies_offline_with_the_genesis_document_alone(
     assert "certified by 3 of 4 validators" in steps
     assert "2 attestations of traces, as many as their updates count" in steps
     assert "3 batches of uses, which come to the model's totals" in steps
-    assert f"signature by {SIGNER}, auditor of {HOSPITALS[1]}" in steps
+    assert f"signature by {AUDITOR}, auditor of {HOSPITALS[1]}" in steps
     assert audit.content["model"]["id"] == MODEL
 
 
@@ -292,7 +292,7 @@ def resigned(name: str, old: bytes, new: bytes) -> Forge:
 
     def forge(network: Network, parts: Parts) -> Parts:
         changed = altered(name, old, new)(network, parts)
-        signature = write_signature(changed["summary.json"], SIGNER, key_of(SIGNER))
+        signature = write_signature(changed["summary.json"], AUDITOR, key_of(AUDITOR))
         return changed | {"signature.json": signature}
 
     return forge
@@ -303,7 +303,7 @@ def signed_by(member: str, key: str) -> Forge:
 
     def forge(network: Network, parts: Parts) -> Parts:
         summary = json.loads(parts["summary.json"])
-        assert summary["signer"]["member"] == SIGNER
+        assert summary["auditor"]["member"] == AUDITOR
         signature = write_signature(parts["summary.json"], member, key_of(key))
         return parts | {"signature.json": signature}
 
@@ -403,7 +403,7 @@ STORIES = [
     (resigned("summary.json", b"rejected", b"accepted"), "case.summary"),
     (altered("signature.json", b'"signature":"', b'"signature":"0'), "case.signature"),
     (altered("signature.json", b'"member":"h', b'"member":"x'), "case.incomplete"),
-    (signed_by(SIGNER, "thief"), "case.page"),
+    (signed_by(AUDITOR, "thief"), "case.page"),
     (signed_by("stranger", "stranger"), "case.incomplete"),
     (altered(LINEAGE, b'"kind": "lineage"', b'"kind": "records"'), "case.kind"),
     (indented, "case.proofs"),
@@ -440,16 +440,30 @@ def test_another_genesis_accepts_nothing(data: bytes) -> None:
 
 def test_a_signer_whom_the_chain_does_not_know_is_told_and_not_refused(network: Network) -> None:
     """An auditor may look at a height before it was enrolled; the reader has to know the key."""
-    found = make(network, signer="stranger")
+    found = make(network, auditor="stranger")
 
     audit = verify_case(trust_of(network), found)
 
     assert "whose member the chain did not know then" in audit.steps[-1]
-    assert not audit.content["signer"]["enrolled"]
+    assert not audit.content["auditor"]["enrolled"]
 
 
-def test_a_members_name_over_somebody_elses_key_is_refused(network: Network) -> None:
-    """The chain says whose key it is."""
-    found = make(network, signer=SIGNER, key=key_of("thief"))
+def test_a_members_name_over_somebody_elses_key_is_refused(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chain says whose key it was; nobody writes such a file, or else nobody accepts it."""
+    assert refusal(partial(make, network, key=key_of("thief"))) == "case.auditor"
 
-    assert refusal(partial(verify_case, trust_of(network), found)) == "case.signer"
+    with monkeypatch.context() as patch:
+        patch.setattr("node.case.archive._check_auditor", lambda case: "")
+        found = make(network, key=key_of("thief"))
+
+    assert refusal(partial(verify_case, trust_of(network), found)) == "case.auditor"
+
+
+def test_keys_that_a_member_had_before_are_told_with_their_heights(network: Network) -> None:
+    """What somebody signed years ago is held against the key of then."""
+    members = verify_case(trust_of(network), make(network)).content["members"]
+
+    (held,) = (member["keys"] for member in members if member["id"] == AUDITOR)
+    assert [(item["first"], item["end"]) for item in held] == [(1, None)]

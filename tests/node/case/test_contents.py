@@ -5,7 +5,7 @@ from dataclasses import replace
 import rfc8785
 
 from node.case.contents import INTEGER_MAX, Case, contents
-from tests.node.case.made import SIGNER, VERSION
+from tests.node.case.made import AUDITOR, VERSION
 from tests.node.network import HOSPITALS, MODEL, POISONER, TASK
 
 
@@ -52,8 +52,13 @@ def test_all_who_signed_are_listed_once_with_their_keys(case: Case) -> None:
     assert names == sorted(set(names))
     assert {f"{name}.{role}" for name in HOSPITALS for role in ("trainer", "verifier")} < set(names)
     assert {f"{name}.validator" for name in HOSPITALS} < set(names)
-    assert SIGNER in names
-    assert all(len(member["public_key"]) == 64 for member in members)
+    assert AUDITOR in names
+    for member in members:
+        assert [item["public_key"] for item in member["keys"]] == [member["public_key"]]
+        assert (member["keys"][0]["first"], member["keys"][0]["end"]) == (
+            member["enrolled_height"],
+            None,
+        )
 
 
 def test_use_conditions_are_told_in_words_beside_their_codes(case: Case) -> None:
@@ -76,10 +81,10 @@ def test_contributions_add_up_to_all_parts_of_all_rounds(case: Case) -> None:
 
 def test_a_signer_whom_the_chain_does_not_know_is_told_as_such(case: Case) -> None:
     """Contents say whether the key was enrolled at that height."""
-    stranger = replace(case, signer=replace(case.signer, key=bytes(32)))
+    stranger = replace(case, auditor=replace(case.auditor, key=bytes(32)))
 
-    assert contents(case)["signer"]["enrolled"]
-    assert not contents(stranger)["signer"]["enrolled"]
+    assert contents(case)["auditor"]["enrolled"]
+    assert not contents(stranger)["auditor"]["enrolled"]
 
 
 def test_a_number_that_json_readers_may_round_is_written_as_text(case: Case) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import rfc8785
 
-from node.case.sign import SIGNATURE_BYTES_MAX, check_signature, read_signer, write_signature
+from node.case.sign import SIGNATURE_BYTES_MAX, check_signature, read_auditor, write_signature
 from tests.harness import key_of
 from vm.digest import CASE, digest
 from vm.keys import verify
@@ -24,11 +24,11 @@ def altered(**changes: object) -> bytes:
 
 def test_the_signature_names_its_signer_and_verifies() -> None:
     """It is over a digest of its own domain: no transaction or message has the same bytes."""
-    signer = read_signer(SIGNED)
+    auditor = read_auditor(SIGNED)
 
     check_signature(SIGNED, SUMMARY)
 
-    assert (signer.member, signer.key) == ("auditor", KEY.public)
+    assert (auditor.member, auditor.key) == ("auditor", KEY.public)
     signature = bytes.fromhex(json.loads(SIGNED)["signature"])
     assert verify(KEY.public, digest(CASE, SUMMARY), signature)
 
@@ -65,6 +65,6 @@ def test_another_summary_or_another_key_is_refused() -> None:
 )
 def test_what_is_no_signature_is_refused(data: bytes) -> None:
     """One form alone is read, so that a file has one string of bytes."""
-    for read in (read_signer, partial(check_signature, summary=SUMMARY)):
+    for read in (read_auditor, partial(check_signature, summary=SUMMARY)):
         with pytest.raises(Refused, match=r"case\.signature"):
             read(data)
