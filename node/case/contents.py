@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fl.approval import terms_digest
-from node.audit.check import EVIDENCE, utc
+from node.audit.check import EVIDENCE
 from node.audit.lineage import Lineage, Part, Participant, RoundLineage, Signer, TaskLineage
 from node.case.act import ARTICLES, UNCOVERED
 from node.case.beside import Attested, Beside, organisations_of, signers_of
-from node.case.words import STATUSES, condition
+from node.case.words import STATUSES, condition, utc
 from node.home.document import dump
 from vm.block import Header
 from vm.learning import Decision, Outcome, Update, UpdateStatus, Verdict

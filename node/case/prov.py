@@ -12,10 +12,10 @@ import rfc8785
 from prov.constants import PROV
 from prov.model import ProvBundle, ProvDocument
 
-from node.audit.check import utc
 from node.audit.lineage import Part, Participant, RoundLineage, TaskLineage
 from node.case.beside import organisations_of, signers_of
 from node.case.contents import Case
+from node.case.words import utc
 from vm.learning import UpdateStatus
 from vm.record import Member, Model, Organisation
 from vm.usage import UseBatchRecord

@@ -1,4 +1,6 @@
-"""What codes mean, for people."""
+"""What codes and numbers mean, for people."""
+
+from datetime import UTC, datetime
 
 from vm.learning import UpdateStatus
 
@@ -39,6 +41,11 @@ STATUSES = {
     UpdateStatus.DECLINED: "declined: the site said that it sends none",
     UpdateStatus.UNAPPROVED: "no part: the site had not approved the task's terms",
 }
+
+
+def utc(time_ms: int) -> str:
+    """A time as RFC 3339 has it, to the second."""
+    return datetime.fromtimestamp(time_ms // 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def condition(code: str) -> str:

@@ -41,7 +41,6 @@ BASE_SCORE_BP = 6_900
 STEP_BP = 100  # as coarse as scores are published
 ROUNDS_A_STEP = 8  # in which the score falls by one step
 REJECTED_EVERY = 7  # rounds in which the last hospital's update is failed by all
-UNDECIDED_EVERY = 11  # and those in which the one before it splits the verifiers
 
 
 @contextmanager
@@ -136,16 +135,14 @@ def _judgements(
 ) -> tuple[Judged, ...]:
     state = network.chain.state()
     return tuple(
-        _judged(state.require(Update, TASK, number, name), _fails(names, verifier, name, number))
+        _judged(state.require(Update, TASK, number, name), _fails(names, name, number))
         for name in names
         if name != verifier
     )
 
 
-def _fails(names: Sequence[str], verifier: str, name: str, number: int) -> bool:
-    if name == names[-1]:
-        return number % REJECTED_EVERY == 0
-    return name == names[-2] and number % UNDECIDED_EVERY == 0 and names.index(verifier) % 2 == 0
+def _fails(names: Sequence[str], name: str, number: int) -> bool:
+    return name == names[-1] and number % REJECTED_EVERY == 0
 
 
 def _judged(update: Update, fails: bool) -> Judged:
