@@ -52,6 +52,7 @@ UNVERIFIED_ROOMS = frozenset(
         "encoding",
         "frontier",
         "lineage",
+        "pin",
         "shape",
         "state_path",
         "succession",
@@ -68,6 +69,7 @@ NO_PROOF = frozenset(
         "audit.round",
         "audit.segments",
         "lineage.missing",
+        "pin.invalid",
     }
 )
 
