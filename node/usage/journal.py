@@ -2,15 +2,18 @@
 
 A small SQLite file that only its owner may read. What `add` returned from is on disk, whatever is
 killed after; a batch and its uses are bound in one step, and the signed transaction is kept before
-it is sent, so that the same one is sent again after a crash. Several processes may append at once.
+it is sent, so that the same one is sent again after a crash. Several processes and threads may
+append at once.
 """
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -24,7 +27,8 @@ from vm.usage import AGE_MS_MAX, ENTRIES_MAX, Action, Use, UseBatch
 FILE = "uses.sqlite"
 LAYOUT = 1  # of the tables below
 WAITING_MAX = 64 * ENTRIES_MAX  # 4 million uses in 1 GiB: whoever never sends hears of it
-BUSY_S = 30.0  # another process writes for as long as a list of some thousand uses takes
+LIST_MAX = 4 * ENTRIES_MAX  # uses that are kept at once: 200 MiB of memory until they are
+BUSY_S = 30.0  # another process writes for as long as LIST_MAX uses take to write
 LATE_MS = 24 * 3_600_000  # before the chain takes a use no more: a batch may be a day under way
 TABLES = """
 CREATE TABLE batch (
@@ -77,6 +81,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         """Raise `Refused("usage_journal.unreadable" | "usage_journal.layout")`."""
         path = folder / FILE
+        self._lock = threading.Lock()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -111,14 +116,19 @@ class Journal:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """All that is written inside, or nothing of it."""
-        self._base.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._base.execute("ROLLBACK")
-            raise
-        self._base.execute("COMMIT")
+        """All that is written inside, or nothing of it; one thread at a time."""
+        with self._lock:
+            try:
+                self._base.execute("BEGIN IMMEDIATE")
+                yield
+                self._base.execute("COMMIT")
+            except sqlite3.Error as error:  # a full disk, or another process for too long
+                raise Refused(
+                    "usage_journal.unwritable", f"expected to write to the journal, found: {error}"
+                ) from error
+            finally:
+                if self._base.in_transaction:
+                    self._base.execute("ROLLBACK")
 
     # Uses
 
@@ -145,22 +155,27 @@ class Journal:
         self.add([entry])
 
     def add(self, entries: Iterable[Entry]) -> int:
-        """Keep all these uses or, if one is refused, none; how many they were."""
+        """Keep all these uses or, if one is refused, none; how many they were.
+
+        Raises `Refused("use.*" | "usage_journal.unwritable")`.
+        """
+        rows = [_row(entry) for entry in islice(entries, LIST_MAX + 1)]  # before others wait for us
+        if len(rows) > LIST_MAX:
+            raise Refused("use.list", f"expected at most {LIST_MAX} uses at once, found more")
         with self._writing():
-            (before,) = self._base.execute("SELECT coalesce(max(id), 0) FROM use").fetchone()
             (taken,) = self._base.execute("SELECT coalesce(sum(entries), 0) FROM batch").fetchone()
             self._base.executemany(
                 "INSERT INTO use (subject, time_ms, leaf, note, note_salt) VALUES (?, ?, ?, ?, ?)",
-                (_row(entry) for entry in entries),
+                rows,
             )
-            (after,) = self._base.execute("SELECT coalesce(max(id), 0) FROM use").fetchone()
-            if after - taken > WAITING_MAX:
+            (kept,) = self._base.execute("SELECT coalesce(max(id), 0) FROM use").fetchone()
+            if kept - taken > WAITING_MAX:
                 raise Refused(
                     "use.waiting",
-                    f"expected at most {WAITING_MAX} uses that wait, found {after - taken}: "
+                    f"expected at most {WAITING_MAX} uses that wait, found {kept - taken}: "
                     "concilium usage send",
                 )
-        return int(after - before)
+        return len(rows)
 
     def uses(self, batch: int) -> list[tuple[Use, str | None, bytes | None]]:
         """The uses of a batch in order of its leaves, with notes and their salts."""
@@ -222,6 +237,11 @@ class Journal:
     def batches(self) -> list[Batch]:
         """All batches, in order."""
         with closing(self._base.execute(f"{_BATCHES} ORDER BY id")) as rows:
+            return [_batch(row) for row in rows]
+
+    def unrecorded(self) -> list[Batch]:
+        """The batches that are not known to be on the chain, in order."""
+        with closing(self._base.execute(f"{_BATCHES} WHERE number IS NULL ORDER BY id")) as rows:
             return [_batch(row) for row in rows]
 
     def batch(self, id: int) -> Batch:

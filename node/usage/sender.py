@@ -55,7 +55,7 @@ class Sender:
         """
         found = await self._bind(now_ms)
         organisation = await self._organisation()
-        unsent = [batch for batch in self._journal.batches() if batch.number is None]
+        unsent = self._journal.unrecorded()
         total, done = sum(batch.body.entries for batch in unsent), 0
         for batch in unsent:
             on_batch(done, total)

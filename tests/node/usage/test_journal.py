@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,38 @@ def test_who_never_sends_hears_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert uses.add([entry()]) == 1
 
 
+def test_a_list_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is held in memory until it is kept, so that nobody else waits while it is read."""
+    monkeypatch.setattr(journal_module, "LIST_MAX", 2)
+    with Journal(tmp_path) as uses:
+        with pytest.raises(Refused, match=r"use\.list"):
+            uses.add(entry() for _ in range(3))
+
+        assert uses.add(entry() for _ in range(2)) == 2
+
+
+def test_threads_and_processes_append_at_once(tmp_path: Path) -> None:
+    """A server that scores rows in several threads has one journal, and another may have it too."""
+    with Journal(tmp_path) as uses, Journal(tmp_path) as other, ThreadPoolExecutor(8) as pool:
+        for place in range(40):
+            pool.submit((uses, other)[place % 2].record, "risk", 3, "care")
+        pool.shutdown()
+
+        assert [subject.waiting for subject in uses.waiting(0)] == [40]
+
+
+def test_a_journal_that_another_holds_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scoring server hears one kind of error, and the journal goes on after it."""
+    monkeypatch.setattr(journal_module, "BUSY_S", 0.01)
+    with Journal(tmp_path) as uses, Journal(tmp_path) as other:
+        with other._writing(), pytest.raises(Refused, match=r"usage_journal\.unwritable"):
+            uses.record("risk", 3, "care")
+
+        assert uses.add([entry()]) == 1
+
+
 def test_a_refused_line_keeps_nothing_of_its_list(tmp_path: Path) -> None:
     """So that the list can be given again once it is mended."""
     made = (entry(count=count) for count in (1, 0))
@@ -192,6 +225,14 @@ def test_a_torn_tail_is_no_use(tmp_path: Path) -> None:
         uses.add([entry(note="after")])
         bound(uses)
         assert [note for _, note, _ in uses.uses(1)] == ["kept", "after"]
+
+
+def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    """Power may go: in this mode of SQLite what was acknowledged is synced, in others it is not."""
+    full = 2
+
+    with Journal(tmp_path) as uses:
+        assert uses._base.execute("PRAGMA synchronous").fetchone() == (full,)
 
 
 def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:

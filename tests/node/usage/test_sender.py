@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from node.audit.file import verify_file, write_file
 from node.client import client as client_module
 from node.client.client import Client
 from node.client.submitter import LIFETIME_BLOCKS, Submitter
@@ -19,7 +20,8 @@ from tests.node.serving import Node, serve
 from vm.opened import AllUses, verify_uses
 from vm.refusal import Refused
 from vm.transaction import Transaction
-from vm.usage import ModelUsage
+from vm.trust import from_genesis
+from vm.usage import ModelUsage, UseBatchRecord
 
 OWNER = "hospital-2"
 STEWARD = f"{OWNER}.steward"
@@ -100,11 +102,18 @@ def test_what_waits_is_recorded_and_can_be_shown(network: Network, journal: Jour
         assert told(found) == [(1, 1, None), (2, 2, None)]
         assert steps == [(0, 5), (3, 5), (5, 5)]
         assert await sender.send(START_MS) == []
+        records = [item async for item in client.records(UseBatchRecord, MODEL, OWNER)]
+        assert [(item.number, item.entries) for item in records] == [(1, 3), (2, 2)]
         for use, opened in ((None, 3), (2, 1)):
             proof = await prove_uses(client, journal, STEWARD, 1, use)
             batch, shown = verify_uses(proof, client.chain, client.proven.epochs)
             assert (batch.organisation, batch.count, len(shown)) == (OWNER, 6, opened)
             assert isinstance(proof.opened, AllUses) == (use is None)
+            audit = verify_file(
+                from_genesis(network.genesis), write_file(proof, client.proven.steps)
+            )
+            assert audit.subject == f"uses of model {MODEL} by {OWNER}, batch 1"
+            assert len(audit.content["uses"]) == opened
         with pytest.raises(Refused, match=r"use\.place"):
             await prove_uses(client, journal, STEWARD, 1, 3)
 
