@@ -196,6 +196,19 @@ def test_a_second_reader_judges_proofs_alike(claim: str, method: str) -> None:
             judge(second.decode(bytes.fromhex(attack["proof"])))
 
 
+def test_a_second_reader_verifies_files_alike() -> None:
+    """From genesis and from a pin; what a file claims beyond its proof is refused by both."""
+    vector = json.loads((FOLDER / "file.json").read_text())
+    genesis = bytes.fromhex(vector["genesis"])
+
+    for case in vector["accepted"]:
+        second.read_file(case["file"], genesis, case["pin"])
+
+    for case in vector["refused"]:
+        with pytest.raises(second.Wrong):
+            second.read_file(case["file"], genesis, case["pin"])
+
+
 def test_a_second_reader_judges_uses_alike() -> None:
     """What a hospital shows of its uses can be checked by an auditor's own program."""
     vector = json.loads((FOLDER / "use.json").read_text())
@@ -210,19 +223,6 @@ def test_a_second_reader_judges_uses_alike() -> None:
     for attack in vector["refused"]:
         with pytest.raises(second.Wrong):
             auditor.uses(second.decode(bytes.fromhex(attack["proof"])))
-
-
-def test_a_second_reader_verifies_files_alike() -> None:
-    """From genesis and from a pin; what a file claims beyond its proof is refused by both."""
-    vector = json.loads((FOLDER / "file.json").read_text())
-    genesis = bytes.fromhex(vector["genesis"])
-
-    for case in vector["accepted"]:
-        second.read_file(case["file"], genesis, case["pin"])
-
-    for case in vector["refused"]:
-        with pytest.raises(second.Wrong):
-            second.read_file(case["file"], genesis, case["pin"])
 
 
 def test_a_second_reader_judges_state_paths_alike() -> None:

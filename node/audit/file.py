@@ -128,20 +128,20 @@ def open_file(trust: Trust, data: str | bytes) -> Opened:
         raise Refused(
             "audit.chain", f"expected chain {trust.chain.hex()}, found {document.chain[:64]}"
         )
-    anchor = None if document.start is None else _read_anchor(document.start)
+    start = None if document.start is None else _read_anchor(document.start)
     steps = tuple(unpack(Step, read_base64(text)) for text in document.steps)
     for step in steps:
         newest = trust.epochs[-1].number
-        if anchor is not None and step.epoch.number > newest + 1:
+        if start is not None and step.epoch.number > newest + 1:
             raise Refused(
                 "file.from",
                 f"expected steps from epoch {newest} on, found one to {step.epoch.number}: verify "
-                f"it with its own pin {anchor.pin}",
+                f"it with its own pin {start.pin}",
             )
         if step.epoch.number > newest:  # else it is known who ruled
             trust = advance(trust, step)
     proof = _unpack(document.kind, read_base64(document.proof))
-    return Opened(document.kind, document.subject, proof, trust, steps, anchor)
+    return Opened(document.kind, document.subject, proof, trust, steps, start)
 
 
 def trust_in(pin: Pin, data: str | bytes) -> Trust:
@@ -249,7 +249,7 @@ def _verify(opened: Opened) -> Audit:
 
 
 def read_version(subject: Subject) -> Version:
-    """Of which model version a lineage's file is; raises `Refused("file.subject")`."""
+    """Of which model version a lineage's file is; raises `Refused("audit.subject")`."""
     match subject:
         case {"model": str(model), "version": int(version)} if len(subject) == 2:
             return Version(model, version)
@@ -280,8 +280,8 @@ def subject_of(proof: Proof) -> Subject:
             return {"block": certified.header.height, "under": _signed_height(certified)}
         case ConsistencyProof(older, newer):
             return {"older": older.header.height, "newer": newer.header.height}
-        case UseProof():
-            return {"use": _key_parts(proof.batch.key)}
+        case UseProof(batch):
+            return {"batch": _key_parts(batch.key)}
 
 
 def _key_parts(key: bytes) -> list[str | int]:
@@ -404,15 +404,10 @@ def _audit_uses(trust: Trust, proof: UseProof) -> Audit:
         opened = f"all {batch.entries} uses, {batch.count} in count, to the batch's root"
     else:
         opened = f"1 use of {batch.entries} with its path to the batch's root"
-    steps = (
-        certificate_step(proof.batch.certified, trust.epochs),
-        "1 state path to its root, of the batch",
-        opened,
-        "model, version, purpose, action and times as the batch says",
-    )
+    certified = proof.batch.certified
     return report(
         f"uses of model {batch.model} by {batch.organisation}, batch {batch.number}",
-        proof.batch.certified.header,
-        steps,
+        certified.header,
+        (certificate_step(certified, trust.epochs), opened),
         {"batch": dump(batch), "uses": dump(uses)},
     )

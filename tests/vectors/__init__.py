@@ -41,8 +41,8 @@ BUILDERS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "succession": ("Succession", reign.succession),
     "agreement": ("Consensus", agreement.messages),
     "inclusion": ("Inclusion proofs", inclusion.proofs),
-    "use": ("Uses of models", uses.proofs),
     "file": ("Proof files", files.files),
+    "use": ("Uses of models", uses.proofs),
     "learning": ("Learning in numbers", learning.numbers),
     "cid": ("Blobs", content.addresses),
 }

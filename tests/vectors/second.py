@@ -396,6 +396,9 @@ def judge(auditor: Auditor, kind: str, subject: dict[str, Any], proof: list[Any]
         case "consistency":
             auditor.consistency(proof)
             expect(subject == {"older": proof[1][1][2], "newer": proof[2][1][2]})
+        case "use":
+            auditor.uses(proof)
+            expect(subject == {"batch": decode(proof[1][1])})
         case _:
             raise Wrong
 

@@ -1,11 +1,16 @@
-"""A chain with something of everything that a case file shows."""
+"""A chain with something of everything that a case file shows, and case files taken apart."""
 
 import asyncio
+import io
+import zipfile
+from collections.abc import Callable
 from dataclasses import replace
+
+import pytest
 
 from fl.body import AdmitAuditor, AttestAudit
 from node.audit.lineage import trace
-from node.case.archive import make_case
+from node.case.archive import DATE, make_case
 from node.case.beside import trace_beside
 from node.case.collect import collect
 from node.case.contents import Auditor, Case
@@ -27,8 +32,9 @@ from tests.node.serving import serve
 from vm.conduct import AuditOutcome
 from vm.keys import SigningKey
 from vm.record import Role
+from vm.refusal import Refused
 from vm.registry import EnrolMember
-from vm.trust import Trust
+from vm.trust import Trust, from_genesis
 from vm.usage import Action, Purpose, UseBatch
 
 VERSION = 2
@@ -123,3 +129,36 @@ def _uses(network: Network, hospital: str, version: int) -> tuple[str, str, obje
         MODEL, version, Purpose.CARE, Action.INFERENCE, 12, 3, bytes(32), now_ms - 9, now_ms
     )
     return f"{hospital}.trainer", "model.use", body
+
+
+def trust_of(network: Network) -> Trust:
+    """What an auditor trusts who has the genesis document."""
+    return from_genesis(network.genesis)
+
+
+def parts_of(data: bytes) -> dict[str, bytes]:
+    """The parts of an archive, by the standard library."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(
+    parts: list[tuple[str, bytes]],
+    method: int = zipfile.ZIP_STORED,
+    date: tuple[int, int, int, int, int, int] = DATE,
+) -> bytes:
+    """An archive as a case file is one, of any parts."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, data in parts:
+            info = zipfile.ZipInfo(name, date)
+            info.create_system, info.external_attr, info.compress_type = 3, 0o100644 << 16, method
+            archive.writestr(info, data)
+    return target.getvalue()
+
+
+def refusal(check: Callable[[], object]) -> str:
+    """The code with which `check` refuses."""
+    with pytest.raises(Refused) as caught:
+        check()
+    return caught.value.code

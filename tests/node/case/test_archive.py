@@ -1,74 +1,38 @@
-"""Case files: verified offline, equal from every node, and refused with the step that failed."""
+"""Case files: verified offline, and refused with the step that failed."""
 
 import io
 import json
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 import rfc8785
 
 from node.audit.file import verify_file, write_file
-from node.audit.prove import newest, prove_key, prove_together
+from node.audit.prove import newest, prove_together
 from node.case import MAGIC
-from node.case.archive import DATE, read_checkpoint, verify_case
+from node.case.archive import DATE, verify_case
 from node.case.proofs import LINEAGE, open_proofs, records_name, write_proofs
 from node.case.sign import write_signature
 from tests.harness import genesis_of, key_of
-from tests.node.case.made import AUDITOR, VERSION, make, run_case
-from tests.node.network import HOSPITALS, MODEL, Network, certificate, open_network
+from tests.node.case.made import AUDITOR, VERSION, parts_of, refusal, trust_of, zipped
+from tests.node.network import HOSPITALS, MODEL, Network, certificate
 from vm.conduct import Audit, Visit
 from vm.encoding import decode
 from vm.inclusion import MultiProof
 from vm.record import ModelHead
-from vm.refusal import Refused
 from vm.state import state_key
-from vm.trust import Trust, from_genesis
+from vm.trust import from_genesis
 from vm.usage import UseBatchRecord
 
 Parts = dict[str, bytes]
 Forge = Callable[[Network, Parts], Parts]
 RECORDS = records_name(1)
-
-
-def trust_of(network: Network) -> Trust:
-    """What an auditor trusts who has the genesis document."""
-    return from_genesis(network.genesis)
-
-
-def parts_of(data: bytes) -> Parts:
-    """The parts of an archive, by the standard library."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def zipped(
-    parts: list[tuple[str, bytes]],
-    method: int = zipfile.ZIP_STORED,
-    date: tuple[int, int, int, int, int, int] = DATE,
-) -> bytes:
-    """An archive as a case file is one, of any parts."""
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        for name, data in parts:
-            info = zipfile.ZipInfo(name, date)
-            info.create_system, info.external_attr, info.compress_type = 3, 0o100644 << 16, method
-            archive.writestr(info, data)
-    return target.getvalue()
-
-
-def refusal(check: Callable[[], object]) -> str:
-    """The code with which `check` refuses."""
-    with pytest.raises(Refused) as caught:
-        check()
-    return caught.value.code
 
 
 def test_a_case_file_verifies_offline_with_the_genesis_document_alone(
@@ -123,78 +87,6 @@ def test_each_file_of_proofs_verifies_by_itself(network: Network, data: bytes) -
 
     assert subjects[0] == f"model {MODEL} version {VERSION}"
     assert all(subject.endswith(" records") for subject in subjects[1:])
-
-
-# Equal bytes
-
-
-@contextmanager
-def other_node(folder: Path, names: tuple[str, ...]) -> Iterator[Network]:
-    """Another node of the same chain, whose newest certificates these validators signed."""
-    with open_network(folder) as network:
-        run_case(network)
-        for height in range(1, network.chain.head.height + 1):
-            row = network.chain.store.row(height)
-            assert row is not None
-            network.chain.store.write_certificate(certificate(network.genesis, row.header, names))
-        yield network
-
-
-def test_a_node_with_more_votes_than_a_quorum_gives_equal_bytes(
-    network: Network, data: bytes, tmp_path: Path
-) -> None:
-    """The first votes of a quorum, in order of id, are kept."""
-    with other_node(tmp_path, HOSPITALS) as other:
-        assert make(other) == data
-
-
-def test_nodes_with_other_votes_give_equal_bytes_under_one_checkpoint(
-    network: Network, data: bytes, tmp_path: Path
-) -> None:
-    """Without it the proofs differ, and nothing else; the checkpoint comes from another file."""
-    trust = trust_of(network)
-    with other_node(tmp_path, HOSPITALS[1:]) as other:
-        alone, one = parts_of(make(other)), parts_of(data)
-        checkpoint = read_checkpoint(trust, data)
-        together = make(other, checkpoint=checkpoint)
-
-    assert {name for name in one if one[name] != alone[name]} == {
-        name for name in one if name.startswith("proofs/")
-    }
-    assert together == data
-
-
-def test_a_checkpoint_from_a_proof_file_says_the_height_too(network: Network) -> None:
-    """An earlier height, at which less had happened, and the certificate of the file."""
-    height = network.chain.head.height - 1
-    view = network.chain.view(height)
-    assert view is not None
-    text = write_file(prove_key(network.chain, view, state_key(ModelHead.KIND, (MODEL,))))
-    checkpoint = read_checkpoint(trust_of(network), text.encode())
-
-    found = make(network, checkpoint=checkpoint)
-
-    assert verify_case(trust_of(network), found).height == height
-    assert read_checkpoint(trust_of(network), found) == checkpoint
-    with pytest.raises(Refused, match=r"case\.checkpoint"):
-        make(network, at=height - 1, checkpoint=checkpoint)
-
-
-def test_a_height_gives_the_same_bytes_however_far_the_chain_has_come(
-    network: Network, data: bytes, tmp_path: Path
-) -> None:
-    """What was attested later is not in it."""
-    height = network.chain.head.height
-    with open_network(tmp_path) as other:
-        run_case(other)
-        for _ in range(3):
-            other.block()
-
-        assert make(other, at=height) == data
-        before = verify_case(trust_of(other), make(other, at=height - 4))
-
-    assert before.content["attestations"]
-    assert before.content["usage"]["batches"] == []
 
 
 # Refused archives
@@ -433,37 +325,3 @@ def test_what_does_not_follow_from_the_proofs_is_refused(
 def test_another_genesis_accepts_nothing(data: bytes) -> None:
     """A case file of another chain says so."""
     assert refusal(partial(verify_case, from_genesis(genesis_of(5)), data)) == "audit.chain"
-
-
-# Signers
-
-
-def test_a_signer_whom_the_chain_does_not_know_is_told_and_not_refused(network: Network) -> None:
-    """An auditor may look at a height before it was enrolled; the reader has to know the key."""
-    found = make(network, auditor="stranger")
-
-    audit = verify_case(trust_of(network), found)
-
-    assert "whose member the chain did not know then" in audit.steps[-1]
-    assert not audit.content["auditor"]["enrolled"]
-
-
-def test_a_members_name_over_somebody_elses_key_is_refused(
-    network: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The chain says whose key it was; nobody writes such a file, or else nobody accepts it."""
-    assert refusal(partial(make, network, key=key_of("thief"))) == "case.auditor"
-
-    with monkeypatch.context() as patch:
-        patch.setattr("node.case.archive._check_auditor", lambda case: "")
-        found = make(network, key=key_of("thief"))
-
-    assert refusal(partial(verify_case, trust_of(network), found)) == "case.auditor"
-
-
-def test_keys_that_a_member_had_before_are_told_with_their_heights(network: Network) -> None:
-    """What somebody signed years ago is held against the key of then."""
-    members = verify_case(trust_of(network), make(network)).content["members"]
-
-    (held,) = (member["keys"] for member in members if member["id"] == AUDITOR)
-    assert [(item["first"], item["end"]) for item in held] == [(1, None)]
