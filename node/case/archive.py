@@ -95,12 +95,20 @@ def verify_case(trust: Trust, data: bytes) -> Audit:
     )
 
 
+def lineage_file(data: bytes) -> bytes:
+    """The proof file of the lineage in a case file, which says where all its steps start.
+
+    Raises `Refused("case.*")` for an archive that is not as it is written.
+    """
+    return _read(data)[LINEAGE]
+
+
 def read_checkpoint(trust: Trust, data: bytes) -> Checkpoint:
     """The checkpoint under which a case file or another proof file stands, verified.
 
     Raises `Refused` as `open_file` and `verify_header`, or with `case.checkpoint`.
     """
-    opened = open_file(trust, _read(data)[LINEAGE] if data.startswith(MAGIC) else data)
+    opened = open_file(trust, lineage_file(data) if data.startswith(MAGIC) else data)
     if isinstance(opened.proof, ConsistencyProof):
         raise Refused("case.checkpoint", "expected a file with one checkpoint, found two in it")
     certified = certified_of(opened.proof)

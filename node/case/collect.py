@@ -6,7 +6,7 @@ from typing import TypeAlias
 from node.api.keys import KEYS_MAX, write_keys
 from node.api.resource import LINEAGE_PATH, TOGETHER_PATH
 from node.audit.check import ANSWER_BYTES_MAX, ModelAudit, audit_lineage
-from node.audit.file import Version
+from node.audit.file import Anchor, Version
 from node.case.beside import AuditKey, Known, trace_beside, updates_of
 from node.case.proofs import Checkpoint, Proofs, normal
 from node.client.client import Client
@@ -27,12 +27,14 @@ async def collect(
     version: int | None = None,
     at: int | None = None,
     checkpoint: Checkpoint | None = None,
+    anchor: Anchor | None = None,
 ) -> Proofs:
     """The proofs of a model version's case, the newest version's if None.
 
     They are of height `at`, else of the checkpoint's, else of the newest certified one. With a
     checkpoint the file holds its certificate; without, that of the node that answered, cut down to
-    a quorum. Raises `Refused` as the client does, or with `case.checkpoint`.
+    a quorum. `anchor` is where the client's trust begins, None if at genesis. Raises `Refused` as
+    the client does, or with `case.checkpoint`.
     """
     if checkpoint is not None:
         height = checkpoint.certified.header.height
@@ -46,7 +48,7 @@ async def collect(
     story = await _fetch_lineage(client, id, version, at)
     certified = story.proof.certified
     if checkpoint is None:
-        held = Checkpoint(certified, client.proven.steps, None)
+        held = Checkpoint(certified, client.proven.steps, anchor)
         checkpoint = normal(held, client.proven.epochs)
     elif checkpoint.certified.header != certified.header:
         raise Refused(

@@ -2,21 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from node.audit.file import write_file
+from node.audit.file import Anchor, trust_in, write_file
 from node.audit.prove import newest, prove_header, prove_key
-from node.case.archive import read_checkpoint, verify_case
+from node.case.archive import lineage_file, read_checkpoint, verify_case
 from tests.harness import key_of
 from tests.node.case.made import AUDITOR, make, parts_of, refusal, run_case, trust_of
 from tests.node.network import HOSPITALS, MODEL, Network, certificate, grow, open_network
 from vm.record import ModelHead
 from vm.refusal import Refused
 from vm.state import state_key
-from vm.trust import Pin, Trust, from_pin
+from vm.trust import Trust, from_pin
 
 # Equal bytes
 
@@ -162,9 +163,25 @@ def test_a_pin_on_another_history_accepts_nothing(grown: Network, network: Netwo
     assert refusal(partial(verify_case, pinned(grown), make(network))) == "audit.before_pin"
 
 
+def test_a_case_that_begins_at_a_pin_brings_what_makes_the_pin_of_use(grown: Network) -> None:
+    """Whoever holds the pin needs no other file; whoever holds genesis lacks the steps to it."""
+    anchor = anchor_of(grown)
+    held = read_checkpoint(trust_of(grown), make(grown))
+    found = make(grown, checkpoint=replace(held, steps=(), anchor=anchor))
+
+    trust = trust_in(anchor.pin, lineage_file(found))
+
+    assert verify_case(trust, found).height == anchor.pin.height
+    assert refusal(partial(verify_case, trust_of(grown), found)) == "audit.validators"
+
+
 def pinned(network: Network) -> Trust:
     """What an auditor trusts who has written down the newest header."""
+    anchor = anchor_of(network)
+    return from_pin(network.chain.id, anchor.pin, anchor.certified, anchor.epoch)
+
+
+def anchor_of(network: Network) -> Anchor:
+    """The newest header and who ruled then."""
     header = newest(network.chain).row.header
-    pin = Pin(header.height, header.digest)
-    certified = prove_header(network.chain, header)
-    return from_pin(network.chain.id, pin, certified, network.chain.epoch_at(header.height))
+    return Anchor(prove_header(network.chain, header), network.chain.epoch_at(header.height))
