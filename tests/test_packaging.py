@@ -15,6 +15,7 @@ from node.audit.prove import newest, prove_lineage
 from node.home.config import ValidatorConfig, load
 from node.home.document import dump
 from node.home.testnet import write_testnet
+from tests.node.case.made import VERSION, make, run_case
 from tests.node.network import MODEL, learn, open_network
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -142,6 +143,20 @@ def test_the_base_install_verifies_a_model_offline(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["subject"] == f"model {MODEL} version 1"
+
+
+def test_the_base_install_verifies_a_case_file_offline(tmp_path: Path) -> None:
+    """A case file takes what renders it too, and still neither torch nor LevelDB nor numpy."""
+    genesis, case = tmp_path / "genesis.json", tmp_path / "case.zip"
+    with open_network(tmp_path) as network:
+        run_case(network)
+        genesis.write_text(json.dumps(dump(network.genesis)))
+        case.write_bytes(make(network))
+
+    done = run_as_auditor("audit", "verify", case, "--genesis", genesis, "--format", "json")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["subject"] == f"case file of model {MODEL} version {VERSION}"
 
 
 @pytest.mark.parametrize(

@@ -102,16 +102,36 @@ def write_file(
     return json.dumps(document, indent=2) + "\n"
 
 
+class Opened(NamedTuple):
+    """A file as it was read: its proof, which is not verified yet, and the trust to verify it with.
+
+    `trust` is the reader's, advanced by those of `steps` that it did not have.
+    """
+
+    kind: str
+    subject: Subject
+    proof: Proof
+    trust: Trust
+    steps: tuple[Step, ...]
+    anchor: Anchor | None
+
+
 def verify_file(trust: Trust, data: str | bytes) -> Audit:
     """Verify a file that `write_file` made, offline; raises `Refused` with the step that failed."""
+    return _verify(open_file(trust, data))
+
+
+def open_file(trust: Trust, data: str | bytes) -> Opened:
+    """Read a file and take its steps; raises `Refused` with `file.*` or the step that failed."""
     document = _read(data)
     if document.chain != trust.chain.hex():
         raise Refused(
             "audit.chain", f"expected chain {trust.chain.hex()}, found {document.chain[:64]}"
         )
     start = None if document.start is None else _read_anchor(document.start)
-    for text in document.steps:
-        step, newest = unpack(Step, read_base64(text)), trust.epochs[-1].number
+    steps = tuple(unpack(Step, read_base64(text)) for text in document.steps)
+    for step in steps:
+        newest = trust.epochs[-1].number
         if start is not None and step.epoch.number > newest + 1:
             raise Refused(
                 "file.from",
@@ -120,7 +140,8 @@ def verify_file(trust: Trust, data: str | bytes) -> Audit:
             )
         if step.epoch.number > newest:  # else it is known who ruled
             trust = advance(trust, step)
-    return _verify(trust, document)
+    proof = _unpack(document.kind, read_base64(document.proof))
+    return Opened(document.kind, document.subject, proof, trust, steps, start)
 
 
 def trust_in(pin: Pin, data: str | bytes) -> Trust:
@@ -187,35 +208,48 @@ def _read(data: str | bytes) -> _Document:
     return document
 
 
-def _verify(trust: Trust, document: _Document) -> Audit:
-    """Verify the proof, and that it is of what the file says."""
-    data, subject = read_base64(document.proof), document.subject
-    match document.kind:
+def _unpack(kind: str, data: bytes) -> Proof:
+    match kind:
         case "record":
-            record = unpack(RecordProof, data)
-            return _audit_record(trust, _expect(subject, record), record)
-        case "records":
-            records = read_multiproof(data)
-            return _audit_records(trust, _expect(subject, records), records)
+            return unpack(RecordProof, data)
+        case "records" | "lineage":
+            return read_multiproof(data)
         case "transaction":
-            transaction = unpack(TransactionProof, data)
-            return _audit_transaction(trust, _expect(subject, transaction), transaction)
+            return unpack(TransactionProof, data)
         case "block":
-            block = unpack(BlockProof, data)
-            return _audit_block(trust, _expect(subject, block), block)
+            return unpack(BlockProof, data)
         case "consistency":
-            consistency = unpack(ConsistencyProof, data)
-            return _audit_consistency(trust, _expect(subject, consistency), consistency)
+            return unpack(ConsistencyProof, data)
         case "use":
-            uses = read_proof(data)
-            return _audit_uses(trust, _expect(subject, uses), uses)
-        case "lineage":
-            version = _read_version(subject)
-            return audit_lineage(trust.chain, trust.epochs, read_multiproof(data), *version).audit
-    raise Refused("file.kind", f"expected {', '.join(KINDS)}, found {document.kind[:80]}")
+            return read_proof(data)
+    raise Refused("file.kind", f"expected {', '.join(KINDS)}, found {kind[:80]}")
 
 
-def _read_version(subject: Subject) -> Version:
+def _verify(opened: Opened) -> Audit:
+    """Verify the proof, and that it is of what the file says."""
+    trust, proof = opened.trust, opened.proof
+    if opened.kind == "lineage":
+        assert isinstance(proof, MultiProof), "it was unpacked as one"
+        version = read_version(opened.subject)
+        return audit_lineage(trust.chain, trust.epochs, proof, *version).audit
+    subject = _expect(opened.subject, proof)
+    match proof:
+        case RecordProof():
+            return _audit_record(trust, subject, proof)
+        case MultiProof():
+            return _audit_records(trust, subject, proof)
+        case TransactionProof():
+            return _audit_transaction(trust, subject, proof)
+        case BlockProof():
+            return _audit_block(trust, subject, proof)
+        case ConsistencyProof():
+            return _audit_consistency(trust, subject, proof)
+        case UseProof():
+            return _audit_uses(trust, proof)
+
+
+def read_version(subject: Subject) -> Version:
+    """Of which model version a lineage's file is; raises `Refused("audit.subject")`."""
     match subject:
         case {"model": str(model), "version": int(version)} if len(subject) == 2:
             return Version(model, version)
@@ -280,7 +314,18 @@ def _kind_of(proof: Proof) -> str:
 def _certified(proof: Proof) -> tuple[CertifiedHeader, ...]:
     if isinstance(proof, ConsistencyProof):
         return (proof.older, proof.newer)
-    return (proof.batch.certified if isinstance(proof, UseProof) else proof.certified,)
+    return (certified_of(proof),)
+
+
+def certified_of(proof: Proof) -> CertifiedHeader:
+    """The header under which a proof stands, of two the newer one."""
+    match proof:
+        case ConsistencyProof():
+            return proof.newer
+        case UseProof():
+            return proof.batch.certified
+        case _:
+            return proof.certified
 
 
 def _signed_height(certified: CertifiedHeader) -> int:
@@ -353,7 +398,7 @@ def _audit_consistency(trust: Trust, subject: Subject, proof: ConsistencyProof) 
     return report(f"blocks {older} and {newer} of one history", proof.newer.header, steps, content)
 
 
-def _audit_uses(trust: Trust, _: Subject, proof: UseProof) -> Audit:
+def _audit_uses(trust: Trust, proof: UseProof) -> Audit:
     batch, uses = verify_uses(proof, trust.chain, trust.epochs)
     if len(uses) == batch.entries:
         opened = f"all {batch.entries} uses, {batch.count} in count, to the batch's root"

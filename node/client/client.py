@@ -49,6 +49,7 @@ NEWEST_PATH = "/v1/checkpoints?limit=1"
 UNKNOWN_EPOCH = "audit.validators"  # what `vm.inclusion` says of a proof by an epoch not followed
 CONNECT_TIMEOUT_S = 3  # a validator that is up answers within one
 SILENCE_TIMEOUT_S = 5  # between two parts of an answer, the first after it was computed
+LONG_SILENCE_S = 30  # before a lineage: 7,500 records take a busy node five seconds to prove
 ANSWER_TIMEOUT_S = 60  # for a whole answer: 8 MiB over 1.2 Mbit/s, or somebody who trickles
 EVENTS_TIMEOUT_S = 20  # silence of an event stream, which has a heartbeat every 15
 ANSWER_BYTES_MAX = 8 * 1024 * 1024  # of JSON: a page of 100 large records
@@ -83,10 +84,7 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        timeout = aiohttp.ClientTimeout(
-            total=ANSWER_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S
-        )
-        self._session = aiohttp.ClientSession(timeout=timeout)
+        self._session = aiohttp.ClientSession()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -234,15 +232,21 @@ class Client:
         transactions: Sequence[bytes] | None = None,
     ) -> Reply:
         assert self._session is not None, "the client is used as a context manager"
+        timeout = aiohttp.ClientTimeout(
+            total=ANSWER_TIMEOUT_S,
+            sock_connect=CONNECT_TIMEOUT_S,
+            sock_read=SILENCE_TIMEOUT_S if bytes_max <= ANSWER_BYTES_MAX else LONG_SILENCE_S,
+        )
         try:
             if transactions is None:
-                request = self._session.get(url + path, allow_redirects=False)
+                request = self._session.get(url + path, allow_redirects=False, timeout=timeout)
             else:
                 request = self._session.post(
                     url + path,
                     data=encode(tuple(transactions)),
                     headers={"Content-Type": "application/msgpack"},
                     allow_redirects=False,
+                    timeout=timeout,
                 )
             async with request as response:
                 bound = PROBLEM_BYTES_MAX if response.status >= 400 else bytes_max
@@ -300,8 +304,10 @@ class Client:
             f"{TOGETHER_PATH}?keys={keys}", lambda reply: self._read_together(reply, asked)
         )
 
-    async def records(self, cls: type[R], *prefix: str | int) -> AsyncIterator[R]:
-        """Records whose key starts with `prefix`, all but its last part.
+    async def records(
+        self, cls: type[R], *prefix: str | int, at: int | None = None
+    ) -> AsyncIterator[R]:
+        """Records whose key starts with `prefix`, all but its last part; `at` a height if not None.
 
         Each one is proven and they come in order of key, but nothing proves that a node left none
         out.
@@ -310,6 +316,7 @@ class Client:
         following: str | None = ""
         while following is not None:
             query = f"?limit={LIMIT_MAX}" + (f"&cursor={following}" if following else "")
+            query += "" if at is None else f"&at={at}"
             read = partial(self._read_page, cls=cls, prefix=prefix, after=after)
             page, following, after = await self.ask(path + query, read)
             for record in page:

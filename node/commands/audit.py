@@ -10,22 +10,25 @@ from rich.table import Table
 
 from node.api.views import StatusView
 from node.audit.check import Audit, audit_model, utc
-from node.audit.file import FILE_BYTES_MAX, Version, verify_file, write_file
+from node.audit.file import Version, verify_file, write_file
+from node.case import CASE_BYTES_MAX, MAGIC
 from node.client.client import Client
 from node.commands.attest import learning
+from node.commands.case import report
 from node.commands.files import check_absent, read_file, write_new
 from node.commands.report import Format, Many, show
 from node.home import config
 from node.home.document import dump
 from node.home.genesis import read_genesis
 from vm.refusal import Refused
-from vm.trust import from_genesis
+from vm.trust import Trust, from_genesis
 
 app = App(
     name="audit",
     help="Verify what a network says against its genesis document, or a training at its hospital.",
 )
 app.command(learning)
+app.command(report)
 
 
 @app.command
@@ -40,12 +43,12 @@ def verify(
     save: Path | None = None,
     output: Format = "text",
 ) -> None:
-    """Verify a model's whole lineage over HTTP, or a proof file offline.
+    """Verify a model's whole lineage over HTTP, or a proof file or case file offline.
 
     Parameters
     ----------
     file
-        A proof file to verify offline, instead of asking a network.
+        A proof file or case file to verify offline, instead of asking a network.
     home
         An auditor's folder with concilium.toml: genesis and validators are taken from it.
     genesis
@@ -61,7 +64,7 @@ def verify(
     """
     if file is not None and model is None:
         path, _ = _where(home, genesis, url, offline=True)
-        audit = verify_file(from_genesis(read_genesis(path)), read_file(file, FILE_BYTES_MAX))
+        audit = _verify_file(from_genesis(read_genesis(path)), read_file(file, CASE_BYTES_MAX))
     elif model is not None and file is None:
         path, urls = _where(home, genesis, url)
         audit = asyncio.run(_audit_model(path, urls, model, version, save))
@@ -73,6 +76,15 @@ def verify(
         dump(audit),
         f"{audit.subject} at height {audit.height}, {utc(audit.time_ms)}\n{lines}",
     )
+
+
+def _verify_file(trust: Trust, data: bytes) -> Audit:
+    """A case file is a ZIP file, a proof file JSON."""
+    if not data.startswith(MAGIC):
+        return verify_file(trust, data)
+    from node.case.archive import verify_case  # loads what only case files need
+
+    return verify_case(trust, data)
 
 
 async def _audit_model(

@@ -47,6 +47,7 @@ UNREACHABLE_CODES = frozenset(
 UNVERIFIED_ROOMS = frozenset(
     {
         "audit",
+        "case",
         "certificate",
         "encoding",
         "frontier",

@@ -1,0 +1,135 @@
+"""Fetches the proofs of a case file over HTTP, all at one height, from nodes that nobody trusts."""
+
+from functools import partial
+from typing import TypeAlias
+
+from node.api.keys import KEYS_MAX, write_keys
+from node.api.resource import LINEAGE_PATH, TOGETHER_PATH
+from node.audit.check import ANSWER_BYTES_MAX, ModelAudit, audit_lineage
+from node.audit.file import Anchor, Version
+from node.case.beside import AuditKey, Known, trace_beside, updates_of
+from node.case.proofs import Checkpoint, Proofs, normal
+from node.client.client import Client
+from node.client.reply import ProofBody, Reply, read_base64
+from vm.conduct import Audit
+from vm.inclusion import MultiProof, read_multiproof, verify_records
+from vm.record import ModelHead
+from vm.refusal import Refused
+
+Values: TypeAlias = dict[bytes, bytes | None]
+
+
+async def collect(
+    client: Client,
+    id: str,
+    *,
+    auditor: str,
+    version: int | None = None,
+    at: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    anchor: Anchor | None = None,
+) -> Proofs:
+    """The proofs of a model version's case, the newest version's if None.
+
+    They are of height `at`, else of the checkpoint's, else of the newest certified one. With a
+    checkpoint the file holds its certificate; without, that of the node that answered, cut down to
+    a quorum. `anchor` is where the client's trust begins, None if at genesis. Raises `Refused` as
+    the client does, or with `case.checkpoint`.
+    """
+    if checkpoint is not None:
+        height = checkpoint.certified.header.height
+        if at not in (None, height):
+            raise Refused(
+                "case.checkpoint", f"expected a checkpoint of height {at}, found one of {height}"
+            )
+        at = height
+    if version is None:
+        version = await _newest(client, id)
+    story = await _fetch_lineage(client, id, version, at)
+    certified = story.proof.certified
+    if checkpoint is None:
+        held = Checkpoint(certified, client.proven.steps, anchor)
+        checkpoint = normal(held, client.proven.epochs)
+    elif checkpoint.certified.header != certified.header:
+        raise Refused(
+            "case.checkpoint",
+            f"expected the header {checkpoint.certified.header.digest.hex()} at height {at}, "
+            f"found {certified.header.digest.hex()}",
+        )
+    beside = await _fetch_beside(client, story, auditor)
+    return Proofs(checkpoint, Version(id, version), story.proof, beside)
+
+
+async def _newest(client: Client, id: str) -> int:
+    head = await client.record(ModelHead, id)
+    if head is None:
+        raise Refused("lineage.missing", f"expected model {id}, found none")
+    return head.version
+
+
+async def _fetch_lineage(client: Client, id: str, version: int, at: int | None) -> ModelAudit:
+    def check(body: ProofBody) -> ModelAudit:
+        proof = read_multiproof(read_base64(body.proof))
+        _expect_height(proof, at)
+        return audit_lineage(client.chain, client.proven.epochs, proof, id, version)
+
+    def read(reply: Reply) -> ModelAudit:
+        body = reply.read(ProofBody)
+        return client.verified(reply, partial(check, body))
+
+    path = LINEAGE_PATH.format(id=id, version=version)
+    query = "" if at is None else f"?at={at}"
+    return await client.ask(path + query, read, bytes_max=ANSWER_BYTES_MAX)
+
+
+async def _fetch_beside(client: Client, story: ModelAudit, auditor: str) -> tuple[MultiProof, ...]:
+    """Records beside the lineage: those that are known to be due, until no more follow from them.
+
+    What is asked for, and in which order, follows from the records alone, so that proofs from any
+    node are equal.
+    """
+    height = story.proof.certified.header.height
+    audits = await _fetch_audits(client, story, height)
+    values: Values = {}
+    proofs: list[MultiProof] = []
+    while True:
+        known = Known(values)
+        trace_beside(known, story.lineage, audits, auditor)
+        if not known.missing:
+            return tuple(proofs)
+        missing = tuple(known.missing)
+        for begin in range(0, len(missing), KEYS_MAX):
+            keys = missing[begin : begin + KEYS_MAX]
+            proof = await _fetch_records(client, keys, height)
+            values |= {entry.key: entry.value for entry in proof.records}
+            proofs.append(proof)
+
+
+async def _fetch_audits(client: Client, story: ModelAudit, height: int) -> list[AuditKey]:
+    """Who had attested what by then, by nodes' word: each update counts how many there must be."""
+    found = []
+    for update in updates_of(story.lineage):
+        if update.audits_passed + update.audits_failed + update.audits_unavailable:
+            async for audit in client.records(Audit, *update.key, at=height):
+                found.append(audit.key)
+    return found
+
+
+async def _fetch_records(client: Client, keys: tuple[bytes, ...], height: int) -> MultiProof:
+    def check(body: ProofBody) -> MultiProof:
+        proof = read_multiproof(read_base64(body.proof))
+        _expect_height(proof, height)
+        verify_records(proof, keys, client.chain, client.proven.epochs)
+        return proof
+
+    def read(reply: Reply) -> MultiProof:
+        body = reply.read(ProofBody)
+        return client.verified(reply, partial(check, body))
+
+    return await client.ask(f"{TOGETHER_PATH}?keys={write_keys(keys)}&at={height}", read)
+
+
+def _expect_height(proof: MultiProof, height: int | None) -> None:
+    found = proof.certified.header.height
+    if height is not None and found != height:
+        raise Refused("audit.height", f"expected height {height}, found {found}")
