@@ -1,7 +1,6 @@
-"""`concilium status` and `concilium audit`: looking from outside, trusting genesis only."""
+"""`concilium status` and `concilium audit`: looking from outside, trusting no node."""
 
 import asyncio
-import os
 from pathlib import Path
 
 from cyclopts import App
@@ -9,23 +8,32 @@ from rich.console import Group
 from rich.table import Table
 
 from node.api.views import StatusView
-from node.audit.check import Audit, audit_model, utc
-from node.audit.file import FILE_BYTES_MAX, Version, verify_file, write_file
+from node.audit.check import Audit, audit_model
+from node.audit.file import FILE_BYTES_MAX, Version, trust_in, verify_file, write_file
 from node.client.client import Client
+from node.commands import light, proofs
 from node.commands.attest import learning
 from node.commands.files import check_absent, read_file, write_new
-from node.commands.report import Format, Many, show
-from node.home import config
-from node.home.document import dump
-from node.home.genesis import read_genesis
+from node.commands.report import Format, Many, show, show_audit
+from node.commands.source import Source, find_source
+from node.light.conflict import audit_conflict, is_conflict, read_conflict
 from vm.refusal import Refused
 from vm.trust import from_genesis
 
 app = App(
     name="audit",
-    help="Verify what a network says against its genesis document, or a training at its hospital.",
+    help="Follow a chain and verify what its nodes say, or a training at its hospital.",
 )
 app.command(learning)
+for command in (
+    light.sync,
+    light.pin,
+    light.watch,
+    proofs.record,
+    proofs.transaction,
+    proofs.block,
+):
+    app.command(command)
 
 
 @app.command
@@ -35,23 +43,31 @@ def verify(
     home: Path | None = None,
     genesis: Path | None = None,
     url: Many = (),
+    pin: str | None = None,
+    store: Path | None = None,
     model: str | None = None,
     version: int | None = None,
     save: Path | None = None,
     output: Format = "text",
 ) -> None:
-    """Verify a model's whole lineage over HTTP, or a proof file offline.
+    """Verify a model's whole lineage over HTTP, or a file of proof or evidence offline.
+
+    What counts is the store's history if there is one, else --pin, else genesis alone.
 
     Parameters
     ----------
     file
-        A proof file to verify offline, instead of asking a network.
+        A file of proof, or evidence of a fork, to verify offline instead of asking a network.
     home
         An auditor's folder with concilium.toml: genesis and validators are taken from it.
     genesis
         The genesis document, if no home is given.
     url
         HTTP API of a validator, if no home is given; may be given more than once.
+    pin
+        HEIGHT:HEX of a checkpoint that you believe, as `concilium audit pin` prints it.
+    store
+        Folder of what was followed; HOME/followed if not given.
     model
         Id of the model to audit.
     version
@@ -59,33 +75,39 @@ def verify(
     save
         Write the proof to this file, for `concilium audit verify FILE` elsewhere.
     """
-    if file is not None and model is None:
-        path, _ = _where(home, genesis, url, offline=True)
-        audit = verify_file(from_genesis(read_genesis(path)), read_file(file, FILE_BYTES_MAX))
-    elif model is not None and file is None:
-        path, urls = _where(home, genesis, url)
-        audit = asyncio.run(_audit_model(path, urls, model, version, save))
-    else:
-        raise Refused("usage.subject", "expected either --model or a proof file, and not both")
-    lines = "\n".join(f"  verified: {step}" for step in audit.steps)
-    show(
-        output,
-        dump(audit),
-        f"{audit.subject} at height {audit.height}, {utc(audit.time_ms)}\n{lines}",
-    )
+    if (file is None) == (model is None):
+        raise Refused("usage.subject", "expected either --model or a file, and not both")
+    source = find_source(home, genesis, url, pin, store, offline=file is not None)
+    if file is not None:
+        audit = _verify_file(source, read_file(file, FILE_BYTES_MAX))
+    elif model is not None:
+        audit = asyncio.run(_audit_model(source, model, version, save))
+    show_audit(output, audit)
 
 
-async def _audit_model(
-    genesis: Path, urls: tuple[str, ...], model: str, version: int | None, save: Path | None
-) -> Audit:
+def _verify_file(source: Source, data: bytes) -> Audit:
+    """Verify by what was followed, by the pin with what the file brings of it, or by genesis."""
+    held = source.held()
+    pin = source.pin if held is None else held.pin
+    if is_conflict(data):
+        return audit_conflict(read_conflict(source.genesis, pin, data))
+    if held is not None:
+        return verify_file(held.trust, data)
+    if pin is None:
+        return verify_file(from_genesis(source.genesis), data)
+    return verify_file(trust_in(pin, data), data)
+
+
+async def _audit_model(source: Source, model: str, version: int | None, save: Path | None) -> Audit:
     if save is not None:
         check_absent(save)
-    async with Client(read_genesis(genesis), urls) as client:
+    async with source.client() as (client, held):
         found = await audit_model(client, model, version)
         steps = client.proven.steps
     if save is not None:
         subject = Version(model, found.lineage.model.version)
-        write_new(save, write_file(found.proof, steps, lineage=subject).encode())
+        start = None if held is None else held.start
+        write_new(save, write_file(found.proof, steps, lineage=subject, anchor=start).encode())
     return found.audit
 
 
@@ -107,8 +129,8 @@ def status(
     url
         HTTP API of a validator, if no home is given; may be given more than once.
     """
-    path, urls = _where(home, genesis, url)
-    found = asyncio.run(_statuses(path, urls))
+    source = find_source(home, genesis, url)
+    found = asyncio.run(_statuses(source))
     data = {
         at: {"error": answer.code, "message": answer.message}
         if isinstance(answer, Refused)
@@ -152,29 +174,13 @@ def _describe(found: dict[str, StatusView | Refused]) -> Group:
     return Group(*([table] if table.row_count else []), *silent)
 
 
-async def _statuses(genesis: Path, urls: tuple[str, ...]) -> dict[str, StatusView | Refused]:
-    trusted = read_genesis(genesis)
-
+async def _statuses(source: Source) -> dict[str, StatusView | Refused]:
     async def ask(url: str) -> StatusView | Refused:
         try:
-            async with Client(trusted, [url]) as client:
+            async with Client(source.genesis, [url]) as client:
                 return await client.status()
         except Refused as refused:
             return refused
 
-    answers = await asyncio.gather(*(ask(url) for url in urls))
-    return dict(zip(urls, answers, strict=True))
-
-
-def _where(
-    home: Path | None, genesis: Path | None, urls: tuple[str, ...], *, offline: bool = False
-) -> tuple[Path, tuple[str, ...]]:
-    """The genesis document and the validators to ask, of whom none is needed offline."""
-    if home is not None:
-        settings = config.load(config.ClientConfig, home, os.environ)
-        return genesis or settings.chain.genesis, urls or settings.client.validators
-    if genesis is None:
-        raise Refused("usage.genesis", "expected --home or --genesis, found neither")
-    if not urls and not offline:
-        raise Refused("usage.url", "expected --url of a validator beside --genesis, found none")
-    return genesis, urls
+    answers = await asyncio.gather(*(ask(url) for url in source.urls))
+    return dict(zip(source.urls, answers, strict=True))

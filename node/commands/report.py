@@ -8,6 +8,8 @@ from cyclopts import Parameter
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from node.audit.check import Audit, utc
+from node.home.document import dump
 from node.validator.halted import Halted, Outdated
 from vm.refusal import Refused
 
@@ -45,7 +47,17 @@ UNREACHABLE_CODES = frozenset(
 )
 # A proof that does not even decode proves nothing either.
 UNVERIFIED_ROOMS = frozenset(
-    {"audit", "certificate", "encoding", "frontier", "lineage", "shape", "state_path", "succession"}
+    {
+        "audit",
+        "certificate",
+        "encoding",
+        "frontier",
+        "lineage",
+        "pin",
+        "shape",
+        "state_path",
+        "succession",
+    }
 )
 # What was asked for is not there, or an attestation of a training is refused: no proof is false.
 NO_PROOF = frozenset(
@@ -58,6 +70,7 @@ NO_PROOF = frozenset(
         "audit.round",
         "audit.segments",
         "lineage.missing",
+        "pin.invalid",
     }
 )
 
@@ -70,6 +83,13 @@ def show(output: Format, data: Any, text: RenderableType) -> None:
     # In a pipe or a file there is no edge to fit a table to.
     width = None if sys.stdout.isatty() else 200
     Console(soft_wrap=True, markup=False, highlight=False, width=width).print(text)
+
+
+def show_audit(output: Format, audit: Audit) -> None:
+    """Print what was verified, step by step."""
+    lines = "\n".join(f"  verified: {step}" for step in audit.steps)
+    text = f"{audit.subject} at height {audit.height}, {utc(audit.time_ms)}\n{lines}"
+    show(output, dump(audit), text)
 
 
 def number(value: float | None) -> str:

@@ -24,7 +24,7 @@ from node.program import program
 from node.validator.chain import Chain
 from node.validator.store import Store
 from tests.fl.terms import ONE_SEGMENT, by, sgd
-from tests.harness import START_MS, Item, genesis_of, key_of
+from tests.harness import START_MS, Item, genesis_of, key_of, signer_of
 from tests.vm.council import admission, approve, propose, seating, unseating
 from vm.block import Header, Payload
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
@@ -109,8 +109,12 @@ class Network:
     def certify(self, header: Header) -> CheckpointCertificate:
         """Store a certificate by a quorum of the validators that rule its height."""
         members = self.chain.epoch_at(header.height).validators
-        names = [seat.organisation for seat in members.voters[: members.quorum]]
-        made = certificate(self.genesis, header, names)
+        message = checkpoint_digest(self.genesis.chain, header.height, header.digest)
+        votes = tuple(
+            Vote(seat.id, signer_of(seat.key).sign(message))
+            for seat in members.voters[: members.quorum]
+        )
+        made = CheckpointCertificate(header.height, header.digest, votes)
         self.chain.store.write_certificate(made)
         return made
 

@@ -292,7 +292,7 @@ def test_a_home_of_another_kind_is_refused(net: Layout, capsys: pytest.CaptureFi
     [
         ("x", "file.format"),
         ("{}", "file.format"),
-        ('{"format": "concilium.proof.v1", "kind": "x", "steps": [], "proof": ""}', "file.kind"),
+        ('{"format": "concilium.proof.v1", "kind": "x", "steps": [], "proof": ""}', "file.format"),
     ],
 )
 def test_a_file_that_is_no_proof(

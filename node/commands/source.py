@@ -1,0 +1,135 @@
+"""Whom a command asks, and what it goes by: genesis, a pin, or what was followed earlier."""
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.client.client import Client
+from node.client.proven import Proven
+from node.home import config
+from node.home.genesis import read_genesis
+from node.light.follow import Follower, Round, State
+from node.light.history import History
+from node.light.store import Store
+from node.light.watch import Line, describe_fork, follow_once, forked
+from vm.genesis import Genesis
+from vm.refusal import Refused
+from vm.trust import Pin, parse_pin
+
+FOLLOWED = "followed"  # an auditor's store, in his home
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`store` is where what was followed is kept; None where a command is given no folder."""
+
+    genesis: Genesis
+    urls: tuple[str, ...]
+    pin: Pin | None
+    store: Store | None
+
+    def held(self) -> History | None:
+        """What was followed earlier; raises `Refused` with `store.*`."""
+        return None if self.store is None else self.store.load(self.genesis, self.pin)
+
+    def require_store(self) -> Store:
+        """The store; raises `Refused("usage.store")`."""
+        if self.store is None:
+            raise Refused(
+                "usage.store", "expected --home, or --store with a folder of yours, found neither"
+            )
+        return self.store
+
+    @asynccontextmanager
+    async def follower(self) -> AsyncIterator[Follower]:
+        """One client for each node, from where the store has come to."""
+        async with AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(Client(self.genesis, [url])) for url in self.urls
+            ]
+            yield Follower(self.genesis, clients, self.pin, self.held())
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[tuple[Client, History | None]]:
+        """A client of all nodes, and the history that it goes by; None for genesis alone.
+
+        With a pin or a store it follows first, so that nothing is read of another history.
+        """
+        held = self.held()
+        if held is None and self.pin is None:
+            async with Client(self.genesis, self.urls) as client:
+                yield client, None
+            return
+        async with self.follower() as follower:
+            history = require_agreement(await follower.round())
+        proven = Proven(history.trust, history.steps)
+        async with Client(self.genesis, self.urls, proven) as client:
+            assert history.newest is not None, "a round that agrees has a checkpoint"
+            proven.height = history.newest.header.height
+            yield client, history
+
+
+def find_source(
+    home: Path | None,
+    genesis: Path | None,
+    urls: tuple[str, ...],
+    pin: str | None = None,
+    store: Path | None = None,
+    *,
+    offline: bool = False,
+) -> Source:
+    """What the options of a command name; whom to ask is not needed offline."""
+    if home is not None:
+        settings = config.load(config.ClientConfig, home, os.environ)
+        genesis = genesis or settings.chain.genesis
+        urls = urls or settings.client.validators
+        store = store or home / FOLLOWED
+    if genesis is None:
+        raise Refused("usage.genesis", "expected --home or --genesis, found neither")
+    if not urls and not offline:
+        raise Refused("usage.url", "expected --url of a validator beside --genesis, found none")
+    return Source(
+        read_genesis(genesis),
+        urls,
+        None if pin is None else parse_pin(pin),
+        None if store is None else Store(store),
+    )
+
+
+async def sync(source: Source) -> tuple[Round, History]:
+    """One round, kept in the store; raises `Refused` if it came to no agreement."""
+    store = source.require_store()
+    with store.locked():
+        async with source.follower() as follower:
+            found, forks = await follow_once(follower, store)
+    return found, require_agreement(found, forks)
+
+
+def require_agreement(found: Round, forks: Sequence[Line] = ()) -> History:
+    """What is held after a round; raises what stands in the way of relying on it."""
+    if found.conflicts:
+        unkept = "not kept: run concilium audit sync, which keeps it"
+        raise forked(forks or [describe_fork(fork, unkept) for fork in found.conflicts])
+    if found.held is not None and any(seen.state is State.AGREES for seen in found.seen):
+        return found.held
+    for state in (State.FALSE, State.CONFLICT, State.BEHIND, State.REFUSED, State.UNREACHABLE):
+        for seen in found.seen:
+            if seen.state is state and state is not State.BEHIND:
+                raise Refused(seen.code, seen.message)
+            if seen.state is state:
+                raise _stale(found)
+    raise AssertionError("a round has asked somebody")
+
+
+def _stale(found: Round) -> Refused:
+    held = found.held
+    assert held is not None, "a node is behind what is held"
+    assert held.newest is not None, "a node is behind what is held"
+    heights = [seen.certified.header.height for seen in found.seen if seen.certified is not None]
+    return Refused(
+        "client.stale",
+        f"expected height {held.newest.header.height}, which was followed already, or later, found "
+        f"{max(heights)}: ask other validators, for these hide what came since or are behind",
+    )
