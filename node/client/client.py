@@ -71,7 +71,7 @@ class Client:
     """
 
     def __init__(self, genesis: Genesis, urls: Sequence[str], proven: Proven | None = None) -> None:
-        """Raise `Refused` with `client.urls` or `genesis.*`."""
+        """From genesis alone unless `proven` is given; raise `Refused` with `client.urls`."""
         self.genesis = genesis
         self.chain = genesis.chain
         self.proven = Proven(from_genesis(genesis)) if proven is None else proven

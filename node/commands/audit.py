@@ -10,7 +10,6 @@ from rich.table import Table
 from node.api.views import StatusView
 from node.audit.check import Audit, audit_model
 from node.audit.file import FILE_BYTES_MAX, Version, trust_in, verify_file, write_file
-from node.client.client import Client
 from node.commands import light, proofs
 from node.commands.attest import learning
 from node.commands.files import check_absent, read_file, write_new
@@ -177,7 +176,7 @@ def _describe(found: dict[str, StatusView | Refused]) -> Group:
 async def _statuses(source: Source) -> dict[str, StatusView | Refused]:
     async def ask(url: str) -> StatusView | Refused:
         try:
-            async with Client(source.genesis, [url]) as client:
+            async with source.connect([url]) as client:
                 return await client.status()
         except Refused as refused:
             return refused

@@ -42,13 +42,15 @@ class Source:
             )
         return self.store
 
+    def connect(self, urls: Sequence[str], proven: Proven | None = None) -> Client:
+        """A client of these nodes, by genesis alone or by what is proven already."""
+        return Client(self.genesis, urls, proven=proven)
+
     @asynccontextmanager
     async def follower(self) -> AsyncIterator[Follower]:
         """One client for each node, from where the store has come to."""
         async with AsyncExitStack() as stack:
-            clients = [
-                await stack.enter_async_context(Client(self.genesis, [url])) for url in self.urls
-            ]
+            clients = [await stack.enter_async_context(self.connect([url])) for url in self.urls]
             yield Follower(self.genesis, clients, self.pin, self.held())
 
     @asynccontextmanager
@@ -59,13 +61,13 @@ class Source:
         """
         held = self.held()
         if held is None and self.pin is None:
-            async with Client(self.genesis, self.urls) as client:
+            async with self.connect(self.urls) as client:
                 yield client, None
             return
         async with self.follower() as follower:
             history = require_agreement(await follower.round())
         proven = Proven(history.trust, history.steps)
-        async with Client(self.genesis, self.urls, proven) as client:
+        async with self.connect(self.urls, proven) as client:
             assert history.newest is not None, "a round that agrees has a checkpoint"
             proven.height = history.newest.header.height
             yield client, history

@@ -574,11 +574,11 @@ def test_a_forged_answer_is_refused_and_the_next_node_asked(
 
     async def main() -> None:
         async with serve_app(server()) as bad, serve_app(honest(network)()) as good:
-            async with Client(network.genesis, [bad], proven()) as client:
+            async with Client(network.genesis, [bad], proven=proven()) as client:
                 with pytest.raises(Refused) as caught:
                     await ask(client)
                 assert caught.value.code == code, caught.value.message
-            async with Client(network.genesis, [bad, good], proven()) as client:
+            async with Client(network.genesis, [bad, good], proven=proven()) as client:
                 assert await ask(client) == expected
                 assert client.urls[0] == good
 
