@@ -110,11 +110,11 @@ class Network:
         """Store a certificate by a quorum of the validators that rule its height."""
         members = self.chain.epoch_at(header.height).validators
         message = checkpoint_digest(self.genesis.chain, header.height, header.digest)
-        votes = tuple(
+        votes = [
             Vote(seat.id, signer_of(seat.key).sign(message))
             for seat in members.voters[: members.quorum]
-        )
-        made = CheckpointCertificate(header.height, header.digest, votes)
+        ]
+        made = CheckpointCertificate(header.height, header.digest, tuple(votes))
         self.chain.store.write_certificate(made)
         return made
 
