@@ -9,13 +9,13 @@ from rich.table import Table
 
 from node.api.views import StatusView
 from node.audit.check import Audit, audit_model
-from node.audit.file import FILE_BYTES_MAX, Version, trust_in, verify_file, write_file
+from node.audit.file import Version, trust_in, verify_file, write_file
 from node.commands import light, proofs
 from node.commands.attest import learning
 from node.commands.files import check_absent, read_file, write_new
 from node.commands.report import Format, Many, show, show_audit
 from node.commands.source import Source, find_source
-from node.light.conflict import audit_conflict, is_conflict, read_conflict
+from node.light.conflict import FILE_BYTES_MAX, audit_conflict, is_conflict, read_conflict
 from vm.refusal import Refused
 from vm.trust import from_genesis
 

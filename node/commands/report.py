@@ -38,7 +38,7 @@ EXIT_CODES = """Exit codes:
   2    wrong command line
   3    refused: input, configuration or the chain's rules
   4    nobody could answer: try again later
-  5    not verified: a proof does not hold
+  5    not verified: a proof does not hold, or the chain has forked
   6    the chain goes on under a newer protocol: install newer software
   130  interrupted"""
 

@@ -137,9 +137,10 @@ def is_conflict(data: bytes) -> bool:
 def read_conflict(genesis: Genesis, pin: Pin | None, data: bytes) -> Conflict:
     """The conflict that a file proves to whoever trusts `genesis`, and `pin` if it begins at one.
 
-    Raises `Refused` with `file.format`, `file.chain`, `file.from`, `conflict.none`, or the step of
-    a side that does not verify.
+    Raises `Refused` with `file.*`, `conflict.none`, or the step of a side that does not verify.
     """
+    if len(data) > FILE_BYTES_MAX:
+        raise Refused("file.too_large", f"expected at most {FILE_BYTES_MAX} bytes, found more")
     try:
         document = json.loads(data)
         form, chain = document["format"], document["chain"]

@@ -94,33 +94,31 @@ class Follower:
 
     async def _lead(self) -> "_Node | None":
         """The highest node, whose history holds the others; None if there is none, or a fork."""
-        forked = False
-        while True:
-            leader = max(filter(_is_sound, self._nodes), key=_height, default=None)
-            if leader is None or forked:
-                return None
-            for node in self._nodes:
-                if node is leader or not _is_sound(node) or not _is_sound(leader):
+        fork: Conflict | None = None
+        while leader := max(filter(_is_sound, self._nodes), key=_height, default=None):
+            for node in filter(_is_sound, self._nodes):
+                if node is leader or node.history is None:
                     continue
-                assert node.history is not None, "a sound node has shown a checkpoint"
                 conflict = await leader.parts_from(node.history)
-                if conflict is None:
-                    continue
-                if self._is_behind(node) and not self._is_behind(leader):
-                    self._note(conflict, node)  # it has left the history that is held
-                else:
-                    self._note(conflict, node, leader)
-                    forked = True
-            if _is_sound(leader):
+                if not _is_sound(leader):
+                    break  # it cannot show its history: the next one leads
+                if conflict is not None:
+                    self._note(conflict, node)
+                    if self._is_behind(leader) or not self._is_behind(node):
+                        fork = conflict  # else it is the node alone that left what is held
+            if not _is_sound(leader):
+                continue
+            if fork is None:
                 return leader
+            for node in filter(_is_sound, self._nodes):
+                node.part(fork)
+        return None
 
-    def _note(self, conflict: Conflict, *nodes: "_Node") -> None:
-        """Take note of a fork, unless these nodes were in one in the round before already."""
-        if not all(node.was_apart for node in nodes):
+    def _note(self, conflict: Conflict, node: "_Node") -> None:
+        """Take note of a fork, unless the node was in one in the round before already."""
+        if not node.was_apart:
             self._conflicts[conflict.name] = conflict
-        for node in nodes:
-            node.state = State.CONFLICT
-            node.code, node.message = "audit.conflict", f"a fork at height {conflict.height}"
+        node.part(conflict)
 
     def _is_behind(self, node: "_Node") -> bool:
         held = self.held
@@ -160,6 +158,11 @@ class _Node:
             self.history = await self._newest(held)
         except Refused as refused:
             self._fail(refused)
+
+    def part(self, conflict: Conflict) -> None:
+        """It is on one side of a fork."""
+        self.state, self.code = State.CONFLICT, "audit.conflict"
+        self.message = f"a fork at height {conflict.height}"
 
     async def parts_from(self, older: History) -> Conflict | None:
         """The fork, if its newest checkpoint does not go on from that of `older`."""

@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler
 
 from node.api.app import build_api
 from node.api.feed import Feed
+from node.audit.prove import prove_steps
 from node.client.client import Client
 from node.light.follow import Follower
 from node.light.history import History
@@ -25,10 +26,13 @@ from vm.block import Header
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
 from vm.inclusion import CertifiedHeader, Later
 from vm.shape import pack, unpack
-from vm.trust import Pin
+from vm.trust import Pin, from_genesis
 
 Change = Callable[[Any], Any]  # of a JSON body
 Server = Callable[[], web.Application]  # made where an event loop runs
+Forge = Callable[[Network, Any], Any]  # of a proof, which may be bytes afterwards
+
+IDS = tuple(f"hospital-{number}.validator" for number in range(1, 6))
 
 
 def liar(network: Network, path: str, change: Change) -> Server:
@@ -143,3 +147,34 @@ def under(network: Network, height: int, later: int) -> CertifiedHeader:
     path = tree.inclusion_path_at(network.chain.store.history_node, height, later)
     above = certified(network, later)
     return CertifiedHeader(header, above.certificate, Later(above.header, path))
+
+
+def top(network: Network) -> CertifiedHeader:
+    """The newest checkpoint."""
+    return certified(network, network.chain.head.height)
+
+
+def held_at(network: Network, height: int) -> History:
+    """A history that was followed to this height."""
+    steps = prove_steps(network.chain, 0, 9)
+    trust = from_genesis(network.genesis)
+    history = History(trust, None, (), None)
+    for step in steps:
+        if step.epoch.first <= height:
+            history = history.step(step)
+    return history.see(certified(network, height))
+
+
+def votes(change: Callable[[tuple[Vote, ...]], tuple[Vote, ...]]) -> Forge:
+    """The newest checkpoint with other votes."""
+
+    def forge(_: Network, found: CertifiedHeader) -> CertifiedHeader:
+        certificate = replace(found.certificate, votes=change(found.certificate.votes))
+        return replace(found, certificate=certificate)
+
+    return forge
+
+
+def cut(_: Network, found: object) -> bytes:
+    """Bytes with the last one missing."""
+    return pack(found)[:-1]

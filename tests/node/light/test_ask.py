@@ -1,8 +1,7 @@
 """What a light client asks for: proofs now and then, before its pin and after."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -21,7 +20,7 @@ from tests.node.light.liar import (
     liar,
     resigned,
 )
-from tests.node.network import HOSPITALS, Network, grow, open_network, register_dataset, shrink
+from tests.node.network import Network
 from tests.node.serving import serve_app
 from vm.inclusion import CertifiedHeader, RecordProof, TransactionProof
 from vm.record import Dataset
@@ -30,18 +29,6 @@ from vm.trust import Pin
 
 KEY = state_key(Dataset.KIND, ("hospital-1.opt",))
 PATH = "/v1/datasets/hospital-1.opt"
-
-
-@pytest.fixture
-def network(tmp_path: Path) -> Iterator[Network]:
-    """A chain of three sets of validators, with a dataset of the first one's time."""
-    with open_network(tmp_path) as made:
-        made.block(register_dataset(made, HOSPITALS[0]))
-        made.block()
-        grow(made)
-        shrink(made)
-        made.block()
-        yield made
 
 
 def late(network: Network) -> Pin:

@@ -168,6 +168,15 @@ def test_a_malformed_file_is_refused(network: Network, other: Network) -> None:
         assert refusal(case, network) == code, case[:60]
 
 
+def test_a_file_above_the_bound_is_not_read(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Size is checked before anything is parsed."""
+    monkeypatch.setattr("node.light.conflict.FILE_BYTES_MAX", 10)
+
+    assert refusal(b" " * 11, network) == "file.too_large"
+
+
 def test_what_no_quorum_signed_is_no_fork(network: Network, other: Network) -> None:
     """The attack: slander of validators with a header that nobody certified."""
     found = conflict_of(network, other)

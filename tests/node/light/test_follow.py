@@ -150,6 +150,30 @@ def test_a_fork_of_two_nodes_is_kept_as_evidence_and_neither_is_held(tmp_path: P
     assert len(conflict.faults()) == 3
 
 
+def test_a_leader_that_cannot_show_its_history_is_left(network: Network) -> None:
+    """It is as high as it can prove; the next one leads."""
+    silent = liar(network, "/v1/consistency", lambda body: {})
+    before = certified(network, network.chain.head.height - 1)
+
+    found = rounds(network, silent, lagging(network))
+
+    assert states(found) == [State.REFUSED, State.AGREES]
+    assert found.held is not None
+    assert found.held.newest == before
+
+
+def test_a_third_node_does_not_decide_between_two_histories(tmp_path: Path) -> None:
+    """A majority of nodes is nobody's word: two of the three may be the forger's."""
+    with open_network(tmp_path / "a") as one, forked(tmp_path / "b", 5) as two:
+        one.block(register_dataset(one, HOSPITALS[0]))
+        one.block()
+
+        found = rounds(one, honest(one), honest(two), honest(one))
+
+    assert states(found) == [State.CONFLICT] * 3
+    assert found.held is None
+
+
 def test_a_rewritten_history_is_a_fork_of_what_is_held(tmp_path: Path) -> None:
     """The attack: the only node that answers shows another history than it did before."""
     with open_network(tmp_path / "a") as one, forked(tmp_path / "b", 5) as two:
