@@ -170,6 +170,7 @@ def test_a_second_reader_reads_and_writes_the_same_bytes() -> None:
         ("record", "record"),
         ("absence", "record"),
         ("transaction", "transaction"),
+        ("record_at", "record_at"),
         ("records", "records"),
         ("block", "block"),
         ("consistency", "consistency"),
@@ -193,6 +194,19 @@ def test_a_second_reader_judges_proofs_alike(claim: str, method: str) -> None:
     for attack in vector[claim]["refused"]:
         with pytest.raises(second.Wrong):
             judge(second.decode(bytes.fromhex(attack["proof"])))
+
+
+def test_a_second_reader_verifies_files_alike() -> None:
+    """From genesis and from a pin; what a file claims beyond its proof is refused by both."""
+    vector = json.loads((FOLDER / "file.json").read_text())
+    genesis = bytes.fromhex(vector["genesis"])
+
+    for case in vector["accepted"]:
+        second.read_file(case["file"], genesis, case["pin"])
+
+    for case in vector["refused"]:
+        with pytest.raises(second.Wrong):
+            second.read_file(case["file"], genesis, case["pin"])
 
 
 def test_a_second_reader_judges_state_paths_alike() -> None:

@@ -31,7 +31,7 @@ from vm.state import Record, state_key
 from vm.transaction import TRANSACTION_BYTES_MAX, Transaction, read
 
 RECORDS_MAX = 32_768  # of one proof: a lineage of 400 rounds of 8 hospitals
-SIBLINGS_MAX = 1_048_576  # of one proof: as many as fit its bytes
+SIBLINGS_MAX = 16 * RECORDS_MAX  # of one proof: what so many records in a tree of 2^31 take
 MULTIPROOF_BYTES_MAX = 32 * 1024 * 1024
 MULTIPROOF_ITEMS_MAX = 9 * RECORDS_MAX + SIBLINGS_MAX + 4_096  # 9 of an entry; the rest a header's
 
@@ -182,6 +182,19 @@ def read_multiproof(data: bytes) -> MultiProof:
     return unpack(MultiProof, data, MULTIPROOF_BYTES_MAX, MULTIPROOF_ITEMS_MAX)
 
 
+def write_multiproof(proof: MultiProof) -> bytes:
+    """The canonical bytes; raises `Refused("lineage.too_large")` for one that nobody would read."""
+    if len(proof.records) <= RECORDS_MAX and len(proof.siblings) <= SIBLINGS_MAX:
+        data = pack(proof)
+        if len(data) <= MULTIPROOF_BYTES_MAX:
+            return data
+    raise Refused(
+        "lineage.too_large",
+        f"expected at most {RECORDS_MAX} records, {SIBLINGS_MAX} siblings and "
+        f"{MULTIPROOF_BYTES_MAX} bytes, found more",
+    )
+
+
 def verify_record(proof: RecordProof, chain: Digest, epochs: Sequence[Epoch]) -> None:
     """Check that the key has this value, or none, at the header's height."""
     verify_header(proof.certified, chain, epochs)
@@ -205,6 +218,12 @@ def expect_key(found: bytes, expected: bytes) -> None:
     """Check that a proof is of the key that was asked for: a neighbour's proof is sound too."""
     if found != expected:
         raise Refused("audit.key", f"expected key {expected.hex()}, found {found.hex()[:120]}")
+
+
+def expect_height(header: Header, height: int) -> None:
+    """Check that a proof is of the height that was asked for: another height's is sound too."""
+    if header.height != height:
+        raise Refused("audit.height", f"expected height {height}, found {header.height}")
 
 
 def verify_transaction(
@@ -279,8 +298,7 @@ def verify_block(
     """Check that the block at `height` stands under the certified header of `under`; return it."""
     header, later = proof.certified.header, proof.certified.later
     signed = header if later is None else later.header
-    if header.height != height:
-        raise Refused("audit.height", f"expected block {height}, found {header.height}")
+    expect_height(header, height)
     if signed.height != under:
         raise Refused("audit.under", f"expected it under header {under}, found {signed.height}")
     verify_header(proof.certified, chain, epochs)

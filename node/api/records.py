@@ -34,7 +34,7 @@ from node.api.views import (
     record_view,
 )
 from node.audit.prove import prove_key, prove_lineage, prove_together, view_at, view_header
-from vm.inclusion import RecordProof
+from vm.inclusion import RecordProof, write_multiproof
 from vm.learning import Commitment, Decline, Round, Update, Verdict
 from vm.shape import pack, unpack
 from vm.sparse import VALUE_BYTES_MAX
@@ -112,7 +112,7 @@ def _read_lineage(context: ApiContext, path: Path, query: AtQuery) -> Answer:
             model=id,
             version=version,
             records=len(proof.records),
-            proof=base64_text(pack(proof)),
+            proof=base64_text(write_multiproof(proof)),
             checkpoint=checkpoint_view(proof.certified),
         )
     )
@@ -122,7 +122,7 @@ def _read_together(context: ApiContext, _: Path, query: KeysQuery) -> Answer:
     """Whatever was asked for, absent or not, and nothing beside the proof: peers ask often."""
     keys = read_keys(query.keys)
     proof = prove_together(context.chain, view_at(context.chain, query.at), keys)
-    return Answer(TogetherAnswer(proof=base64_text(pack(proof))))
+    return Answer(TogetherAnswer(proof=base64_text(write_multiproof(proof))))
 
 
 def _key(resource: Resource, path: Path) -> Key:

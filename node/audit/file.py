@@ -213,15 +213,15 @@ def _read_version(subject: Subject) -> Version:
     match subject:
         case {"model": str(model), "version": int(version)} if len(subject) == 2:
             return Version(model, version)
-    raise Refused("file.subject", "expected a lineage's model and version, found something else")
+    raise Refused("audit.subject", "expected a lineage's model and version, found something else")
 
 
 def _expect(found: Subject, proof: Proof) -> Subject:
-    """The proof's subject, if the file names that one; raises `Refused("file.subject")`."""
+    """The proof's subject, if the file names that one; raises `Refused("audit.subject")`."""
     subject = subject_of(proof)
     if subject != found:
         raise Refused(
-            "file.subject",
+            "audit.subject",
             f"expected {json.dumps(subject)[:200]}, found {json.dumps(found)[:200]}",
         )
     return subject

@@ -10,6 +10,7 @@ from vm.inclusion import (
     CertifiedHeader,
     RecordProof,
     TransactionProof,
+    expect_height,
     expect_key,
     read_multiproof,
     read_record,
@@ -79,8 +80,7 @@ class Proven:
     def header_at(self, proof: str, height: int) -> Header:
         """The certified header of this height."""
         header = self.header(proof)
-        if header.height != height:
-            raise Refused("audit.height", f"expected height {height}, found {header.height}")
+        expect_height(header, height)
         return header
 
     def record(self, proof: str, cls: type[R], key: Key) -> tuple[R | None, Header]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -15,7 +16,7 @@ import structlog
 from fl.metric import Figures
 from fl.spec import logistic_regression
 from node.cli import app, main
-from node.commands.report import EXIT_CODES, REFUSED, USAGE
+from node.commands.report import EXIT_CODES, REFUSED, UNVERIFIED, USAGE
 from node.home.document import dump
 from node.home.testnet import Layout, write_testnet
 from node.peer.report import Entry, Report
@@ -287,12 +288,23 @@ def test_a_home_of_another_kind_is_refused(net: Layout, capsys: pytest.CaptureFi
     assert code.startswith("config.")
 
 
+FILE: dict[str, Any] = {
+    "format": "concilium.proof.v1",
+    "kind": "record",
+    "chain": "00" * 32,
+    "from": None,
+    "steps": [],
+    "subject": {},
+    "proof": "",
+}
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
         ("x", "file.format"),
         ("{}", "file.format"),
-        ('{"format": "concilium.proof.v1", "kind": "x", "steps": [], "proof": ""}', "file.format"),
+        (json.dumps(FILE), "file.format"),
     ],
 )
 def test_a_file_that_is_no_proof(
@@ -305,6 +317,18 @@ def test_a_file_that_is_no_proof(
     arguments = ("audit", "verify", str(file), "--genesis", str(net.genesis))
 
     assert refusal(capsys, *arguments, exit_code=REFUSED)[0] == code
+
+
+def test_a_proof_file_of_another_chain_is_not_verified(
+    net: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it claims is not borne out, which has an exit code of its own."""
+    file = tmp_path / "proof.json"
+    file.write_text(json.dumps(FILE | {"format": "concilium.proof.v2"}))
+
+    arguments = ("audit", "verify", str(file), "--genesis", str(net.genesis))
+
+    assert refusal(capsys, *arguments, exit_code=UNVERIFIED)[0] == "audit.chain"
 
 
 def test_a_missing_proof_file(net: Layout, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,8 @@ from vm.inclusion import (
     MultiProof,
     RecordProof,
     TransactionProof,
+    expect_height,
+    expect_key,
     verify_block,
     verify_consistency,
     verify_header,
@@ -34,6 +36,8 @@ P = TypeVar("P")
 R = TypeVar("R", bound=Record)
 
 OLDER_HEIGHT, HEIGHT, LATER_HEIGHT = 5, 14, 15
+AT_HEIGHT = 3  # at which a member was enrolled that is suspended at the next
+READER = state_key(Member.KIND, ("hospital-2.reader",))
 ASKED = [  # a pair of neighbours, records that are there and records that are not
     state_key(Dataset.KIND, ("opt-1",)),
     state_key(Dataset.KIND, ("opt-9",)),
@@ -53,6 +57,7 @@ def proofs() -> dict[str, Any]:
     transaction = _transaction(made, later)
     lineage = _together(chain, made, own, _lineage_keys(chain, made))
     several = _together(chain, made, own, ASKED)
+    at = _record(chain, chain.blocks[AT_HEIGHT], _at(chain, AT_HEIGHT), READER)
     block = BlockProof(_under_later(chain, chain.blocks[OLDER_HEIGHT]))
     older = _own(chain, chain.blocks[OLDER_HEIGHT])
     consistent = _consistent(chain, older, own)
@@ -67,6 +72,10 @@ def proofs() -> dict[str, Any]:
         "transaction": _claims(
             "TransactionProof", transaction, verify_transaction, _transactions(transaction, own)
         ),
+        "record_at": {
+            "height": AT_HEIGHT,
+            **_claims("RecordProof", at, _verify_at, _heights(chain, at)),
+        },
         "records": {
             "keys": [key.hex() for key in ASKED],
             **_claims("MultiProof", several, _verify_asked, _several(chain, made, several)),
@@ -85,6 +94,30 @@ def proofs() -> dict[str, Any]:
             **_claims("MultiProof", lineage, verify_lineage, {}),
             "changes": _changes(chain, lineage, made),
         },
+    }
+
+
+def _verify_at(proof: RecordProof, *trusted: Any) -> None:
+    verify_record(proof, *trusted)
+    expect_key(proof.key, READER)
+    expect_height(proof.certified.header, AT_HEIGHT)
+
+
+def _at(chain: Ledger, height: int) -> CertifiedHeader:
+    return _under_later(chain, chain.blocks[height])
+
+
+def _heights(chain: Ledger, good: RecordProof) -> dict[str, RecordProof]:
+    before, after = chain.blocks[AT_HEIGHT - 1], chain.blocks[AT_HEIGHT + 1]
+    later = _record(chain, after, _at(chain, AT_HEIGHT + 1), READER)
+    return {
+        "as it is at the next height": later,
+        "as it was at the height before": _record(chain, before, _at(chain, AT_HEIGHT - 1), READER),
+        "the next height's value under this header": replace(later, certified=good.certified),
+        "this height's value under the next header": replace(good, certified=later.certified),
+        "the later header's state": _record(
+            chain, chain.blocks[LATER_HEIGHT], good.certified, READER
+        ),
     }
 
 
@@ -296,12 +329,7 @@ def _changes(chain: Ledger, good: MultiProof, made: Made) -> list[dict[str, Any]
     return [
         {"why": "a record left out", "proof": pack(fewer).hex(), "code": _code(chain, fewer)},
         {"why": "a record too many", "proof": pack(more).hex(), "code": _code(chain, more)},
-        {
-            "why": "of another version",
-            "proof": pack(good).hex(),
-            "version": 2,
-            "code": _code(chain, good, version=2),
-        },
+        {"why": "of another version", "version": 2, "code": _code(chain, good, version=2)},
     ]
 
 

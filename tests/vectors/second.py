@@ -4,6 +4,9 @@ It is no part of the product. Every rule is repeated here on purpose, as plainly
 it, and with another Ed25519 library; whatever the document leaves open would show here first.
 """
 
+import base64
+import binascii
+import json
 from hashlib import sha256
 from typing import Any
 
@@ -210,6 +213,17 @@ class Auditor:
         listed = [[1, member[1], member[2], member[4], False] for member in seats]
         self.epochs: list[list[Any]] = [[1, 0, 1, "concilium.1", [1, listed]]]
 
+    @classmethod
+    def pinned(cls, pin: str, certified: list[Any], epoch: list[Any]) -> "Auditor":
+        """Holds a pin, and what a file brings of it."""
+        height, header = pin.split(":")
+        found = certified[1]
+        expect([str(found[2]), digest("header", encode(found)).hex()] == [height, header])
+        expect(found[8] == digest("epoch", encode(epoch)))
+        auditor = cls.__new__(cls)
+        auditor.chain, auditor.epochs = found[1], [epoch]
+        return auditor
+
     def follow(self, step: list[Any]) -> None:
         """Learn the next epoch from a Step."""
         _, header, certificate, epoch = step
@@ -228,7 +242,9 @@ class Auditor:
         signed = header if later is None else later[1]
         expect(header[1] == signed[1] == self.chain)
         expect(certificate[1:3] == [signed[2], digest("header", encode(signed))])
-        ruling = [epoch for epoch in self.epochs if epoch[2] <= max(signed[2], 1)][-1]
+        known = [epoch for epoch in self.epochs if epoch[2] <= max(signed[2], 1)]
+        expect(bool(known))
+        ruling = known[-1]
         expect(signed[8] == digest("epoch", encode(ruling)))
         self.votes(certificate, ruling)
         if later is not None:
@@ -253,6 +269,11 @@ class Auditor:
         _, key, value, path, certified = proof
         expect(state_root(path, key, value) == self.header(certified)[6])
         return value if value is None else bytes(value)
+
+    def record_at(self, proof: list[Any], height: int) -> bytes | None:
+        """The value that a RecordProof shows at this very height."""
+        expect(proof[4][1][2] == height)
+        return self.record(proof)
 
     def transaction(self, proof: list[Any]) -> bytes:
         """The id of the transaction that a TransactionProof shows."""
@@ -298,6 +319,63 @@ class Auditor:
         left = list(consistency)
         roots = old_and_new(old[2], new[2], old[7], left, whole=True)
         expect(roots == (old[7], new[7]) and not left)
+
+
+# Files
+
+MEMBERS = {"format", "kind", "chain", "from", "steps", "subject", "proof"}
+
+
+def read_file(text: str, genesis: bytes, pin: str | None) -> None:
+    """Verify a proof file from the genesis, or from a pin alone."""
+    file = json.loads(text)
+    expect(set(file) == MEMBERS and file["format"] == "concilium.proof.v2")
+    auditor, start = Auditor(genesis), file["from"]
+    if start is not None:
+        certified, epoch = unwrap(start["certified"]), unwrap(start["epoch"])
+        said = f"{start['height']}:{start['header']}"
+        expect(set(start) == {"height", "header", "certified", "epoch"})
+        brought = Auditor.pinned(said, certified, epoch)
+        auditor = auditor if pin is None else Auditor.pinned(pin, certified, epoch)
+        expect(brought.chain == auditor.chain)
+    else:
+        expect(pin is None)
+    expect(file["chain"] == auditor.chain.hex())
+    for step in map(unwrap, file["steps"]):
+        if step[3][1] > auditor.epochs[-1][1]:
+            auditor.follow(step)
+    judge(auditor, file["kind"], file["subject"], unwrap(file["proof"]))
+
+
+def judge(auditor: Auditor, kind: str, subject: dict[str, Any], proof: list[Any]) -> None:
+    """Verify what a file says of its proof."""
+    match kind:
+        case "record":
+            auditor.record(proof)
+            expect(subject == {"record": decode(proof[1])})
+        case "records":
+            auditor.lineage(proof)
+            expect(subject == {"records": [decode(entry[1]) for entry in proof[2]]})
+        case "transaction":
+            expect(subject == {"transaction": auditor.transaction(proof).hex()})
+        case "block":
+            expect(set(subject) == {"block", "under"})
+            auditor.block(proof, subject["block"], subject["under"])
+        case "consistency":
+            auditor.consistency(proof)
+            expect(subject == {"older": proof[1][1][2], "newer": proof[2][1][2]})
+        case _:
+            raise Wrong
+
+
+def unwrap(text: str) -> list[Any]:
+    """The array in base64."""
+    try:
+        found = decode(base64.b64decode(text, validate=True))
+    except binascii.Error:
+        raise Wrong from None
+    expect(isinstance(found, list))
+    return list(found)
 
 
 # Statements of consensus

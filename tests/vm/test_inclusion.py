@@ -7,6 +7,7 @@ code of the node's.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,6 @@ from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
 from vm.encoding import Value, encode
 from vm.genesis import check_genesis, genesis_writes
 from vm.inclusion import (
-    MULTIPROOF_BYTES_MAX,
     MULTIPROOF_ITEMS_MAX,
     RECORDS_MAX,
     SIBLINGS_MAX,
@@ -39,13 +39,16 @@ from vm.inclusion import (
     verify_record,
     verify_records,
     verify_transaction,
+    write_multiproof,
 )
 from vm.multiproof import Entry
+from vm.quorum import VALIDATORS_MAX
 from vm.record import Member
 from vm.refusal import Refused
 from vm.shape import pack, to_value, unpack
 from vm.state import state_key
 from vm.transaction import Transaction, sign
+from vm.tree import PATH_MAX
 
 GENESIS = genesis_of(4)
 CHAIN = GENESIS.chain
@@ -450,29 +453,34 @@ def test_no_changed_byte_of_a_multiproof_goes_unnoticed(data: st.DataObject) -> 
 
 
 def test_a_multiproof_is_bounded() -> None:
-    """Filled to its bounds it decodes; one record or sibling more does not."""
+    """Filled to its bounds it is written and read; one record, sibling or byte more is not."""
     entry = Entry(b"k", None, 0, sparse.Leaf(bytes(32), bytes(32)))
-    full = to_value(MultiProof(OWN, (entry,) * RECORDS_MAX, (bytes(32),) * 20_000))
-    assert isinstance(full, tuple)
-    version, certified, records, siblings = full
-    assert isinstance(records, tuple)
-    assert isinstance(siblings, tuple)
+    full = MultiProof(OWN, (entry,) * RECORDS_MAX, (bytes(32),) * SIBLINGS_MAX)
+    version, certified, records, siblings = cast(Any, to_value(full))
 
-    assert len(read_multiproof(encode(full)).records) == RECORDS_MAX
-    for longer in (
-        (version, certified, (*records, records[0]), siblings),
-        (version, certified, records[:1], siblings[:1] * (SIBLINGS_MAX + 1)),
+    assert read_multiproof(write_multiproof(full)) == full
+    longer = MultiProof(OWN, (*full.records, entry), full.siblings)
+    assert refusal(lambda: write_multiproof(longer)) == "lineage.too_large"
+    longer = MultiProof(OWN, full.records, (*full.siblings, bytes(32)))
+    assert refusal(lambda: write_multiproof(longer)) == "lineage.too_large"
+    large = Entry(b"k", bytes(sparse.VALUE_BYTES_MAX), 0, None)
+    longer = MultiProof(OWN, (large,) * 32, ())
+    assert refusal(lambda: write_multiproof(longer)) == "lineage.too_large"
+    for value in (
+        (version, certified, (*records, records[0]), siblings[:1]),
+        (version, certified, records[:1], (*siblings, siblings[0])),
     ):
-        code = refusal(lambda longer=longer: read_multiproof(encode(longer)))  # type: ignore[misc]
-        assert code in ("shape.length", "encoding.too_large")
+        assert refusal(partial(read_multiproof, encode(value))) == "shape.length"
+    data = encode((version, certified, (to_value(large),) * 32, ()))
+    assert refusal(lambda: read_multiproof(data)) == "encoding.too_large"
 
 
 def test_a_multiproof_within_its_bounds_is_within_its_items() -> None:
-    """A reader that counts items takes whatever keeps to records, siblings and bytes."""
-    entry = Entry(b"k", b"v", 0, sparse.Leaf(bytes(32), bytes(32)))
-    most = _count(to_value(entry)) * RECORDS_MAX + SIBLINGS_MAX + _count(to_value(UNDER_LATER)) + 4
-    assert most <= MULTIPROOF_ITEMS_MAX
-    assert SIBLINGS_MAX * 34 > MULTIPROOF_BYTES_MAX  # bytes bound them before their number does
+    """A reader that counts items takes whatever keeps to records and siblings."""
+    entry = Entry(b"k", None, 0, sparse.Leaf(bytes(32), bytes(32)))
+    most = _count(to_value(entry)) * RECORDS_MAX + SIBLINGS_MAX + 3
+    seats = 4 * VALIDATORS_MAX + 2 * PATH_MAX + 64  # votes, a path, headers
+    assert most + seats <= MULTIPROOF_ITEMS_MAX
 
 
 def _count(value: Value) -> int:

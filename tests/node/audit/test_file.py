@@ -135,7 +135,7 @@ def test_a_file_is_of_what_it_says(network: Network, kind: str, subject: dict[st
     """The attack: a sound proof of a neighbour under the name of what was asked for."""
     text = next(text for name, text in files(network).items() if name.startswith(kind))
     changed = tampered(text, subject=subject)
-    assert refusal(lambda: verify_file(trust_of(network), changed)) == "file.subject"
+    assert refusal(lambda: verify_file(trust_of(network), changed)) == "audit.subject"
 
 
 def test_a_lineage_of_another_version_is_refused(network: Network) -> None:
