@@ -181,7 +181,7 @@ def audit_conflict(conflict: Conflict) -> Audit:
     )
     content = {"signers": list(signers), "faults": [dump(fault) for fault in faults]}
     return Audit(
-        subject=f"fork at height {conflict.height}",
+        subject="fork of two certified headers",
         chain=header.chain,
         height=header.height,
         time_ms=header.time_ms,

@@ -76,7 +76,7 @@ def test_a_file_of_evidence_is_verified_with_genesis_alone(
 
     assert is_conflict(data)
     assert found.signers() == SIGNERS
-    assert audit.subject == "fork at height 2"
+    assert audit.subject == "fork of two certified headers"
     assert audit.content["signers"] == list(SIGNERS)
     assert f"signed both: {', '.join(SIGNERS)}" in audit.steps
 
