@@ -70,7 +70,9 @@ class Client:
     something false to the refusal that says what.
     """
 
-    def __init__(self, genesis: Genesis, urls: Sequence[str], proven: Proven | None = None) -> None:
+    def __init__(
+        self, genesis: Genesis, urls: Sequence[str], *, proven: Proven | None = None
+    ) -> None:
         """From genesis alone unless `proven` is given; raise `Refused` with `client.urls`."""
         self.genesis = genesis
         self.chain = genesis.chain

@@ -13,8 +13,8 @@ from node.audit.file import Version, trust_in, verify_file, write_file
 from node.commands import light, proofs
 from node.commands.attest import learning
 from node.commands.files import check_absent, read_file, write_new
-from node.commands.report import Format, Many, show, show_audit
-from node.commands.source import Source, find_source
+from node.commands.report import Format, show, show_audit
+from node.commands.source import AS_FOLLOWED, NODES, Followed, Nodes, Source
 from node.light.conflict import FILE_BYTES_MAX, audit_conflict, is_conflict, read_conflict
 from vm.refusal import Refused
 from vm.trust import from_genesis
@@ -39,11 +39,7 @@ for command in (
 def verify(
     file: Path | None = None,
     *,
-    home: Path | None = None,
-    genesis: Path | None = None,
-    url: Many = (),
-    pin: str | None = None,
-    store: Path | None = None,
+    options: Followed = AS_FOLLOWED,
     model: str | None = None,
     version: int | None = None,
     save: Path | None = None,
@@ -57,16 +53,6 @@ def verify(
     ----------
     file
         A file of proof, or evidence of a fork, to verify offline instead of asking a network.
-    home
-        An auditor's folder with concilium.toml: genesis and validators are taken from it.
-    genesis
-        The genesis document, if no home is given.
-    url
-        HTTP API of a validator, if no home is given; may be given more than once.
-    pin
-        HEIGHT:HEX of a checkpoint that you believe, as `concilium audit pin` prints it.
-    store
-        Folder of what was followed; HOME/followed if not given.
     model
         Id of the model to audit.
     version
@@ -76,7 +62,7 @@ def verify(
     """
     if (file is None) == (model is None):
         raise Refused("usage.subject", "expected either --model or a file, and not both")
-    source = find_source(home, genesis, url, pin, store, offline=file is not None)
+    source = options.source(offline=file is not None)
     if file is not None:
         audit = _verify_file(source, read_file(file, FILE_BYTES_MAX))
     elif model is not None:
@@ -112,23 +98,11 @@ async def _audit_model(source: Source, model: str, version: int | None, save: Pa
 
 def status(
     *,
-    home: Path | None = None,
-    genesis: Path | None = None,
-    url: Many = (),
+    options: Nodes = NODES,
     output: Format = "text",
 ) -> None:
-    """Show what each validator says of itself: its view, heights and state root.
-
-    Parameters
-    ----------
-    home
-        An auditor's folder with concilium.toml: genesis and validators are taken from it.
-    genesis
-        The genesis document, if no home is given.
-    url
-        HTTP API of a validator, if no home is given; may be given more than once.
-    """
-    source = find_source(home, genesis, url)
+    """Show what each validator says of itself: its view, heights and state root."""
+    source = options.source()
     found = asyncio.run(_statuses(source))
     data = {
         at: {"error": answer.code, "message": answer.message}

@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from node.audit.check import utc
-from node.commands.report import Format, Many, show
-from node.commands.source import Source, find_source
+from node.commands.report import Format, show
+from node.commands.source import AS_FOLLOWED, Followed, Source
 from node.commands.source import sync as follow
 from node.home.config import parse_endpoint
 from node.light.follow import Round
@@ -30,11 +30,7 @@ Seconds = Annotated[float, Parameter(validator=Number(gte=0.1, lte=86_400))]
 
 def sync(
     *,
-    home: Path | None = None,
-    genesis: Path | None = None,
-    url: Many = (),
-    pin: str | None = None,
-    store: Path | None = None,
+    options: Followed = AS_FOLLOWED,
     output: Format = "text",
 ) -> None:
     """Follow the chain to its newest checkpoint, and keep what was followed.
@@ -42,21 +38,8 @@ def sync(
     Every node is asked, and none believed: certificates are verified from genesis or from the pin,
     and the newest checkpoint must go on from the one that was held. Begin with --pin: from genesis
     alone, keys of validators that were retired and stolen later could forge a history.
-
-    Parameters
-    ----------
-    home
-        An auditor's folder with concilium.toml: genesis and validators are taken from it.
-    genesis
-        The genesis document, if no home is given.
-    url
-        HTTP API of a validator, if no home is given; may be given more than once.
-    pin
-        HEIGHT:HEX of a checkpoint that you believe, as `concilium audit pin` prints it.
-    store
-        Folder for what is followed; HOME/followed if not given.
     """
-    source = find_source(home, genesis, url, pin, store)
+    source = options.source()
     found, held = asyncio.run(follow(source))
     show(output, _describe(held) | {"nodes": _nodes(found)}, _text(held, found))
 
@@ -79,7 +62,7 @@ def pin(
     store
         Folder of what was followed; HOME/followed if not given.
     """
-    source = find_source(home, genesis, (), store=store, offline=True)
+    source = Followed(home=home, genesis=genesis, store=store).source(offline=True)
     source.require_store()
     held = source.held()
     if held is None or held.newest is None:
@@ -89,11 +72,7 @@ def pin(
 
 def watch(
     *,
-    home: Path | None = None,
-    genesis: Path | None = None,
-    url: Many = (),
-    pin: str | None = None,
-    store: Path | None = None,
+    options: Followed = AS_FOLLOWED,
     every: Seconds = EVERY_S,
     listen: str | None = None,
     keep_going: bool = False,
@@ -103,16 +82,6 @@ def watch(
 
     Parameters
     ----------
-    home
-        An auditor's folder with concilium.toml: genesis and validators are taken from it.
-    genesis
-        The genesis document, if no home is given.
-    url
-        HTTP API of a validator, if no home is given; may be given more than once.
-    pin
-        HEIGHT:HEX of a checkpoint that you believe, as `concilium audit pin` prints it.
-    store
-        Folder for what is followed; HOME/followed if not given.
     every
         Seconds from one round over all nodes to the next.
     listen
@@ -120,7 +89,7 @@ def watch(
     keep_going
         After a fork, go on watching instead of ending.
     """
-    source = find_source(home, genesis, url, pin, store)
+    source = options.source()
     asyncio.run(_watch(source, every, listen, keep_going, output))
 
 

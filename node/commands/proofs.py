@@ -11,8 +11,8 @@ from node.api.resource import BY_KIND, parse_digest, parse_part
 from node.audit.check import Audit
 from node.audit.file import Proof, verify_file, write_file
 from node.commands.files import check_absent, write_new
-from node.commands.report import Format, Many, show_audit
-from node.commands.source import Source, find_source
+from node.commands.report import Format, show_audit
+from node.commands.source import AS_FOLLOWED, Followed, Source
 from node.light import ask
 from vm.inclusion import BlockProof, RecordProof, TransactionProof
 from vm.refusal import Refused
@@ -26,11 +26,7 @@ def record(
     kind: str,
     /,
     *key: str,
-    home: Path | None = None,
-    genesis: Path | None = None,
-    url: Many = (),
-    pin: str | None = None,
-    store: Path | None = None,
+    options: Followed = AS_FOLLOWED,
     at: AtHeight | None = None,
     save: Path | None = None,
     output: Format = "text",
@@ -43,16 +39,6 @@ def record(
         Kind of record, such as member or dataset.
     key
         The parts of its key in order, such as hospital-1.opt.
-    home
-        An auditor's folder with concilium.toml: genesis and validators are taken from it.
-    genesis
-        The genesis document, if no home is given.
-    url
-        HTTP API of a validator, if no home is given; may be given more than once.
-    pin
-        HEIGHT:HEX of a checkpoint that you believe, as `concilium audit pin` prints it.
-    store
-        Folder of what was followed; HOME/followed if not given.
     at
         Height at which it is proven; the newest if not given.
     save
@@ -72,18 +58,14 @@ def record(
         height=at,
         key=state_key(resource.record.KIND, parts),
     )
-    _prove(find_source(home, genesis, url, pin, store), wanted, save, output)
+    _prove(options.source(), wanted, save, output)
 
 
 def transaction(
     id: str,
     /,
     *,
-    home: Path | None = None,
-    genesis: Path | None = None,
-    url: Many = (),
-    pin: str | None = None,
-    store: Path | None = None,
+    options: Followed = AS_FOLLOWED,
     save: Path | None = None,
     output: Format = "text",
 ) -> None:
@@ -93,16 +75,6 @@ def transaction(
     ----------
     id
         Its id, 64 hexadecimal digits.
-    home
-        An auditor's folder with concilium.toml: genesis and validators are taken from it.
-    genesis
-        The genesis document, if no home is given.
-    url
-        HTTP API of a validator, if no home is given; may be given more than once.
-    pin
-        HEIGHT:HEX of a checkpoint that you believe, as `concilium audit pin` prints it.
-    store
-        Folder of what was followed; HOME/followed if not given.
     save
         Write the proof to this file, for `concilium audit verify FILE` elsewhere.
     """
@@ -112,18 +84,14 @@ def transaction(
         height=None,
         key=parse_digest(id),
     )
-    _prove(find_source(home, genesis, url, pin, store), wanted, save, output)
+    _prove(options.source(), wanted, save, output)
 
 
 def block(
     height: AtHeight,
     /,
     *,
-    home: Path | None = None,
-    genesis: Path | None = None,
-    url: Many = (),
-    pin: str | None = None,
-    store: Path | None = None,
+    options: Followed = AS_FOLLOWED,
     save: Path | None = None,
     output: Format = "text",
 ) -> None:
@@ -133,20 +101,10 @@ def block(
     ----------
     height
         The block's height.
-    home
-        An auditor's folder with concilium.toml: genesis and validators are taken from it.
-    genesis
-        The genesis document, if no home is given.
-    url
-        HTTP API of a validator, if no home is given; may be given more than once.
-    pin
-        HEIGHT:HEX of a checkpoint that you believe, as `concilium audit pin` prints it.
-    store
-        Folder of what was followed; HOME/followed if not given.
     save
         Write the proof to this file, for `concilium audit verify FILE` elsewhere.
     """
-    _prove(find_source(home, genesis, url, pin, store), height, save, output)
+    _prove(options.source(), height, save, output)
 
 
 def _prove(source: Source, wanted: ask.Wanted | int, save: Path | None, output: Format) -> None:

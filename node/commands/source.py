@@ -3,11 +3,14 @@
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from cyclopts import Parameter
 
 from node.client.client import Client
 from node.client.proven import Proven
+from node.commands.report import Many
 from node.home import config
 from node.home.genesis import read_genesis
 from node.light.follow import Follower, Round, State
@@ -73,31 +76,76 @@ class Source:
             yield client, history
 
 
-def find_source(
-    home: Path | None,
-    genesis: Path | None,
-    urls: tuple[str, ...],
-    pin: str | None = None,
-    store: Path | None = None,
-    *,
-    offline: bool = False,
-) -> Source:
-    """What the options of a command name; whom to ask is not needed offline."""
-    if home is not None:
-        settings = config.load(config.ClientConfig, home, os.environ)
-        genesis = genesis or settings.chain.genesis
-        urls = urls or settings.client.validators
-        store = store or home / FOLLOWED
-    if genesis is None:
-        raise Refused("usage.genesis", "expected --home or --genesis, found neither")
-    if not urls and not offline:
-        raise Refused("usage.url", "expected --url of a validator beside --genesis, found none")
-    return Source(
-        read_genesis(genesis),
-        urls,
-        None if pin is None else parse_pin(pin),
-        None if store is None else Store(store),
-    )
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nodes:
+    """Options of a command that asks nodes.
+
+    Parameters
+    ----------
+    home
+        An auditor's folder with concilium.toml: genesis and validators are taken from it.
+    genesis
+        The genesis document, if no home is given.
+    url
+        HTTP API of a validator, if no home is given; may be given more than once.
+    """
+
+    home: Path | None = None
+    genesis: Path | None = None
+    url: Many = ()
+
+    def source(self, *, offline: bool = False) -> Source:
+        """What the options name; whom to ask is not needed offline.
+
+        Raises `Refused` with `usage.*`, `config.*` or `genesis.*`.
+        """
+        genesis, urls = self.genesis, self.url
+        if self.home is not None:
+            settings = config.load(config.ClientConfig, self.home, os.environ)
+            genesis = genesis or settings.chain.genesis
+            urls = urls or settings.client.validators
+        if genesis is None:
+            raise Refused("usage.genesis", "expected --home or --genesis, found neither")
+        if not urls and not offline:
+            raise Refused("usage.url", "expected --url of a validator beside --genesis, found none")
+        return Source(read_genesis(genesis), urls, None, None)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed(Nodes):
+    """Options of a command that goes by what was followed.
+
+    Parameters
+    ----------
+    home
+        An auditor's folder with concilium.toml: genesis and validators are taken from it.
+    genesis
+        The genesis document, if no home is given.
+    url
+        HTTP API of a validator, if no home is given; may be given more than once.
+    pin
+        HEIGHT:HEX of a checkpoint that you believe, as `concilium audit pin` prints it.
+    store
+        Folder of what was followed; HOME/followed if not given.
+    """
+
+    pin: str | None = None
+    store: Path | None = None
+
+    def source(self, *, offline: bool = False) -> Source:
+        """As that of `Nodes`, with the pin and the store; raises `Refused("pin.invalid")` too."""
+        folder = self.store or (None if self.home is None else self.home / FOLLOWED)
+        return replace(
+            Nodes.source(self, offline=offline),
+            pin=None if self.pin is None else parse_pin(self.pin),
+            store=None if folder is None else Store(folder),
+        )
+
+
+NODES = Nodes()  # none of the options given
+AS_FOLLOWED = Followed()
 
 
 async def sync(source: Source) -> tuple[Round, History]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from node.audit.file import verify_file
 from node.client.client import Client
 from node.commands.proofs import _fetch
-from node.commands.source import Source, find_source, sync
+from node.commands.source import Followed, Nodes, Source, sync
+from node.home.testnet import write_testnet
 from node.light import ask
 from node.light.history import History, pin_of
 from node.light.store import CONFLICTS, Store
@@ -199,11 +201,26 @@ async def _read(source: Source) -> tuple[Client, History | None]:
 
 def test_options_say_whom_to_ask(tmp_path: Path) -> None:
     """Each that is missing is named."""
-    for arguments, code in (
-        ((None, None, ()), "usage.genesis"),
-        ((None, tmp_path / "genesis.json", ()), "usage.url"),
-        ((None, tmp_path / "genesis.json", ("http://a",)), "genesis.unreadable"),
+    genesis = tmp_path / "genesis.json"
+    for options, code in (
+        (Nodes(), "usage.genesis"),
+        (Nodes(genesis=genesis), "usage.url"),
+        (Followed(genesis=genesis, url=("http://a",)), "genesis.unreadable"),
     ):
         with pytest.raises(Refused) as caught:
-            find_source(*arguments)
+            options.source()
         assert caught.value.code == code
+
+
+def test_a_home_has_its_store_in_it(tmp_path: Path) -> None:
+    """Unless another folder is named."""
+    home = write_testnet(tmp_path / "net", now=datetime(2026, 3, 1, tzinfo=UTC)).auditor
+
+    source = Followed(home=home).source()
+    other = Followed(home=home, store=tmp_path / "other", pin=f"7:{'0' * 64}").source()
+
+    assert len(source.urls) == 4
+    assert source.require_store().folder == home / "followed"
+    assert other.require_store().folder == tmp_path / "other"
+    assert other.pin == Pin(7, bytes(32))
+    assert Nodes(home=home).source().store is None
