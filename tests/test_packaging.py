@@ -154,6 +154,7 @@ def test_the_base_install_verifies_a_model_offline(tmp_path: Path) -> None:
         (("audit", "pin", "--genesis", "genesis.json", "--store", "none"), 3),
         (("audit", "record", "member", "x", "--genesis", "genesis.json", "--url", "http://a"), 3),
         (("status", "--genesis", "genesis.json", "--url", "http://127.0.0.1:9"), 3),
+        (("usage", "send", "home"), 3),
         (("submit", "home", "member.standing", "body.json"), 3),
         (("testnet", "net", "--organisations", "3"), 3),
     ],

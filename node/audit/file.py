@@ -31,6 +31,7 @@ from vm.inclusion import (
     verify_record,
     verify_transaction,
 )
+from vm.opened import UseProof, read_proof, verify_uses
 from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import pack, unpack
@@ -40,9 +41,11 @@ from vm.trust import Pin, Trust, advance, from_pin
 
 FILE_BYTES_MAX = MULTIPROOF_BYTES_MAX // 3 * 4 + 1024 * 1024  # base64, and JSON around it
 FILE_FORMAT = "concilium.proof.v2"
-KINDS = ("record", "records", "transaction", "block", "consistency", "lineage")
+KINDS = ("record", "records", "transaction", "block", "consistency", "lineage", "use")
 
-Proof: TypeAlias = RecordProof | TransactionProof | BlockProof | ConsistencyProof | MultiProof
+Proof: TypeAlias = (
+    RecordProof | TransactionProof | BlockProof | ConsistencyProof | MultiProof | UseProof
+)
 Subject: TypeAlias = dict[str, Any]  # what a file is said to prove, as JSON
 
 
@@ -203,6 +206,9 @@ def _verify(trust: Trust, document: _Document) -> Audit:
         case "consistency":
             consistency = unpack(ConsistencyProof, data)
             return _audit_consistency(trust, _expect(subject, consistency), consistency)
+        case "use":
+            uses = read_proof(data)
+            return _audit_uses(trust, _expect(subject, uses), uses)
         case "lineage":
             version = _read_version(subject)
             return audit_lineage(trust.chain, trust.epochs, read_multiproof(data), *version).audit
@@ -240,6 +246,8 @@ def subject_of(proof: Proof) -> Subject:
             return {"block": certified.header.height, "under": _signed_height(certified)}
         case ConsistencyProof(older, newer):
             return {"older": older.header.height, "newer": newer.header.height}
+        case UseProof(batch):
+            return {"batch": _key_parts(batch.key)}
 
 
 def _key_parts(key: bytes) -> list[str | int]:
@@ -265,12 +273,14 @@ def _kind_of(proof: Proof) -> str:
             return "block"
         case ConsistencyProof():
             return "consistency"
+        case UseProof():
+            return "use"
 
 
 def _certified(proof: Proof) -> tuple[CertifiedHeader, ...]:
     if isinstance(proof, ConsistencyProof):
         return (proof.older, proof.newer)
-    return (proof.certified,)
+    return (proof.batch.certified if isinstance(proof, UseProof) else proof.certified,)
 
 
 def _signed_height(certified: CertifiedHeader) -> int:
@@ -341,3 +351,18 @@ def _audit_consistency(trust: Trust, subject: Subject, proof: ConsistencyProof) 
     )
     content = {"older": dump(proof.older.header), "newer": dump(proof.newer.header)}
     return report(f"blocks {older} and {newer} of one history", proof.newer.header, steps, content)
+
+
+def _audit_uses(trust: Trust, _: Subject, proof: UseProof) -> Audit:
+    batch, uses = verify_uses(proof, trust.chain, trust.epochs)
+    if len(uses) == batch.entries:
+        opened = f"all {batch.entries} uses, {batch.count} in count, to the batch's root"
+    else:
+        opened = f"1 use of {batch.entries} with its path to the batch's root"
+    certified = proof.batch.certified
+    return report(
+        f"uses of model {batch.model} by {batch.organisation}, batch {batch.number}",
+        certified.header,
+        (certificate_step(certified, trust.epochs), opened),
+        {"batch": dump(batch), "uses": dump(uses)},
+    )

@@ -58,6 +58,10 @@ COMMANDS = (
     "audit transaction",
     "audit block",
     "audit learning",
+    "usage add",
+    "usage send",
+    "usage list",
+    "usage open",
 )
 
 

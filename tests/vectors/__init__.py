@@ -10,7 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.vectors import agreement, basics, content, files, inclusion, learning, ledger, reign
+from tests.vectors import (
+    agreement,
+    basics,
+    content,
+    files,
+    inclusion,
+    learning,
+    ledger,
+    reign,
+    uses,
+)
 
 FOLDER = Path(__file__).parent
 
@@ -32,6 +42,7 @@ BUILDERS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "agreement": ("Consensus", agreement.messages),
     "inclusion": ("Inclusion proofs", inclusion.proofs),
     "file": ("Proof files", files.files),
+    "use": ("Uses of models", uses.proofs),
     "learning": ("Learning in numbers", learning.numbers),
     "cid": ("Blobs", content.addresses),
 }

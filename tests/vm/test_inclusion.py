@@ -42,7 +42,7 @@ from vm.inclusion import (
     write_multiproof,
 )
 from vm.multiproof import Entry
-from vm.quorum import VALIDATORS_MAX
+from vm.quorum import VALIDATORS_MAX, Epoch
 from vm.record import Member
 from vm.refusal import Refused
 from vm.shape import pack, to_value, unpack
@@ -570,3 +570,29 @@ def test_checkpoints_of_two_histories_are_refused(proof: ConsistencyProof, code:
     before the one does not begin the history of the other.
     """
     assert refusal(lambda: verify_consistency(proof, CHAIN, EPOCHS)) == code
+
+
+Check = Callable[[Any, bytes, Sequence[Epoch]], object]
+
+
+@pytest.mark.parametrize(
+    ("proof", "check"),
+    [
+        (CONSISTENT, verify_consistency),
+        (
+            BlockProof(UNDER_LATER),
+            lambda proof, chain, epochs: verify_block(proof, 5, 8, chain, epochs),
+        ),
+    ],
+    ids=["consistency", "block"],
+)
+@given(data=st.data())
+def test_no_changed_byte_between_checkpoints_goes_unnoticed(
+    proof: object, check: Check, data: st.DataObject
+) -> None:
+    """Neither of two checkpoints and their paths, nor of a block under a named one."""
+    changed = bytearray(pack(proof))
+    place = data.draw(st.integers(0, len(changed) - 1))
+    changed[place] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(Refused):
+        check(unpack(type(proof), bytes(changed)), CHAIN, EPOCHS)

@@ -74,6 +74,8 @@ def test_genesis_is_before_a_pin_too() -> None:
     first = replace(header(0, EPOCHS[0], EPOCHS[0]), time_ms=0)
     found = CertifiedHeader(first, certify(first, FOUR), None)
 
+    verify_header(found, CHAIN, EPOCHS)
+
     assert refusal(lambda: verify_header(found, CHAIN, pinned().epochs)) == "audit.before_pin"
 
 
