@@ -15,6 +15,7 @@ from node.commands.report import Format, show
 from node.commands.source import AS_FOLLOWED, Followed, Source
 from node.commands.source import sync as follow
 from node.home.config import parse_endpoint
+from node.home.logs import configure_logs
 from node.light.follow import Round
 from node.light.history import History, pin_of
 from node.light.metrics import Metrics, build_app
@@ -90,6 +91,7 @@ def watch(
         After a fork, go on watching instead of ending.
     """
     source = options.source()
+    configure_logs("error", "auto")  # a node that lies is told of when its state changes
     asyncio.run(_watch(source, every, listen, keep_going, output))
 
 

@@ -13,6 +13,7 @@ from node.client.proven import Proven
 from node.commands.report import Many
 from node.home import config
 from node.home.genesis import read_genesis
+from node.home.logs import configure_logs
 from node.light.follow import Follower, Round, State
 from node.light.history import History
 from node.light.store import Store
@@ -100,6 +101,7 @@ class Nodes:
 
         Raises `Refused` with `usage.*`, `config.*` or `genesis.*`.
         """
+        configure_logs("warning", "auto")  # of nodes that lie, on stderr: results go to stdout
         genesis, urls = self.genesis, self.url
         if self.home is not None:
             settings = config.load(config.ClientConfig, self.home, os.environ)

@@ -10,8 +10,10 @@ import pytest
 
 from node.audit.file import write_file
 from node.cli import main
+from node.client.reply import Reply
 from node.commands.light import _text
 from node.commands.report import OK, REFUSED, UNREACHABLE, UNVERIFIED, USAGE
+from node.commands.source import Nodes
 from node.home.document import dump
 from node.light.conflict import write_conflict
 from node.light.follow import Round
@@ -20,6 +22,7 @@ from tests.node.client.asking import DEAD
 from tests.node.light.liar import certified, following, forked, honest, resigned
 from tests.node.network import HOSPITALS, Network, open_network, register_dataset
 from vm.inclusion import BlockProof
+from vm.refusal import Refused
 from vm.trust import Pin
 
 
@@ -81,6 +84,22 @@ def test_what_cannot_be_reached_is_tried_again_later(
     assert audit(tmp_path, "sync", "--url", DEAD) == UNREACHABLE
     assert not (tmp_path / "followed" / "trust").exists()
     assert "client.unreachable" in capsys.readouterr().err
+
+
+def test_what_is_noted_of_nodes_stays_out_of_the_result(
+    network: Network, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON on stdout is for a program, however much a node lies."""
+    nodes = Nodes(genesis=tmp_path / "genesis.json", url=(DEAD,)).source()
+    client = nodes.connect(nodes.urls)
+    reply = Reply(DEAD, 200, b"")
+
+    with pytest.raises(Refused):
+        client.verified(reply, lambda: client.proven.certified("?"))
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "audit.base64" in err
 
 
 @pytest.mark.parametrize(
