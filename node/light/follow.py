@@ -187,21 +187,21 @@ class _Node:
 
         A node on another history has other epochs from where the two part: so it may begin anew.
         """
-        begun = self._start is not None
-        if self._start is None:
-            self._start = await self._begin(held)
         start = self._start
-        bases = [None] * begun + [base for base in (held, start) if base is not None]
+        bases: list[History | None] = [None]  # as it was followed last
+        if start is None:
+            start = self._start = await self._begin(held)
+            bases.clear()
+        bases += [start] if held is None else [held, start]
         for base in bases:
             if base is not None:
                 self._client.proven = Proven(base.trust, base.steps)
             try:
                 certified = await ask.newest(self._client)
+                break
             except Refused as refused:
                 if refused.code != UNKNOWN_EPOCH or base is start:
                     raise
-            else:
-                break
         proven = self._client.proven
         if len(proven.steps) > STEPS_MAX:
             raise too_long()
