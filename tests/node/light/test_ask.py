@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from node.audit.prove import newest, prove_key
 from node.client.client import Client
 from node.client.proven import Proven
 from node.light import ask
@@ -126,6 +127,30 @@ def test_a_client_from_a_pin_takes_no_certificate_from_before_it(network: Networ
         assert client.distrusted == {}
 
     asked(network, check, pin=late(network))
+
+
+def test_validators_of_the_pin_certify_nothing_before_it(network: Network) -> None:
+    """They rule that height too; what is pinned is a history, and not only who rules."""
+    first = network.chain.epochs[2].first
+    pin = pin_of(certified(network, first + 1).header)
+
+    async def check(client: Client) -> None:
+        assert await refusal(client.header_at(first)) == "audit.before_pin"
+        assert (await ask.block(client, first)).later is not None
+
+    asked(network, check, pin=pin)
+
+
+def test_a_neighbours_record_is_refused(network: Network) -> None:
+    """A sound proof of another key."""
+    key = state_key(Dataset.KIND, ("hospital-2.opt",))
+    other = prove_key(network.chain, newest(network.chain), key)
+    server = liar(network, PATH, forging(RecordProof, lambda _: other))
+
+    async def check(client: Client) -> None:
+        assert await refusal(ask.proof(client, record(None))) == "audit.key"
+
+    asked(network, check, server)
 
 
 def test_a_client_knows_the_header_at_its_pin(network: Network) -> None:
