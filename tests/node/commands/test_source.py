@@ -199,6 +199,20 @@ async def _read(source: Source) -> tuple[Client, History | None]:
         return found
 
 
+def test_a_client_reads_nothing_older_than_what_was_followed(
+    network: Network, store: Store
+) -> None:
+    """Though it asks a node that did not show it."""
+
+    async def check(source: Source) -> None:
+        await sync(source)
+        async with source.client() as (client, held):
+            assert held is not None
+            assert client.proven.height == network.chain.head.height
+
+    with_nodes(network, [honest(network)], check, store=store)
+
+
 def test_options_say_whom_to_ask(tmp_path: Path) -> None:
     """Each that is missing is named."""
     genesis = tmp_path / "genesis.json"
