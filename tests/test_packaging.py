@@ -164,6 +164,10 @@ def test_the_base_install_verifies_a_case_file_offline(tmp_path: Path) -> None:
     [
         (("--help",), 0),
         (("audit", "verify", "--help"), 0),
+        (("audit", "watch", "--help"), 0),
+        (("audit", "sync", "--genesis", "genesis.json", "--url", "http://127.0.0.1:9"), 3),
+        (("audit", "pin", "--genesis", "genesis.json", "--store", "none"), 3),
+        (("audit", "record", "member", "x", "--genesis", "genesis.json", "--url", "http://a"), 3),
         (("status", "--genesis", "genesis.json", "--url", "http://127.0.0.1:9"), 3),
         (("usage", "send", "home"), 3),
         (("submit", "home", "member.standing", "body.json"), 3),

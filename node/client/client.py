@@ -1,9 +1,8 @@
 """A client of the HTTP interface: several validators, none of them trusted.
 
-What is proven is checked against the genesis document before it is returned, and against the epochs
-that were followed from there; a node whose proof does not hold is passed over and remembered in
-`distrusted`. Used by the command line, the training
-peers and the auditor; it needs neither LevelDB nor numpy nor torch.
+What is proven is checked against the genesis document or a pin before it is returned, and against
+the epochs that were followed from there; a node whose proof does not hold is passed over and
+remembered in `distrusted`. It needs neither LevelDB nor numpy nor torch.
 """
 
 import asyncio
@@ -39,6 +38,7 @@ from vm.refusal import Refused
 from vm.shape import pack
 from vm.state import Record, state_key
 from vm.transaction import Transaction
+from vm.trust import from_genesis
 
 log = structlog.get_logger()
 
@@ -47,6 +47,7 @@ R = TypeVar("R", bound=Record)
 
 NEWEST_PATH = "/v1/checkpoints?limit=1"
 UNKNOWN_EPOCH = "audit.validators"  # what `vm.inclusion` says of a proof by an epoch not followed
+NOT_FALSE = {UNKNOWN_EPOCH, "audit.before_pin"}  # it is we who do not know who ruled there
 CONNECT_TIMEOUT_S = 3  # a validator that is up answers within one
 SILENCE_TIMEOUT_S = 5  # between two parts of an answer, the first after it was computed
 LONG_SILENCE_S = 30  # before a lineage: 7,500 records take a busy node five seconds to prove
@@ -70,11 +71,13 @@ class Client:
     something false to the refusal that says what.
     """
 
-    def __init__(self, genesis: Genesis, urls: Sequence[str]) -> None:
-        """Raise `Refused` with `client.urls` or `genesis.*`."""
+    def __init__(
+        self, genesis: Genesis, urls: Sequence[str], *, proven: Proven | None = None
+    ) -> None:
+        """From genesis alone unless `proven` is given; raise `Refused` with `client.urls`."""
         self.genesis = genesis
         self.chain = genesis.chain
-        self.proven = Proven(genesis)
+        self.proven = Proven(from_genesis(genesis)) if proven is None else proven
         self.urls = [url.rstrip("/") for url in dict.fromkeys(urls)]
         self.distrusted: dict[str, Refused] = {}
         self._learned_s: float | None = None  # by the event loop's clock
@@ -201,7 +204,7 @@ class Client:
         """Take the steps that a node has beyond our newest epoch; each is verified."""
         while True:
             before = len(self.proven.epochs)
-            reply = await self._fetch(url, f"{EPOCHS_PATH}?after={len(self.proven.epochs) - 1}")
+            reply = await self._fetch(url, f"{EPOCHS_PATH}?after={self.proven.epochs[-1].number}")
             page = reply.read(StepsBody)
             for item in page.items:
                 self.verified(reply, partial(self.proven.step, item.proof))
@@ -211,12 +214,12 @@ class Client:
     def verified(self, reply: Reply, check: Callable[[], T]) -> T:
         """What `check` makes of a reply; if it refuses, the node is noted as not to be trusted.
 
-        Except where its proof is of an epoch that we do not know: that may be our own delay.
+        Except where we do not know who ruled: that may be our own delay, or lie before our pin.
         """
         try:
             return check()
         except Refused as refused:
-            if refused.code != UNKNOWN_EPOCH:
+            if refused.code not in NOT_FALSE:
                 self._distrust(reply.url, refused)
             raise
 

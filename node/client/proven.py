@@ -6,7 +6,6 @@ from typing import TypeAlias, TypeVar
 from node.api.resource import Key
 from node.client.reply import PageBody, read_base64
 from vm.block import Header, Receipt
-from vm.genesis import Genesis, check_genesis
 from vm.inclusion import (
     CertifiedHeader,
     RecordProof,
@@ -22,10 +21,11 @@ from vm.inclusion import (
 )
 from vm.quorum import Epoch
 from vm.refusal import Refused
-from vm.shape import unpack
+from vm.shape import Digest, unpack
 from vm.sparse import VALUE_BYTES_MAX
 from vm.state import Record, state_key
-from vm.succession import Step, follow_step
+from vm.succession import Step
+from vm.trust import Trust, advance
 
 R = TypeVar("R", bound=Record)
 
@@ -33,34 +33,49 @@ Asked: TypeAlias = tuple[type[Record], Key]  # a record, by its class and key
 
 
 class Proven:
-    """Checks proofs, as base64, against the genesis document and the epochs followed from it.
+    """Checks proofs, as base64, against genesis or a pin and the epochs followed from there.
 
     Each method raises `Refused` with `audit.*`, `succession.*` or what the decoder says.
     `audit.validators` may be our own delay: the proof is of an epoch that was not followed yet.
-    `height` is the highest that was proven, `written` that of the newest receipt; `steps` led to
-    the newest of `epochs`.
+    `trust` is where `steps` have led; `height` is the highest that was proven, `written` that of
+    the newest receipt. With a pin, what is certified below it is refused with `audit.before_pin`,
+    unless a later checkpoint's history holds it, and another header at the pin with `pin.header`.
     """
 
-    def __init__(self, genesis: Genesis) -> None:
-        self.chain = genesis.chain
-        self.epochs: tuple[Epoch, ...] = (check_genesis(genesis),)
-        self.steps: tuple[Step, ...] = ()
+    def __init__(self, trust: Trust, steps: tuple[Step, ...] = ()) -> None:
+        self.trust = trust
+        self.steps = steps
         self.height = 0
         self.written = 0
+
+    @property
+    def chain(self) -> Digest:
+        """The chain's id."""
+        return self.trust.chain
+
+    @property
+    def epochs(self) -> tuple[Epoch, ...]:
+        """The epochs that were followed, in order of number."""
+        return self.trust.epochs
 
     def step(self, proof: str) -> None:
         """Take a step to the epoch after the newest."""
         step, known = unpack(Step, read_base64(proof)), self.epochs[-1]
         if step.epoch.number <= known.number:
             return  # another call has come so far in the meantime
-        self.epochs = (*self.epochs, follow_step(self.chain, known, step))
+        self.trust = advance(self.trust, step)
         self.steps = (*self.steps, step)
+
+    def certified(self, proof: str) -> CertifiedHeader:
+        """A header with what certifies it."""
+        found = unpack(CertifiedHeader, read_base64(proof))
+        verify_header(found, self.chain, self.epochs)
+        self.see(found)
+        return found
 
     def header(self, proof: str) -> Header:
         """A certified header."""
-        certified = unpack(CertifiedHeader, read_base64(proof))
-        verify_header(certified, self.chain, self.epochs)
-        return self._see(certified)
+        return self.certified(proof).header
 
     def header_at(self, proof: str, height: int) -> Header:
         """The certified header of this height."""
@@ -72,7 +87,7 @@ class Proven:
         """The record under `key`, None if it is proven that there is none, and the header."""
         found = unpack(RecordProof, read_base64(proof))
         record = read_record(found, cls, key, self.chain, self.epochs)
-        return record, self._see(found.certified)
+        return record, self.see(found.certified)
 
     def together(self, proof: str, asked: Sequence[Asked]) -> tuple[list[Record | None], Header]:
         """The records that were asked for, None where one is absent, all under one header."""
@@ -83,7 +98,7 @@ class Proven:
         for (cls, _), name in zip(asked, names, strict=True):
             value = values[name]
             records.append(None if value is None else unpack(cls, value, VALUE_BYTES_MAX))
-        return records, self._see(found.certified)
+        return records, self.see(found.certified)
 
     def records(
         self, page: PageBody, cls: type[R], prefix: Key, after: bytes
@@ -99,18 +114,32 @@ class Proven:
                 raise Refused("audit.key", "expected records in order of key, found a repeat")
             records.append(record)
             last = proof.key
-            self._see(proof.certified)
+            self.see(proof.certified)
         return records, last
 
     def receipt(self, proof: str, id: bytes) -> Receipt:
         """The receipt of the transaction with this id."""
         found = unpack(TransactionProof, read_base64(proof))
         expect_key(verify_transaction(found, self.chain, self.epochs).id, id)
-        self._see(found.certified)
+        self.see(found.certified)
         self.written = max(self.written, found.receipt.height)
         return found.receipt
 
-    def _see(self, certified: CertifiedHeader) -> Header:
-        newest = certified.later or certified
-        self.height = max(self.height, newest.header.height)
+    def see(self, certified: CertifiedHeader) -> Header:
+        """Take note of a header that was verified; raises `Refused` if the pin contradicts it."""
+        newest = (certified.later or certified).header
+        pin = self.trust.pin
+        if pin is not None and newest.height < pin.height:
+            raise Refused(
+                "audit.before_pin",
+                f"expected a certificate of height {pin.height}, which is pinned, or later, found "
+                f"one of {newest.height}: ask for it under a later checkpoint",
+            )
+        if pin is not None and newest.height == pin.height and newest.digest != pin.header:
+            raise Refused(
+                "pin.header",
+                f"expected the pinned header {pin.header.hex()} at height {pin.height}, found "
+                f"{newest.digest.hex()}",
+            )
+        self.height = max(self.height, newest.height)
         return certified.header

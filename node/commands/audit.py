@@ -1,7 +1,7 @@
-"""`concilium status` and `concilium audit`: looking from outside, trusting genesis only."""
+"""`concilium status` and `concilium audit`: looking from outside, trusting no node."""
 
 import asyncio
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 from cyclopts import App
@@ -9,52 +9,55 @@ from rich.console import Group
 from rich.table import Table
 
 from node.api.views import StatusView
-from node.audit.check import Audit, audit_model, utc
-from node.audit.file import Version, verify_file, write_file
+from node.audit.check import Audit, audit_model
+from node.audit.file import Version, trust_in, verify_file, write_file
 from node.case import CASE_BYTES_MAX, MAGIC
-from node.client.client import Client
+from node.commands import light, proofs
 from node.commands.attest import learning
 from node.commands.case import report
 from node.commands.files import check_absent, read_file, write_new
-from node.commands.report import Format, Many, show
-from node.home import config
-from node.home.document import dump
-from node.home.genesis import read_genesis
+from node.commands.report import Format, show, show_audit
+from node.commands.source import AS_FOLLOWED, NODES, Followed, Nodes, Source
+from node.light.conflict import audit_conflict, is_conflict, read_conflict
+from node.light.history import History
 from vm.refusal import Refused
 from vm.trust import Trust, from_genesis
 
 app = App(
     name="audit",
-    help="Verify what a network says against its genesis document, or a training at its hospital.",
+    help="Follow a chain and verify what its nodes say, or a training at its hospital.",
 )
 app.command(learning)
-app.command(report)
+for command in (
+    report,
+    light.sync,
+    light.pin,
+    light.watch,
+    proofs.record,
+    proofs.transaction,
+    proofs.block,
+):
+    app.command(command)
 
 
 @app.command
 def verify(
     file: Path | None = None,
     *,
-    home: Path | None = None,
-    genesis: Path | None = None,
-    url: Many = (),
+    options: Followed = AS_FOLLOWED,
     model: str | None = None,
     version: int | None = None,
     save: Path | None = None,
     output: Format = "text",
 ) -> None:
-    """Verify a model's whole lineage over HTTP, or a proof file or case file offline.
+    """Verify a model's whole lineage over HTTP, or offline a proof file, case file or evidence.
+
+    What counts is the store's history if there is one, else --pin, else genesis alone.
 
     Parameters
     ----------
     file
-        A proof file or case file to verify offline, instead of asking a network.
-    home
-        An auditor's folder with concilium.toml: genesis and validators are taken from it.
-    genesis
-        The genesis document, if no home is given.
-    url
-        HTTP API of a validator, if no home is given; may be given more than once.
+        A proof file, a case file, or evidence of a fork, to verify offline.
     model
         Id of the model to audit.
     version
@@ -62,65 +65,59 @@ def verify(
     save
         Write the proof to this file, for `concilium audit verify FILE` elsewhere.
     """
-    if file is not None and model is None:
-        path, _ = _where(home, genesis, url, offline=True)
-        audit = _verify_file(from_genesis(read_genesis(path)), read_file(file, CASE_BYTES_MAX))
-    elif model is not None and file is None:
-        path, urls = _where(home, genesis, url)
-        audit = asyncio.run(_audit_model(path, urls, model, version, save))
-    else:
-        raise Refused("usage.subject", "expected either --model or a proof file, and not both")
-    lines = "\n".join(f"  verified: {step}" for step in audit.steps)
-    show(
-        output,
-        dump(audit),
-        f"{audit.subject} at height {audit.height}, {utc(audit.time_ms)}\n{lines}",
-    )
+    if (file is None) == (model is None):
+        raise Refused("usage.subject", "expected either --model or a file, and not both")
+    source = options.source(offline=file is not None)
+    if file is not None:
+        audit = _verify_file(source, read_file(file, CASE_BYTES_MAX))
+    elif model is not None:
+        audit = asyncio.run(_audit_model(source, model, version, save))
+    show_audit(output, audit)
 
 
-def _verify_file(trust: Trust, data: bytes) -> Audit:
-    """A case file is a ZIP file, a proof file JSON."""
-    if not data.startswith(MAGIC):
-        return verify_file(trust, data)
-    from node.case.archive import verify_case  # loads what only case files need
+def _verify_file(source: Source, data: bytes) -> Audit:
+    """Verify by what was followed, by the pin with what the file brings of it, or by genesis."""
+    held = source.held()
+    pin = source.pin if held is None else held.pin
+    if is_conflict(data):
+        return audit_conflict(read_conflict(source.genesis, pin, data))
+    if data.startswith(MAGIC):
+        from node.case.archive import lineage_file, verify_case  # loads what only case files need
 
-    return verify_case(trust, data)
+        return verify_case(_trust(source, held, lambda: lineage_file(data)), data)
+    return verify_file(_trust(source, held, lambda: data), data)
 
 
-async def _audit_model(
-    genesis: Path, urls: tuple[str, ...], model: str, version: int | None, save: Path | None
-) -> Audit:
+def _trust(source: Source, held: History | None, proof_file: Callable[[], bytes]) -> Trust:
+    """What a file is verified by; with a bare pin it brings what makes that of use."""
+    if held is not None:
+        return held.trust
+    if source.pin is None:
+        return from_genesis(source.genesis)
+    return trust_in(source.pin, proof_file())
+
+
+async def _audit_model(source: Source, model: str, version: int | None, save: Path | None) -> Audit:
     if save is not None:
         check_absent(save)
-    async with Client(read_genesis(genesis), urls) as client:
+    async with source.client() as (client, held):
         found = await audit_model(client, model, version)
         steps = client.proven.steps
     if save is not None:
         subject = Version(model, found.lineage.model.version)
-        write_new(save, write_file(found.proof, steps, lineage=subject).encode())
+        start = None if held is None else held.start
+        write_new(save, write_file(found.proof, steps, lineage=subject, anchor=start).encode())
     return found.audit
 
 
 def status(
     *,
-    home: Path | None = None,
-    genesis: Path | None = None,
-    url: Many = (),
+    options: Nodes = NODES,
     output: Format = "text",
 ) -> None:
-    """Show what each validator says of itself: its view, heights and state root.
-
-    Parameters
-    ----------
-    home
-        An auditor's folder with concilium.toml: genesis and validators are taken from it.
-    genesis
-        The genesis document, if no home is given.
-    url
-        HTTP API of a validator, if no home is given; may be given more than once.
-    """
-    path, urls = _where(home, genesis, url)
-    found = asyncio.run(_statuses(path, urls))
+    """Show what each validator says of itself: its view, heights and state root."""
+    source = options.source()
+    found = asyncio.run(_statuses(source))
     data = {
         at: {"error": answer.code, "message": answer.message}
         if isinstance(answer, Refused)
@@ -164,29 +161,13 @@ def _describe(found: dict[str, StatusView | Refused]) -> Group:
     return Group(*([table] if table.row_count else []), *silent)
 
 
-async def _statuses(genesis: Path, urls: tuple[str, ...]) -> dict[str, StatusView | Refused]:
-    trusted = read_genesis(genesis)
-
+async def _statuses(source: Source) -> dict[str, StatusView | Refused]:
     async def ask(url: str) -> StatusView | Refused:
         try:
-            async with Client(trusted, [url]) as client:
+            async with source.connect([url]) as client:
                 return await client.status()
         except Refused as refused:
             return refused
 
-    answers = await asyncio.gather(*(ask(url) for url in urls))
-    return dict(zip(urls, answers, strict=True))
-
-
-def _where(
-    home: Path | None, genesis: Path | None, urls: tuple[str, ...], *, offline: bool = False
-) -> tuple[Path, tuple[str, ...]]:
-    """The genesis document and the validators to ask, of whom none is needed offline."""
-    if home is not None:
-        settings = config.load(config.ClientConfig, home, os.environ)
-        return genesis or settings.chain.genesis, urls or settings.client.validators
-    if genesis is None:
-        raise Refused("usage.genesis", "expected --home or --genesis, found neither")
-    if not urls and not offline:
-        raise Refused("usage.url", "expected --url of a validator beside --genesis, found none")
-    return genesis, urls
+    answers = await asyncio.gather(*(ask(url) for url in source.urls))
+    return dict(zip(source.urls, answers, strict=True))

@@ -10,13 +10,11 @@ from cyclopts.validators import Number
 
 from node.audit.check import utc
 from node.case import CASE_BYTES_MAX
-from node.client.client import Client
 from node.commands.files import check_absent, read_file, write_new
 from node.commands.report import Format, Many, show
+from node.commands.source import Followed, Source
 from node.home import config
-from node.home.genesis import read_genesis
 from node.home.keyfile import read_key
-from vm.trust import Trust, from_genesis
 
 if TYPE_CHECKING:
     from node.case.contents import Case
@@ -33,6 +31,8 @@ def report(
     at: Height | None = None,
     checkpoint: Path | None = None,
     url: Many = (),
+    pin: str | None = None,
+    store: Path | None = None,
     output: Format = "text",
 ) -> None:
     """Write all that the chain says of a model into one signed archive, which proves itself.
@@ -56,12 +56,16 @@ def report(
         A proof file or another case file: its certificate goes into this one, and its height holds.
     url
         HTTP API of a validator, instead of those of the home; may be given more than once.
+    pin
+        HEIGHT:HEX of a checkpoint that you believe, as `concilium audit pin` prints it.
+    store
+        Folder of what was followed; HOME/followed if not given.
     """
     check_absent(out)
     settings = config.load(config.ClientConfig, home, os.environ)
     held = None if checkpoint is None else read_file(checkpoint, CASE_BYTES_MAX)
-    urls = url or settings.client.validators
-    case, steps = asyncio.run(_report(settings, urls, out, model, version, at, held))
+    source = Followed(home=home, url=url, pin=pin, store=store).source()
+    case, steps = asyncio.run(_report(settings, source, out, model, version, at, held))
     height, time = case.header.height, utc(case.header.time_ms)
     lines = "\n".join(f"  verified: {step}" for step in steps)
     show(
@@ -74,7 +78,7 @@ def report(
 
 async def _report(
     settings: config.ClientConfig,
-    urls: tuple[str, ...],
+    source: Source,
     out: Path,
     model: str,
     version: int | None,
@@ -88,15 +92,20 @@ async def _report(
     from node.case.contents import Auditor
     from node.case.story import tell
 
-    genesis = read_genesis(settings.chain.genesis)
     key = read_key(settings.member.key)
     auditor = Auditor(settings.member.id, key.public)
-    checkpoint = None if held is None else read_checkpoint(from_genesis(genesis), held)
-    async with Client(genesis, urls) as client:
+    async with source.client() as (client, followed):
+        checkpoint = None if held is None else read_checkpoint(client.proven.trust, held)
         proofs = await collect(
-            client, model, auditor=auditor.member, version=version, at=at, checkpoint=checkpoint
+            client,
+            model,
+            auditor=auditor.member,
+            version=version,
+            at=at,
+            checkpoint=checkpoint,
+            anchor=None if followed is None else followed.start,
         )
-        trust = Trust(client.chain, client.proven.epochs, None)
+        trust = client.proven.trust
     case, steps = tell(trust, proofs, auditor)
     write_new(out, make_case(case, proofs, key))
     return case, steps

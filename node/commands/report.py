@@ -8,6 +8,8 @@ from cyclopts import Parameter
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from node.audit.check import Audit, utc
+from node.home.document import dump
 from node.validator.halted import Halted, Outdated
 from vm.refusal import Refused
 
@@ -36,7 +38,7 @@ EXIT_CODES = """Exit codes:
   2    wrong command line
   3    refused: input, configuration or the chain's rules
   4    nobody could answer: try again later
-  5    not verified: a proof does not hold
+  5    not verified: a proof does not hold, or the chain has forked
   6    the chain goes on under a newer protocol: install newer software
   130  interrupted"""
 
@@ -82,6 +84,13 @@ def show(output: Format, data: Any, text: RenderableType) -> None:
     # In a pipe or a file there is no edge to fit a table to.
     width = None if sys.stdout.isatty() else 200
     Console(soft_wrap=True, markup=False, highlight=False, width=width).print(text)
+
+
+def show_audit(output: Format, audit: Audit) -> None:
+    """Print what was verified, step by step."""
+    lines = "\n".join(f"  verified: {step}" for step in audit.steps)
+    text = f"{audit.subject} at height {audit.height}, {utc(audit.time_ms)}\n{lines}"
+    show(output, dump(audit), text)
 
 
 def number(value: float | None) -> str:

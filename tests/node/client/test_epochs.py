@@ -129,7 +129,7 @@ def test_what_a_later_header_proved_is_not_unseen(network: Network) -> None:
     header = network.block(certified=False)
     newer = network.block()
     certified = prove_header(network.chain, header)
-    proven = Proven(network.genesis)
+    proven = Proven(from_genesis(network.genesis))
     for step in prove_steps(network.chain, 0, 9):
         proven.step(encoded(step))
 

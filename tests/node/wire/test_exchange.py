@@ -26,6 +26,7 @@ from tests.node.parties import HOST, Consortium, Party
 from vm.genesis import Genesis
 from vm.record import Member, Role
 from vm.refusal import Refused
+from vm.trust import from_genesis
 
 BLOB = b"an update"
 ADDRESS, _ = summarise([BLOB])
@@ -44,7 +45,7 @@ class Registry:
 
     def __post_init__(self) -> None:
         self.members = {member.id: member for member in self.genesis.members}
-        self.proven = Proven(self.genesis)
+        self.proven = Proven(from_genesis(self.genesis))
 
     async def record(self, cls: type[Member], id: str) -> Member | None:
         """One member."""

@@ -1,0 +1,1 @@
+"""The light client: follows a chain by its certificates, keeps what it followed, finds forks."""

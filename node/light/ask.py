@@ -1,0 +1,224 @@
+"""What a light client asks of nodes; every answer is checked before it is believed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+from pydantic import BaseModel
+
+from node.api.resource import EPOCHS_PATH, STEPS_MAX
+from node.audit.file import Anchor
+from node.client.client import NEWEST_PATH, Client
+from node.client.reply import PageBody, ProofBody, Reply, StepsBody, read_base64
+from node.light.history import STEPS_MAX as HISTORY_STEPS_MAX
+from node.light.history import History, begin
+from vm.block import Header
+from vm.genesis import Genesis, check_genesis
+from vm.inclusion import (
+    BlockProof,
+    CertifiedHeader,
+    ConsistencyProof,
+    RecordProof,
+    TransactionProof,
+    expect_key,
+    verify_block,
+    verify_record,
+    verify_transaction,
+)
+from vm.quorum import Epoch
+from vm.refusal import Refused
+from vm.shape import unpack
+from vm.succession import Step
+from vm.trust import Pin
+
+T = TypeVar("T")
+Provable: TypeAlias = RecordProof | TransactionProof
+
+CONSISTENCY_PATH = "/v1/consistency?from={older}&to={newer}"
+UNDER_PATH = "/v1/blocks/{height}?under={under}"
+CHECKPOINT_PATH = "/v1/checkpoints/{height}"
+
+
+class _MaybeProof(BaseModel):
+    """An answer that holds its proof once there is one."""
+
+    proof: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One proof: where it is, of which state key or transaction, and of which height if any."""
+
+    path: str
+    proof: type[RecordProof] | type[TransactionProof]
+    key: bytes
+    height: int | None
+
+
+async def newest(client: Client) -> CertifiedHeader:
+    """The newest checkpoint of the first node to answer, verified."""
+
+    def read(reply: Reply) -> CertifiedHeader:
+        page = reply.read(PageBody)
+        if not page.items:
+            raise Refused("node.not_ready", f"{reply.url}: expected a checkpoint, found none yet")
+        return client.verified(reply, lambda: client.proven.certified(page.items[0].proof))
+
+    return await client.ask(NEWEST_PATH, read)
+
+
+async def consistency(
+    client: Client,
+    older: CertifiedHeader,
+    newer: CertifiedHeader,
+    check: Callable[[ConsistencyProof], T],
+) -> T:
+    """What `check` makes of a node's proof that `newer` goes on from `older`."""
+
+    def read(reply: Reply) -> T:
+        body = reply.read(ProofBody)
+        return client.verified(
+            reply, lambda: check(unpack(ConsistencyProof, read_base64(body.proof)))
+        )
+
+    path = CONSISTENCY_PATH.format(older=older.header.height, newer=newer.header.height)
+    return await client.ask(path, read)
+
+
+async def proof(client: Client, wanted: Wanted) -> Provable:
+    """What is wanted, verified; below a pin under the newest checkpoint, for no other counts."""
+
+    def read(reply: Reply) -> tuple[Provable, Header]:
+        found = unpack(wanted.proof, read_base64(_proof_text(reply)))
+        if not _is_below_pin(client, found):
+            client.verified(reply, lambda: _check(client, wanted, found))
+        return found, found.certified.header
+
+    if wanted.height is None and wanted.proof is RecordProof:
+        found, _ = await client.newest(wanted.path, read)
+    else:
+        found, _ = await client.ask(wanted.path, read)
+    if _is_below_pin(client, found):
+        certified = await block(client, found.certified.header.height)
+        found = replace(found, certified=certified)
+        _check(client, wanted, found)
+    return found
+
+
+async def block(client: Client, height: int) -> CertifiedHeader:
+    """The header of a height in the history of the newest checkpoint."""
+    top = (await newest(client)).header.height
+
+    def read(reply: Reply) -> CertifiedHeader:
+        body = reply.read(ProofBody)
+        return client.verified(reply, lambda: _check_block(client, body.proof, height, top))
+
+    return await client.ask(UNDER_PATH.format(height=height, under=top), read)
+
+
+def _proof_text(reply: Reply) -> str:
+    """The proof in an answer: of what is absent too, and not of what is not certified yet."""
+    if reply.status == 404 and b'"proof"' in reply.body:
+        return reply.parse(ProofBody).proof
+    found = reply.read(_MaybeProof)
+    if found.proof is None:
+        raise Refused(
+            "audit.missing", f"{reply.url}: expected a certified transaction, found one that waits"
+        )
+    return found.proof
+
+
+def _is_below_pin(client: Client, found: Provable) -> bool:
+    pin = client.proven.trust.pin
+    return pin is not None and found.certified.certificate.height < pin.height
+
+
+def _check(client: Client, wanted: Wanted, found: Provable) -> None:
+    trust = client.proven.trust
+    if isinstance(found, RecordProof):
+        expect_key(found.key, wanted.key)
+        verify_record(found, trust.chain, trust.epochs)
+    else:
+        expect_key(verify_transaction(found, trust.chain, trust.epochs).id, wanted.key)
+    header = client.proven.see(found.certified)
+    if wanted.height is not None and header.height != wanted.height:
+        raise Refused("audit.height", f"expected height {wanted.height}, found {header.height}")
+
+
+def _check_block(client: Client, text: str, height: int, under: int) -> CertifiedHeader:
+    trust = client.proven.trust
+    found = unpack(BlockProof, read_base64(text))
+    verify_block(found, height, under, trust.chain, trust.epochs)
+    client.proven.see(found.certified)
+    return found.certified
+
+
+async def beginning(client: Client, genesis: Genesis, pin: Pin | None) -> History:
+    """Where a history begins: at genesis, or at the pin, whose header and epoch a node must show.
+
+    Raises `Refused` with `pin.header` if it shows another header of that height.
+    """
+    if pin is None:
+        return begin(genesis)
+    certified = await _pinned(client, pin)
+    epoch = await _epoch(client, check_genesis(genesis), certified.header.validators)
+    return begin(genesis, Anchor(certified, epoch))
+
+
+async def _pinned(client: Client, pin: Pin) -> CertifiedHeader:
+    """The header that a pin names, with its own certificate where the node keeps it."""
+
+    def read(cls: type[CertifiedHeader] | type[BlockProof], reply: Reply) -> CertifiedHeader:
+        found = unpack(cls, read_base64(reply.read(ProofBody).proof))
+        certified = found.certified if isinstance(found, BlockProof) else found
+        return client.verified(reply, lambda: _expect(pin, certified))
+
+    try:
+        path = CHECKPOINT_PATH.format(height=pin.height)
+        return await client.ask(path, partial(read, CertifiedHeader))
+    except Refused as refused:
+        if refused.code != "checkpoint.missing":
+            raise
+    top = await client.ask(NEWEST_PATH, _unproven_height)
+    return await client.ask(
+        UNDER_PATH.format(height=pin.height, under=top), partial(read, BlockProof)
+    )
+
+
+def _expect(pin: Pin, certified: CertifiedHeader) -> CertifiedHeader:
+    found = certified.header
+    if (found.height, found.digest) != (pin.height, pin.header):
+        raise Refused(
+            "pin.header",
+            f"expected the pinned header {pin.header.hex()} at height {pin.height}, found "
+            f"{found.digest.hex()} at {found.height}: this node shows another history, or the pin "
+            "is of another one",
+        )
+    return certified
+
+
+def _unproven_height(reply: Reply) -> int:
+    """How high a node says it is: a wrong answer shows no header that fits the pin."""
+    page = reply.read(PageBody)
+    if not page.items:
+        raise Refused("node.not_ready", f"{reply.url}: expected a checkpoint, found none yet")
+    return unpack(CertifiedHeader, read_base64(page.items[0].proof)).header.height
+
+
+async def _epoch(client: Client, first: Epoch, digest: bytes) -> Epoch:
+    """The epoch with this digest, looked for from the first on: its digest is all that counts."""
+    if first.digest == digest:
+        return first
+    for after in range(0, HISTORY_STEPS_MAX, STEPS_MAX):
+        page = await client.ask(f"{EPOCHS_PATH}?after={after}", lambda reply: reply.read(StepsBody))
+        for item in page.items:
+            epoch = unpack(Step, read_base64(item.proof)).epoch
+            if epoch.digest == digest:
+                return epoch
+        if page.next is None:
+            break
+    raise Refused(
+        "pin.epoch",
+        f"expected the epoch {digest.hex()} that the pinned header names, found no such one",
+    )

@@ -1,0 +1,230 @@
+"""Following a chain at several nodes at once, none of them trusted, round by round.
+
+In a round each node shows its newest checkpoint, which is verified, and that it goes on from the
+one that is held. Then the highest of them has to contain each other one in its history. Whatever
+certified header has no place there is a fork, and both sides are kept as evidence. What is held
+moves on only along itself; while nothing is held, a fork leaves the client with nothing, rather
+than with one of two histories.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+from node.client.client import UNKNOWN_EPOCH, Client
+from node.client.proven import Proven
+from node.light import ask
+from node.light.conflict import Conflict, find
+from node.light.history import STEPS_MAX, History, begin, parting, too_long
+from vm.genesis import Genesis
+from vm.inclusion import CertifiedHeader
+from vm.refusal import Refused
+from vm.trust import Pin
+
+
+class State(StrEnum):
+    """How a node stood in a round."""
+
+    AGREES = "agrees"  # its checkpoint is the newest, or in the history of the newest
+    BEHIND = "behind"  # older than the one that is held, and nobody showed how the two stand
+    UNREACHABLE = "unreachable"
+    REFUSED = "refused"  # it answered, and not with a checkpoint
+    FALSE = "false"  # it sent something that does not verify
+    CONFLICT = "conflict"  # its checkpoint is certified, and not in the same history
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One node in a round; `certified` is its newest checkpoint, where it showed one that holds."""
+
+    url: str
+    state: State
+    certified: CertifiedHeader | None
+    code: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What came of asking all nodes once; `held` is what is followed after it.
+
+    `conflicts` are the forks that the round before did not show.
+    """
+
+    seen: tuple[Seen, ...]
+    held: History | None
+    conflicts: tuple[Conflict, ...]
+
+
+class Follower:
+    """Follows with one client for each node; `held` is what was followed earlier."""
+
+    def __init__(
+        self, genesis: Genesis, clients: Sequence[Client], pin: Pin | None, held: History | None
+    ) -> None:
+        self.held = held
+        self._nodes = [
+            _Node(client, genesis, pin if held is None else held.pin) for client in clients
+        ]
+        self._conflicts: dict[str, Conflict] = {}
+
+    async def round(self) -> Round:
+        """Ask every node once."""
+        self._conflicts.clear()
+        await asyncio.gather(*(node.look(self.held) for node in self._nodes))
+        if self.held is not None:
+            await asyncio.gather(*(self._hold_against(self.held, node) for node in self._nodes))
+        leader = await self._lead()
+        if leader is not None and self._is_behind(leader):
+            for node in filter(_is_sound, self._nodes):
+                node.state = State.BEHIND
+        elif leader is not None:
+            self.held = leader.history
+        seen = tuple(node.seen for node in self._nodes)
+        return Round(seen, self.held, tuple(self._conflicts.values()))
+
+    async def _hold_against(self, held: History, node: "_Node") -> None:
+        """A node that is as high as what is held must go on from there."""
+        if _is_sound(node) and held.newest is not None and not self._is_behind(node):
+            conflict = await node.parts_from(held)
+            if conflict is not None:
+                self._note(conflict, node)
+
+    async def _lead(self) -> "_Node | None":
+        """The highest node, whose history holds the others; None if there is none, or a fork."""
+        fork: Conflict | None = None
+        while leader := max(filter(_is_sound, self._nodes), key=_height, default=None):
+            for node in filter(_is_sound, self._nodes):
+                if node is leader or node.history is None:
+                    continue
+                conflict = await leader.parts_from(node.history)
+                if not _is_sound(leader):
+                    break  # it cannot show its history: the next one leads
+                if conflict is not None:
+                    self._note(conflict, node)
+                    if self._is_behind(leader) or not self._is_behind(node):
+                        fork = conflict  # else it is the node alone that left what is held
+            if not _is_sound(leader):
+                continue
+            if fork is None:
+                return leader
+            for node in filter(_is_sound, self._nodes):
+                node.part(fork)
+        return None
+
+    def _note(self, conflict: Conflict, node: "_Node") -> None:
+        """Take note of a fork, unless the node was in one in the round before already."""
+        if not node.was_apart:
+            self._conflicts[conflict.name] = conflict
+        node.part(conflict)
+
+    def _is_behind(self, node: "_Node") -> bool:
+        held = self.held
+        return (
+            held is not None
+            and held.newest is not None
+            and (_height(node) < held.newest.header.height)
+        )
+
+
+class _Node:
+    """One node: the client that asks it, and what came of the last look."""
+
+    def __init__(self, client: Client, genesis: Genesis, pin: Pin | None) -> None:
+        self.url = client.urls[0]
+        self.state = State.UNREACHABLE
+        self.code = self.message = ""
+        self.history: History | None = None
+        self.was_apart = False  # a fork is told of once
+        self._client = client
+        self._genesis = genesis
+        self._pin = pin
+        self._start: History | None = None  # the beginning, once it is known
+
+    @property
+    def seen(self) -> Seen:
+        """How it stands."""
+        certified = None if self.history is None else self.history.newest
+        return Seen(self.url, self.state, certified, self.code, self.message)
+
+    async def look(self, held: History | None) -> None:
+        """Have it show its newest checkpoint."""
+        self.was_apart = self.state is State.CONFLICT
+        self.state, self.code, self.message, self.history = State.AGREES, "", "", None
+        self._client.distrusted.clear()
+        try:
+            self.history = await self._newest(held)
+        except Refused as refused:
+            self._fail(refused)
+
+    def part(self, conflict: Conflict) -> None:
+        """It is on one side of a fork."""
+        self.state, self.code = State.CONFLICT, "audit.conflict"
+        self.message = f"a fork at height {conflict.height}"
+
+    async def parts_from(self, older: History) -> Conflict | None:
+        """The fork, if its newest checkpoint does not go on from that of `older`."""
+        history = self.history
+        assert history is not None, "it has shown a checkpoint"
+        old, new = older.newest, history.newest
+        assert old is not None, "there is something to go on from"
+        assert new is not None, "a look ends with a checkpoint"
+        try:
+            if old.header.height == new.header.height:
+                other = None if old.header.digest == new.header.digest else new
+            else:
+                check = partial(parting, history, older=old, newer=new)
+                other = await ask.consistency(self._client, old, new, check)
+            return None if other is None else find(older, history.see(other))
+        except Refused as refused:
+            self._fail(refused)
+            return None
+
+    async def _newest(self, held: History | None) -> History:
+        """Its checkpoint, under the epochs that it was followed to, or that are held, or its own.
+
+        A node on another history has other epochs from where the two part: so it may begin anew.
+        """
+        start = self._start
+        bases: list[History | None] = [None]  # as it was followed last
+        if start is None:
+            start = self._start = await self._begin(held)
+            bases.clear()
+        bases += [start] if held is None else [held, start]
+        for base in bases:
+            if base is not None:
+                self._client.proven = Proven(base.trust, base.steps)
+            try:
+                certified = await ask.newest(self._client)
+                break
+            except Refused as refused:
+                if refused.code != UNKNOWN_EPOCH or base is start:
+                    raise
+        proven = self._client.proven
+        if len(proven.steps) > STEPS_MAX:
+            raise too_long()
+        return History(proven.trust, start.start, proven.steps, certified)
+
+    async def _begin(self, held: History | None) -> History:
+        if held is None:
+            return await ask.beginning(self._client, self._genesis, self._pin)
+        return begin(self._genesis, held.start)
+
+    def _fail(self, refused: Refused) -> None:
+        if refused.code == "client.unreachable":
+            self.state = State.UNREACHABLE
+        else:
+            self.state = State.FALSE if self._client.distrusted else State.REFUSED
+        self.code, self.message = refused.code, refused.message
+
+
+def _is_sound(node: _Node) -> bool:
+    return node.state is State.AGREES
+
+
+def _height(node: _Node) -> int:
+    assert node.history is not None, "it has shown a checkpoint"
+    assert node.history.newest is not None, "a look ends with one"
+    return node.history.newest.header.height

@@ -1,0 +1,197 @@
+"""Forks as evidence: verified offline by anybody, naming who signed both, for the chain as well."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.home.document import from_json
+from node.light.conflict import (
+    Conflict,
+    audit_conflict,
+    find,
+    is_conflict,
+    read_conflict,
+    write_conflict,
+    write_faults,
+)
+from node.light.history import begin, pin_of
+from tests.harness import genesis_of
+from tests.node.light.liar import certified, following, forked, honest, resigned, rotated
+from tests.node.network import HOSPITALS, Network, open_network, register_dataset
+from vm.evidence import Evidence
+from vm.proposal import Fault
+from vm.refusal import Refused
+from vm.trust import Pin
+
+SIGNERS = tuple(f"{name}.validator" for name in HOSPITALS[:3])
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    """A chain of some blocks."""
+    with open_network(tmp_path / "a") as made:
+        made.block(register_dataset(made, HOSPITALS[0]))
+        made.block()
+        yield made
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Network]:
+    """Its fork, which is higher."""
+    with forked(tmp_path / "b", 5) as made:
+        yield made
+
+
+def conflict_of(one: Network, two: Network, pin: Pin | None = None) -> Conflict:
+    """The fork as a follower finds it, who held the first of the two."""
+
+    async def main() -> Conflict:
+        async with following(one, honest(one), honest(two), pin=pin) as follower:
+            (found,) = (await follower.round()).conflicts
+            return found
+
+    return asyncio.run(main())
+
+
+def refusal(data: bytes, network: Network, pin: Pin | None = None) -> str:
+    """The code with which a file is refused."""
+    with pytest.raises(Refused) as caught:
+        read_conflict(network.genesis, pin, data)
+    return caught.value.code
+
+
+def test_a_file_of_evidence_is_verified_with_genesis_alone(
+    network: Network, other: Network
+) -> None:
+    """It names the validators who signed both headers."""
+    data = write_conflict(conflict_of(network, other))
+
+    found = read_conflict(network.genesis, None, data)
+    audit = audit_conflict(found)
+
+    assert is_conflict(data)
+    assert found.signers() == SIGNERS
+    assert audit.subject == "fork of two certified headers"
+    assert audit.content["signers"] == list(SIGNERS)
+    assert f"signed both: {', '.join(SIGNERS)}" in audit.steps
+
+
+def test_the_chain_takes_the_evidence_too(network: Network, other: Network) -> None:
+    """Each file of a fault is the body of a `validator.fault` that is applied."""
+    faults = write_faults(conflict_of(network, other))
+    (name, data), *_ = faults
+    body = from_json(Evidence, json.loads(data))
+
+    network.block(network.sign(f"{HOSPITALS[3]}.admin", "validator.fault", body))
+
+    seat = network.chain.epochs[0].validators.get(body.validator)
+    assert seat is not None
+    recorded = network.chain.state().get(Fault, seat.key.hex())
+    assert len(faults) == len(SIGNERS)
+    assert name.endswith(f"fault-{SIGNERS[0]}.json")
+    assert recorded is not None
+    assert recorded.validator == body.validator
+
+
+def test_a_header_in_anothers_history_names_its_signers_too(
+    network: Network, other: Network
+) -> None:
+    """The chain cannot judge it, for they signed no two headers of one height: people can."""
+    before = conflict_of(network, other)
+    height = other.chain.head.height + 1
+    header = other.block(certified=False)
+    assert header.height == height
+    other.block()
+    while network.chain.head.height < height:
+        network.block()
+
+    found = conflict_of(network, other)
+
+    assert before.faults() != ()
+    assert found.height == height
+    assert found.signers() == SIGNERS
+    assert found.faults() == ()
+    assert "its members must" in audit_conflict(found).steps[-1]
+
+
+def test_a_fork_below_a_change_of_keys_names_the_keys_that_signed_both(tmp_path: Path) -> None:
+    """Validators who have other keys by now did not sign with them: nobody signed both."""
+    with rotated(tmp_path / "a") as one, forked(tmp_path / "b", one.chain.head.height) as two:
+        found = conflict_of(one, two)
+
+    assert found.signers() == ()
+    assert found.faults() == ()
+    again = read_conflict(one.genesis, None, write_conflict(found))
+    assert again.height == found.height
+
+
+def test_evidence_from_a_pin_needs_that_pin(network: Network, other: Network) -> None:
+    """Whoever trusts another beginning has to say so."""
+    header = network.chain.store.header(0)
+    assert header is not None
+    pin = pin_of(header)
+    data = write_conflict(conflict_of(network, other, pin))
+
+    assert read_conflict(network.genesis, pin, data).signers() == SIGNERS
+    assert refusal(data, network) == "file.from"
+    assert refusal(data, network, Pin(0, bytes(32))) == "file.from"
+
+
+def test_a_malformed_file_is_refused(network: Network, other: Network) -> None:
+    """Whatever is wrong with it is said."""
+    data = write_conflict(conflict_of(network, other))
+
+    def changed(**changes: Any) -> bytes:
+        return json.dumps(json.loads(data) | changes).encode()
+
+    side = json.loads(data)["sides"][0]
+    cases = {
+        b"": "file.format",
+        b"[]": "file.format",
+        b"[" * 100_000: "file.format",
+        changed(format="x"): "file.format",
+        changed(sides=[side]): "file.format",
+        changed(sides=[side, side | {"steps": [1]}]): "file.format",
+        changed(sides=[side, side]): "conflict.none",
+        changed(sides=[side, side | {"proof": "?"}]): "audit.base64",
+        changed(sides=[side, side | {"steps": ["AAAA"]}]): "encoding.malformed",
+        changed(chain=genesis_of(5).chain.hex()): "file.chain",
+        changed(**{"from": 1}): "file.format",
+        changed(**{"from": {"certified": 1}}): "file.format",
+    }
+    for case, code in cases.items():
+        assert refusal(case, network) == code, case[:60]
+
+
+def test_a_file_above_the_bound_is_not_read(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Size is checked before anything is parsed."""
+    monkeypatch.setattr("node.light.conflict.FILE_BYTES_MAX", 10)
+
+    assert refusal(b" " * 11, network) == "file.too_large"
+
+
+def test_what_no_quorum_signed_is_no_fork(network: Network, other: Network) -> None:
+    """The attack: slander of validators with a header that nobody certified."""
+    found = conflict_of(network, other)
+    assert found.second.newest is not None
+    weak = resigned(found.second.newest, *SIGNERS[:2])
+    data = write_conflict(replace(found, second=replace(found.second, newest=weak)))
+
+    assert refusal(data, network) == "audit.certificate.no_quorum"
+
+
+def test_two_headers_of_one_history_are_no_fork(network: Network) -> None:
+    """Of two heights, or the same twice."""
+    begun = begin(network.genesis)
+    one, two = (begun.see(certified(network, height)) for height in (1, 2))
+
+    for first, second in ((one, two), (one, one)):
+        with pytest.raises(Refused, match="two headers of one height"):
+            find(first, second)
