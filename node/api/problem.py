@@ -10,7 +10,8 @@ from aiohttp import web
 from vm.refusal import Refused
 
 CONTENT_TYPE = "application/problem+json"
-TYPE_PATH = "/v1/problems/"  # followed by the code: what a problem's `type` resolves to
+PROBLEMS_PATH = "/v1/problems"
+TYPE_PATH = PROBLEMS_PATH + "/"  # followed by the code: what a problem's `type` resolves to
 PROBLEM_BYTES_MAX = 256 * 1024  # ours take a few hundred, with a proof of absence up to 30 KiB
 CODE_CHARACTERS_MAX = 48
 DETAIL_CHARACTERS_MAX = 500

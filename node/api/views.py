@@ -5,7 +5,8 @@ a light client needs: every other member of an answer is the node's reading of t
 """
 
 import base64
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -13,6 +14,7 @@ from node.api.admission import SUBMIT_MAX
 from node.api.cursor import CURSOR_BYTES_MAX
 from node.api.keys import KEYS_BYTES_MAX
 from node.api.resource import NUMBER
+from node.api.times import record_times, write_time
 from node.home.document import dump
 from vm.inclusion import CertifiedHeader
 from vm.shape import HEIGHT_MAX, pack
@@ -34,6 +36,7 @@ def _decimal(value: Any) -> Any:
 
 
 Decimal = Annotated[int, BeforeValidator(_decimal)]
+Format = Literal["json", "csv", "ndjson"]  # of a list
 
 
 # Requests
@@ -46,34 +49,49 @@ class NoQuery(BaseModel):
 
 
 class ListQuery(NoQuery):
-    """How much of a list, and from where."""
+    """How much of a list, from where, and how it is written; `format` wins over Accept."""
 
-    limit: Annotated[Decimal, Field(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT
-    cursor: Annotated[str, Field(min_length=1, max_length=CURSOR_BYTES_MAX)] | None = None
+    limit: Annotated[Decimal, Field(ge=1, le=LIMIT_MAX)] = Field(
+        LIMIT_DEFAULT, description="Items of one page; of a CSV or NDJSON stream, in all"
+    )
+    cursor: Annotated[str, Field(min_length=1, max_length=CURSOR_BYTES_MAX)] | None = Field(
+        None, description="`next` of the page before"
+    )
+    format: Format | None = Field(None, description="How to write the list; wins over Accept")
 
 
 class EpochsQuery(NoQuery):
     """The number of the newest epoch that the reader knows; genesis tells epoch 0."""
 
-    after: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] = 0
+    after: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] = Field(
+        0, description="The number after which to go on"
+    )
+    format: Format | None = Field(None, description="How to write the list; wins over Accept")
 
 
 class EventsQuery(NoQuery):
     """The last height that the reader has; None for the newest."""
 
-    since: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] | None = None
+    since: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] | None = Field(
+        None, description="The height after which to begin; Last-Event-ID wins over it"
+    )
 
 
 class LookupQuery(NoQuery):
     """How long to wait, in milliseconds, while a transaction is pending."""
 
-    wait_ms: Annotated[Decimal, Field(ge=0, le=WAIT_MS_MAX)] = 0
+    wait_ms: Annotated[Decimal, Field(ge=0, le=WAIT_MS_MAX)] = Field(
+        0, description="How long to wait while it is pending"
+    )
 
 
 class KeysQuery(NoQuery):
     """State keys, as `node.api.keys` writes them."""
 
-    keys: Annotated[str, Field(min_length=1, max_length=KEYS_TEXT_MAX)]
+    keys: Annotated[str, Field(min_length=1, max_length=KEYS_TEXT_MAX)] = Field(
+        description="base64url of an encoded array of different state keys",
+        json_schema_extra={"format": "state-keys"},
+    )
 
 
 class SubmitBody(BaseModel):
@@ -82,7 +100,16 @@ class SubmitBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     transactions: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=TRANSACTION_TEXT_MAX)]],
+        list[
+            Annotated[
+                str,
+                Field(
+                    min_length=1,
+                    max_length=TRANSACTION_TEXT_MAX,
+                    json_schema_extra={"format": "transaction"},
+                ),
+            ]
+        ],
         Field(min_length=1, max_length=SUBMIT_MAX),
     ]
 
@@ -97,6 +124,7 @@ class HeaderView(BaseModel):
     chain: str
     height: int
     time_ms: int
+    time: str | None
     transactions: str
     receipts: str
     state: str
@@ -129,9 +157,10 @@ class CheckpointView(BaseModel):
 
 
 class RecordView(BaseModel):
-    """A record with its `vm.inclusion.RecordProof`."""
+    """A record with its `vm.inclusion.RecordProof`; `times` are those that it tells."""
 
     record: dict[str, Any]
+    times: dict[str, str]
     proof: str
 
 
@@ -194,6 +223,8 @@ class TransactionSummary(BaseModel):
 
     id: str
     height: int
+    time_ms: int
+    time: str | None
     kind: str
     sender: str
     result: str
@@ -237,6 +268,7 @@ class TransactionAnswer(BaseModel):
 
     id: str
     status: str
+    time: str | None = None
     intent: IntentView | None = None
     receipt: ReceiptView | None = None
     message: str | None = None
@@ -250,6 +282,7 @@ class BlockSummary(BaseModel):
     height: int
     digest: str
     time_ms: int
+    time: str | None
     state: str
     transactions: int
 
@@ -313,6 +346,7 @@ class StatusView(BaseModel):
     changing_view: bool
     executed_height: int
     certified_height: int
+    certified_time: str | None
     state_root: str
     peers: int
     pending: int
@@ -334,6 +368,7 @@ class EventView(BaseModel):
     height: int
     digest: str
     time_ms: int
+    time: str | None
     transactions: list[TransactionSummary]
     records: list[RecordKey]
     left_out: int
@@ -366,6 +401,28 @@ class ProblemPage(BaseModel):
     status: int
 
 
+class ProblemList(BaseModel):
+    """Every problem that this interface may answer with, in order of code."""
+
+    items: list[ProblemPage]
+    next: str | None
+
+
+class SearchItem(BaseModel):
+    """Something whose digest, id, key or address begins so; `path` shows it."""
+
+    kind: Literal["transaction", "block", "key", "model"]
+    value: str
+    path: str
+
+
+class SearchAnswer(BaseModel):
+    """What was found; `more` if there may be others that begin so."""
+
+    items: list[SearchItem]
+    more: bool
+
+
 # From what the node holds
 
 
@@ -386,9 +443,10 @@ def checkpoint_view(certified: CertifiedHeader) -> CheckpointView:
 
 def header_view(header: Any) -> HeaderView:
     """A header for people, with its digest."""
-    return HeaderView(digest=header.digest.hex(), **dump(header))
+    return HeaderView(digest=header.digest.hex(), time=write_time(header.time_ms), **dump(header))
 
 
-def record_view(record: Record, proof: object) -> RecordView:
-    """A record and its packed proof."""
-    return RecordView(record=dump(record), proof=base64_text(pack(proof)))
+def record_view(record: Record, proof: object, time_at: Callable[[int], int | None]) -> RecordView:
+    """A record, its times as `record_times` gives them, and its packed proof."""
+    times = record_times(record, time_at)
+    return RecordView(record=dump(record), times=times, proof=base64_text(pack(proof)))

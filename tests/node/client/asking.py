@@ -17,7 +17,7 @@ from vm.shape import pack
 NEWEST = "/v1/checkpoints"
 DEAD = "http://127.0.0.1:1"  # nothing listens there
 FIRST_EVENT = (
-    b'id: 1\ndata: {"height": 1, "digest": "", "time_ms": 0, "transactions": [], "records": [], '
+    b'id: 1\ndata: {"height": 1, "digest": "", "time_ms": 0, "time": null, "transactions": [], "records": [], '
     b'"left_out": 0}\n\n'
 )
 
