@@ -139,7 +139,10 @@ def send(
         headers = {"Cache-Control": kept, "ETag": f'"{tag}"', "Vary": "Accept"}
         if any(held.value in (tag, "*") for held in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
-    return web.Response(body=body, status=status, content_type=media_type, headers=headers)
+    charset = "utf-8" if media_type.startswith("text/") else None
+    return web.Response(
+        body=body, status=status, content_type=media_type, charset=charset, headers=headers
+    )
 
 
 def problem(code: str, detail: str, **extensions: Any) -> Answer:

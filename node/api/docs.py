@@ -12,7 +12,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
 a { color: var(--link); }
 code { font-family: ui-monospace, monospace; font-size: .9em; overflow-wrap: anywhere; }
-nav ul { columns: 14rem; padding: 0; list-style: none; }
+nav ul { columns: 24rem; padding: 0; list-style: none; }
 section { border-top: 1px solid var(--line); padding: .5rem 0; }
 h3 { margin: .5rem 0; font-size: 1.05rem; }
 .method { background: var(--soft); border-radius: .3rem; padding: .1rem .4rem; }
@@ -77,8 +77,8 @@ def _paths(document: Mapping[str, Any]) -> Iterator[str]:
             for item in found["parameters"]
         )
         answers = (
-            (escape(status), _content(document, answer), _text(answer.get("description", "")))
-            for status, answer in found["responses"].items()
+            (escape(status), _content(answer), _text(answer["description"]))
+            for status, answer in _answers(document, found)
         )
         yield (
             f'<section id="{escape(found["operationId"])}"><h3><span class="method">{method}'
@@ -88,7 +88,15 @@ def _paths(document: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _content(document: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+def _answers(
+    document: Mapping[str, Any], operation: Mapping[str, Any]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for status, answer in operation["responses"].items():
+        shared = document["components"]["responses"]
+        yield status, shared[answer["$ref"].rpartition("/")[2]] if "$ref" in answer else answer
+
+
+def _content(answer: Mapping[str, Any]) -> str:
     return "<br>".join(
         f"<code>{escape(kind)}</code> {_type(found['schema'])}"
         for kind, found in answer.get("content", {}).items()

@@ -35,7 +35,9 @@ def _decimal(value: Any) -> Any:
     return value
 
 
-Decimal = Annotated[int, BeforeValidator(_decimal)]
+# Bounds stand before it in an annotation: behind it, pydantic does not tell them to others.
+DECIMAL = BeforeValidator(_decimal)
+HeightText = Annotated[int, Field(ge=0, le=HEIGHT_MAX), DECIMAL]
 Format = Literal["json", "csv", "ndjson"]  # of a list
 
 
@@ -51,7 +53,7 @@ class NoQuery(BaseModel):
 class ListQuery(NoQuery):
     """How much of a list, from where, and how it is written; `format` wins over Accept."""
 
-    limit: Annotated[Decimal, Field(ge=1, le=LIMIT_MAX)] = Field(
+    limit: Annotated[int, Field(ge=1, le=LIMIT_MAX), DECIMAL] = Field(
         LIMIT_DEFAULT, description="Items of one page; of a CSV or NDJSON stream, in all"
     )
     cursor: Annotated[str, Field(min_length=1, max_length=CURSOR_BYTES_MAX)] | None = Field(
@@ -63,16 +65,14 @@ class ListQuery(NoQuery):
 class EpochsQuery(NoQuery):
     """The number of the newest epoch that the reader knows; genesis tells epoch 0."""
 
-    after: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] = Field(
-        0, description="The number after which to go on"
-    )
+    after: HeightText = Field(0, description="The number after which to go on")
     format: Format | None = Field(None, description="How to write the list; wins over Accept")
 
 
 class EventsQuery(NoQuery):
     """The last height that the reader has; None for the newest."""
 
-    since: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] | None = Field(
+    since: HeightText | None = Field(
         None, description="The height after which to begin; Last-Event-ID wins over it"
     )
 
@@ -80,7 +80,7 @@ class EventsQuery(NoQuery):
 class LookupQuery(NoQuery):
     """How long to wait, in milliseconds, while a transaction is pending."""
 
-    wait_ms: Annotated[Decimal, Field(ge=0, le=WAIT_MS_MAX)] = Field(
+    wait_ms: Annotated[int, Field(ge=0, le=WAIT_MS_MAX), DECIMAL] = Field(
         0, description="How long to wait while it is pending"
     )
 

@@ -42,6 +42,9 @@ def test_every_problem_type_resolves(network: Network) -> None:
             got = await get(f"{url}/v1/problems/{code}")
             assert got.body == {"code": code, "title": known.title, "status": known.status}
         assert_problem(await get(f"{url}/v1/problems/none"), 404, "problem.missing")
+        listed = (await get(f"{url}/v1/problems?limit=100")).body
+        assert [item["code"] for item in listed["items"]] == sorted(PROBLEMS)
+        assert listed["next"] is None
 
     run(network, check)
 
