@@ -1,10 +1,13 @@
 """Blocks and checkpoints: final, so clients may keep them for ever."""
 
+from collections.abc import Iterator
+
 from node.api.answer import BUSY, Answer, Path, Read, problem
 from node.api.context import ApiContext
 from node.api.filters import BlocksQuery, Matcher, SpanQuery, named, span
 from node.api.resource import parse_number
 from node.api.scan import (
+    blocks_down,
     cursor_below,
     matching,
     require_kept,
@@ -41,16 +44,28 @@ def _read_blocks(context: ApiContext, _: Path, query: BlocksQuery) -> Answer:
     matcher = Matcher(context, State(view.read), query)
     items: list[BlockSummary] = []
     reached = last
-    for row in rows_down(context.chain, start(name, query, first), last):
-        reached = row.header.height
-        if not matcher.asks or matching(context.chain, row, matcher):
-            item = summarize(row)
-            items += [item] if item.digest.startswith(query.digest or "") else []
+    for height, item in _candidates(context, matcher, start(name, query, first), last):
+        reached = height
+        if item is not None and item.digest.startswith(query.digest or ""):
+            items.append(item)
         if len(items) == query.limit:
             break
     return Answer(
         BlockPage(items=items, next=cursor_below(name, reached) if reached > last else None)
     )
+
+
+def _candidates(
+    context: ApiContext, matcher: Matcher, first: int, last: int
+) -> Iterator[tuple[int, BlockSummary | None]]:
+    """Heights downward, each with its block if that holds a transaction that matches."""
+    if not matcher.asks:
+        for item in blocks_down(context, first, last):
+            yield item.height, item
+        return
+    for row in rows_down(context.chain, first, last):
+        found = matching(context.chain, row, matcher)
+        yield row.header.height, summarize(row) if found else None
 
 
 def _read_block(context: ApiContext, path: Path, _: NoQuery) -> Answer:

@@ -174,7 +174,18 @@ class Matcher:
         query = self._query
         if query.sender not in (None, intent.sender) or query.kind not in (None, intent.kind):
             return False
+        if not all(self._may_mention(intent, label, value) for label, value in self._asked):
+            return False
         return self._asked <= self._mentioned(intent) if self._asked else True
+
+    def _may_mention(self, intent: Intent, label: str, value: str) -> bool:
+        """Whether it is worth a look: a body holds names as they are, in UTF-8."""
+        kind = self._kinds.get(intent.kind)
+        return (
+            value.encode() in intent.body
+            or (label == "model" and kind is not None and hasattr(kind.body, "task"))
+            or (label == "organisation" and self._organisation(intent.sender) == value)
+        )
 
     def _mentioned(self, intent: Intent) -> set[Mention]:
         """What a body names, the model of its task, and its sender's organisation."""

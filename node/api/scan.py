@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from node.api.context import ApiContext
 from node.api.cursor import read_cursor, write_cursor
 from node.api.filters import Matcher
 from node.api.times import write_time
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from node.validator.store import BlockRow
 
 SCAN_BLOCKS_MAX = 1_000  # looked at for one page, however few of them hold what is listed
-SCAN_TRANSACTIONS_MAX = 5_000  # beyond these no further block is looked at: about 0.2 s of one core
+SCAN_TRANSACTIONS_MAX = 2_000  # beyond these no further block is looked at: 0.1 s of a core
 HEIGHT_BYTES = 8
 
 
@@ -33,6 +34,21 @@ def rows_down(chain: "Chain", first: int, last: int) -> Iterator["BlockRow"]:
         looked += len(row.receipts)
         if looked >= SCAN_TRANSACTIONS_MAX:
             return
+
+
+def blocks_down(context: ApiContext, first: int, last: int) -> Iterator[BlockSummary]:
+    """As `rows_down`, in one line each; what was read before is not read again."""
+    store, recent = context.chain.store, context.recent
+    whole = max(store.base(), store.kept().below)  # from here on all blocks are here
+    for number in range(first, max(last, first - SCAN_BLOCKS_MAX + 1) - 1, -1):
+        item = recent.get(number) if number >= whole else None
+        if item is None:
+            row = whole_row(context.chain, number)
+            if row is None:
+                return
+            item = summarize(row)
+            recent.put(item)
+        yield item
 
 
 def require_kept(chain: "Chain", height: int) -> None:
