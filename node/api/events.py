@@ -56,6 +56,8 @@ class Streams:
             await _send_blocks(context, reader, response, height)
         except ConnectionResetError:
             pass  # the reader has left
+        except Refused:  # too late for a problem document: who resumes is told what it is
+            return response
         finally:
             self._tasks.discard(task)
         return response

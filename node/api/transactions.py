@@ -86,6 +86,8 @@ async def _submit(context: ApiContext, request: web.Request) -> Answer:
             body = await request.read()
     except TimeoutError:
         raise Refused("body.slow", f"expected the body in {BODY_TIMEOUT_S} s") from None
+    except web.RequestPayloadError:  # it is not compressed as its header says
+        raise Refused("body.invalid", "expected a body in its Content-Encoding") from None
     packed = await asyncio.to_thread(_read_body, request.content_type, body)
     admissions = await context.submit(packed)
     answer = SubmitAnswer(transactions=[_admission_view(item) for item in admissions])

@@ -45,6 +45,6 @@ def test_a_block_without_a_certificate_of_its_own_stands_under_a_later_one(
         got = await get(f"{url}/v1/transactions/{transaction.id.hex()}")
         found = proof_of(TransactionProof, got.body)
         verify_transaction(found, network.chain.id, (network.chain.epoch,))
-        assert got.headers["Cache-Control"] == "no-store"
+        assert got.headers["Cache-Control"] == "private, no-cache"
 
     run(network, check)
