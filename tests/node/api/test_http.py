@@ -95,7 +95,8 @@ def test_what_is_no_http_is_refused_by_the_server(learned: Network, line: bytes)
     """400 in plain text, before any route, and the node goes on."""
 
     async def check(url: str, _: Node) -> None:
-        status, headers, _ = await send(url, asked(line))
+        status, headers, body = await send(url, asked(line))
+        assert body
         assert status == 400
         assert headers["content-type"].startswith("text/plain")
         assert (await get(f"{url}/livez")).status == 200
