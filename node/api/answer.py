@@ -14,7 +14,6 @@ from node.api.context import ApiContext
 from node.api.problem import CONTENT_TYPE, find_problem, write_problem
 from node.api.views import ProblemView
 from vm.refusal import Refused
-from vm.state import Record
 
 T = TypeVar("T")
 Q = TypeVar("Q", bound=BaseModel)
@@ -41,25 +40,13 @@ class Answer:
     status: int = 200
 
 
-def shows_nothing(_path: Path, _query: Any) -> frozenset[str]:
-    """What a read shows that has no records in it."""
-    return frozenset()
-
-
-def shows(*records: type[Record]) -> Callable[[Path, Any], frozenset[str]]:
-    """What a read shows that has records of these kinds in it, whatever is asked."""
-    kinds = frozenset(record.KIND for record in records)
-    return lambda _path, _query: kinds
-
-
 @dataclass(frozen=True, slots=True)
 class Read:
     """A GET route: `answer(context, path, query)` gives a `body`, or a problem of `codes`.
 
-    It runs in a thread and may block there, unless it is `at_once`. `kinds` tells which kinds of
-    records a request would be shown, for who may read them. With `columns` the `body` is a page of
-    `items`, of a list that is also written as CSV or NDJSON: whole, as the parameter `turn` takes
-    each page's `next`.
+    It runs in a thread and may block there, unless it is `at_once`. With `columns` the `body` is a
+    page of `items`, of a list that is also written as CSV or NDJSON: whole, as the parameter `turn`
+    takes each page's `next`.
     """
 
     path: str
@@ -68,7 +55,6 @@ class Read:
     summary: str
     body: type[BaseModel]
     codes: tuple[str, ...] = ()
-    kinds: Callable[[Path, Any], frozenset[str]] = shows_nothing
     at_once: bool = False
     columns: tuple[str, ...] = ()
     turn: str = "cursor"

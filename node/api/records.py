@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from node.api.answer import BUSY, Answer, Path, Read, problem, shows
+from node.api.answer import BUSY, Answer, Path, Read, problem
 from node.api.context import ApiContext
 from node.api.cursor import read_cursor, write_cursor
 from node.api.export import columns_of
@@ -35,10 +35,8 @@ from node.api.views import (
     record_view,
 )
 from node.audit.prove import newest, prove_key, prove_lineage, prove_together, view_header
-from vm.encoding import decode
 from vm.inclusion import RecordProof
 from vm.learning import Commitment, Decline, Round, Update, Verdict
-from vm.refusal import Refused
 from vm.shape import pack, unpack
 from vm.sparse import VALUE_BYTES_MAX
 from vm.state import Record, state_key
@@ -66,7 +64,6 @@ def _read_one(resource: Resource) -> Read:
         f"One {resource.label}, or the proof that there is none",
         RecordAnswer,
         ("id.invalid", "record.missing", *BUSY),
-        shows(resource.record),
     )
 
 
@@ -93,7 +90,6 @@ def _read_list(resource: Resource) -> Read:
         f"Every {resource.label}, in order of key",
         RecordPage,
         ("id.invalid", "cursor.invalid", *BUSY),
-        shows(resource.record),
         columns=columns_of(resource.record),
     )
 
@@ -163,19 +159,6 @@ def _read_together(context: ApiContext, _: Path, query: KeysQuery) -> Answer:
     return Answer(TogetherAnswer(proof=base64_text(pack(proof))))
 
 
-def _kinds_together(_: Path, query: KeysQuery) -> frozenset[str]:
-    """The kinds of the records asked for; a key that names none shows no record."""
-    found: set[str] = set()
-    for key in read_keys(query.keys):
-        try:
-            value = decode(key)
-        except Refused:
-            continue
-        if isinstance(value, tuple) and value and isinstance(value[0], str):
-            found.add(value[0])
-    return frozenset(found)
-
-
 def _key(resource: Resource, path: Path) -> Key:
     return tuple(parse_part(part, path[part]) for part in resource.parts)
 
@@ -225,7 +208,6 @@ READS = (
         "One round, with its updates, declines, commitments and verdicts",
         RoundAnswer,
         ("id.invalid", "record.missing", *BUSY),
-        shows(Round, Update, Decline, Commitment, Verdict),
     ),
     Read(
         TOGETHER_PATH,
@@ -234,7 +216,6 @@ READS = (
         "Several records of any kinds at one height, absent ones too",
         TogetherAnswer,
         BUSY,
-        _kinds_together,
     ),
     Read(
         LINEAGE_PATH,
@@ -243,6 +224,5 @@ READS = (
         "Everything that a model version came from, in one proof",
         LineageAnswer,
         ("id.invalid", "lineage.missing", "lineage.too_large", *BUSY),
-        shows(Verdict),
     ),
 )

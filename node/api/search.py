@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from node.api.answer import BUSY, Answer, Path, Read, shows
+from node.api.answer import BUSY, Answer, Path, Read
 from node.api.blocks import BLOCKS
 from node.api.context import ApiContext
 from node.api.resource import BY_RECORD
@@ -92,6 +92,5 @@ READS = (
         "What begins so: ids, digests, keys, addresses of weights",
         SearchAnswer,
         BUSY,
-        shows(KeyOwner, Model),
     ),
 )
