@@ -30,6 +30,8 @@ ACCESS: dict[str, frozenset[Role]] = {
     "learning.visit":    frozenset({Role.TRAINER}),
     "learning.audit":    frozenset({Role.AUDITOR}),
     "model.decide":      frozenset({Role.STEWARD}),
+    # who answers for a site's models, and the two keys that lie beside its rows, where models run
+    "model.use":         frozenset({Role.STEWARD, Role.TRAINER, Role.VERIFIER}),
 }  # fmt: skip
 
 

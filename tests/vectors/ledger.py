@@ -10,6 +10,7 @@ from node.program import program
 from tests.fl import dialogue
 from tests.harness import START_MS, Chain, Item, key_of
 from tests.vectors.spelling import code_of, hexes
+from tests.vm import uses
 from vm import sparse, tree
 from vm import transaction as transactions
 from vm.block import Header, Payload, Receipt, check_payload, receipts_root, transactions_root
@@ -119,6 +120,7 @@ def story() -> Ledger:
     _close_round_with_a_rerun(chain, 3)
     _mark_the_model(chain)
     chain.applied([dialogue.opening("again"), dialogue.closing(task="again")])
+    chain.applied(uses.stories())
     chain.execute(_refused(chain))
     return chain
 

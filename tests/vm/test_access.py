@@ -32,6 +32,7 @@ EXPECTED = {
     "learning.aggregate": {Role.VALIDATOR},
     "learning.audit": {Role.AUDITOR},
     "model.decide": {Role.STEWARD},
+    "model.use": {Role.STEWARD, Role.TRAINER, Role.VERIFIER},
 }
 
 
