@@ -57,6 +57,8 @@ def test_reads_beyond_the_bound_are_turned_away(
 
     async def check(url: str, _: Node) -> None:
         assert_problem(await get(f"{url}/v1/members"), 503, "api.busy")
+        for path in ("/livez", "/v1/status", "/v1/problems", "/openapi.json", "/docs"):
+            assert (await get(url + path)).status == 200  # what says so does not wait
 
     run(learned, check)
 
