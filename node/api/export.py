@@ -9,7 +9,8 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import fields
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel
 
-from node.api.answer import JSON, Read, Reader
+from node.api.answer import JSON, Path, Read, Reader
 from node.api.context import ApiContext
 from node.api.times import time_fields
 from node.api.views import LIMIT_MAX
@@ -80,46 +81,54 @@ class Exports:
             raise Refused("api.busy", f"expected at most {EXPORTS_MAX} exports, found one more")
         self._open += 1
         try:
-            pages = self._pages(request, read, query)
-            first = await anext(pages)
-            response = web.StreamResponse(headers=_headers(read, media_type))
-            await response.prepare(request)
-            if request.method != "HEAD":
-                await self._send(request, response, _Writer(read, media_type), first, pages)
-            return response
+            writer = _Writer(read, media_type)
+            async with aclosing(self._pages(request.match_info, read, query, writer)) as pages:
+                first = await anext(pages)
+                response = web.StreamResponse(headers=_headers(read, media_type))
+                await response.prepare(request)
+                if request.method != "HEAD":
+                    await self._send(request, response, first, pages)
+                return response
         finally:
             self._open -= 1
 
     async def _pages(
-        self, request: web.Request, read: Read, query: Any
-    ) -> AsyncIterator[Sequence[BaseModel]]:
-        """The items of each page, LIMIT_MAX at most, and `limit` in all if it was given."""
+        self, path: Path, read: Read, query: Any, writer: "_Writer"
+    ) -> AsyncGenerator[bytes, None]:
+        """The head, and each page as it is written: `limit` items in all if it was given."""
         given = "limit" in query.model_fields_set
         left = query.limit if given else None
         if hasattr(query, "limit"):
             query = query.model_copy(update={"limit": left or LIMIT_MAX})
+        head = writer.head()
         while True:
-            answer = await self._reader.run(read.answer, self._context, request.match_info, query)
-            page: Any = answer.body
-            yield page.items[:left]
+            page, data = await self._reader.run(self._write, path, read, query, writer, left)
+            yield head + data
+            head = b""
             left = None if left is None else left - len(page.items)
             if page.next is None or (left is not None and left <= 0):
                 return
             query = query.model_copy(update={read.turn: page.next})
 
+    def _write(
+        self, path: Path, read: Read, query: Any, writer: "_Writer", left: int | None
+    ) -> tuple[Any, bytes]:
+        """A page, and its items as they are sent; in a thread, as both take time."""
+        page: Any = read.answer(self._context, path, query).body
+        return page, writer.body(page.items[:left])
+
     async def _send(
         self,
         request: web.Request,
         response: web.StreamResponse,
-        writer: "_Writer",
-        first: Sequence[BaseModel],
-        pages: AsyncIterator[Sequence[BaseModel]],
+        first: bytes,
+        pages: AsyncIterator[bytes],
     ) -> None:
         try:
             async with asyncio.timeout(EXPORT_S_MAX):
-                await response.write(writer.head() + writer.body(first))
-                async for items in pages:
-                    await response.write(writer.body(items))
+                await response.write(first)
+                async for data in pages:
+                    await response.write(data)
         except (Refused, TimeoutError) as error:  # too late for a problem document
             log.warning("export.cut", path=request.path[:200], reason=str(error)[:200])
             if request.transport is not None:
