@@ -25,6 +25,9 @@ ABOUT = (
     "answer `proof` suffices to check it against the genesis document, or a pinned checkpoint; the "
     "rest is the node's reading of it, for people."
 )
+UNREADABLE = {  # before there is a request that a route could answer
+    "text/plain": {"schema": TEXT | {"description": "What is no HTTP, or too long a request line"}}
+}
 KEPT = {
     "ETag": {"description": "Strong: of exactly these bytes", "schema": TEXT},
     "Cache-Control": {
@@ -129,17 +132,11 @@ def _problems(codes: Iterable[str]) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
     for code in sorted(set(codes)):
         by_status.setdefault(PROBLEMS[code].status, []).append(code)
+    content: dict[str, Any] = {CONTENT_TYPE: {"schema": _ref(ProblemView)}}
     return {
         str(status): {
             "description": "; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in found),
-            "content": {
-                CONTENT_TYPE: {
-                    "schema": {
-                        "allOf": [_ref(ProblemView)],
-                        "properties": {"code": {"type": "string"}},
-                    }
-                }
-            },
+            "content": content | (UNREADABLE if status == 400 else {}),
         }
         for status, found in sorted(by_status.items())
     }
