@@ -88,9 +88,7 @@ class LookupQuery(NoQuery):
 class KeysQuery(NoQuery):
     """State keys, as `node.api.keys` writes them."""
 
-    keys: Annotated[
-        str, Field(min_length=1, max_length=KEYS_TEXT_MAX, pattern="^[A-Za-z0-9_-]+$")
-    ] = Field(
+    keys: Annotated[str, Field(min_length=1, max_length=KEYS_TEXT_MAX)] = Field(
         description="base64url of an encoded array of different state keys",
         json_schema_extra={"format": "state-keys"},
     )
