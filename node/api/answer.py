@@ -22,7 +22,14 @@ Path = Mapping[str, str]
 READ_THREADS = 4  # a long lineage leaves three for short reads
 READS_MAX = 256  # waiting or running; each holds one request
 RETRY_AFTER_S = 1
-IMMUTABLE = "public, max-age=31536000, immutable"  # a year: finalized data never changes
+AGAIN = (429, 503)  # another try may be answered
+# For the reader's own cache alone: another reader of a shared one may not be let to read it.
+IMMUTABLE = "private, max-age=31536000, immutable"  # a year: finalized data never changes
+CHANGING = "private, no-cache"  # to be asked for again, with the ETag
+JSON = "application/json"
+HEIGHT = ("height.future", "height.pruned")  # what a read at a height may be refused with
+BUSY = ("api.busy", "node.not_ready")  # what every read of the chain may be refused with
+COMMON = ("query.unknown", "query.invalid", "http.refused", "method.unknown", "internal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +43,22 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A GET route: `answer(context, path, query)` runs in a thread and may block there."""
+    """A GET route: `answer(context, path, query)` gives a `body`, or a problem of `codes`.
+
+    It runs in a thread and may block there, unless it is `at_once`. With `columns` the `body` is a
+    page of `items`, of a list that is also written as CSV or NDJSON: whole, as the parameter `turn`
+    takes each page's `next`.
+    """
 
     path: str
     query: type[BaseModel]
     answer: Callable[[ApiContext, Path, Any], Answer]
+    summary: str
+    body: type[BaseModel]
+    codes: tuple[str, ...] = ()
+    at_once: bool = False
+    columns: tuple[str, ...] = ()
+    turn: str = "cursor"
 
 
 class Reader:
@@ -90,18 +108,29 @@ def parse_query(request: web.Request, model: type[Q]) -> Q:
 
 
 def respond(request: web.Request, answer: Answer) -> web.Response:
-    """The HTTP response; 304 if the client holds a final answer already."""
+    """The HTTP response; 304 if the client holds the same answer already."""
+    media_type = CONTENT_TYPE if isinstance(answer.body, ProblemView) else JSON
     body = answer.body.model_dump_json().encode()
+    return send(request, body, media_type, final=answer.final, status=answer.status)
+
+
+def send(
+    request: web.Request, body: bytes, media_type: str, *, final: bool = False, status: int = 200
+) -> web.Response:
+    """A body, with its strong ETag if it is what was asked for; 304 to a client that holds it."""
     headers = {"Cache-Control": "no-store"}
-    if answer.status == 503:
+    if status in AGAIN:
         headers["Retry-After"] = str(RETRY_AFTER_S)
-    if answer.final:
+    if status == 200:
         tag = sha256(body).hexdigest()
-        headers = {"Cache-Control": IMMUTABLE, "ETag": f'"{tag}"'}
+        kept = IMMUTABLE if final else CHANGING
+        headers = {"Cache-Control": kept, "ETag": f'"{tag}"', "Vary": "Accept"}
         if any(held.value in (tag, "*") for held in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
-    kind = CONTENT_TYPE if isinstance(answer.body, ProblemView) else "application/json"
-    return web.Response(body=body, status=answer.status, content_type=kind, headers=headers)
+    charset = "utf-8" if media_type.startswith("text/") else None
+    return web.Response(
+        body=body, status=status, content_type=media_type, charset=charset, headers=headers
+    )
 
 
 def problem(code: str, detail: str, **extensions: Any) -> Answer:

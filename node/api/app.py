@@ -1,23 +1,32 @@
 """The application: every route, and how refusals and our own bugs are answered."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
 from aiohttp import web
 
-from node.api import blocks, epochs, events, proofs, records, transactions
-from node.api.answer import Answer, Read, Reader, parse_query, problem, respond
+from node.api import events, transactions
+from node.api.answer import JSON, Read, Reader, parse_query, problem, respond, send
 from node.api.context import ApiContext
+from node.api.docs import POLICY, write_page
+from node.api.export import Exports, choose_format
 from node.api.lookups import Lookups
-from node.api.problem import PROBLEMS, TYPE_PATH
-from node.api.views import HealthView, NoQuery, ProblemPage, StatusView
-from node.home.document import dump
+from node.api.openapi import describe
+from node.api.routes import DOCS, OPENAPI, READS
+from node.api.views import NoQuery
 from vm.refusal import Refused
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 HTTP_CODES = {404: "route.unknown", 405: "method.unknown", 413: "body.too_large"}
+# Of every answer.
+GUARDS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Server": "concilium",  # and not which releases of what it runs on
+}
 
 log = structlog.get_logger()
 
@@ -30,8 +39,9 @@ def build_api(context: ApiContext) -> web.Application:
     reader, streams = Reader(), events.Streams()
     submissions = transactions.Submissions(context)
     lookups = Lookups(context, reader)
-    for read in (*blocks.READS, *epochs.READS, *proofs.READS, *records.READS, *transactions.READS):
-        app.router.add_get(read.path, _read_handler(context, reader, read))
+    exports = Exports(context, reader)
+    for read in READS:
+        app.router.add_get(read.path, _read_handler(context, reader, exports, read))
 
     async def submit(request: web.Request) -> web.StreamResponse:
         parse_query(request, NoQuery)
@@ -46,12 +56,7 @@ def build_api(context: ApiContext) -> web.Application:
     app.router.add_post(transactions.TRANSACTIONS, submit)
     app.router.add_get(transactions.LOOKUP, look_up)
     app.router.add_get(events.EVENTS, stream, allow_head=False)
-    app.router.add_get("/v1/status", _plain_handler(lambda _: _status(context)))
-    app.router.add_get(TYPE_PATH + "{code}", _plain_handler(_problem))
-    app.router.add_get(
-        "/livez", _plain_handler(lambda _: Answer(HealthView(ready=True, reason="")))
-    )
-    app.router.add_get("/readyz", _plain_handler(lambda _: _ready(context)))
+    _add_description(app)
 
     async def end_waits(_: web.Application) -> None:
         streams.close()
@@ -64,26 +69,47 @@ def build_api(context: ApiContext) -> web.Application:
         await asyncio.wait((following,))
         reader.close()
 
+    app.on_response_prepare.append(_guard)
     app.on_shutdown.append(end_waits)
     app.cleanup_ctx.append(keep)
     return app
 
 
-def _read_handler(context: ApiContext, reader: Reader, read: Read) -> Handler:
+def _read_handler(context: ApiContext, reader: Reader, exports: Exports, read: Read) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         query = parse_query(request, read.query)
+        media_type = choose_format(request, read, query)
+        if media_type != JSON:
+            return await exports.serve(request, read, query, media_type)
+        if read.at_once:
+            return respond(request, read.answer(context, request.match_info, query))
         answer = await reader.run(read.answer, context, request.match_info, query)
         return respond(request, answer)
 
     return handle
 
 
-def _plain_handler(answer: Callable[[web.Request], Answer]) -> Handler:
-    async def handle(request: web.Request) -> web.StreamResponse:
-        parse_query(request, NoQuery)
-        return respond(request, answer(request))
+def _add_description(app: web.Application) -> None:
+    """What the interface is, for programs and for people; it changes with the release alone."""
+    document = describe()
+    written, page = json.dumps(document).encode(), write_page(document).encode()
 
-    return handle
+    async def describe_it(request: web.Request) -> web.StreamResponse:
+        parse_query(request, NoQuery)
+        return send(request, written, JSON)
+
+    async def show(request: web.Request) -> web.StreamResponse:
+        parse_query(request, NoQuery)
+        response = send(request, page, "text/html")
+        response.headers["Content-Security-Policy"] = POLICY
+        return response
+
+    app.router.add_get(OPENAPI, describe_it)
+    app.router.add_get(DOCS, show)
+
+
+async def _guard(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(GUARDS)
 
 
 @web.middleware
@@ -106,20 +132,3 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
         log.exception("api.failed", method=request.method, path=request.path[:200])
         detail = "expected an answer, found a failure of this node"
         return respond(request, problem("internal", detail))
-
-
-def _status(context: ApiContext) -> Answer:
-    return Answer(StatusView.model_validate(dump(context.status())))
-
-
-def _ready(context: ApiContext) -> Answer:
-    ready, reason = context.ready()
-    return Answer(HealthView(ready=ready, reason=reason), status=200 if ready else 503)
-
-
-def _problem(request: web.Request) -> Answer:
-    code = request.match_info["code"]
-    found = PROBLEMS.get(code)
-    if found is None:
-        return problem("problem.missing", f"expected a code of this list, found {code[:80]!r}")
-    return Answer(ProblemPage(code=code, title=found.title, status=found.status), final=True)

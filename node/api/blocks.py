@@ -1,115 +1,73 @@
 """Blocks and checkpoints: final, so clients may keep them for ever."""
 
 from collections.abc import Iterator
-from itertools import islice
-from typing import TYPE_CHECKING
 
-from node.api.answer import Answer, Path, Read, problem
+from node.api.answer import BUSY, Answer, Path, Read, problem
 from node.api.context import ApiContext
-from node.api.cursor import read_cursor, write_cursor
+from node.api.filters import BlocksQuery, Matcher, SpanQuery, named, span
 from node.api.proofs import block_under
 from node.api.resource import parse_number
+from node.api.scan import (
+    blocks_down,
+    cursor_below,
+    matching,
+    require_kept,
+    rows_down,
+    start,
+    summaries,
+    summarize,
+)
 from node.api.views import (
     BlockAnswer,
     BlockPage,
     BlockSummary,
     CheckpointAnswer,
     CheckpointPage,
-    ListQuery,
+    HeaderView,
     NoQuery,
-    TransactionSummary,
     UnderQuery,
     base64_text,
     checkpoint_view,
 )
-from node.audit.prove import certified_row, executed, newest, prove_header, whole_row
-from vm.block import Receipt
+from node.audit.prove import certified_row, newest, prove_header
 from vm.inclusion import CertifiedHeader
-from vm.refusal import Refused
-from vm.shape import pack, unpack
-from vm.transaction import TRANSACTION_BYTES_MAX, Transaction
-
-if TYPE_CHECKING:
-    from node.validator.chain import Chain
-    from node.validator.store import BlockRow
+from vm.shape import pack
+from vm.state import State
 
 BLOCKS = "/v1/blocks"
 CHECKPOINTS = "/v1/checkpoints"
-SCAN_BLOCKS_MAX = 1_000  # looked at for one page, however few of them hold what is listed
 
 
-def rows_down(chain: "Chain", height: int) -> Iterator["BlockRow"]:
-    """Certified blocks from `height` down to genesis, at most SCAN_BLOCKS_MAX of them."""
-    for number in range(height, max(-1, height - SCAN_BLOCKS_MAX), -1):
-        row = whole_row(chain, number)
-        if row is None:
-            return  # pruned from here down
-        yield row
-
-
-def require_kept(chain: "Chain", height: int) -> None:
-    """Raise `Refused("block.pruned")` for a block that was certified and is here no more."""
-    if height <= newest(chain).height and whole_row(chain, height) is None:
-        raise Refused(
-            "block.pruned",
-            f"expected block {height} within what this node keeps, found it pruned: ask a "
-            "validator that keeps all blocks ([store] retain_blocks = 0)",
-        )
-
-
-def top(context: ApiContext, path: str, query: ListQuery) -> int:
-    """The height at which a page begins: below the cursor's, or the newest certified."""
-    newest_height = newest(context.chain).height
-    if query.cursor is None:
-        return newest_height
-    key = read_cursor(path, query.cursor)
-    if len(key) != 8:
-        raise Refused("cursor.invalid", "expected a cursor of this list, found another")
-    return min(newest_height, int.from_bytes(key, "big") - 1)
-
-
-def cursor_below(path: str, height: int) -> str | None:
-    """The cursor of the page below `height`; None at genesis."""
-    return write_cursor(path, height.to_bytes(8, "big")) if height else None
-
-
-def summaries(chain: "Chain", row: "BlockRow") -> list[TransactionSummary]:
-    """The transactions of a block with what became of them."""
-    return [
-        summary(unpack(Transaction, packed, TRANSACTION_BYTES_MAX), receipt, message)
-        for packed, receipt, message in zip(
-            executed(chain, row), row.receipts, row.messages, strict=True
-        )
-    ]
-
-
-def summary(transaction: Transaction, receipt: Receipt, message: str) -> TransactionSummary:
-    """One transaction with what became of it."""
-    return TransactionSummary(
-        id=receipt.transaction.hex(),
-        height=receipt.height,
-        kind=transaction.intent.kind,
-        sender=transaction.intent.sender,
-        result=receipt.result.value,
-        code=receipt.code,
-        message=message,
-    )
-
-
-def _read_blocks(context: ApiContext, _: Path, query: ListQuery) -> Answer:
-    items = [
-        BlockSummary(
-            height=row.header.height,
-            digest=row.header.digest.hex(),
-            time_ms=row.header.time_ms,
-            state=row.header.state.hex(),
-            transactions=len(row.receipts),
-        )
-        for row in islice(rows_down(context.chain, top(context, BLOCKS, query)), query.limit)
-    ]
+def _read_blocks(context: ApiContext, _: Path, query: BlocksQuery) -> Answer:
+    """Newest first, through no more blocks than `rows_down` gives."""
+    view = newest(context.chain)
+    name = named(BLOCKS, query)
+    last, first = span(context.chain.store, query, view.height)
+    matcher = Matcher(context, State(view.read), query)
+    items: list[BlockSummary] = []
+    reached = last
+    for height, item in _candidates(context, matcher, start(name, query, first), last):
+        reached = height
+        if item is not None and item.digest.startswith(query.digest or ""):
+            items.append(item)
+        if len(items) == query.limit:
+            break
     return Answer(
-        BlockPage(items=items, next=cursor_below(BLOCKS, items[-1].height) if items else None)
+        BlockPage(items=items, next=cursor_below(name, reached) if reached > last else None)
     )
+
+
+def _candidates(
+    context: ApiContext, matcher: Matcher, first: int, last: int
+) -> Iterator[tuple[int, BlockSummary | None]]:
+    """Heights downward, each with its block if that holds a transaction that matches."""
+    if not matcher.asks:
+        for item in blocks_down(context, first, last):
+            yield item.height, item
+        return
+    for row in rows_down(context.chain, first, last):
+        found = matching(context.chain, row, matcher)
+        yield row.header.height, summarize(row) if found else None
 
 
 def _read_block(context: ApiContext, path: Path, query: UnderQuery) -> Answer:
@@ -129,17 +87,20 @@ def _read_block(context: ApiContext, path: Path, query: UnderQuery) -> Answer:
     return Answer(answer, final=certified.later is None)
 
 
-def _read_checkpoints(context: ApiContext, _: Path, query: ListQuery) -> Answer:
+def _read_checkpoints(context: ApiContext, _: Path, query: SpanQuery) -> Answer:
+    store, name = context.chain.store, named(CHECKPOINTS, query)
+    last, first = span(store, query, newest(context.chain).height)
+    height = start(name, query, first)
     items: list[CheckpointAnswer] = []
-    height = top(context, CHECKPOINTS, query)
-    while height >= 0 and len(items) < query.limit:
-        certificate = context.chain.store.certified(height)
-        header = None if certificate is None else context.chain.store.header(certificate.height)
-        if certificate is None or header is None:
+    while len(items) < query.limit:
+        certificate = store.certified(height) if height >= last else None
+        header = None if certificate is None else store.header(certificate.height)
+        if certificate is None or header is None or certificate.height < last:
             return Answer(CheckpointPage(items=items, next=None))
         items.append(_checkpoint(CertifiedHeader(header, certificate, None)))
         height = certificate.height - 1
-    return Answer(CheckpointPage(items=items, next=cursor_below(CHECKPOINTS, height + 1)))
+    following = cursor_below(name, height + 1) if height >= last else None
+    return Answer(CheckpointPage(items=items, next=following))
 
 
 def _read_checkpoint(context: ApiContext, path: Path, _: NoQuery) -> Answer:
@@ -158,8 +119,38 @@ def _checkpoint(certified: CertifiedHeader) -> CheckpointAnswer:
 
 
 READS = (
-    Read(BLOCKS, ListQuery, _read_blocks),
-    Read(BLOCKS + "/{height}", UnderQuery, _read_block),
-    Read(CHECKPOINTS, ListQuery, _read_checkpoints),
-    Read(CHECKPOINTS + "/{height}", NoQuery, _read_checkpoint),
+    Read(
+        BLOCKS,
+        BlocksQuery,
+        _read_blocks,
+        "Certified blocks, newest first",
+        BlockPage,
+        ("cursor.invalid", *BUSY),
+        columns=tuple(BlockSummary.model_fields),
+    ),
+    Read(
+        BLOCKS + "/{height}",
+        UnderQuery,
+        _read_block,
+        "A certified block with its transactions; under a named checkpoint, its proof alone",
+        BlockAnswer,
+        ("id.invalid", "block.missing", "block.pruned", "checkpoint.missing", *BUSY),
+    ),
+    Read(
+        CHECKPOINTS,
+        SpanQuery,
+        _read_checkpoints,
+        "Headers with certificates of their own, newest first",
+        CheckpointPage,
+        ("cursor.invalid", *BUSY),
+        columns=tuple(HeaderView.model_fields),
+    ),
+    Read(
+        CHECKPOINTS + "/{height}",
+        NoQuery,
+        _read_checkpoint,
+        "The certificate of a height with its header",
+        CheckpointAnswer,
+        ("id.invalid", "checkpoint.missing", *BUSY),
+    ),
 )

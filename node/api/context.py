@@ -1,11 +1,12 @@
 """What the HTTP interface needs of the node around it."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from node.api.admission import Admission
 from node.api.feed import Feed
+from node.api.recent import Recent
 from vm.execute import Kind
 from vm.shape import Digest
 
@@ -59,3 +60,4 @@ class ApiContext:
     pending: Callable[[bytes], bool]
     status: Callable[[], NodeStatus]
     ready: Callable[[], tuple[bool, str]]
+    recent: Recent = field(default_factory=Recent)

@@ -10,9 +10,10 @@ from typing import cast
 from aiohttp import web
 
 from node.api.answer import Reader, parse_query
-from node.api.blocks import require_kept, summaries
 from node.api.context import ApiContext
 from node.api.resource import parse_number
+from node.api.scan import require_kept, summaries
+from node.api.times import write_time
 from node.api.views import EventsQuery, EventView, RecordKey
 from node.audit.prove import certified_row
 from vm.encoding import decode
@@ -55,6 +56,8 @@ class Streams:
             await _send_blocks(context, reader, response, height)
         except ConnectionResetError:
             pass  # the reader has left
+        except Refused:  # too late for a problem document: who resumes is told what it is
+            return response
         finally:
             self._tasks.discard(task)
         return response
@@ -101,6 +104,7 @@ def _event(context: ApiContext, height: int) -> EventView | None:
         height=height,
         digest=row.header.digest.hex(),
         time_ms=row.header.time_ms,
+        time=write_time(row.header.time_ms),
         transactions=summaries(context.chain, row),
         records=[_record_key(key) for key in islice(row.writes, EVENT_RECORDS_MAX)],
         left_out=max(0, len(row.writes) - EVENT_RECORDS_MAX),

@@ -10,7 +10,8 @@ from aiohttp import web
 from vm.refusal import Refused
 
 CONTENT_TYPE = "application/problem+json"
-TYPE_PATH = "/v1/problems/"  # followed by the code: what a problem's `type` resolves to
+PROBLEMS_PATH = "/v1/problems"
+TYPE_PATH = PROBLEMS_PATH + "/"  # followed by the code: what a problem's `type` resolves to
 PROBLEM_BYTES_MAX = 256 * 1024  # ours take a few hundred, with a proof of absence up to 30 KiB
 CODE_CHARACTERS_MAX = 48
 DETAIL_CHARACTERS_MAX = 500
@@ -40,6 +41,7 @@ PROBLEMS = {
     "height.future": Problem(404, "The height is not certified yet"),
     "lineage.missing": Problem(404, "There is no such model version at the certified height"),
     "method.unknown": Problem(405, "This path does not take this method"),
+    "heights.order": Problem(409, "The heights are not in order"),
     "body.slow": Problem(408, "The request's body did not arrive in time"),
     "block.pruned": Problem(410, "This node no longer keeps the block"),
     "height.pruned": Problem(410, "This node no longer keeps the state of the height"),

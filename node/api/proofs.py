@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from node.api.answer import Answer, Path, Read
+from node.api.answer import BUSY, HEIGHT, Answer, Path, Read
 from node.api.context import ApiContext
 from node.api.views import (
     AtQuery,
     BetweenQuery,
-    BlockProofAnswer,
+    BlockAnswer,
     ConsistencyAnswer,
     base64_text,
     checkpoint_view,
@@ -25,8 +25,10 @@ CONSISTENCY = "/v1/consistency"
 def block_under(context: ApiContext, height: int, under: int) -> Answer:
     """The block at `height` under the checkpoint at `under`; final, for both are named."""
     proof = prove_block(context.chain, height, under)
-    answer = BlockProofAnswer(
-        checkpoint=checkpoint_view(proof.certified), proof=base64_text(pack(proof))
+    answer = BlockAnswer(
+        checkpoint=checkpoint_view(proof.certified),
+        transactions=None,
+        proof=base64_text(pack(proof)),
     )
     return Answer(answer, final=True)
 
@@ -57,4 +59,13 @@ def _read_consistency(context: ApiContext, _: Path, query: BetweenQuery) -> Answ
     return Answer(answer, final=True)
 
 
-READS = (Read(CONSISTENCY, BetweenQuery, _read_consistency),)
+READS = (
+    Read(
+        CONSISTENCY,
+        BetweenQuery,
+        _read_consistency,
+        "That the headers of two heights are of one history",
+        ConsistencyAnswer,
+        ("heights.order", "checkpoint.missing", *HEIGHT, *BUSY),
+    ),
+)

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from node.api.answer import Answer, Path, Read, problem
+from node.api.answer import BUSY, HEIGHT, Answer, Path, Read, problem
 from node.api.context import ApiContext
 from node.api.cursor import read_cursor, write_cursor
+from node.api.export import columns_of
+from node.api.filters import about, mentions, named, query_of
 from node.api.keys import read_keys
 from node.api.proofs import if_kept
 from node.api.resource import (
@@ -23,6 +25,7 @@ from node.api.views import (
     AtQuery,
     KeysQuery,
     LineageAnswer,
+    ListQuery,
     RecordAnswer,
     RecordPage,
     RecordsQuery,
@@ -38,10 +41,12 @@ from vm.inclusion import RecordProof, write_multiproof
 from vm.learning import Commitment, Decline, Round, Update, Verdict
 from vm.shape import pack, unpack
 from vm.sparse import VALUE_BYTES_MAX
-from vm.state import state_key
+from vm.state import Record, state_key
 
 if TYPE_CHECKING:
     from node.validator.store import View
+
+SCAN_RECORDS_MAX = 500  # looked at for one page of a filtered list: 0.1 s of a core
 
 
 def _read_one(resource: Resource) -> Read:
@@ -51,30 +56,61 @@ def _read_one(resource: Resource) -> Read:
         proof = prove_key(context.chain, view, state_key(resource.record.KIND, key))
         if proof.value is None:
             return _missing(resource, key, proof)
-        found = _view(resource, proof)
+        found = _view(context, resource, proof)
         return Answer(RecordAnswer(**dict(found), checkpoint=checkpoint_view(proof.certified)))
 
-    return Read(resource.path, AtQuery, if_kept(answer))
+    return Read(
+        resource.path,
+        AtQuery,
+        if_kept(answer),
+        f"One {resource.label}, or the proof that there is none",
+        RecordAnswer,
+        ("id.invalid", "record.missing", *HEIGHT, *BUSY),
+    )
 
 
 def _read_list(resource: Resource) -> Read:
     def answer(context: ApiContext, path: Path, query: RecordsQuery) -> Answer:
         prefix = tuple(parse_part(part, path[part]) for part in resource.parts[:-1])
-        name = resource.list(prefix)
+        name = named(resource.list(prefix), query)
         after = b"" if query.cursor is None else read_cursor(name, query.cursor)
         view = view_at(context.chain, query.at)
-        keys = list(islice(_keys(context, view, resource, prefix, after), query.limit + 1))
-        more = len(keys) > query.limit
+        keys = _keys(context, view, resource, prefix, after)
+        found, reached = _choose(view, resource, query, keys)
+        more = reached is not None and next(keys, None) is not None
         page = RecordPage(
-            items=[
-                _view(resource, prove_key(context.chain, view, key)) for key in keys[: query.limit]
-            ],
-            next=write_cursor(name, keys[query.limit - 1]) if more else None,
+            items=[_view(context, resource, prove_key(context.chain, view, key)) for key in found],
+            next=write_cursor(name, reached) if reached is not None and more else None,
             checkpoint=checkpoint_view(view_header(context.chain, view)),
         )
         return Answer(page)
 
-    return Read(resource.collection, RecordsQuery, if_kept(answer))
+    return Read(
+        resource.collection,
+        query_of(resource.record),
+        if_kept(answer),
+        f"Every {resource.label}, in order of key",
+        RecordPage,
+        ("id.invalid", "cursor.invalid", *HEIGHT, *BUSY),
+        columns=columns_of(resource.record),
+    )
+
+
+def _choose(
+    view: "View", resource: Resource, query: ListQuery, keys: Iterator[bytes]
+) -> tuple[list[bytes], bytes | None]:
+    """The keys of a page's records, and the last key that was looked at."""
+    asked, found = about(query), []
+    reached: bytes | None = None
+    for key in islice(keys, SCAN_RECORDS_MAX):
+        reached = key
+        data = view.read(key) if asked else b""
+        if data is None or (asked and not asked <= set(mentions(_unpack(resource, data)))):
+            continue
+        found.append(key)
+        if len(found) == query.limit:
+            break
+    return found, reached
 
 
 def _read_round(context: ApiContext, path: Path, query: AtQuery) -> Answer:
@@ -87,14 +123,14 @@ def _read_round(context: ApiContext, path: Path, query: AtQuery) -> Answer:
         return _missing(resource, key, proof)
     updates, declines, commitments, verdicts = (
         [
-            _view(BY_RECORD[cls], prove_key(context.chain, view, found))
+            _view(context, BY_RECORD[cls], prove_key(context.chain, view, found))
             for found in _keys(context, view, BY_RECORD[cls], key, b"")
         ]
         for cls in (Update, Decline, Commitment, Verdict)
     )
     return Answer(
         RoundAnswer(
-            **dict(_view(resource, proof)),
+            **dict(_view(context, resource, proof)),
             checkpoint=checkpoint_view(proof.certified),
             updates=updates,
             declines=declines,
@@ -138,9 +174,19 @@ def _keys(
             yield key
 
 
-def _view(resource: Resource, proof: RecordProof) -> RecordView:
+def _view(context: ApiContext, resource: Resource, proof: RecordProof) -> RecordView:
     assert proof.value is not None, "the caller found a record here"
-    return record_view(unpack(resource.record, proof.value, VALUE_BYTES_MAX), proof)
+
+    def time_at(height: int) -> int | None:
+        known = height <= proof.certified.header.height
+        header = context.chain.store.header(height) if known else None
+        return None if header is None else header.time_ms
+
+    return record_view(_unpack(resource, proof.value), proof, time_at)
+
+
+def _unpack(resource: Resource, data: bytes) -> Record:
+    return unpack(resource.record, data, VALUE_BYTES_MAX)
 
 
 def _missing(resource: Resource, key: Key, proof: RecordProof) -> Answer:
@@ -157,7 +203,28 @@ def _missing(resource: Resource, key: Key, proof: RecordProof) -> Answer:
 READS = (
     *(_read_list(resource) for resource in RESOURCES),
     *(_read_one(resource) for resource in RESOURCES if resource.record is not Round),
-    Read(BY_RECORD[Round].path, AtQuery, if_kept(_read_round)),
-    Read(TOGETHER_PATH, KeysQuery, if_kept(_read_together)),
-    Read(LINEAGE_PATH, AtQuery, if_kept(_read_lineage)),
+    Read(
+        BY_RECORD[Round].path,
+        AtQuery,
+        if_kept(_read_round),
+        "One round, with its updates, declines, commitments and verdicts",
+        RoundAnswer,
+        ("id.invalid", "record.missing", *HEIGHT, *BUSY),
+    ),
+    Read(
+        TOGETHER_PATH,
+        KeysQuery,
+        if_kept(_read_together),
+        "Several records of any kinds at one height, absent ones too",
+        TogetherAnswer,
+        (*HEIGHT, *BUSY),
+    ),
+    Read(
+        LINEAGE_PATH,
+        AtQuery,
+        if_kept(_read_lineage),
+        "Everything that a model version came from, in one proof",
+        LineageAnswer,
+        ("id.invalid", "lineage.missing", "lineage.too_large", *HEIGHT, *BUSY),
+    ),
 )

@@ -43,6 +43,11 @@ class Resource:
         return self.path.rpartition("/")[0]
 
     @property
+    def label(self) -> str:
+        """What such a record is called in a sentence."""
+        return self.record.KIND.replace("_", " ")
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """The names of the key's parts."""
         return tuple(re.findall(r"{(\w+)}", self.path))

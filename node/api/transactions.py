@@ -10,14 +10,15 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from node.api.admission import ADMITTED, SUBMIT_ITEMS_MAX, SUBMIT_MAX, Admission
-from node.api.answer import Answer, Path, Read, problem
-from node.api.blocks import require_kept, rows_down, summaries
+from node.api.answer import BUSY, Answer, Path, Read, problem
 from node.api.context import ApiContext
 from node.api.cursor import read_cursor, write_cursor
+from node.api.filters import Matcher, TransactionsQuery, named, span
+from node.api.scan import HEIGHT_BYTES, matching, require_kept, rows_down
+from node.api.times import write_time
 from node.api.views import (
     AdmissionView,
     IntentView,
-    ListQuery,
     ReceiptView,
     SubmitAnswer,
     SubmitBody,
@@ -34,14 +35,22 @@ from vm.encoding import MESSAGE_BYTES_MAX, decode
 from vm.inclusion import TransactionProof
 from vm.refusal import Refused
 from vm.shape import pack, unpack
+from vm.state import State
 from vm.transaction import BODY_BYTES_MAX, TRANSACTION_BYTES_MAX, Intent, Transaction
 
 TRANSACTIONS = "/v1/transactions"
 LOOKUP = TRANSACTIONS + "/{id}"
 PENDING = "pending"
+SUBMIT_CODES = (
+    "api.busy",
+    "body.invalid",
+    "body.media_type",
+    "body.slow",
+    "body.too_large",
+    "submission.refused",
+)
 MSGPACK = "application/msgpack"
 JSON = "application/json"
-HEIGHT_BYTES = 8
 INDEX_BYTES = 4
 SUBMIT_BYTES_MAX = MESSAGE_BYTES_MAX + MESSAGE_BYTES_MAX // 2  # base64 makes a third more
 SUBMISSIONS_MAX = 16  # at one time; a body and what it decodes to take 24 MiB at most
@@ -77,6 +86,8 @@ async def _submit(context: ApiContext, request: web.Request) -> Answer:
             body = await request.read()
     except TimeoutError:
         raise Refused("body.slow", f"expected the body in {BODY_TIMEOUT_S} s") from None
+    except web.RequestPayloadError:  # it is not compressed as its header says
+        raise Refused("body.invalid", "expected a body in its Content-Encoding") from None
     packed = await asyncio.to_thread(_read_body, request.content_type, body)
     admissions = await context.submit(packed)
     answer = SubmitAnswer(transactions=[_admission_view(item) for item in admissions])
@@ -159,6 +170,7 @@ def _certified_answer(context: ApiContext, id: bytes, proof: TransactionProof) -
     return TransactionAnswer(
         id=id.hex(),
         status="certified",
+        time=write_time(proof.certified.header.time_ms),
         intent=_intent_view(context, transaction.intent),
         receipt=ReceiptView.model_validate(dump(proof.receipt)),
         message=row.messages[proof.index],
@@ -189,40 +201,54 @@ def _body(context: ApiContext, intent: Intent) -> dict[str, Any] | None:
     return body
 
 
-def _read_transactions(context: ApiContext, _: Path, query: ListQuery) -> Answer:
-    """Newest first, through at most SCAN_BLOCKS_MAX blocks."""
-    height, below = _position(context, query)
+def _read_transactions(context: ApiContext, _: Path, query: TransactionsQuery) -> Answer:
+    """Newest first, through no more blocks than `rows_down` gives."""
+    view = newest(context.chain)
+    name = named(TRANSACTIONS, query)
+    last, first = span(context.chain.store, query, view.height)
+    height, below = _position(name, query, first)
+    matcher = Matcher(context, State(view.read), query)
     items: list[TransactionSummary] = []
     following: str | None = None
-    for row in rows_down(context.chain, height):
-        found = summaries(context.chain, row)[:below]
+    for row in rows_down(context.chain, height, last):
+        found = matching(context.chain, row, matcher)[:below]
         room = query.limit - len(items)
         items.extend(reversed(found[-room:]))
         if len(found) > room:
-            following = _cursor(row.header.height, len(found) - room)
+            following = _cursor(name, row.header.height, len(found) - room)
             break
         below = None
-        following = _cursor(row.header.height - 1, TRANSACTIONS_MAX) if row.header.height else None
+        more = row.header.height > last
+        following = _cursor(name, row.header.height - 1, TRANSACTIONS_MAX) if more else None
         if len(found) == room:
             break
     return Answer(TransactionPage(items=items, next=following))
 
 
-def _position(context: ApiContext, query: ListQuery) -> tuple[int, int | None]:
-    """The block in which a page begins, and how many of its transactions may still come."""
-    height = newest(context.chain).height
+def _position(name: str, query: TransactionsQuery, first: int) -> tuple[int, int | None]:
+    """The block in which a page begins, and how many matches of it may still come."""
     if query.cursor is None:
-        return height, None
-    key = read_cursor(TRANSACTIONS, query.cursor)
+        return first, None
+    key = read_cursor(name, query.cursor)
     if len(key) != HEIGHT_BYTES + INDEX_BYTES:
         raise Refused("cursor.invalid", "expected a cursor of this list, found another")
     place, below = key[:HEIGHT_BYTES], key[HEIGHT_BYTES:]
-    return min(height, int.from_bytes(place, "big")), int.from_bytes(below, "big")
+    return min(first, int.from_bytes(place, "big")), int.from_bytes(below, "big")
 
 
-def _cursor(height: int, below: int) -> str:
+def _cursor(name: str, height: int, below: int) -> str:
     key = height.to_bytes(HEIGHT_BYTES, "big") + below.to_bytes(INDEX_BYTES, "big")
-    return write_cursor(TRANSACTIONS, key)
+    return write_cursor(name, key)
 
 
-READS = (Read(TRANSACTIONS, ListQuery, _read_transactions),)
+READS = (
+    Read(
+        TRANSACTIONS,
+        TransactionsQuery,
+        _read_transactions,
+        "Executed transactions, newest first",
+        TransactionPage,
+        ("cursor.invalid", *BUSY),
+        columns=tuple(TransactionSummary.model_fields),
+    ),
+)

@@ -5,7 +5,8 @@ a light client needs: every other member of an answer is the node's reading of t
 """
 
 import base64
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -13,6 +14,7 @@ from node.api.admission import SUBMIT_MAX
 from node.api.cursor import CURSOR_BYTES_MAX
 from node.api.keys import KEYS_BYTES_MAX
 from node.api.resource import NUMBER
+from node.api.times import record_times, write_time
 from node.home.document import dump
 from vm.inclusion import CertifiedHeader
 from vm.shape import HEIGHT_MAX, pack
@@ -33,7 +35,10 @@ def _decimal(value: Any) -> Any:
     return value
 
 
-Decimal = Annotated[int, BeforeValidator(_decimal)]
+# Bounds stand before it in an annotation: behind it, pydantic does not tell them to others.
+DECIMAL = BeforeValidator(_decimal)
+HeightText = Annotated[int, Field(ge=0, le=HEIGHT_MAX), DECIMAL]
+Format = Literal["json", "csv", "ndjson"]  # of a list
 
 
 # Requests
@@ -46,16 +51,21 @@ class NoQuery(BaseModel):
 
 
 class ListQuery(NoQuery):
-    """How much of a list, and from where."""
+    """How much of a list, from where, and how it is written; `format` wins over Accept."""
 
-    limit: Annotated[Decimal, Field(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT
-    cursor: Annotated[str, Field(min_length=1, max_length=CURSOR_BYTES_MAX)] | None = None
+    limit: Annotated[int, Field(ge=1, le=LIMIT_MAX), DECIMAL] = Field(
+        LIMIT_DEFAULT, description="Items of one page; of a CSV or NDJSON stream, in all"
+    )
+    cursor: Annotated[str, Field(min_length=1, max_length=CURSOR_BYTES_MAX)] | None = Field(
+        None, description="`next` of the page before"
+    )
+    format: Format | None = Field(None, description="How to write the list; wins over Accept")
 
 
 class AtQuery(NoQuery):
     """At which height to read the state; None for the newest certified one."""
 
-    at: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] | None = None
+    at: HeightText | None = Field(None, description="At which height; the newest if not given")
 
 
 class RecordsQuery(ListQuery, AtQuery):
@@ -65,38 +75,46 @@ class RecordsQuery(ListQuery, AtQuery):
 class UnderQuery(NoQuery):
     """The height of the checkpoint under which to show a block; None for its own or the newest."""
 
-    under: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] | None = None
+    under: HeightText | None = Field(None, description="The checkpoint under which to show it")
 
 
 class BetweenQuery(NoQuery):
     """The heights of two checkpoints, the older first."""
 
-    older: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX, alias="from")]
-    newer: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX, alias="to")]
+    older: HeightText = Field(alias="from", description="The height of the older")
+    newer: HeightText = Field(alias="to", description="The height of the newer")
 
 
 class EpochsQuery(NoQuery):
     """The number of the newest epoch that the reader knows; genesis tells epoch 0."""
 
-    after: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] = 0
+    after: HeightText = Field(0, description="The number after which to go on")
+    format: Format | None = Field(None, description="How to write the list; wins over Accept")
 
 
 class EventsQuery(NoQuery):
     """The last height that the reader has; None for the newest."""
 
-    since: Annotated[Decimal, Field(ge=0, le=HEIGHT_MAX)] | None = None
+    since: HeightText | None = Field(
+        None, description="The height after which to begin; Last-Event-ID wins over it"
+    )
 
 
 class LookupQuery(NoQuery):
     """How long to wait, in milliseconds, while a transaction is pending."""
 
-    wait_ms: Annotated[Decimal, Field(ge=0, le=WAIT_MS_MAX)] = 0
+    wait_ms: Annotated[int, Field(ge=0, le=WAIT_MS_MAX), DECIMAL] = Field(
+        0, description="How long to wait while it is pending"
+    )
 
 
 class KeysQuery(AtQuery):
     """State keys, as `node.api.keys` writes them, and at which height to read them."""
 
-    keys: Annotated[str, Field(min_length=1, max_length=KEYS_TEXT_MAX)]
+    keys: Annotated[str, Field(min_length=1, max_length=KEYS_TEXT_MAX)] = Field(
+        description="base64url of an encoded array of different state keys",
+        json_schema_extra={"format": "state-keys"},
+    )
 
 
 class SubmitBody(BaseModel):
@@ -105,7 +123,16 @@ class SubmitBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     transactions: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=TRANSACTION_TEXT_MAX)]],
+        list[
+            Annotated[
+                str,
+                Field(
+                    min_length=1,
+                    max_length=TRANSACTION_TEXT_MAX,
+                    json_schema_extra={"format": "transaction"},
+                ),
+            ]
+        ],
         Field(min_length=1, max_length=SUBMIT_MAX),
     ]
 
@@ -120,6 +147,7 @@ class HeaderView(BaseModel):
     chain: str
     height: int
     time_ms: int
+    time: str | None
     transactions: str
     receipts: str
     state: str
@@ -152,9 +180,10 @@ class CheckpointView(BaseModel):
 
 
 class RecordView(BaseModel):
-    """A record with its `vm.inclusion.RecordProof`."""
+    """A record with its `vm.inclusion.RecordProof`; `times` are those that it tells."""
 
     record: dict[str, Any]
+    times: dict[str, str]
     proof: str
 
 
@@ -212,13 +241,6 @@ class LineageAnswer(BaseModel):
     checkpoint: CheckpointView
 
 
-class BlockProofAnswer(BaseModel):
-    """`proof` is a `vm.inclusion.BlockProof`."""
-
-    checkpoint: CheckpointView
-    proof: str
-
-
 class ConsistencyAnswer(BaseModel):
     """`proof` is a `vm.inclusion.ConsistencyProof`."""
 
@@ -232,6 +254,8 @@ class TransactionSummary(BaseModel):
 
     id: str
     height: int
+    time_ms: int
+    time: str | None
     kind: str
     sender: str
     result: str
@@ -275,6 +299,7 @@ class TransactionAnswer(BaseModel):
 
     id: str
     status: str
+    time: str | None = None
     intent: IntentView | None = None
     receipt: ReceiptView | None = None
     message: str | None = None
@@ -288,6 +313,7 @@ class BlockSummary(BaseModel):
     height: int
     digest: str
     time_ms: int
+    time: str | None
     state: str
     transactions: int
 
@@ -300,10 +326,13 @@ class BlockPage(BaseModel):
 
 
 class BlockAnswer(BaseModel):
-    """A certified block; `proof` is a `vm.inclusion.CertifiedHeader`."""
+    """A certified block; `proof` is a `vm.inclusion.CertifiedHeader`.
+
+    Under a named checkpoint `transactions` is None, and `proof` a `vm.inclusion.BlockProof`.
+    """
 
     checkpoint: CheckpointView
-    transactions: list[TransactionSummary]
+    transactions: list[TransactionSummary] | None
     proof: str
 
 
@@ -351,6 +380,7 @@ class StatusView(BaseModel):
     changing_view: bool
     executed_height: int
     certified_height: int
+    certified_time: str | None
     state_root: str
     peers: int
     pending: int
@@ -372,6 +402,7 @@ class EventView(BaseModel):
     height: int
     digest: str
     time_ms: int
+    time: str | None
     transactions: list[TransactionSummary]
     records: list[RecordKey]
     left_out: int
@@ -404,6 +435,28 @@ class ProblemPage(BaseModel):
     status: int
 
 
+class ProblemList(BaseModel):
+    """Every problem that this interface may answer with, in order of code."""
+
+    items: list[ProblemPage]
+    next: str | None
+
+
+class SearchItem(BaseModel):
+    """Something whose digest, id, key or address begins so; `path` shows it."""
+
+    kind: Literal["transaction", "block", "key", "model"]
+    value: str
+    path: str
+
+
+class SearchAnswer(BaseModel):
+    """What was found; `more` if there may be others that begin so."""
+
+    items: list[SearchItem]
+    more: bool
+
+
 # From what the node holds
 
 
@@ -424,9 +477,10 @@ def checkpoint_view(certified: CertifiedHeader) -> CheckpointView:
 
 def header_view(header: Any) -> HeaderView:
     """A header for people, with its digest."""
-    return HeaderView(digest=header.digest.hex(), **dump(header))
+    return HeaderView(digest=header.digest.hex(), time=write_time(header.time_ms), **dump(header))
 
 
-def record_view(record: Record, proof: object) -> RecordView:
-    """A record and its packed proof."""
-    return RecordView(record=dump(record), proof=base64_text(pack(proof)))
+def record_view(record: Record, proof: object, time_at: Callable[[int], int | None]) -> RecordView:
+    """A record, its times as `record_times` gives them, and its packed proof."""
+    times = record_times(record, time_at)
+    return RecordView(record=dump(record), times=times, proof=base64_text(pack(proof)))

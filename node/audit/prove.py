@@ -111,10 +111,10 @@ def prove_consistency(chain: "Chain", older: int, newer: int) -> ConsistencyProo
     """Show that the headers of two heights, `older` below `newer`, are of one history.
 
     The newer one has a certificate here; the older one stands under that if it has none of its own.
-    Raises `Refused` with `query.invalid`, `checkpoint.missing` or `height.pruned`.
+    Raises `Refused` with `heights.order`, `checkpoint.missing` or `height.pruned`.
     """
     if older >= newer:
-        raise Refused("query.invalid", f"expected from below to, found {older} and {newer}")
+        raise Refused("heights.order", f"expected from below to, found {older} and {newer}")
     store, certificate = chain.store, _certificate(chain, newer)
     header, top = store.header(older), store.header(newer)
     if header is None or top is None or older < store.base():

@@ -15,6 +15,7 @@ from node.validator.snapshot import BlockReceipts, Missing, Snapshot, WindowPart
 from node.validator.store import (
     BASE,
     CERTIFICATE,
+    DIGEST,
     HEAD,
     HEADER,
     HISTORY,
@@ -175,7 +176,9 @@ class Sync:
                 step = unpack(Step, data)
                 key = at(step.header.height)
                 certificate = pack(step.certificate)
-                self._put([(HEADER + key, pack(step.header)), (CERTIFICATE + key, certificate)])
+                header = step.header
+                found = [(HEADER + key, pack(header)), (DIGEST + header.digest, key)]
+                self._put([*found, (CERTIFICATE + key, certificate)])
 
     def _window(self, snapshot: Snapshot, root: sparse.Root) -> tree.Frontier:
         """Write headers, receipts, their places and the history; its new frontier."""
@@ -188,7 +191,7 @@ class Sync:
             if receipts_root(receipts) != header.receipts:
                 raise sparse.DamagedNode(f"expected the kept receipts of block {header.height}")
             row = BlockRow(header, root, (), receipts, (), ())
-            rows = [(HEADER + key, pack(header))]
+            rows = [(HEADER + key, pack(header)), (DIGEST + header.digest, key)]
             if self._store.row(header.height) is None:  # else it says more than we know
                 rows.append((ROW + key, pack(row)))
             for index, receipt in enumerate(receipts):

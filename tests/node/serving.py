@@ -148,7 +148,8 @@ async def call(method: str, url: str, **options: Any) -> Got:
         session.request(method, url, **options) as response,
     ):
         data = await response.read()
-        body = json.loads(data) if data and "json" in response.content_type else data
+        is_json = response.content_type in ("application/json", "application/problem+json")
+        body = json.loads(data) if data and is_json else data
         return Got(response.status, response.headers, body)
 
 

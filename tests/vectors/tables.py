@@ -6,17 +6,21 @@ what stands there is what the code says.
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from pydantic import BaseModel
+
 from consensus import message
 from fl import task
+from node.api.filters import PAGING
 from node.api.problem import PROBLEMS
 from node.api.resource import LINEAGE_PATH, RESOURCES
+from node.api.routes import OTHERS, READS
 from node.program import program
 from node.validator.snapshot import Offer, Snapshot, Steps, WindowPart
 from node.wire.cid import Manifest
@@ -280,6 +284,41 @@ def resources() -> Iterator[str]:
     yield from _table(("path", "record"), [*rows, (f"`{LINEAGE_PATH}`", "its lineage")])
 
 
+def routes() -> Iterator[str]:
+    """Everything else that is served: parameters, and what it is; lists in all formats."""
+    named = {item.path for item in RESOURCES} | {LINEAGE_PATH}
+    named |= {item.collection for item in RESOURCES}
+    rows = [
+        (
+            f"`GET {read.path}`",
+            _names(read.query, PAGING),
+            "list" if read.columns else "",
+            read.summary,
+        )
+        for read in READS
+        if read.path not in named
+    ]
+    rows += [
+        (f"`{other.method.upper()} {other.path}`", _names(other.query), "", other.summary)
+        for other in OTHERS
+    ]
+    yield from _table(("route", "parameters", "", "answer"), rows)
+
+
+def filters() -> Iterator[str]:
+    """By what each list can be filtered."""
+    rows = [
+        (f"`{read.path}`", _names(read.query, PAGING))
+        for read in READS
+        if read.columns and set(read.query.model_fields) - PAGING - {read.turn}
+    ]
+    yield from _table(("list", "filters"), rows)
+
+
+def _names(query: type[BaseModel], but: Collection[str] = ()) -> str:
+    return ", ".join(f"`{name}`" for name in query.model_fields if name not in but)
+
+
 def problems() -> Iterator[str]:
     """The HTTP interface's own refusals."""
     rows = [(f"`{code}`", str(item.status), item.title) for code, item in PROBLEMS.items()]
@@ -305,6 +344,8 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "limits": limits,
     "access": access,
     "resources": resources,
+    "routes": routes,
+    "filters": filters,
     "problems": problems,
     "shapes": shapes,
 }

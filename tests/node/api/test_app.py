@@ -42,6 +42,9 @@ def test_every_problem_type_resolves(network: Network) -> None:
             got = await get(f"{url}/v1/problems/{code}")
             assert got.body == {"code": code, "title": known.title, "status": known.status}
         assert_problem(await get(f"{url}/v1/problems/none"), 404, "problem.missing")
+        listed = (await get(f"{url}/v1/problems?limit=100")).body
+        assert [item["code"] for item in listed["items"]] == sorted(PROBLEMS)
+        assert listed["next"] is None
 
     run(network, check)
 
@@ -54,6 +57,8 @@ def test_reads_beyond_the_bound_are_turned_away(
 
     async def check(url: str, _: Node) -> None:
         assert_problem(await get(f"{url}/v1/members"), 503, "api.busy")
+        for path in ("/livez", "/v1/status", "/v1/problems", "/openapi.json", "/docs"):
+            assert (await get(url + path)).status == 200  # what says so does not wait
 
     run(learned, check)
 

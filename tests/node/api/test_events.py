@@ -7,6 +7,9 @@ import aiohttp
 import pytest
 
 from node.api import events
+from node.api.context import ApiContext
+from node.api.views import EventView
+from node.validator.prune import Pruner
 from tests.node.api.asking import assert_problem, run
 from tests.node.network import HOSPITALS, Network, register_dataset
 from tests.node.serving import Node, get
@@ -120,5 +123,83 @@ def test_an_announced_block_that_is_not_executed_here_waits(network: Network) ->
             network.block()
             node.feed.publish(4)
             assert await heights(response, 2) == [2, 3]
+
+    run(network, check)
+
+
+def prune(network: Network) -> None:
+    """Keep the last three blocks."""
+    pruner = Pruner(network.chain.store, snapshot_blocks=8, window=2)
+    list(pruner.steps(pruner.target(3)))
+
+
+def test_a_stream_resumes_at_the_edge_of_what_is_kept_and_not_beyond(network: Network) -> None:
+    """The last pruned height is a place to go on from; the one before it is gone, and says so."""
+    for _ in range(12):
+        network.block()
+    prune(network)  # heights 10 to 12 are left
+
+    async def check(url: str, _: Node) -> None:
+        async with aiohttp.ClientSession() as session:
+            for place in ({"Last-Event-ID": "9"}, {}):
+                query = "" if place else "?since=9"
+                async with session.get(f"{url}/v1/events{query}", headers=place) as response:
+                    assert await heights(response, 3) == [10, 11, 12]
+        assert_problem(await get(f"{url}/v1/events?since=8"), 410, "block.pruned")
+        got = await get(f"{url}/v1/events", headers={"Last-Event-ID": "8"})
+        assert_problem(got, 410, "block.pruned")
+
+    run(network, check)
+
+
+def test_a_stream_that_pruning_overtakes_ends_and_tells_whoever_resumes(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends as a whole answer, with nothing of another one behind it."""
+    for _ in range(12):
+        network.block()
+    given = events._event
+
+    def overtaken(context: ApiContext, height: int) -> EventView | None:
+        if height == 2:
+            prune(network)
+        return given(context, height)
+
+    monkeypatch.setattr(events, "_event", overtaken)
+
+    async def check(url: str, _: Node) -> None:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{url}/v1/events?since=0") as response,
+        ):
+            text = (await response.read()).decode()
+        assert text.count("id: ") == 1
+        assert text.endswith("}\n\n")
+        got = await get(f"{url}/v1/events", headers={"Last-Event-ID": "1"})
+        assert_problem(got, 410, "block.pruned")
+
+    run(network, check)
+
+
+def test_a_stream_is_what_the_html_standard_says(network: Network) -> None:
+    """Lines of fields, a blank line behind each event, one line of data, the id a decimal."""
+    network.block(register_dataset(network, HOSPITALS[0]))
+
+    async def check(url: str, _: Node) -> None:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{url}/v1/events?since=0") as response,
+        ):
+            assert response.headers["Content-Type"] == "text/event-stream"
+            assert response.headers["Cache-Control"] == "no-store"
+            text = (await response.content.readuntil(b"\n\n")).decode()
+            assert text == ": certified blocks follow\n\n"
+            text = (await response.content.readuntil(b"\n\n")).decode()
+            fields = [line.partition(": ")[::2] for line in text.removesuffix("\n\n").split("\n")]
+            assert [name for name, _ in fields] == ["id", "event", "data"]
+            assert fields[0][1] == "1"
+            assert fields[1][1] == "block"
+            assert json.loads(fields[2][1])["height"] == 1
+            assert "\r" not in text
 
     run(network, check)

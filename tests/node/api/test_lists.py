@@ -2,7 +2,7 @@
 
 import pytest
 
-from node.api import blocks
+from node.api import scan
 from tests.node.api.asking import assert_problem, run
 from tests.node.network import MODEL, TASK, Network
 from tests.node.serving import Node, get
@@ -87,7 +87,7 @@ def test_a_page_looks_through_a_bounded_number_of_blocks(
     """Many empty blocks make a short page with a cursor, not a long read."""
     for _ in range(5):
         learned.block()
-    monkeypatch.setattr(blocks, "SCAN_BLOCKS_MAX", 3)
+    monkeypatch.setattr(scan, "SCAN_BLOCKS_MAX", 3)
 
     async def check(url: str, _: Node) -> None:
         page = (await get(f"{url}/v1/transactions")).body

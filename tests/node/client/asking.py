@@ -17,8 +17,8 @@ from vm.shape import pack
 NEWEST = "/v1/checkpoints"
 DEAD = "http://127.0.0.1:1"  # nothing listens there
 FIRST_EVENT = (
-    b'id: 1\ndata: {"height": 1, "digest": "", "time_ms": 0, "transactions": [], "records": [], '
-    b'"left_out": 0}\n\n'
+    b'id: 1\ndata: {"height": 1, "digest": "", "time_ms": 0, "time": null, "transactions": [], '
+    b'"records": [], "left_out": 0}\n\n'
 )
 
 

@@ -132,6 +132,46 @@ def test_keys_are_listed_by_kind_and_prefix_alone(network: Network) -> None:
     assert list(store.keys(Member.KIND, (), 2)) == []
 
 
+def test_headers_and_transactions_are_found_by_their_first_digits(network: Network) -> None:
+    """By an even or odd number of them, in order, each with its place."""
+    header = network.block(*(register_dataset(network, hospital) for hospital in HOSPITALS))
+    store, digits = network.chain.store, header.digest.hex()
+    row = store.row(1)
+    assert row is not None
+    ids = sorted(receipt.transaction for receipt in row.receipts)
+
+    assert list(store.heights(digits)) == [(header.digest, 1)]
+    assert list(store.heights(digits[:15])) == [(header.digest, 1)]
+    assert list(store.heights("f" * 64)) == []
+    assert [id for id, _ in store.places("")] == ids
+    assert list(store.places(ids[0].hex()[:13])) == [(ids[0], store.place(ids[0]))]
+    assert dict(store.places(ids[0].hex()[:1])).keys() == {
+        id for id in ids if id.hex()[0] == ids[0].hex()[0]
+    }
+
+
+def test_a_store_of_before_finds_headers_by_digest_once_it_was_opened(folder: Path) -> None:
+    """The rows that a release without this index has not written are written at the start."""
+    store = Store(folder)
+    header = store.header(7)
+    assert header is not None
+    for prefix in (module.DIGEST, module.DIGESTS):
+        with (
+            store.database.iterator(prefix=prefix, include_value=False) as rows,
+            store.database.write_batch() as batch,
+        ):
+            for row in rows:
+                batch.delete(row)
+    assert list(store.heights(header.digest.hex())) == []
+    store.close()
+
+    store = Store(folder)
+
+    assert list(store.heights(header.digest.hex())) == [(header.digest, 7)]
+    assert len(list(store.heights(""))) == BLOCKS + 1
+    store.close()
+
+
 def test_a_store_that_is_closed_between_blocks_goes_on(tmp_path: Path) -> None:
     """A crash leaves the chain at a height, and the same next block has the same header."""
     with open_network(tmp_path / "steady") as steady:
