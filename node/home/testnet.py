@@ -100,13 +100,15 @@ def write_testnet(
     base_port: int = BASE_PORT,
     tasks: tuple[str, ...] = (),
     opening: bool = False,
+    public: bool = False,
 ) -> Layout:
     """Write a network of `organisations` hospitals and one auditor into the new `directory`.
 
     Validator i (from 0) listens for peers at base_port + 2i and for HTTP at the port after it.
     `tasks` are those that every training peer takes part in; `opening` is whether its snapshots
-    may be opened. Nothing appears at `directory` unless all of it does. Raises `Refused` with code
-    `testnet.exists`, `testnet.organisations`, `testnet.ports` or `testnet.write`.
+    may be opened, `public` whether reading needs no membership. Nothing appears at `directory`
+    unless all of it does. Raises `Refused` with code `testnet.exists`, `testnet.organisations`,
+    `testnet.ports` or `testnet.write`.
     """
     if not VALIDATORS_MIN <= organisations <= VALIDATORS_MAX:
         raise Refused(
@@ -126,7 +128,7 @@ def write_testnet(
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".testnet-") as folder:
             draft = Layout(Path(folder) / directory.name, hospitals)
-            _Writer(draft, base_port, tasks, opening, now).write()
+            _Writer(draft, base_port, tasks, opening, public, now).write()
             draft.directory.rename(directory)
     except OSError as error:
         raise Refused(
@@ -139,11 +141,18 @@ class _Writer:
     """Writes every home, and enrols whom it made keys for."""
 
     def __init__(
-        self, layout: Layout, base_port: int, tasks: tuple[str, ...], opening: bool, now: datetime
+        self,
+        layout: Layout,
+        base_port: int,
+        tasks: tuple[str, ...],
+        opening: bool,
+        public: bool,
+        now: datetime,
     ) -> None:
         self._layout = layout
         self._tasks = tasks
         self._opening = opening
+        self._public = public
         self._now = now
         self._authority = create_authority(TITLE, now)
         self._members: list[Member] = []
@@ -300,6 +309,7 @@ class _Writer:
             window=min(WINDOW, window_max(len(self._validators))),
             rotation=0,
             equivocation=Sanction.SUSPEND,
+            public=self._public,
             organisations=tuple(organisations),
             members=tuple(self._members),
         )

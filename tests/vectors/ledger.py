@@ -12,6 +12,7 @@ from tests.harness import START_MS, Chain, Item, key_of
 from tests.vectors.spelling import code_of, hexes
 from vm import sparse, tree
 from vm import transaction as transactions
+from vm.accesslog import DigestLog
 from vm.block import Header, Payload, Receipt, check_payload, receipts_root, transactions_root
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
 from vm.conduct import AuditOutcome, MarkDecision
@@ -118,6 +119,7 @@ def story() -> Ledger:
     _close_round_with_a_rejection(chain, 2)
     _close_round_with_a_rerun(chain, 3)
     _mark_the_model(chain)
+    _publish_access_logs(chain)
     chain.applied([dialogue.opening("again"), dialogue.closing(task="again")])
     chain.execute(_refused(chain))
     return chain
@@ -163,6 +165,13 @@ def _mark_the_model(chain: Ledger) -> None:
     chain.applied([("hospital-1.steward", "model.decide", decided)])
 
 
+def _publish_access_logs(chain: Ledger) -> None:
+    """A validator's log grows, and so does its digest on chain."""
+    for size in (3, 8):
+        digested = DigestLog(size, tree.root([bytes((line,)) for line in range(size)]))
+        chain.applied([("hospital-1.validator", "access.digest", digested)])
+
+
 def _refused(chain: Ledger) -> list[Transaction]:
     """Transactions that fail in execution, and one that stood in an earlier block."""
     items: list[Item] = [
@@ -173,6 +182,7 @@ def _refused(chain: Ledger) -> list[Transaction]:
         dialogue.dataset(1),
         dialogue.proof(1, 3, base_version=1),
         dialogue.proof(1, 9),
+        ("hospital-1.validator", "access.digest", DigestLog(8, bytes(32))),
     ]
     return [*(chain.sign(item) for item in items), *chain.blocks[-1].transactions[:1]]
 

@@ -154,7 +154,7 @@ class Auditor:
 
     def __init__(self, genesis: bytes) -> None:
         self.chain = digest("genesis", genesis)
-        seats = sorted(member for member in decode(genesis)[8] if member[3] == "validator")
+        seats = sorted(member for member in decode(genesis)[9] if member[3] == "validator")
         listed = [[1, member[1], member[2], member[4], False] for member in seats]
         self.epochs: list[list[Any]] = [[1, 0, 1, "concilium.1", [1, listed]]]
 

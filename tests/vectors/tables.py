@@ -22,6 +22,7 @@ from node.validator.snapshot import Offer, Snapshot, Steps, WindowPart
 from node.wire.cid import Manifest
 from tests.vectors import BUILDERS
 from vm import (
+    accesslog,
     block,
     conduct,
     digest,
@@ -75,7 +76,7 @@ def records() -> list[Any]:
     """The classes of the state's records, in order of definition."""
     return [
         found
-        for module in (record, quorum, epoch, proposal, learning, conduct)
+        for module in (record, quorum, epoch, proposal, learning, conduct, accesslog)
         for found in vars(module).values()
         if inspect.isclass(found) and found.__module__ == module.__name__ and hasattr(found, "KIND")
     ]
@@ -101,6 +102,7 @@ def groups() -> dict[str, list[Any]]:
         ],
         "Arrays of state sync": [Offer, Steps, Snapshot, StateRange, WindowPart],
         "Arrays of blobs": [Manifest],
+        "Arrays of access logs": [accesslog.AccessLine],
     }
 
 
@@ -215,13 +217,18 @@ def all_tags() -> set[str]:
 
 
 def access() -> Iterator[str]:
-    """Who may send which kind, and what its body is."""
+    """Who may send which kind, what its body is, and who is shown its transactions."""
     kinds = program().kinds
     rows = [
-        (f"`{kind}`", ", ".join(sorted(role.value for role in roles)), spelled(kinds[kind].body))
-        for kind, roles in ACCESS.items()
+        (
+            f"`{kind}`",
+            ", ".join(sorted(role.value for role in access.senders)),
+            spelled(kinds[kind].body),
+            "known readers" if access.restricted else "readers",
+        )
+        for kind, access in ACCESS.items()
     ]
-    yield from _table(("kind", "roles", "body"), rows)
+    yield from _table(("kind", "roles", "body", "shown to"), rows)
 
 
 LIMITS: tuple[tuple[ModuleType, str], ...] = (

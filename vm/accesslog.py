@@ -1,0 +1,86 @@
+"""What a validator's access log comes to: its digest on chain, so that no line of it can go later.
+
+The log itself stays with the validator. It is a Merkle tree of RFC 6962, section 2.1, over its
+packed lines, and the chain holds size and root of each validator's newest digest.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from vm.execute import Context, Kind
+from vm.refusal import Refused
+from vm.shape import HEIGHT_MAX, Count, Digest, Height, Int, Name, TimeMs
+from vm.state import State
+
+
+class Via(StrEnum):
+    """How a reader showed who it is."""
+
+    TLS = "tls"
+    SIGNATURE = "signature"
+    TOKEN = "token"  # noqa: S105 - a word, no secret
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLine:
+    """A leaf: who was shown what. It names no content.
+
+    `kind` is that of the record or of the transaction, or `lineage`; `subject` is the record's
+    place in the state tree (for a lineage, the place of the model's version), or the transaction's
+    id. `height` is that under which it was shown.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    time_ms: TimeMs
+    reader: Name
+    via: Via
+    kind: Name
+    subject: Digest
+    height: Height
+
+
+@dataclass(frozen=True, slots=True)
+class DigestLog:
+    """Body of `access.digest`: the root over the first `size` lines of the sender's log."""
+
+    VERSION: ClassVar[int] = 1
+
+    size: Annotated[int, Int(1, HEIGHT_MAX)]
+    root: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLog:
+    """The newest digest of a validator's access log."""
+
+    KIND: ClassVar[str] = "access_log"
+    VERSION: ClassVar[int] = 1
+
+    validator: Name
+    size: Count
+    root: Digest
+    height: Height
+    time_ms: TimeMs
+
+    @property
+    def key(self) -> tuple[str]:
+        """Found by the validator."""
+        return (self.validator,)
+
+
+def record_digest(state: State, context: Context, body: DigestLog) -> None:
+    """Keep the digest of a log that has grown."""
+    sender = context.sender.id
+    before = state.get(AccessLog, sender)
+    # 1. a log only grows: whoever holds the earlier digest would find lines missing
+    if before is not None and body.size <= before.size:
+        raise Refused(
+            "access_log.size", f"expected more than {before.size} lines, found {body.size}"
+        )
+    block = context.block
+    state.put(AccessLog(sender, body.size, body.root, block.height, block.time_ms))
+
+
+KINDS = (Kind("access.digest", DigestLog, record_digest),)
