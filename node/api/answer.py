@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from node.api.context import ApiContext
 from node.api.problem import CONTENT_TYPE, find_problem, write_problem
 from node.api.views import ProblemView
+from node.readers.shown import Shown
 from vm.refusal import Refused
 
 T = TypeVar("T")
@@ -22,16 +23,22 @@ Path = Mapping[str, str]
 READ_THREADS = 4  # a long lineage leaves three for short reads
 READS_MAX = 256  # waiting or running; each holds one request
 RETRY_AFTER_S = 1
+SHOWN = web.RequestKey("shown", tuple[Shown, ...])  # what is restricted in the answer
 IMMUTABLE = "public, max-age=31536000, immutable"  # a year: finalized data never changes
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A body to be sent as JSON; `final` if no later block can change it."""
+    """A body to be sent as JSON; `final` if no later block can change it.
+
+    It leaves only to a known reader, and after a line in the access log, if it has `shown` what is
+    restricted.
+    """
 
     body: BaseModel
     final: bool = False
     status: int = 200
+    shown: tuple[Shown, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,7 @@ def parse_query(request: web.Request, model: type[Q]) -> Q:
 
 def respond(request: web.Request, answer: Answer) -> web.Response:
     """The HTTP response; 304 if the client holds a final answer already."""
+    request[SHOWN] = answer.shown
     body = answer.body.model_dump_json().encode()
     headers = {"Cache-Control": "no-store"}
     if answer.status == 503:
@@ -103,8 +111,8 @@ def respond(request: web.Request, answer: Answer) -> web.Response:
     return web.Response(body=body, status=answer.status, content_type=kind, headers=headers)
 
 
-def problem(code: str, detail: str, **extensions: Any) -> Answer:
+def problem(code: str, detail: str, shown: tuple[Shown, ...] = (), **extensions: Any) -> Answer:
     """A refusal as an answer, with the status that its code has."""
     status = find_problem(code).status
     document = write_problem(status, code, detail, extensions)
-    return Answer(ProblemView.model_validate(document), status=status)
+    return Answer(ProblemView.model_validate(document), status=status, shown=shown)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import structlog
 from aiohttp import web
 
-from node.api import blocks, epochs, events, records, transactions
+from node.api import access, blocks, epochs, events, records, transactions
 from node.api.answer import Answer, Read, Reader, parse_query, problem, respond
 from node.api.context import ApiContext
 from node.api.lookups import Lookups
@@ -25,7 +25,8 @@ log = structlog.get_logger()
 def build_api(context: ApiContext) -> web.Application:
     """The HTTP interface as an application of its own; the caller gives it a socket."""
     app = web.Application(
-        middlewares=[answer_refusals], client_max_size=transactions.SUBMIT_BYTES_MAX
+        middlewares=[answer_refusals, access.keeping(context)],
+        client_max_size=transactions.SUBMIT_BYTES_MAX,
     )
     reader, streams = Reader(), events.Streams()
     submissions = transactions.Submissions(context)
@@ -43,6 +44,7 @@ def build_api(context: ApiContext) -> web.Application:
     async def stream(request: web.Request) -> web.StreamResponse:
         return await streams.serve(context, reader, request)
 
+    access.add_routes(app.router, context, reader)
     app.router.add_post(transactions.TRANSACTIONS, submit)
     app.router.add_get(transactions.LOOKUP, look_up)
     app.router.add_get(events.EVENTS, stream, allow_head=False)

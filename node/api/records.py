@@ -33,6 +33,7 @@ from node.api.views import (
     record_view,
 )
 from node.audit.prove import newest, prove_key, prove_lineage, prove_together, view_header
+from node.readers.shown import lineage_shown, records_shown
 from vm.inclusion import RecordProof
 from vm.learning import Commitment, Decline, Round, Update, Verdict
 from vm.shape import pack, unpack
@@ -51,7 +52,8 @@ def _read_one(resource: Resource) -> Read:
         if proof.value is None:
             return _missing(resource, key, proof)
         found = _view(resource, proof)
-        return Answer(RecordAnswer(**dict(found), checkpoint=checkpoint_view(proof.certified)))
+        answer = RecordAnswer(**dict(found), checkpoint=checkpoint_view(proof.certified))
+        return Answer(answer, shown=records_shown((proof.key,)))
 
     return Read(resource.path, NoQuery, answer)
 
@@ -63,15 +65,13 @@ def _read_list(resource: Resource) -> Read:
         after = b"" if query.cursor is None else read_cursor(name, query.cursor)
         view = newest(context.chain)
         keys = list(islice(_keys(context, view, resource, prefix, after), query.limit + 1))
-        more = len(keys) > query.limit
+        more, names = len(keys) > query.limit, keys[: query.limit]
         page = RecordPage(
-            items=[
-                _view(resource, prove_key(context.chain, view, key)) for key in keys[: query.limit]
-            ],
-            next=write_cursor(name, keys[query.limit - 1]) if more else None,
+            items=[_view(resource, prove_key(context.chain, view, key)) for key in names],
+            next=write_cursor(name, names[-1]) if more else None,
             checkpoint=checkpoint_view(view_header(view)),
         )
-        return Answer(page)
+        return Answer(page, shown=records_shown(names or [state_key(resource.record.KIND, prefix)]))
 
     return Read(resource.collection, ListQuery, answer)
 
@@ -84,12 +84,13 @@ def _read_round(context: ApiContext, path: Path, _: NoQuery) -> Answer:
     proof = prove_key(context.chain, view, state_key(Round.KIND, key))
     if proof.value is None:
         return _missing(resource, key, proof)
-    updates, declines, commitments, verdicts = (
-        [
-            _view(BY_RECORD[cls], prove_key(context.chain, view, found))
-            for found in _keys(context, view, BY_RECORD[cls], key, b"")
-        ]
+    keys = {
+        cls: list(_keys(context, view, BY_RECORD[cls], key, b""))
         for cls in (Update, Decline, Commitment, Verdict)
+    }
+    updates, declines, commitments, verdicts = (
+        [_view(BY_RECORD[cls], prove_key(context.chain, view, name)) for name in names]
+        for cls, names in keys.items()
     )
     return Answer(
         RoundAnswer(
@@ -99,7 +100,8 @@ def _read_round(context: ApiContext, path: Path, _: NoQuery) -> Answer:
             declines=declines,
             commitments=commitments,
             verdicts=verdicts,
-        )
+        ),
+        shown=records_shown(keys[Verdict]),
     )
 
 
@@ -113,7 +115,8 @@ def _read_lineage(context: ApiContext, path: Path, _: NoQuery) -> Answer:
             records=len(proof.records),
             proof=base64_text(pack(proof)),
             checkpoint=checkpoint_view(proof.certified),
-        )
+        ),
+        shown=lineage_shown(id, version),
     )
 
 
@@ -121,7 +124,7 @@ def _read_together(context: ApiContext, _: Path, query: KeysQuery) -> Answer:
     """Whatever was asked for, absent or not, and nothing beside the proof: peers ask often."""
     keys = read_keys(query.keys)
     proof = prove_together(context.chain, newest(context.chain), keys)
-    return Answer(TogetherAnswer(proof=base64_text(pack(proof))))
+    return Answer(TogetherAnswer(proof=base64_text(pack(proof))), shown=records_shown(keys))
 
 
 def _key(resource: Resource, path: Path) -> Key:
@@ -149,6 +152,7 @@ def _missing(resource: Resource, key: Key, proof: RecordProof) -> Answer:
         "record.missing",
         f"expected {resource.record.KIND} {label}, found none at height "
         f"{proof.certified.header.height}",
+        shown=records_shown((proof.key,)),
         proof=base64_text(pack(proof)),
     )
 

@@ -11,8 +11,10 @@ from rich.table import Table
 from node.api.views import StatusView
 from node.audit.check import FILE_BYTES_MAX, Audit, audit_model, utc, verify_file, write_file
 from node.client.client import Client
+from node.client.credentials import Credentials
 from node.commands.attest import learning
 from node.commands.files import check_absent, read_file, write_new
+from node.commands.reader import reader_of
 from node.commands.report import Format, Many, show
 from node.home import config
 from node.home.document import dump
@@ -36,6 +38,8 @@ def verify(
     model: str | None = None,
     version: int | None = None,
     save: Path | None = None,
+    member: str | None = None,
+    key: Path | None = None,
     output: Format = "text",
 ) -> None:
     """Verify a model's whole lineage over HTTP, or a proof file offline.
@@ -56,13 +60,19 @@ def verify(
         Which version; the newest if not given.
     save
         Write the proof to this file, for `concilium audit verify FILE` elsewhere.
+    member
+        Id of the member who reads, if no home is given and the network is not public.
+    key
+        Its signing key.
     """
     if file is not None and model is None:
         path, _ = _where(home, genesis, url, offline=True)
         audit = verify_file(read_genesis(path), read_file(file, FILE_BYTES_MAX))
     elif model is not None and file is None:
         path, urls = _where(home, genesis, url)
-        audit = asyncio.run(_audit_model(path, urls, model, version, save))
+        audit = asyncio.run(
+            _audit_model(path, urls, reader_of(home, member, key), model, version, save)
+        )
     else:
         raise Refused("usage.subject", "expected either --model or a proof file, and not both")
     lines = "\n".join(f"  verified: {step}" for step in audit.steps)
@@ -74,11 +84,16 @@ def verify(
 
 
 async def _audit_model(
-    genesis: Path, urls: tuple[str, ...], model: str, version: int | None, save: Path | None
+    genesis: Path,
+    urls: tuple[str, ...],
+    reader: Credentials | None,
+    model: str,
+    version: int | None,
+    save: Path | None,
 ) -> Audit:
     if save is not None:
         check_absent(save)
-    async with Client(read_genesis(genesis), urls) as client:
+    async with Client(read_genesis(genesis), urls, reader) as client:
         found = await audit_model(client, model, version)
         steps = client.proven.steps
     if save is not None:
@@ -91,6 +106,8 @@ def status(
     home: Path | None = None,
     genesis: Path | None = None,
     url: Many = (),
+    member: str | None = None,
+    key: Path | None = None,
     output: Format = "text",
 ) -> None:
     """Show what each validator says of itself: its view, heights and state root.
@@ -103,9 +120,13 @@ def status(
         The genesis document, if no home is given.
     url
         HTTP API of a validator, if no home is given; may be given more than once.
+    member
+        Id of the member who reads, if no home is given and the network is not public.
+    key
+        Its signing key.
     """
     path, urls = _where(home, genesis, url)
-    found = asyncio.run(_statuses(path, urls))
+    found = asyncio.run(_statuses(path, urls, reader_of(home, member, key)))
     data = {
         at: {"error": answer.code, "message": answer.message}
         if isinstance(answer, Refused)
@@ -149,12 +170,14 @@ def _describe(found: dict[str, StatusView | Refused]) -> Group:
     return Group(*([table] if table.row_count else []), *silent)
 
 
-async def _statuses(genesis: Path, urls: tuple[str, ...]) -> dict[str, StatusView | Refused]:
+async def _statuses(
+    genesis: Path, urls: tuple[str, ...], reader: Credentials | None
+) -> dict[str, StatusView | Refused]:
     trusted = read_genesis(genesis)
 
     async def ask(url: str) -> StatusView | Refused:
         try:
-            async with Client(trusted, [url]) as client:
+            async with Client(trusted, [url], reader) as client:
                 return await client.status()
         except Refused as refused:
             return refused

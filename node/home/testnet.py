@@ -9,7 +9,7 @@ DIRECTORY/
   hospital-1/steward/       the same
   hospital-1/admin/         the same
   hospital-2/ ...
-  auditor/                  concilium.toml  genesis.json  keys/
+  auditor/                  concilium.toml  genesis.json  keys/  tls/authority.crt
 ```
 """
 
@@ -237,8 +237,10 @@ class _Writer:
         home = self._layout.auditor
         key = Path("keys/auditor.key")
         self._enrol(home / key, AUDITOR, AUDITOR, Role.AUDITOR, None)
+        self._write_authority(home)
         config = ClientConfig(
             member=Signer(id=AUDITOR, key=key),
+            tls=AUTHORITY,
             chain=CHAIN,
             client=Client(validators=tuple(validator.http for validator in self._validators)),
         )
@@ -262,16 +264,20 @@ class _Writer:
         credential = issue(
             self._authority, member=id, organisation=hospital, hosts=(), now=self._now
         )
-        (home / "tls").mkdir(parents=True, exist_ok=True)
+        self._write_authority(home)
         write_credential(
             credential,
             certificate=home / identity.tls_certificate,
             key=home / identity.tls_key,
         )
-        (home / AUTHORITY.authority).write_bytes(_pem(self._authority))
         transport = spki_digest(credential.certificate.public_bytes(Encoding.DER))
         self._enrol(home / identity.key, id, hospital, role, transport, journal)
         return identity
+
+    def _write_authority(self, home: Path) -> None:
+        path = home / AUTHORITY.authority
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_pem(self._authority))
 
     def _enrol(
         self,

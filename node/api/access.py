@@ -1,0 +1,160 @@
+"""Readers at the HTTP interface: who comes in, tokens, and the access log for auditors."""
+
+import base64
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from pydantic import BaseModel, ConfigDict, Field
+
+from node.api.answer import SHOWN, Answer, Reader, parse_query, problem, respond
+from node.api.context import ApiContext
+from node.api.problem import TYPE_PATH
+from node.api.transactions import TRANSACTIONS
+from node.api.views import NoQuery
+from node.readers.identity import READER
+from node.readers.pace import TooMany
+from node.readers.signature import WANTED
+from node.readers.tokens import TOKEN_S
+from vm.accesslog import AccessLog
+from vm.record import Role
+from vm.refusal import Refused
+from vm.shape import HEIGHT_MAX
+
+TOKENS = "/v1/tokens"
+ACCESS_LOG = "/v1/access-log"
+LINES_MAX = 200  # of one page; each with a path of some 20 digests: 250 KiB
+OPEN = ("/livez", "/readyz", "/openapi.json", "/docs", TYPE_PATH)  # these and what is below them
+CHALLENGE = 'Bearer realm="concilium"'
+
+
+class TokenAnswer(BaseModel):
+    """A bearer token: `Authorization: Bearer …` until `expires_s` seconds are over."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: str
+    member: str
+    role: Role
+    expires_s: int
+
+
+class AccessQuery(BaseModel):
+    """Lines from `after` on, under the root over the first `size`; the published size if none."""
+
+    after: int = Field(default=0, ge=0, le=HEIGHT_MAX)
+    size: int | None = Field(default=None, ge=0, le=HEIGHT_MAX)
+    limit: int = Field(default=LINES_MAX, ge=1, le=LINES_MAX)
+
+
+class AccessItem(BaseModel):
+    """A line, packed, in base64, and the path that shows it under the root."""
+
+    line: str
+    path: list[str]
+
+
+class AccessPage(BaseModel):
+    """A part of this node's access log; digests in hexadecimal."""
+
+    validator: str
+    after: int
+    size: int
+    root: str
+    consistency: list[str]
+    items: list[AccessItem]
+
+
+def keeping(context: ApiContext) -> Middleware:
+    """The middleware that lets readers in, and answers out once they are noted."""
+
+    @web.middleware
+    async def kept(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if _is_open(request):
+            return await handler(request)
+        try:
+            await context.desk.admit(request)
+            response = await handler(request)
+            await context.desk.note(request, request.get(SHOWN, ()))
+        except Refused as refused:
+            if not refused.code.startswith("reader."):
+                raise
+            return _refuse(request, refused)
+        cached = response.headers.get("Cache-Control", "")
+        if not context.desk.public or request.get(SHOWN):
+            if cached.startswith("public"):
+                response.headers["Cache-Control"] = cached.replace("public", "private", 1)
+            response.headers["Vary"] = "Authorization"
+        return response
+
+    return kept
+
+
+def add_routes(router: web.UrlDispatcher, context: ApiContext, reads: Reader) -> None:
+    """Where tokens are minted and the access log is read."""
+
+    async def mint(request: web.Request) -> web.StreamResponse:
+        parse_query(request, NoQuery)
+        reader, token = context.desk.mint(request)
+        answer = TokenAnswer(token=token, member=reader.member, role=reader.role, expires_s=TOKEN_S)
+        return respond(request, Answer(answer, status=201))
+
+    async def look(request: web.Request) -> web.StreamResponse:
+        reader = request.get(READER)
+        if reader is None or reader.role is not Role.AUDITOR:
+            found = "nobody" if reader is None else f"{reader.member}, a {reader.role}"
+            raise Refused("reader.role", f"expected an auditor, found {found}")
+        query = parse_query(request, AccessQuery)
+        return respond(request, await reads.run(_read_page, context, query))
+
+    router.add_post(TOKENS, mint)
+    router.add_get(ACCESS_LOG, look)
+
+
+def _read_page(context: ApiContext, query: AccessQuery) -> Answer:
+    logbook, validator = context.desk.logbook, context.status().name
+    size = query.size
+    if size is None:
+        published = context.chain.state().get(AccessLog, validator)
+        size = 0 if published is None else published.size
+    if size > logbook.size or query.after > size:
+        raise Refused(
+            "access_log.range",
+            f"expected after <= size <= {logbook.size}, found {query.after} and {size}",
+        )
+    page = logbook.page(query.after, query.limit, size)
+    return Answer(
+        AccessPage(
+            validator=validator,
+            after=query.after,
+            size=page.size,
+            root=page.root.hex(),
+            consistency=[digest.hex() for digest in page.consistency],
+            items=[
+                AccessItem(
+                    line=base64.b64encode(line).decode(), path=[digest.hex() for digest in path]
+                )
+                for line, path in zip(page.lines, page.paths, strict=True)
+            ],
+        )
+    )
+
+
+def _is_open(request: web.Request) -> bool:
+    """What needs no reader: how a node is, what its answers mean, and signed transactions.
+
+    A transaction says itself who sends it, and the mempool has a quota for each sender.
+    """
+    if (request.method, request.path) == ("POST", TRANSACTIONS):
+        return True
+    return any(f"{request.path}/".startswith(f"{path.rstrip('/')}/") for path in OPEN)
+
+
+def _refuse(request: web.Request, refused: Refused) -> web.StreamResponse:
+    response = respond(request, problem(refused.code, refused.message))
+    if response.status == 401:
+        expired = ', error="invalid_token"' if refused.code == "reader.expired" else ""
+        response.headers["WWW-Authenticate"] = CHALLENGE + expired
+        response.headers["Accept-Signature"] = WANTED
+    if isinstance(refused, TooMany):
+        response.headers["Retry-After"] = str(refused.wait_s)
+    return response
