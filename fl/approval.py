@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fl.body import ApproveTask, WithdrawApproval
-from fl.rounds import advance
+from fl.rounds import advance, join_round
 from vm.digest import TERMS, digest
 from vm.execute import Context
 from vm.learning import Round, RoundPhase, SiteApproval, Task, TaskPhase
@@ -58,6 +58,7 @@ def approve_task(state: State, context: Context, body: ApproveTask) -> None:
             changed_height=height,
         )
     )
+    join_round(state, context.block, task, site.organisation)
 
 
 def withdraw_approval(state: State, context: Context, body: WithdrawApproval) -> None:

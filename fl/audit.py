@@ -71,18 +71,21 @@ def attest_audit(state: State, context: Context, body: AttestAudit) -> None:
     # 2. the auditor is of another organisation
     auditor = context.sender
     _check_foreign(auditor, update)
-    # 3. one attestation of an auditor's organisation on an update; the first stands
-    if state.get(Audit, *update.key, auditor.organisation) is not None:
+    # 3. one attestation of an auditor's organisation on an update; the first stands, but one that
+    # found nothing to look at gives way to one that replayed
+    replayed = body.outcome is not AuditOutcome.UNAVAILABLE
+    before = state.get(Audit, *update.key, auditor.organisation)
+    gives_way = before is not None and before.outcome is AuditOutcome.UNAVAILABLE and replayed
+    if before is not None and not gives_way:
         raise Refused(
             "audit.duplicate",
             f"expected one audit of {update.organisation}'s update by {auditor.organisation}, "
-            "found another",
+            f"found one that it {before.outcome.value}",
         )
     # 4. the update has a trace
     if update.evidence is Evidence.SCORED:
         raise Refused("audit.evidence", "expected an update with a trace, found a scored one")
     # 5. segments were replayed, no more than there are, unless the trace was not to be had
-    replayed = body.outcome is not AuditOutcome.UNAVAILABLE
     if replayed != (body.segments > 0) or body.segments > update.segments:
         raise Refused(
             "audit.segments",
@@ -123,6 +126,8 @@ def attest_audit(state: State, context: Context, body: AttestAudit) -> None:
             height=context.block.height,
         )
     )
+    if gives_way:
+        update = replace(update, audits_unavailable=update.audits_unavailable - 1)
     state.put(_audited(update, body.outcome))
     count_audit(state, update.organisation, body.outcome)
     if body.outcome is AuditOutcome.FAILED and update.status is UpdateStatus.ACCEPTED:

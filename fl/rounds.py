@@ -14,7 +14,8 @@ each block and ends the phases whose deadline has come. Every round ends in a st
                                                        .no_quorum
 
 Waited for are sites that had approved the task as the round opened, and in round 1 those that have
-not said yet; while nothing could come of the round, all. Nobody else's absence is counted.
+not said no; while nothing could come of the round, all. The absence of those is counted that had
+approved as the round opened, in round 1 within the first half of its submissions; nobody else's.
 
 A closed round makes a model version; the next round opens in the same block, until the task's
 number of closed rounds is reached. A failed round is followed by another on the same base;
@@ -142,6 +143,20 @@ def start_round(state: State, block: BlockContext, task: Task) -> None:
     state.put(rnd)
 
 
+def join_round(state: State, block: BlockContext, task: Task, organisation: str) -> None:
+    """Whoever approves within the first half of round 1's submissions is part of that round.
+
+    Later it may have too little time to train: it is waited for, as who says nothing is, and its
+    absence does not count.
+    """
+    rnd = state.require(Round, task.id, task.round)
+    early = 2 * (block.time_ms - rnd.opened_ms) <= task.terms.submit_ms
+    if rnd.number == 1 and rnd.phase is RoundPhase.SUBMIT and early:
+        joined = {*rnd.parts, organisation}
+        names = (site.organisation for site in task.terms.sites)
+        state.put(replace(rnd, parts=tuple(name for name in names if name in joined)))
+
+
 def in_phase(
     state: State, block: BlockContext, task: str, number: int, *phases: RoundPhase
 ) -> Round:
@@ -253,10 +268,6 @@ def _enter(state: State, block: BlockContext, task: Task, rnd: Round, phase: Rou
 
 def _end_submissions(state: State, block: BlockContext, task: Task, rnd: Round) -> None:
     """Go on to verdicts with enough updates; fail the round with fewer."""
-    if rnd.number == 1:
-        names = (site.organisation for site in task.terms.sites)
-        given = (name for name in names if state.get(SiteApproval, task.id, name) is not None)
-        rnd = replace(rnd, parts=tuple(given))
     if rnd.updates >= task.terms.aggregation.updates_min:
         seed = round_seed(block.parent, task.id, rnd.number)
         _enter(state, block, task, replace(rnd, seed=seed), RoundPhase.VERDICT)

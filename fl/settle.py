@@ -68,8 +68,8 @@ def absent(site: Site) -> Outcome:
 
 
 def unapproved(site: Site) -> Outcome:
-    """The outcome of a site that is no part of the task, as far as it has said itself."""
-    reason = "the site has not approved the task"
+    """The outcome of a site that had not approved the task in time to be part of the round."""
+    reason = "the site had not approved the task in time"
     status, code = UpdateStatus.UNAPPROVED, "update.not_approved"
     return Outcome(site.organisation, site.trainer, status, code, reason, None, 0, None)
 

@@ -49,6 +49,7 @@ class Audit:
     """An auditor's attestation of one update's trace, replayed at the hospital that trained it.
 
     `segments` is how many were replayed. It trusts the machine that the auditor was given there.
+    One that is unavailable gives way to a later one of its organisation that has replayed.
     """
 
     KIND: ClassVar[str] = "audit"

@@ -113,8 +113,8 @@ class RoundPhase(StrEnum):
 class UpdateStatus(StrEnum):
     """An update's fate; undecided is not aggregated and blames nobody, absent never came.
 
-    Declined is a site that said in time that it sends none, unapproved one that is no part of the
-    task as far as it has said itself.
+    Declined is a site that said in time that it sends none, unapproved one that had not approved
+    the task in time to be part of the round.
     """
 
     SUBMITTED = "submitted"
@@ -169,8 +169,8 @@ class Round:
     """One round of a task, on the model's version `base_version`.
 
     `beacon` fixes the order of the rows, `seed`, known once submissions have ended, the challenges.
-    `parts` are the organisations that are waited for, whose absence counts: those that had approved
-    as the round opened; in round 1, known as submissions end, those that had approved by then.
+    `parts` are the organisations whose absence counts: those that had approved as the round opened;
+    in round 1 those that approve within the first half of its submissions.
     `score_bp` is the lower median, over accepted updates, of the lower median of the scores that
     their passing verdicts give.
     """

@@ -22,6 +22,9 @@ from vm.learning import Round, RoundPhase, SiteApproval, Task, TaskPhase
 from vm.record import Model
 from vm.refusal import Refused
 
+# Somebody else of this site has withdrawn since we looked, or the task has ended.
+NOTHING_TO_WITHDRAW = ("task.not_approved", "task.phase")
+
 
 def approve(home: Path, task: str, *, yes: bool = False, output: Format = "text") -> None:
     """Show a task's terms in words, and let this site take part under these and no others.
@@ -119,7 +122,12 @@ async def _say_withdrawn(settings: config.PeerConfig, id: str) -> bool:
         found = None if task is None else await _approval(client, settings, task)
         if task is None or task.phase is not TaskPhase.OPEN or found is None or not found.stands:
             return False
-        await _pen(client, settings).submit("task.withdraw", WithdrawApproval(id))
+        try:
+            await _pen(client, settings).submit("task.withdraw", WithdrawApproval(id))
+        except Refused as refused:
+            if refused.code not in NOTHING_TO_WITHDRAW:
+                raise
+            return False
         return True
 
 

@@ -19,7 +19,7 @@ from node.home.genesis import read_genesis
 from node.home.keyfile import read_key, read_secret
 from node.peer import retention
 from node.peer.approval import Approvals
-from node.peer.attendance import attend_all, tasks_of
+from node.peer.attendance import attend_all, end_of, tasks_of
 from node.peer.bases import Bases
 from node.peer.loop import Loop
 from node.peer.meeting import Meetings
@@ -72,7 +72,8 @@ async def run_peer(
             )
             return Submitter(client, identity.id, read_key(identity.key)), exchange
 
-        loop = Loop(config.loop.socket, config.loop.tasks, traces)
+        end = partial(end_of, board, config.trainer.id)
+        loop = Loop(config.loop.socket, config.loop.tasks, traces, end)
         if config.loop.tasks:
             await stack.enter_async_context(loop)
         submitter, exchange = await enter(config.trainer)
@@ -124,10 +125,10 @@ async def run_peer(
             group.create_task(board.run())
             group.create_task(retention.run(traces, client))
             works = (trainer.work, opener.work, verifier.work, reporter.work)
-            group.create_task(attend_all(works, training.listed, finder(config, client), board))
+            group.create_task(attend_all(works, training.listed, finder(config, board), board))
 
 
-def finder(config: PeerConfig, client: Client) -> Callable[[], Awaitable[Iterable[str]]]:
+def finder(config: PeerConfig, board: Board) -> Callable[[], Awaitable[Iterable[str]]]:
     """Which tasks to attend to beside the listed ones: that name it, where the site is asked.
 
     What is found still waits for its approval. Also those that it has approved before: it may have
@@ -138,8 +139,8 @@ def finder(config: PeerConfig, client: Client) -> Callable[[], Awaitable[Iterabl
     async def find() -> Iterable[str]:
         return [
             task.id
-            for task in await tasks_of(client, trainer)
-            if asked or await client.record(SiteApproval, task.id, _organisation(task, trainer))
+            for task in await tasks_of(board, trainer)
+            if asked or await board.record(SiteApproval, task.id, _organisation(task, trainer))
         ]
 
     return find

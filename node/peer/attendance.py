@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import structlog
 
 from node.client.board import Board
-from node.client.client import Client
-from vm.learning import Task, TaskPhase
+from vm.learning import OpenTasks, SiteApproval, Task, TaskPhase
 from vm.refusal import Refused
 
 FIND_AGAIN_S = 30.0  # a task that was not there before waits for a person's approval anyway
@@ -75,11 +74,42 @@ async def is_over(board: Board, task: str) -> bool:
     return found is not None and found.phase is not TaskPhase.OPEN
 
 
-async def tasks_of(client: Client, trainer: str) -> list[Task]:
-    """The open tasks that name this trainer among their sites, as far as a node lists them."""
+async def end_of(board: Board, trainer: str, task: str) -> Refused:
+    """Why no further round of the task comes for this trainer, once it is so on the chain."""
+    while True:
+        seen = board.count
+        try:
+            if (found := await _end(board, trainer, task)) is not None:
+                return found
+        except Refused as refused:  # nobody can say: wait on
+            log.debug("peer.refused", task=task, code=refused.code)
+        await board.wait(seen)
+
+
+async def _end(board: Board, trainer: str, id: str) -> Refused | None:
+    task = await board.record(Task, id)
+    if task is None:
+        return None
+    if task.phase is not TaskPhase.OPEN:
+        return Refused("loop.ended", f"expected task {id} open, found it {task.phase.value}")
+    for site in task.terms.sites:
+        if site.trainer == trainer:
+            approval = await board.record(SiteApproval, id, site.organisation)
+            if approval is not None and not approval.stands:
+                return Refused(
+                    "loop.withdrawn",
+                    f"expected this site to stand by task {id}, found it withdrawn",
+                )
+    return None
+
+
+async def tasks_of(board: Board, trainer: str) -> list[Task]:
+    """The open tasks that name this trainer among their sites."""
+    found = await board.record(OpenTasks)
+    ids = () if found is None else found.tasks
+    tasks = await asyncio.gather(*(board.record(Task, id) for id in ids))
     return [
         task
-        async for task in client.records(Task)
-        if task.phase is TaskPhase.OPEN
-        and any(site.trainer == trainer for site in task.terms.sites)
+        for task in tasks
+        if task is not None and any(site.trainer == trainer for site in task.terms.sites)
     ]

@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,9 @@ CONNECTIONS_MAX = 8
 JOIN_S = 10.0  # for the first frame: who connects has something to say
 INT_BYTES = 4
 
+# Waits until no further round of a task comes for this site; why not.
+End = Callable[[str], Awaitable[Refused]]
+
 log = structlog.get_logger()
 
 
@@ -60,11 +63,12 @@ class _Waiting:
 class Loop:
     """Trains by scripts that join over the socket; use it as an asynchronous context manager."""
 
-    def __init__(self, path: Path, tasks: Iterable[str], traces: TraceStore) -> None:
+    def __init__(self, path: Path, tasks: Iterable[str], traces: TraceStore, end: End) -> None:
         """`tasks` are those that scripts of this site train."""
         self._path = path
         self._tasks = frozenset(tasks)
         self._traces = traces
+        self._end = end
         self._waiting: dict[str, _Waiting] = {}
         self._changed = asyncio.Condition()
         self._connections: set[asyncio.Task[None]] = set()
@@ -159,7 +163,10 @@ class Loop:
                 self._changed.notify_all()
 
     async def _await_round(self, task: str, reader: asyncio.StreamReader) -> _Waiting:
-        """The round that waits for this script, once there is one; ends if the script leaves."""
+        """The round that waits for this script, once there is one.
+
+        Ends if the script leaves; raises `Refused` if none will come.
+        """
 
         async def round_of() -> _Waiting:
             async with self._changed:
@@ -172,15 +179,18 @@ class Loop:
 
         waiting = asyncio.ensure_future(round_of())
         gone = asyncio.ensure_future(reader.read(1))
+        end = asyncio.ensure_future(self._end(task))
         try:
-            await asyncio.wait([waiting, gone], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([waiting, gone, end], return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():
                 return waiting.result()
+            if end.done():
+                raise end.result()
             raise EOFError("the script left, or spoke before it was asked")
         finally:
-            for future in (waiting, gone):
+            for future in (waiting, gone, end):
                 future.cancel()
-            await asyncio.gather(waiting, gone, return_exceptions=True)
+            await asyncio.gather(waiting, gone, end, return_exceptions=True)
 
     async def _collect(
         self,

@@ -173,15 +173,27 @@ class Trainer:
             raise _late(found, 0 if trace is None else len(trace.segments()))
 
     async def _let_go(self, stage: Stage, site: Site, refused: Refused) -> None:
-        """Of a training that nobody waits for nothing was submitted that an auditor may ask for."""
+        """Of a training that nobody waits for nothing was submitted that an auditor may ask for.
+
+        Unless a proof of it is on the chain, whose trace stays for its retention.
+        """
         try:
             if refused.code in ("round.phase", "update.declined"):  # the chain was faster
                 await self._require_awaited(stage, site)
         except Refused as late:
             refused = late
-        if refused.code in ("peer.late", "peer.declined"):
+        over = refused.code in ("peer.late", "peer.declined")
+        if over and not await self._may_be_sent(stage, site):
             await asyncio.to_thread(self._traces.drop, *stage.round.key)
             raise refused
+
+    async def _may_be_sent(self, stage: Stage, site: Site) -> bool:
+        """Whether our update may be in the round: a peer that was killed has not heard of it."""
+        try:  # as it is now, and not as it was read before training
+            key = (*stage.round.key, site.organisation)
+            return await self._board.client.record(Update, *key) is not None
+        except Refused:
+            return True  # nobody can say
 
     async def _submit(self, assignment: Assignment, trained: Trained) -> None:
         """Bring the update and submit its proof."""
@@ -201,6 +213,7 @@ class Trainer:
         blob = pack_update(spec, bits, origin, result.delta, result.segments)
         await self._require_part(stage.task, site)  # before anything of it leaves
         address = await self._exchange.bring(blob)
+        await self._require_part(stage.task, site)  # again: a large one takes its time
         proof = ProofOfLearning(
             task=id,
             round=number,

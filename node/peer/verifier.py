@@ -147,13 +147,13 @@ class Verifier:
         task, number = stage.task.id, stage.round.number
         body = await asyncio.to_thread(self._drawer.get, task, number)
         secret = self._secret(task, number)
+        found = None if body is None else body.judgements
         if body is None or body.secret != secret:  # of another chain, in a store that outlived it
-            judgements = None
-            if await self._is_approved(stage, site):
-                judgements = await self._judge(stage, site)
-            if judgements is None or not await self._is_approved(stage, site):
-                judgements = await self._abstain(stage, site)
-            body = RevealVerdicts(task, number, secret, judgements)
+            approved = await self._is_approved(stage, site)
+            found = await self._judge(stage, site) if approved else None
+        if found is None or not await self._is_approved(stage, site):
+            found = await self._abstain(stage, site)  # no seal binds us to what we found before
+        body = RevealVerdicts(task, number, secret, found)
         # What has no room in the budget goes, now or since it was judged; nothing is bound yet.
         withdrawn = any(item.code == WITHDRAWN for item in body.judgements)
         choices = (0,) if withdrawn else reservable(stage.task.terms, len(body.judgements))
@@ -165,8 +165,8 @@ class Verifier:
         body = replace(body, judgements=within(body.judgements, reserved))
         await asyncio.to_thread(self._drawer.put, body)
         packed = [pack(item) for item in body.judgements]
-        found = seal(task, number, self._submitter.member, secret, packed)
-        await self._submitter.submit("learning.seal", SealVerdicts(task, number, found, reserved))
+        sealed = seal(task, number, self._submitter.member, secret, packed)
+        await self._submitter.submit("learning.seal", SealVerdicts(task, number, sealed, reserved))
 
     async def _scores_left(self, site: Site) -> int:
         """How many scores on our rows may still be published, by the chain's proven count."""

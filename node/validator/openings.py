@@ -4,7 +4,7 @@ Training peers take no connection. So a verifier asks the validator of the train
 for a piece of the trace; the trainer, who waits there, announces the piece and brings it; from then
 on those verifiers who asked for it may read it. What is opened holds rows of patients: it passes
 through no other validator, lies in a store of its own and is deleted when the round's judgement
-ends.
+ends, or once the organisation has withdrawn from the task.
 
 Who may ask, and when, follows from the chain. What was asked is kept in memory alone.
 """
@@ -18,7 +18,7 @@ from fl.opening import opening_size, part_size, rows_max, rows_opened_max
 from fl.rounds import open_tasks
 from node.wire.cid import CHUNK_BYTES
 from node.wire.openings import Offer, Piece, segment_of
-from vm.learning import Commitment, Round, RoundPhase, Task, Update
+from vm.learning import Commitment, Round, RoundPhase, SiteApproval, Task, Update
 from vm.record import Dataset, Member, Model, ModelSpec
 from vm.refusal import Refused
 from vm.state import State
@@ -142,7 +142,8 @@ class Openings:
     ) -> tuple[Piece, ...]:
         """Pieces that are wanted and not here, waited for up to `wait_s`.
 
-        Raises `Refused("opening.*")`, also when the round's judgement ends meanwhile.
+        Raises `Refused("opening.*")`, also when the round's judgement ends meanwhile, or the site
+        withdraws.
         """
         _, update = self._require_trainer(member, task_id, number)
         box = self._box(update)
@@ -203,15 +204,15 @@ class Openings:
     # The chain
 
     def follow(self) -> None:
-        """A block was executed: rounds may have ended."""
-        for key in [key for key in self._boxes if not self._is_judged(*key)]:
+        """A block was executed: rounds may have ended, and this site may have withdrawn."""
+        for key in [key for key in self._boxes if not self._is_open(*key)]:
             box = self._boxes.pop(key)
             self._doomed.update(offer.address for offer in box.offers.values())
             box.tell()
 
     def due(self) -> list[str]:
-        """Blobs to delete: those of rounds that are not being judged any more."""
-        self._before = {key for key in self._before if self._is_judged(*key)}
+        """Blobs to delete: those of rounds that are not open any more."""
+        self._before = {key for key in self._before if self._is_open(*key)}
         if not self._before:
             self._doomed |= self._leftover
             self._leftover = set()
@@ -224,6 +225,11 @@ class Openings:
         if not self._is_judged(task_id, number):
             raise Refused(
                 "opening.phase", f"expected round {number} of {task_id} under judgement, found not"
+            )
+        if not self._takes_part(task_id):
+            raise Refused(
+                "opening.withdrawn",
+                f"expected {self._home} to stand by task {task_id}, found that it has withdrawn",
             )
         task = state.require(Task, task_id)
         update = state.get(Update, task_id, number, self._home)
@@ -256,11 +262,19 @@ class Openings:
         rnd = self._state().get(Round, task_id, number)
         return rnd is not None and rnd.phase in OPENING_PHASES
 
+    def _takes_part(self, task_id: str) -> bool:
+        """Whether this organisation's approval stands: what its rows are opened on."""
+        found = self._state().get(SiteApproval, task_id, self._home)
+        return found is not None and found.stands
+
+    def _is_open(self, task_id: str, number: int) -> bool:
+        return self._is_judged(task_id, number) and self._takes_part(task_id)
+
     def _live(self) -> list[_Key]:
-        """Rounds under judgement now."""
+        """Rounds that are open now."""
         state = self._state()
         tasks = [state.require(Task, id) for id in open_tasks(state).tasks]
-        return [(task.id, task.round) for task in tasks if self._is_judged(task.id, task.round)]
+        return [(task.id, task.round) for task in tasks if self._is_open(task.id, task.round)]
 
     def _box(self, update: Update) -> _Box:
         return self._boxes.setdefault((update.task, update.round), _Box(update.trainer))

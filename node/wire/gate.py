@@ -44,6 +44,7 @@ STATUS = {
     "opening.trainer": 403,
     "opening.unwanted": 409,
     "opening.verifier": 403,
+    "opening.withdrawn": 403,
     "peer.direction": 409,
     "peer.gone": 400,
     "peer.role": 403,

@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 
 from consensus.certificate import Verifier
-from consensus.event import Certified, Limits, Pending, Persist, Received, Turned
-from consensus.journal import Said, Section
+from consensus.event import Certified, Persist, Received, Turned
+from consensus.journal import Section
 from consensus.message import (
     BlockReply,
     BlockRequest,
@@ -21,44 +21,23 @@ from consensus.message import (
     ViewChange,
     is_signed,
     payload_digest,
-    signing_digest,
-    slot_of,
 )
 from consensus.replica import GUESTS_MAX
 from consensus.viewchange import verify_new_view
-from tests.consensus.certificates import change, checkpoint, new_view
-from tests.consensus.cluster import Cluster, signed
+from tests.consensus.certificates import change, new_view
+from tests.consensus.cluster import signed
 from tests.consensus.node import CHAIN, ROTATED, elected, genesis_epoch, seats
+from tests.consensus.turning import (
+    FIVE,
+    LAST,
+    WINDOW,
+    agreed,
+    cluster_of,
+    digest_of,
+    fill,
+    numbers,
+)
 from vm.refusal import Refused
-
-WINDOW = 4
-LAST = 1 + WINDOW  # of epoch 0, where the first block changes the validators
-FIVE = seats(0, 1, 2, 3, 4)
-
-
-def cluster_of(n: int, seated: int = 4) -> Cluster:
-    """A cluster with a short window, so that changes are in force soon."""
-    return Cluster(n, Limits(window=WINDOW), seated=seated)
-
-
-def fill(cluster: Cluster, count: int, name: str = "x") -> None:
-    """Order so many blocks."""
-    for i in range(count):
-        cluster.propose(b"%s%d" % (name.encode(), i))
-
-
-def numbers(cluster: Cluster) -> list[int]:
-    """The epochs that the nodes are in."""
-    return [node.replica.epoch.number for node in cluster.nodes]
-
-
-def agreed(cluster: Cluster) -> list[bytes]:
-    """The payloads of the longest chain, of which every other node has a beginning."""
-    longest = max((node.payloads for node in cluster.nodes), key=len)
-    for node in cluster.nodes:
-        assert node.halted is None
-        assert node.payloads == longest[: len(node.payloads)]
-    return longest
 
 
 def test_a_change_rules_a_window_after_the_block_that_made_it() -> None:
@@ -186,7 +165,7 @@ def test_a_validator_signs_with_the_key_that_its_seat_has_in_the_epoch() -> None
     assert cluster[3].replica.voting
     assert not cluster[4].replica.voting
     commit = cluster.sent_by(3, Commit)[-1]
-    assert commit.seal == ROTATED[3].sign(_digest(commit.epoch, commit.body))
+    assert commit.seal == ROTATED[3].sign(digest_of(commit.epoch, commit.body))
     assert len(agreed(cluster)) == LAST + 1
 
 
@@ -385,96 +364,6 @@ def test_an_observer_enters_views_and_delivers_without_a_word() -> None:
     assert [e for s, _, e in cluster.sent if s == "v04" and is_signed(e.body)] == []
 
 
-@pytest.mark.parametrize("behind", ["nothing", "store", "journal"])
-@pytest.mark.parametrize("height", range(LAST - 1, LAST + 3))
-def test_all_crash_around_a_turn_and_come_back(behind: str, height: int) -> None:
-    """Before it, in it or after it; with store and journal level, or either of them behind."""
-    cluster = cluster_of(5)
-    cluster.propose(FIVE)
-    fill(cluster, height - 1)
-    promised = [node.replica.entries() for node in cluster.nodes]
-    for node in cluster.nodes:
-        if behind == "store":
-            node.sync()
-        elif behind == "journal":
-            node.flush()
-        else:
-            node.sync()
-            node.flush()
-
-    for i in range(5):
-        cluster.kill(i)
-    for i in range(5):
-        cluster.restart(i)
-    cluster.pass_time(10_000)
-    fill(cluster, 3, "after")
-
-    assert promised
-    assert len(agreed(cluster)) >= height + 3 - (behind == "journal")
-    assert len({len(node.payloads) for node in cluster.nodes}) == 1
-    assert set(numbers(cluster)) == {1}
-    _signed_once(cluster)
-
-
-@pytest.mark.parametrize("kept", range(0, 4_000, 97))
-def test_a_crash_at_any_byte_of_the_journal_around_a_turn_breaks_no_promise(kept: int) -> None:
-    """The store has lost every block; the journal is cut anywhere behind what was synced."""
-    cluster = cluster_of(5)
-    cluster.propose(FIVE)
-    fill(cluster, WINDOW + 2)
-    node = cluster[1]
-    node.crash(kept=kept)
-    cluster.up[node.name] = False
-
-    cluster.restart(1)
-    cluster.pass_time(5_000)
-    fill(cluster, 2, "after")
-
-    assert numbers(cluster) == [1] * 5
-    assert len(node.payloads) == len(agreed(cluster)) == LAST + 4
-    _signed_once(cluster)
-
-
-def restarted_behind_its_journal() -> Cluster:
-    """v01's certificate is at 4, its log holds 5 as prepared; its store has to begin anew."""
-    cluster = cluster_of(5)
-    cluster.propose(FIVE)
-    fill(cluster, WINDOW - 1)
-    cluster.lost = lambda _s, _r, e: isinstance(e.body, Commit)
-    fill(cluster, 1, "last")
-    cluster[1].sync()
-    cluster.kill(1)
-    cluster.lost = lambda _s, _r, _e: True
-    cluster.busy.add("v01")
-    cluster.restart(1)
-    assert (cluster[1].replica.stable or checkpoint(0, bytes(32))).height == LAST - 1
-    assert cluster[1].replica.executed == 0
-    return cluster
-
-
-def test_nothing_is_voted_for_where_execution_has_yet_to_tell_who_votes() -> None:
-    """Until the blocks are executed again, nobody here knows that the epoch ends at 5."""
-    cluster = restarted_behind_its_journal()
-
-    beyond = PrePrepare(0, LAST + 1, payload_digest(b"beyond"))
-    cluster.event(1, Received(signed(0, beyond, b"beyond")))
-
-    assert cluster[1].rejected[-1].code == "consensus.out_of_watermarks"
-    assert [e for e in cluster.sent_by(1, Prepare) if e.body == _vote(beyond)] == []
-
-
-def test_what_was_prepared_counts_also_before_execution_is_there_again() -> None:
-    """The view change after a restart still proves it, or a new view could order other bytes."""
-    cluster = restarted_behind_its_journal()
-    cluster.event(1, Pending(True))
-
-    cluster.pass_time(2_500)
-
-    change = cluster.sent_by(1, ViewChange)[0].body
-    assert isinstance(change, ViewChange)
-    assert [certificate.sequence for certificate in change.prepared] == [LAST]
-
-
 def test_an_epoch_is_passed_in_one_round_trip() -> None:
     """The certificate in an answer makes its blocks, which are the next epoch's, readable."""
     cluster = cluster_of(5)
@@ -494,68 +383,6 @@ def test_an_epoch_is_passed_in_one_round_trip() -> None:
     assert (len(cluster[3].payloads), cluster[3].replica.epoch.number) == (LAST + 1, 1)
 
 
-def test_who_lost_its_store_signs_nothing_before_the_epoch_in_which_it_last_voted() -> None:
-    """A faulty primary of the past offers it slots whose votes its journal no longer holds."""
-    cluster = cluster_of(5)
-    cluster.propose(FIVE)
-    fill(cluster, WINDOW + 3)
-    node = cluster[1]
-    node.rotate()
-    disk = node.disk
-    disk.store.clear()
-    disk.certificates.clear()
-    disk.stable = disk.stable_durable = None
-    disk.durable = 0
-    cluster.kill(1)
-    cluster.lost = lambda _s, _r, _e: True
-    cluster.restart(1)
-    assert cluster[1].replica.epoch.number == 0
-
-    other = PrePrepare(0, 1, payload_digest(b"other"))
-    cluster.event(1, Received(signed(0, other, b"other")))
-    answered = [e for e in cluster.wire if e[0] == "v01" and is_signed(e[2].body)]
-    cluster.lost = lambda _s, _r, _e: False
-    cluster.pass_time(10_000)
-    fill(cluster, 2, "after")
-
-    assert answered == []
-    assert cluster[1].replica.voting
-    assert len(cluster[1].payloads) == len(agreed(cluster))
-    _signed_once(cluster)
-
-
-def test_what_was_promised_in_an_epoch_to_come_waits_in_a_fresh_journal_too() -> None:
-    """A journal that is made anew while the chain is fetched again still holds it."""
-    cluster = cluster_of(5)
-    cluster.propose(FIVE)
-    fill(cluster, WINDOW)
-    cluster.lost = lambda _s, _r, e: isinstance(e.body, Commit)
-    fill(cluster, 1, "open")
-    node = cluster[1]
-    promised = [e for e in node.replica.entries() if isinstance(e, Said)]
-    node.rotate()
-    node.disk.store.clear()
-    node.disk.certificates.clear()
-    node.disk.stable = node.disk.stable_durable = None
-    node.disk.durable = 0
-    cluster.kill(1)
-    cluster.lost = lambda _s, _r, _e: True
-    cluster.restart(1)
-
-    node.rotate()
-    held = node.entries()
-    cluster.kill(1)
-    cluster.lost = lambda _s, _r, _e: False
-    cluster.restart(1)
-    cluster.pass_time(5_000)
-
-    assert promised
-    assert set(promised) <= set(held)
-    assert held[0] == Section(1)
-    assert len(cluster[1].payloads) == len(agreed(cluster)) == LAST + 1
-    _signed_once(cluster)
-
-
 def test_peers_without_a_seat_are_heard_and_answered_up_to_a_bound() -> None:
     """Observers and joiners fetch blocks; a crowd of them takes no more than so much."""
     cluster = cluster_of(4)
@@ -569,21 +396,3 @@ def test_peers_without_a_seat_are_heard_and_answered_up_to_a_bound() -> None:
 
     assert len(cluster.sent) == before
     assert len(cluster[0].replica._guests) == GUESTS_MAX
-
-
-def _vote(body: PrePrepare) -> Prepare:
-    return Prepare(body.view, body.sequence, body.digest)
-
-
-def _digest(epoch: int, body: Body) -> bytes:
-    return signing_digest(CHAIN, epoch, body)
-
-
-def _signed_once(cluster: Cluster) -> None:
-    """No node has ever signed two messages for one slot of an epoch."""
-    said: dict[object, Body] = {}
-    for sender, _, envelope in cluster.sent:
-        slot = slot_of(envelope.body)
-        if slot is not None and sender == envelope.sender:
-            key = (sender, envelope.epoch, slot)
-            assert said.setdefault(key, envelope.body) == envelope.body

@@ -228,6 +228,23 @@ def test_who_approves_when_submissions_are_over_was_not_there(number: int) -> No
     assert (found.absent, found.silent) == (0, 0)
 
 
+@pytest.mark.parametrize(("late_ms", "absent"), [(0, 1), (1, 0)])
+def test_who_approves_too_late_to_train_in_round_1_is_not_blamed(late_ms: int, absent: int) -> None:
+    """Half of the time for submissions is left to who comes within the first half."""
+    chain = without(4)
+    opened_ms = chain.get(Round, TASK, 1).opened_ms
+    chain.applied([*(proof(n) for n in (1, 2, 3)), *(commit(n) for n in (1, 2, 3))])
+
+    chain.applied([approval(4)], time_ms=opened_ms + SUBMIT_MS // 2 + late_ms)
+    chain.applied(time_ms=opened_ms + SUBMIT_MS)
+    speak(chain, judges=(1, 2, 3))
+
+    assert phase(chain) is RoundPhase.AGGREGATE
+    assert len(chain.get(Round, TASK, 1).parts) == 3 + absent
+    found = reputation_of(chain.state, "hospital-4")
+    assert (found.absent, found.silent) == (absent, absent)
+
+
 def second(numbers: tuple[int, ...]) -> list[Item]:
     """These sites send and commit in round 2."""
     proofs = [proof(n, 2, base_version=1) for n in numbers]

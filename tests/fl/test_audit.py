@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from fl.body import DecideModel
+from fl.reputation import reputation_of
 from tests.fl.dialogue import (
     MODEL,
     NUMBERS,
@@ -185,6 +186,35 @@ def test_an_organisation_attests_an_update_once() -> None:
     chain.applied([attestation(1, 3, FAILED)])
 
     assert chain.refused(attestation(1, 3, PASSED)) == "audit.duplicate"
+
+
+@pytest.mark.parametrize(("outcome", "counts"), [(PASSED, (1, 0, 0)), (FAILED, (0, 1, 0))])
+def test_what_was_unavailable_gives_way_to_a_replay(
+    outcome: AuditOutcome, counts: tuple[int, int, int]
+) -> None:
+    """A hospital that lets nobody in until an auditor has given up has not answered for good."""
+    chain = unvisited()
+    chain.applied([attestation(1, 3, UNAVAILABLE)])
+    assert chain.refused(attestation(1, 3, outcome)) == "audit.visit"
+
+    chain.applied([visit(1, 3), attestation(1, 3, outcome)])
+
+    found = chain.get(Update, TASK, 1, "hospital-3")
+    assert (found.audits_passed, found.audits_failed, found.audits_unavailable) == counts
+    assert chain.get(Audit, TASK, 1, "hospital-3", "hospital-1").outcome is outcome
+    assert (chain.state.get(ModelMark, MODEL) is not None) == (outcome is FAILED)
+    counted = reputation_of(chain.state, "hospital-3")
+    assert (counted.audits_passed, counted.audits_failed) == counts[:2]
+    for again in (UNAVAILABLE, PASSED, FAILED):
+        assert chain.refused(attestation(1, 3, again)) == "audit.duplicate"
+
+
+def test_an_update_is_unavailable_to_an_organisation_once() -> None:
+    """Said again it is a second count of the same."""
+    chain = unvisited()
+    chain.applied([attestation(1, 3, UNAVAILABLE)])
+
+    assert chain.refused(attestation(1, 3, UNAVAILABLE)) == "audit.duplicate"
 
 
 def test_a_trace_past_its_retention_is_unavailable_and_nothing_else() -> None:

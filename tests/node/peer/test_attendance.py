@@ -9,12 +9,11 @@ import pytest
 import structlog.testing
 
 from node.client.board import Board
-from node.client.client import Client
 from node.peer import attendance
-from node.peer.attendance import attend, attend_all, tasks_of
+from node.peer.attendance import attend, attend_all, end_of, tasks_of
 from tests.fl.dialogue import TERMS
 from tests.node.hospital import PATIENT
-from vm.learning import Task, TaskPhase
+from vm.learning import OpenTasks, SiteApproval, Task, TaskPhase
 from vm.refusal import Refused
 from vm.state import Record
 
@@ -28,23 +27,29 @@ class Node:
     """Shows tasks, all open until they are said to be over."""
 
     phases: dict[str, TaskPhase] = field(default_factory=dict)
+    approvals: list[bool | Refused] = field(default_factory=list)  # in turn, of each look at one
     count: int = 0
+    reads: int = 0
 
     async def wait(self, seen: int) -> None:
         """News come at once."""
         await asyncio.sleep(0)
 
-    async def record(self, cls: type[Record], id: str) -> Task | None:
-        """One task."""
-        phase = self.phases.get(id)
+    async def record(self, cls: type[Record], *key: str) -> Record | None:
+        """One task, or which are open; lists are no proof, and there are none."""
+        self.reads += 1
+        if cls is OpenTasks:
+            found = [id for id, phase in self.phases.items() if phase is TaskPhase.OPEN]
+            return OpenTasks(tuple(found)) if found else None
+        if cls is SiteApproval:
+            stands = self.approvals.pop(0)
+            if isinstance(stands, Refused):
+                raise stands
+            return SiteApproval(key[0], key[1], "t", bytes(32), stands, bytes(32), 1, 1)
+        phase = self.phases.get(key[0])
         if phase is None:
             return None
-        return Task(id, "s", "o", TERMS, 0, phase, 1, 0, 0, None, None, 0, 0)
-
-    async def records(self, cls: type[Record]) -> object:
-        """All of them."""
-        for id in self.phases:
-            yield await self.record(cls, id)
+        return Task(key[0], "s", "o", TERMS, 0, phase, 1, 0, 0, None, None, 0, 0)
 
 
 @pytest.fixture(autouse=True)
@@ -171,10 +176,33 @@ def test_a_task_that_breaks_is_tried_again_and_its_data_stay_out_of_the_log() ->
 
 
 def test_a_site_that_is_asked_looks_for_the_open_tasks_that_name_it() -> None:
-    """Not for those that are over, and not for those of others."""
-    node = Node({"open": TaskPhase.OPEN, "over": TaskPhase.COMPLETED})
-    client = cast(Client, node)
+    """Not for those of others, and of those that are over it reads none, however many there are."""
+    over = {f"over-{number}": TaskPhase.COMPLETED for number in range(1_000)}
+    node = Node(over | {"open": TaskPhase.OPEN})
 
-    found = asyncio.run(tasks_of(client, "hospital-2.trainer"))
+    found = asyncio.run(tasks_of(board(node), "hospital-2.trainer"))
+    others = asyncio.run(tasks_of(board(node), "hospital-9.trainer"))
+
     assert [task.id for task in found] == ["open"]
-    assert asyncio.run(tasks_of(client, "hospital-9.trainer")) == []
+    assert others == []
+    assert node.reads == 2 * 2
+    assert asyncio.run(tasks_of(board(), "hospital-2.trainer")) == []
+
+
+@pytest.mark.parametrize(
+    ("phase", "approvals", "code"),
+    [
+        (TaskPhase.COMPLETED, [], "loop.ended"),
+        (TaskPhase.CLOSED, [], "loop.ended"),
+        (TaskPhase.OPEN, [True, Refused("client.unreachable", "nobody"), False], "loop.withdrawn"),
+    ],
+)
+def test_no_further_round_comes(
+    phase: TaskPhase, approvals: list[bool | Refused], code: str
+) -> None:
+    """Of a task that is over, or from which the site has withdrawn; an outage says neither."""
+    node = Node({"task": phase}, approvals)
+
+    found = asyncio.run(end_of(board(node), "hospital-2.trainer", "task"))
+
+    assert (found.code, node.approvals) == (code, [])

@@ -1,11 +1,6 @@
-"""A site's own training loop over the peer's socket, and what nobody gets by connecting to it."""
+"""A site's own training loop over the peer's socket, from its join to its update."""
 
 import asyncio
-import shutil
-import socket
-import stat
-import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,72 +10,28 @@ import torch
 
 import fl
 from fl import frames
-from fl.frames import Join, Kept, Part, Taken
 from fl.loop import Round, environment_digest, round_in_place, script_digest
 from fl.model import Rows
 from fl.spec import logistic_regression
-from fl.trace import origin
 from fl.verify import Case, judge, update_delta
-from fl.weights import unpack_update
-from node.peer.loop import CONNECTIONS_MAX, PATH_BYTES_MAX, Loop
+from node.peer.loop import Loop
 from tests.fl.dialogue import TASK
 from tests.node.hospital import Town
 from tests.node.peer.looks import opened
+from tests.node.peer.script import (
+    DEADLINE_S,
+    code_with_script,
+    delta,
+    loop_of,
+    model_and_optimizer,
+    plain_loop,
+    update,
+    with_script,
+)
 from vm.learning import Round as ChainRound
-from vm.learning import Task, Update
+from vm.learning import Task
 from vm.refusal import Refused
 from vm.terms import Evidence
-
-DEADLINE_S = 30.0  # that only a hang reaches
-
-
-@pytest.fixture
-def path() -> Iterator[Path]:
-    """A short path, as sockets need one."""
-    folder = Path(tempfile.mkdtemp(prefix="loop-"))
-    yield folder / "s"
-    shutil.rmtree(folder)
-
-
-def with_script(town: Town, path: Path, script: Callable[[], Any], *, trains: bool = True) -> Any:
-    """What `script` gives in a thread of its own, beside hospital 1's peer."""
-
-    async def scenario() -> Any:
-        async with asyncio.timeout(DEADLINE_S), Loop(path, [TASK], town.traces(1)) as loop:
-            trainer = asyncio.create_task(town.trainer(1, own=loop).work(TASK))
-            if not trains:
-                trainer.cancel()
-            try:
-                found = await asyncio.to_thread(script)
-                if trains:
-                    await trainer
-                return found
-            finally:
-                trainer.cancel()
-                await asyncio.gather(trainer, return_exceptions=True)
-
-    return asyncio.run(scenario())
-
-
-def code_with_script(town: Town, path: Path, script: Callable[[], Any]) -> str:
-    """The code with which a script's round ends."""
-    with pytest.raises(Refused) as refused:
-        with_script(town, path, script)
-    return refused.value.code
-
-
-def update(town: Town) -> Update:
-    """Hospital 1's update."""
-    return town.chain.get(Update, TASK, 1, "hospital-1")
-
-
-def delta(town: Town) -> list[int]:
-    """Its numbers."""
-    found = update(town)
-    spec = logistic_regression(2)
-    blob = town.blobs[found.blob]
-    numbers: list[int] = unpack_update(spec, 24, origin(found), found.segments, blob)[0].tolist()
-    return numbers
 
 
 def has_form(town: Town) -> bool:
@@ -92,30 +43,6 @@ def has_form(town: Town) -> bool:
     assert own is not None
     case = Case.of(logistic_regression(2), 24, terms, base, [own], no_rows)
     return judge(case, found, blob).code == "verdict.no_scoring_rows"
-
-
-def model_and_optimizer() -> tuple[torch.nn.Linear, torch.optim.Optimizer]:
-    """A plain model in float32, and Adam."""
-    model = torch.nn.Linear(2, 1)
-    return model, torch.optim.Adam(model.parameters(), lr=0.05)
-
-
-def plain_loop(path: Path) -> list[int]:
-    """A researcher's loop with its five changed lines; the weights that it ends with."""
-    model, optimizer = model_and_optimizer()
-    rnd = fl.join(TASK, str(path))
-    rnd.load(model)
-    inputs, labels = rnd.rows()
-    x, y = torch.from_numpy(inputs).float(), torch.from_numpy(labels).float()
-    for step in range(1, rnd.steps + 1):
-        optimizer.zero_grad()
-        logits = model(x)[:, 0]
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        rnd.snapshot(step, model, optimizer)
-    flat = torch.nn.utils.parameters_to_vector(model.parameters())
-    return [int(value) for value in flat.detach().double() * 2**24]
 
 
 # Training
@@ -253,7 +180,7 @@ def test_a_task_that_wants_its_own_recipe_is_not_for_scripts(
     town = opened(tmp_path, **changes)
 
     async def scenario() -> None:
-        async with Loop(path, [TASK], town.traces(1)) as loop:
+        async with loop_of(town, path) as loop:
             await town.trainer(1, own=loop, opening=True).work(TASK)
 
     with pytest.raises(Refused, match=code):
@@ -349,152 +276,28 @@ def test_a_round_that_is_over_is_over_for_its_script(
     assert heard == ["loop.over"]
 
 
-# The socket
+def test_a_script_does_not_wait_for_a_task_that_is_over(tmp_path: Path, path: Path) -> None:
+    """No round will come; it is told so as soon as its peer knows, and ends by itself."""
+    town, over = opened(tmp_path), asyncio.Event()
 
+    async def end(task: str) -> Refused:
+        await over.wait()
+        return Refused("loop.ended", f"expected task {task} open, found it completed")
 
-def test_nobody_else_may_connect(path: Path, tmp_path: Path) -> None:
-    """The file's mode is its owner's alone; what a killed peer left is replaced, nothing else."""
-    left = socket.socket(socket.AF_UNIX)
-    left.bind(str(path))
-    left.close()
+    def script() -> str:
+        with pytest.raises(Refused) as refused:
+            fl.join(TASK, str(path))
+        return refused.value.code
 
-    def mode() -> int:
-        return stat.S_IMODE(path.stat().st_mode)
+    async def scenario() -> str:
+        async with asyncio.timeout(DEADLINE_S), Loop(path, [TASK], town.traces(1), end) as loop:
+            joined = asyncio.create_task(asyncio.to_thread(script))
+            while not loop._connections:  # noqa: ASYNC110 - a script that connects tells nobody
+                await asyncio.sleep(0)
+            over.set()
+            return await joined
 
-    async def scenario() -> int:
-        async with Loop(path, [TASK], Town(tmp_path).traces(1)):
-            return mode()
-
-    assert asyncio.run(scenario()) == 0o600
-    assert not path.exists()
-    path.write_text("somebody's")
-    with pytest.raises(Refused, match=r"loop\.socket"):
-        asyncio.run(scenario())
-    assert path.read_text() == "somebody's"
-
-
-def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
-    """With the key that names a shorter one."""
-    path = tmp_path / ("x" * PATH_BYTES_MAX)
-
-    async def scenario() -> None:
-        async with Loop(path, [TASK], Town(tmp_path).traces(1)):
-            pass
-
-    with pytest.raises(Refused, match=r"loop\.socket: .*\[loop\] socket"):
-        asyncio.run(scenario())
-
-
-def test_without_a_peer_a_script_hears_where_it_looked(path: Path) -> None:
-    """Nobody listens there."""
-    with pytest.raises(Refused, match=r"loop\.unreachable: .*running training peer"):
-        fl.join(TASK, str(path))
-
-
-JOIN = Join(TASK, bytes(32), bytes(32), scored=False)
-
-
-def shut_out(path: Path, *sent: bytes) -> str:
-    """The code that a stranger's bytes are answered with, or "closed"."""
-    with socket.socket(socket.AF_UNIX) as stranger:
-        stranger.settimeout(DEADLINE_S)
-        stranger.connect(str(path))
-        for data in sent:
-            stranger.sendall(data)
-        stranger.shutdown(socket.SHUT_WR)
-        received = bytearray()
-        while found := stranger.recv(65_536):
-            received += found
-    messages = []
-    while received:
-        size = frames.length(bytes(received[:4]))
-        messages.append(frames.message(bytes(received[4 : 4 + size])))
-        del received[: 4 + size]
-    last = messages[-1] if messages else None
-    return last.code if isinstance(last, frames.Turned) else "closed"
-
-
-def spoken(path: Path, *sent: bytes) -> str:
-    """The code that a script is answered with which joins a round and then sends this."""
-    with fl.join(TASK, str(path)) as rnd:
-        for data in sent:
-            rnd._send(data)
-        found = rnd._receive()
-        assert isinstance(found, frames.Turned)
-        return found.code
-
-
-@pytest.mark.parametrize(
-    ("sent", "code"),
-    [
-        ([b"GET / HTTP/1.1\r\n\r\n"], "loop.frame"),
-        ([b"\xff\xff\xff\xff"], "loop.frame"),
-        ([b"\x00\x00\x00\x00"], "loop.frame"),
-        ([b"\x00\x00\x00\x02\x80\x04"], "encoding.malformed"),  # as pickles begin
-        ([frames.frame(Taken(done=True))], "loop.message"),
-        ([frames.frame(JOIN)[:-1]], "closed"),
-    ],
-    ids=["http", "long", "empty", "pickle", "first", "torn"],
-)
-def test_a_stranger_s_bytes_are_refused(
-    tmp_path: Path, path: Path, sent: list[bytes], code: str
-) -> None:
-    """The round goes on to wait, and an honest script trains it afterwards."""
-    town = opened(tmp_path)
-
-    def both() -> tuple[str, list[int]]:
-        return shut_out(path, *sent), plain_loop(path)
-
-    found, weights = with_script(town, path, both)
-
-    assert found == code
-    assert delta(town) == weights
-
-
-@pytest.mark.parametrize(
-    ("sent", "code"),
-    [
-        ([frames.frame(Kept(1, 0))], "loop.message"),
-        ([frames.frame(Kept(0, 13))], "loop.state"),
-        ([frames.frame(Kept(0, 0)), frames.frame(Part(bytes(13)))], "loop.part"),
-        ([frames.frame(Kept(0, 0)), frames.frame(Kept(0, 0))], "loop.part"),
-    ],
-    ids=["order", "state", "part", "no part"],
-)
-def test_a_script_s_garbage_is_refused(
-    tmp_path: Path, path: Path, sent: list[bytes], code: str
-) -> None:
-    """It had joined a round, which waits for another script afterwards."""
-    town = opened(tmp_path)
-
-    def both() -> tuple[str, list[int]]:
-        return spoken(path, *sent), plain_loop(path)
-
-    found, weights = with_script(town, path, both)
-
-    assert found == code
-    assert delta(town) == weights
-
-
-def test_connections_are_bounded(tmp_path: Path, path: Path) -> None:
-    """One more than there may be is told so; the others wait on."""
-    town = opened(tmp_path)
-
-    def crowd() -> str:
-        scripts = []
-        for _ in range(CONNECTIONS_MAX):
-            script = socket.socket(socket.AF_UNIX)
-            script.connect(str(path))
-            scripts.append(script)
-        try:
-            with pytest.raises(Refused) as refused:
-                fl.join(TASK, str(path))
-            return refused.value.code
-        finally:
-            for script in scripts:
-                script.close()
-
-    assert with_script(town, path, crowd, trains=False) == "loop.busy"
+    assert asyncio.run(scenario()) == "loop.ended"
 
 
 def test_what_a_script_may_use_is_in_the_package() -> None:

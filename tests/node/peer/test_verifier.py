@@ -327,6 +327,20 @@ def test_a_withdrawal_while_a_verifier_judges_leaves_nothing_of_what_it_found(
     assert town.chain.get(Commitment, TASK, 1, "hospital-1").scores == 0
 
 
+def test_what_was_judged_and_not_yet_bound_is_not_said_after_a_withdrawal(tmp_path: Path) -> None:
+    """A crash before the seal left it in the drawer: only what is on the chain binds."""
+    town = submitted(tmp_path)
+    body = RevealVerdicts(TASK, 1, secret(1), judgements(town.chain, 1))
+    town.drawer(1).put(body)
+    town.chain.applied([withdrawal(1)])
+
+    run(town.verifier(1).work(TASK))
+
+    found = sealed(town, 1).values()
+    assert {(item.code, item.score_bp) for item in found} == {("verdict.withdrawn", None)}
+    assert town.chain.get(Commitment, TASK, 1, "hospital-1").scores == 0
+
+
 def test_a_site_that_withdraws_keeps_the_word_that_binds_its_verifier(tmp_path: Path) -> None:
     """It committed while updates came: it seals and reveals, then it is no part any more."""
     town = submitted(tmp_path)

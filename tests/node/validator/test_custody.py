@@ -1,4 +1,4 @@
-"""Who may read and bring which blob, through the phases of a round, and when blobs must go."""
+"""Who may read and bring which blob, through the phases of a round."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -6,138 +6,36 @@ from pathlib import Path
 
 import pytest
 
-from fl.body import AttestAudit, OpenTask, ProofOfLearning, RegisterModel
-from fl.spec import logistic_regression
-from fl.trace import Origin, origin_digest
+from fl.body import OpenTask
 from fl.weights import update_size
 from node.validator.custody import BROUGHT_MAX, MODEL_BYTES_MAX, Custody
 from node.wire.cid import CHUNK_BYTES
-from tests.harness import key_of
 from tests.node.network import (
     BLOB_BYTES,
-    COLUMNS,
-    HOSPITALS,
-    HOUR_MS,
-    MODEL,
-    TASK,
-    Network,
     address,
-    aggregate,
     commit,
     open_network,
     opening,
-    register_dataset,
-    run_round,
     terms,
 )
-from vm.conduct import AuditOutcome
-from vm.learning import Commitment, Round, RoundPhase, Stored, Update
-from vm.record import Member, Role, Standing
+from tests.node.validator.claims import (
+    BASE,
+    BLOB,
+    EVERYBODY,
+    JUDGES,
+    SPEC,
+    UPDATE_BYTES,
+    A,
+    B,
+    C,
+    Registry,
+    registering,
+    run_out,
+)
+from vm.learning import Round, RoundPhase
+from vm.record import Role, Standing
 from vm.registry import EnrolMember, SetStanding
-from vm.shape import Digest
-from vm.terms import AVERAGE, MICRO, Evidence, Server, ServerOptimizer
-from vm.transaction import Transaction
-
-A, B, C, D = HOSPITALS
-BASE = address("a")  # the model's first weights
-BLOB = address("x")  # the update of hospital A
-SPEC = logistic_regression(len(COLUMNS))
-UPDATE_BYTES = update_size(SPEC, 20, 3)
-RETENTION_MS = HOUR_MS
-MOMENTUM = Server(ServerOptimizer.MOMENTUM, MICRO, momentum=900_000, beta2=0, tau=0)
-
-
-class Registry:
-    """A chain with an open task, and custody that follows it."""
-
-    def __init__(
-        self, network: Network, server: Server = AVERAGE, evidence: Evidence = Evidence.COMMITTED
-    ) -> None:
-        self.network = network
-        network.block(*(register_dataset(network, hospital) for hospital in HOSPITALS))
-        model = RegisterModel(MODEL, SPEC, 20, BASE, BLOB_BYTES)
-        network.block(network.sign(f"{A}.steward", "model.register", model))
-        asked = terms(2)
-        rule = replace(asked.aggregation, server=server)
-        asked = replace(asked, retention_ms=RETENTION_MS, aggregation=rule, evidence=evidence)
-        network.block(*opening(network, A, OpenTask(TASK, asked)))
-        self.origins: dict[str, Digest] = {}  # what the headers of blobs held here say
-        self.custody = Custody(network.chain, self.origins.get)
-
-    def bring(self, hospital: str, blob: str) -> None:
-        """A validator holds the file of hospital's update, which says whose it is."""
-        self.origins[blob] = origin_digest(
-            Origin(TASK, 1, f"{hospital}.trainer", f"{hospital}.opt")
-        )
-
-    def block(self, *transactions: Transaction) -> None:
-        """Execute a block in which everything is applied, and learn from it."""
-        header = self.network.block(*transactions)
-        row = self.network.chain.store.row(header.height)
-        assert row is not None
-        assert {receipt.code for receipt in row.receipts} <= {"applied"}, row.messages
-        self.follow(header.height)
-
-    def follow(self, height: int) -> None:
-        """Have the custody take in the block at this height."""
-        row = self.network.chain.store.row(height)
-        assert row is not None
-        self.custody.follow(row)
-
-    def submit(self, **blobs: str) -> None:
-        """Trainers of these hospitals (`A=address`) bring and name their updates, in one block.
-
-        The base model is no update, whoever says so.
-        """
-        names = dict(zip("ABCD", HOSPITALS, strict=True))
-        for letter, blob in blobs.items():
-            if blob != BASE:
-                self.bring(names[letter], blob)
-        first = self.network.chain.state().get(Commitment, TASK, 1, HOSPITALS[0]) is None
-        self.block(
-            *(self.proof(names[letter], blob) for letter, blob in blobs.items()),
-            *(commit(self.network, hospital, 1) for hospital in HOSPITALS if first),
-        )
-
-    def proof(self, hospital: str, blob: str, task: str = TASK) -> Transaction:
-        """A trainer's update in round 1."""
-        body = ProofOfLearning(
-            task=task,
-            round=1,
-            dataset=f"{hospital}.opt",
-            base_version=0,
-            blob=blob,
-            blob_bytes=BLOB_BYTES,
-            norm=1_000,
-            trace=bytes(32),
-            segments=3,
-            data=bytes(32),
-            evidence=Evidence.COMMITTED,
-            loop=None,
-        )
-        return self.network.sign(f"{hospital}.trainer", "learning.proof", body)
-
-    def expect(self, phase: RoundPhase, number: int = 1) -> None:
-        """The round must be in this phase, or the test shows nothing."""
-        assert self.network.chain.state().require(Round, TASK, number).phase is phase
-
-    def pass_time(self, ms: int = HOUR_MS) -> None:
-        """An empty block, so much later."""
-        self.network.late_ms += ms
-        self.block()
-
-    def member(self, id: str) -> Member:
-        """A member as it stands."""
-        return self.network.chain.state().require(Member, id)
-
-    def readers(self, blob: str) -> set[str]:
-        """Who may read the blob now, of all who were enrolled by genesis."""
-        ids = [member.id for member in self.network.genesis.members]
-        return {id for id in ids if self.custody.may_read(self.member(id), blob)}
-
-    def due(self) -> list[str]:
-        """What must be deleted at the chain's time."""
-        return self.custody.due(self.network.chain.head.time_ms)
+from vm.terms import Evidence
 
 
 @pytest.fixture
@@ -145,10 +43,6 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
     """A registry whose task waits for submissions."""
     with open_network(tmp_path) as network:
         yield Registry(network)
-
-
-EVERYBODY = {f"{h}.{role}" for h in HOSPITALS for role in Role if role is not Role.AUDITOR}
-JUDGES = {f"{hospital}.{role}" for hospital in HOSPITALS for role in ("verifier", "validator")}
 
 
 def test_a_models_weights_are_for_every_enrolled_member(registry: Registry) -> None:
@@ -211,12 +105,6 @@ def test_who_is_not_in_good_standing_reads_and_brings_nothing(
 
 
 # A hostile member names blobs that are not its own
-
-
-def registering(registry: Registry, weights: str, id: str = "bait") -> Transaction:
-    """A steward of hospital B registers a model that is said to have these weights."""
-    body = RegisterModel(id, SPEC, 20, weights, BLOB_BYTES)
-    return registry.network.sign(f"{B}.steward", "model.register", body)
 
 
 def test_an_update_registered_as_a_model_stays_closed(registry: Registry) -> None:
@@ -470,167 +358,3 @@ def test_a_dropped_blob_that_is_named_or_brought_again_stays(registry: Registry)
     assert registry.custody.may_write(trainer, blobs[1], UPDATE_BYTES)
 
     assert registry.due() == [blobs[2]]
-
-
-# When updates go
-
-
-def run_out(registry: Registry) -> None:
-    """Nobody judges and the task's retention passes."""
-    registry.pass_time()  # verdicts end undecided: the round fails
-    registry.expect(RoundPhase.FAILED)
-    registry.pass_time(RETENTION_MS)
-
-
-def test_updates_go_when_retention_is_over_and_not_before(registry: Registry) -> None:
-    """They stay through the round and the task's retention; models stay for ever."""
-    registry.submit(A=BLOB, B=address("y"), C=address("z"), D=address("w"))
-    registry.pass_time()
-
-    registry.expect(RoundPhase.FAILED)
-    assert registry.due() == []
-    assert registry.readers(BLOB) == JUDGES
-    registry.pass_time(RETENTION_MS)
-
-    assert sorted(registry.due()) == sorted([BLOB, *map(address, "yzw")])
-    assert registry.readers(BLOB) == set()
-    assert registry.due() == []
-    assert registry.readers(BASE) == EVERYBODY
-
-
-def test_an_audit_of_an_update_that_is_gone_opens_nothing_again(registry: Registry) -> None:
-    """Its record is written once more; who brings the file back brings it for nobody."""
-    registry.submit(A=BLOB, B=address("y"), C=address("z"), D=address("w"))
-    run_out(registry)
-    assert BLOB in registry.due()
-    auditor = EnrolMember(f"{B}.auditor", Role.AUDITOR, key_of(f"{B}.auditor").public, None)
-    registry.block(registry.network.sign(f"{B}.admin", "member.enrol", auditor))
-    gone = AttestAudit(TASK, 1, A, AuditOutcome.UNAVAILABLE, "audit.expired", "", 0)
-
-    registry.block(registry.network.sign(f"{B}.auditor", "learning.audit", gone))
-    registry.bring(A, BLOB)
-
-    assert registry.network.chain.state().require(Update, TASK, 1, A).audits_unavailable == 1
-    assert registry.readers(BLOB) == set()
-
-
-def test_an_update_whose_round_goes_on_stays_however_late_it_is(registry: Registry) -> None:
-    """Retention counts from the round's end."""
-    registry.submit(A=BLOB)
-
-    assert registry.custody.due(registry.network.chain.head.time_ms + 100 * HOUR_MS) == []
-
-
-def test_an_aggregate_is_open_to_all_whoever_named_it_before(registry: Registry) -> None:
-    """A quorum of validators computed it: no trainer who guessed its address can close it."""
-    result = address("b")  # what `run_round` has the validators attest
-    registry.block(registering(registry, address("c"), "other"))
-    body = OpenTask("guess", replace(terms(1), model="other", sites=terms(1).sites[1:3]))
-    registry.block(*opening(registry.network, B, body))
-    registry.block(registry.proof(B, result, "guess"))
-    height = registry.network.chain.head.height
-
-    run_round(registry.network, 1)
-
-    for later in range(height + 1, registry.network.chain.head.height + 1):
-        registry.follow(later)
-    assert registry.readers(result) == EVERYBODY
-
-
-def close(registry: Registry, number: int, states: str) -> None:
-    """A round closes: validators in order attest these states of the server's optimizer."""
-    height = registry.network.chain.head.height
-    run_round(registry.network, number, aggregators=())
-    registry.network.block(
-        *(
-            aggregate(registry.network, hospital, number, Stored(address(letter), BLOB_BYTES))
-            for hospital, letter in zip(HOSPITALS, states, strict=False)
-        )
-    )
-    for later in range(height + 1, registry.network.chain.head.height + 1):
-        registry.follow(later)
-    registry.expect(RoundPhase.CLOSED, number)
-
-
-@pytest.mark.parametrize("restarted", [False, True])
-def test_a_servers_state_goes_when_another_has_taken_its_place(
-    tmp_path: Path, restarted: bool
-) -> None:
-    """The next round begins with it, however long the retention of its own is over."""
-    with open_network(tmp_path) as network:
-        registry = Registry(network, MOMENTUM)
-        close(registry, 1, "mmm")
-        later_ms = network.chain.head.time_ms + 3 * HOUR_MS
-        if restarted:
-            registry.custody = Custody(network.chain, registry.origins.get)
-
-        assert address("m") not in registry.custody.due(later_ms)
-        assert registry.readers(address("m")) == EVERYBODY
-        close(registry, 2, "nnn")
-        gone = registry.custody.due(later_ms + HOUR_MS)
-
-        assert {address("m"), address("n")} <= set(gone)  # the task is over
-        assert registry.readers(address("m")) == registry.readers(address("n")) == set()
-
-
-def test_a_state_that_no_quorum_names_is_for_nobody(tmp_path: Path) -> None:
-    """A validator that names a rival's file as the state neither opens nor deletes it."""
-    with open_network(tmp_path) as network:
-        registry = Registry(network, MOMENTUM)
-
-        close(registry, 1, "mxmm")
-
-        assert registry.readers(address("x")) == set()
-        assert registry.readers(address("m")) == EVERYBODY
-
-
-def test_looking_for_what_is_due_costs_nothing_until_something_is(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It runs on the event loop every few seconds, whatever number of updates is held."""
-    registry.submit(A=BLOB, B=address("y"), C=address("z"), D=address("w"))
-    registry.pass_time()
-    registry.expect(RoundPhase.FAILED)
-
-    def never() -> None:
-        raise AssertionError("the state was read")
-
-    monkeypatch.setattr(registry.network.chain, "state", never)
-
-    assert registry.due() == []
-
-
-def test_a_restart_forgets_what_went_and_remembers_what_must_still_go(registry: Registry) -> None:
-    """Of updates whose retention is over, only those still on the disk are under custody."""
-    registry.submit(A=BLOB, B=address("y"), C=address("z"), D=address("w"))
-    run_out(registry)
-    for blob in "yzw":
-        del registry.origins[address(blob)]
-
-    registry.custody = Custody(registry.network.chain, registry.origins.get)
-
-    assert len(registry.custody._updates) == 1
-    assert registry.due() == [BLOB]
-    assert not registry.custody._updates
-    assert not registry.custody._of_round
-    assert not registry.custody._ended
-
-
-@pytest.mark.parametrize("restarted", [False, True])
-def test_past_the_bound_the_oldest_update_goes(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch, restarted: bool
-) -> None:
-    """Not the alphabetically first, as a restart reads them from the store."""
-    monkeypatch.setattr("node.validator.custody.UPDATES_MAX", 3)
-    registry.submit(D=BLOB)
-    registry.submit(C=address("y"))
-    registry.submit(B=address("z"))
-
-    if restarted:
-        monkeypatch.setattr("node.validator.custody.UPDATES_MAX", 2)
-        registry.custody = Custody(registry.network.chain, registry.origins.get)
-    else:
-        registry.submit(A=address("w"))
-
-    assert registry.due() == [BLOB]
-    assert len(registry.custody._updates) == (2 if restarted else 3)

@@ -25,8 +25,7 @@ from node.validator.sync import Peers, run
 from tests.harness import genesis_of
 from tests.node.network import Network, open_network
 from tests.node.network import grow as change_seats
-from tests.node.validator.test_prune import everything, grow
-from tests.node.validator.test_snapshot import (
+from tests.node.validator.dialogue import (
     SNAPSHOT,
     WINDOW,
     Dialogue,
@@ -35,6 +34,7 @@ from tests.node.validator.test_snapshot import (
     core,
     source_of,
 )
+from tests.node.validator.test_prune import everything, grow
 from tests.simulation.disk import Batch, MemoryDatabase
 from vm.block import Header
 from vm.sparse import DamagedNode

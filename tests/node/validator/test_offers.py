@@ -14,8 +14,8 @@ from node.validator.snapshot import (
     Offer,
 )
 from tests.node.network import Network, open_network
+from tests.node.validator.dialogue import answer, core, source_of
 from tests.node.validator.test_prune import grow
-from tests.node.validator.test_snapshot import answer, core, source_of
 
 TRUE = Offer((24,), 30, 1)
 FALSE = 10**9  # a height that the chain has not

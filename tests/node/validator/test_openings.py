@@ -28,6 +28,7 @@ from tests.fl.dialogue import (
     opening,
     proof,
     submitted,
+    withdrawal,
 )
 from tests.harness import Chain, organisation
 from vm.learning import Round, RoundPhase
@@ -427,6 +428,24 @@ def test_openings_are_deleted_when_the_round_is_judged(office: Office) -> None:
     assert office.writers(OFFER.address, OFFER.bytes) == set()
     assert office.openings.due() == [OFFER.address]
     assert office.openings.due() == []
+
+
+def test_a_withdrawal_closes_what_was_opened(office: Office) -> None:
+    """The site's word ends for rows that lie here already, and for verifiers that have asked."""
+    office.want(2, "2")
+    office.announce("2")
+    office.held.add(OFFER.address)
+
+    office.chain.applied([withdrawal(1)])
+    office.openings.follow()
+
+    assert office.readers(OFFER.address) == set()
+    assert office.writers(OFFER.address, OFFER.bytes) == set()
+    assert office.openings.due() == [OFFER.address]
+    for call in (partial(office.want, 3, "2"), office.wanted, partial(office.announce, "2")):
+        assert code_of(call) == "opening.withdrawn"
+    office.restarted(leftover=(OFFER.address,))
+    assert office.openings.due() == [OFFER.address]
 
 
 def test_a_restart_in_the_middle_costs_nothing_that_has_come(office: Office) -> None:

@@ -1,0 +1,296 @@
+"""The trainer: what a crash, a deadline or a decline leaves of its training."""
+
+import asyncio
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import structlog.testing
+
+from fl.body import DeclineRound
+from fl.train import Keep, Result, Snapshot, train
+from node.client.client import Client
+from node.peer import trainer as module
+from node.peer import training
+from node.peer.retention import expire
+from node.peer.training import Train
+from tests.fl.dialogue import TASK
+from tests.harness import Item
+from tests.node.hospital import Town
+from tests.node.peer.looks import code_of, committed, opened, run
+from vm.learning import Round, RoundPhase, Update
+from vm.refusal import Refused
+from vm.shape import pack
+from vm.state import state_key
+
+
+class Killed(BaseException):
+    """What no trainer survives."""
+
+
+def killed_after(segments: int) -> Train:
+    """Training in a process that is killed once so many segments are on disk."""
+
+    def doomed(*arguments: Any, keep: Keep | None = None, **options: Any) -> Result:
+        def dying(count: int, snapshot: Snapshot) -> None:
+            assert keep is not None
+            keep(count, snapshot)
+            if count == segments:
+                raise Killed
+
+        return train(*arguments, keep=dying, **options)
+
+    return doomed
+
+
+def updates(town: Town) -> str:
+    """The address of hospital 1's update."""
+    return town.chain.get(Update, TASK, 1, "hospital-1").blob
+
+
+def test_a_trainer_goes_on_from_its_newest_snapshot(tmp_path: Path) -> None:
+    """What comes out is, byte for byte, the update of a trainer that was never killed."""
+    whole = opened(tmp_path / "whole")
+    run(whole.trainer(1).work(TASK))
+    town = opened(tmp_path / "killed")
+    with pytest.raises(Killed):
+        run(town.trainer(1, train=killed_after(2)).work(TASK))
+    steps: list[int] = []
+
+    with structlog.testing.capture_logs() as logs:
+        shown = town.trainer(1, on_stage=lambda _: lambda step, n, loss: steps.append(step))
+        run(shown.work(TASK))
+
+    (resumed,) = [line for line in logs if line["event"] == "round.resumed"]
+    assert (resumed["segment"], resumed["segments"]) == (2, 4)
+    assert steps == list(range(11, 21))  # of 20: five to a segment, two segments done
+    assert updates(town) == updates(whole)
+
+
+def test_a_trainer_killed_before_it_could_submit_trains_no_step_again(tmp_path: Path) -> None:
+    """All segments are there; the update is made of them."""
+    whole = opened(tmp_path / "whole")
+    run(whole.trainer(1).work(TASK))
+    town = opened(tmp_path / "killed")
+    with pytest.raises(Killed):
+        run(town.trainer(1, train=killed_after(4)).work(TASK))
+    steps: list[int] = []
+
+    run(town.trainer(1, on_stage=lambda _: lambda step, n, loss: steps.append(step)).work(TASK))
+
+    assert steps == []
+    assert updates(town) == updates(whole)
+
+
+def test_the_trace_stays_as_long_as_an_auditor_may_ask(tmp_path: Path) -> None:
+    """As many segments as the update has; after the task's retention it is gone.
+
+    The round's own deadline counts, which a chain that stood still has set later than any terms.
+    """
+    town = opened(tmp_path, trace_retention_ms=1_000)
+    client, traces = cast(Client, town.board()), town.traces(1)
+
+    def expired(now_ms: int) -> int:
+        return asyncio.run(expire(traces, client, now_ms))
+
+    run(town.trainer(1).work(TASK))
+    trace = traces.find(TASK, 1)
+    assert trace is not None
+    assert len(trace.segments()) == town.chain.get(Update, TASK, 1, "hospital-1").segments
+    assert expired(2**53) == 0  # the round is under way
+
+    opened_ms = town.chain.get(Round, TASK, 1).opened_ms
+    town.chain.block(time_ms=opened_ms + 10**9)
+    ended = town.chain.get(Round, TASK, 1)
+    assert ended.phase is RoundPhase.FAILED
+    late = replace(ended, deadline_ms=opened_ms + 10**9)
+    town.chain.stored[state_key(Round.KIND, late.key)] = pack(late)
+
+    assert expired(opened_ms + 10**9 + 1_000) == 0
+    assert expired(opened_ms + 10**9 + 1_001) == 1
+    assert traces.find(TASK, 1) is None
+
+
+class Endless:
+    """Training that never comes to its end."""
+
+    def __init__(self) -> None:
+        self._begun = threading.Event()
+        self.trainings = 0
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Step after step."""
+        on_step = arguments[3]
+        self.trainings += 1
+        while True:
+            on_step(1, 20, 0.5)
+            self._begun.set()
+            time.sleep(0)  # lets the others run
+
+    async def begun(self) -> None:
+        """Return once it has made a step."""
+        await asyncio.to_thread(self._begun.wait)
+
+
+def test_a_straggler_ends_with_the_round_that_it_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its training is broken off with a sentence that says why; nothing is sent or kept."""
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    town = committed(opened(tmp_path))
+    for number in (2, 3, 4):
+        run(town.trainer(number).work(TASK))
+    town.submitted.clear()
+    deadline_ms = town.chain.get(Round, TASK, 1).deadline_ms
+
+    async def scenario() -> None:
+        endless = Endless()
+        work = asyncio.create_task(town.trainer(1, train=endless).work(TASK))
+        await endless.begun()
+        assert not work.done()
+        town.chain.block(time_ms=deadline_ms)
+        await work
+
+    with pytest.raises(Refused) as late:
+        asyncio.run(asyncio.wait_for(scenario(), 30))
+
+    assert late.value.code == "peer.late"
+    assert "found it in phase verdict after 0 segments" in late.value.message
+    assert town.submitted == []
+    assert town.traces(1).find(TASK, 1) is None
+
+
+def declining(number: int) -> Item:
+    """Hospital `number`'s trainer declines the first round."""
+    body = DeclineRound(TASK, 1, "site.maintenance", "the machine is moved today")
+    return f"hospital-{number}.trainer", "learning.decline", body
+
+
+def test_a_declined_round_is_not_trained(tmp_path: Path) -> None:
+    """No row is read for it."""
+    town = opened(tmp_path)
+    town.chain.applied([declining(1)])
+
+    run(town.trainer(1).work(TASK))
+
+    assert (town.submitted, town.loads) == ([], 0)
+
+
+def test_declining_ends_a_training_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody at the site decided; nothing of it is sent or kept."""
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    town = opened(tmp_path)
+
+    async def scenario() -> None:
+        endless = Endless()
+        work = asyncio.create_task(town.trainer(1, train=endless).work(TASK))
+        await endless.begun()
+        town.chain.applied([declining(1)])
+        await work
+
+    with pytest.raises(Refused, match=r"peer\.declined: .*as site\.maintenance"):
+        asyncio.run(asyncio.wait_for(scenario(), 30))
+
+    assert town.submitted == []
+    assert town.traces(1).find(TASK, 1) is None
+
+
+def test_an_update_that_the_chain_finds_late_is_said_to_be(tmp_path: Path) -> None:
+    """Between the last look and the submission the deadline may pass."""
+    town = opened(tmp_path)
+    for number in (2, 3, 4):
+        run(town.trainer(number).work(TASK))
+    trainer = town.trainer(1)
+    bring = trainer._exchange.bring
+    deadline_ms = town.chain.get(Round, TASK, 1).deadline_ms
+
+    async def bring_late(content: bytes) -> str:
+        town.chain.block(time_ms=deadline_ms)
+        return await bring(content)
+
+    trainer._exchange.bring = bring_late  # type: ignore[method-assign]
+
+    assert code_of(trainer.work(TASK)) == "peer.late"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_trace_of_an_update_that_is_on_the_chain_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    """A peer that was killed before it heard may send once more, too late: an auditor still asks.
+
+    And while nobody can say whether it is there, nothing is thrown away.
+    """
+    town = opened(tmp_path)
+    trainer = town.trainer(1)
+    submit, record = trainer._submitter.submit, trainer._board.client.record
+    deadline_ms = town.chain.get(Round, TASK, 1).deadline_ms
+    sent = False
+
+    async def twice(kind: str, body: object) -> Any:
+        nonlocal sent
+        await submit(kind, body)
+        town.chain.block(time_ms=deadline_ms)
+        sent = True
+        return await submit(kind, body)
+
+    async def outage(cls: Any, *key: str | int) -> Any:
+        if sent and cls is Update and not answers:
+            raise Refused("client.unreachable", "expected an answer, found none")
+        return await record(cls, *key)
+
+    trainer._submitter.submit = twice  # type: ignore[method-assign]
+    monkeypatch.setattr(type(trainer._board), "record", lambda _, *asked: outage(*asked))
+
+    assert code_of(trainer.work(TASK)) == "round.phase"
+    assert town.chain.get(Round, TASK, 1).phase is not RoundPhase.SUBMIT
+    trace = town.traces(1).find(TASK, 1)
+    assert trace is not None
+    assert len(trace.segments()) == town.chain.get(Update, TASK, 1, "hospital-1").segments
+
+
+def test_a_peer_that_is_stopped_ends_its_training_within_a_step(tmp_path: Path) -> None:
+    """Stopping does not wait for the end of a round."""
+    town = opened(tmp_path)
+
+    async def scenario() -> None:
+        endless = Endless()
+        work = asyncio.create_task(town.trainer(1, train=endless).work(TASK))
+        await endless.begun()
+        work.cancel()
+        await work
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+def test_a_training_that_waits_for_its_turn_ends_at_once_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It needs no step for it: only so many train at a time, and it never began."""
+    monkeypatch.setattr(training, "TRAININGS_MAX", 1)
+    town = opened(tmp_path)
+    endless = Endless()
+    trainer = town.trainer(1, train=endless)
+    local = trainer._training(TASK)
+    assert isinstance(local, training.Local)
+
+    async def scenario() -> int:
+        first = asyncio.create_task(trainer.work(TASK))
+        await endless.begun()
+        second = asyncio.create_task(trainer.work(TASK))
+        while not local._pool._work_queue.qsize():  # noqa: ASYNC110 - the pool tells nobody
+            await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        assert not first.done()
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        return endless.trainings
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 30)) == 1
