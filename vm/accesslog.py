@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
+from vm import tree
 from vm.execute import Context, Kind
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, Count, Digest, Height, Int, Name, TimeMs
@@ -43,12 +44,16 @@ class AccessLine:
 
 @dataclass(frozen=True, slots=True)
 class DigestLog:
-    """Body of `access.digest`: the root over the first `size` lines of the sender's log."""
+    """Body of `access.digest`: the root over the first `size` lines of the sender's log.
+
+    `consistency` is the path from the sender's last digest to this one; empty for the first.
+    """
 
     VERSION: ClassVar[int] = 1
 
     size: Annotated[int, Int(1, HEIGHT_MAX)]
     root: Digest
+    consistency: tree.Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +79,14 @@ def record_digest(state: State, context: Context, body: DigestLog) -> None:
     """Keep the digest of a log that has grown."""
     sender = context.sender.id
     before = state.get(AccessLog, sender)
-    # 1. a log only grows: whoever holds the earlier digest would find lines missing
-    if before is not None and body.size <= before.size:
+    size, root = (0, tree.EMPTY_ROOT) if before is None else (before.size, before.root)
+    # 1. a log only grows
+    if body.size <= size:
+        raise Refused("access_log.size", f"expected more than {size} lines, found {body.size}")
+    # 2. what was digested once stays as it is: a log that was written anew has no such path
+    if not tree.verify_consistency(size, body.size, root, body.root, body.consistency):
         raise Refused(
-            "access_log.size", f"expected more than {before.size} lines, found {body.size}"
+            "access_log.consistency", f"expected a log that begins with the {size} lines of before"
         )
     block = context.block
     state.put(AccessLog(sender, body.size, body.root, block.height, block.time_ms))

@@ -1,7 +1,6 @@
 """`concilium status` and `concilium audit`: looking from outside, trusting genesis only."""
 
 import asyncio
-import os
 from pathlib import Path
 
 from cyclopts import App
@@ -12,11 +11,11 @@ from node.api.views import StatusView
 from node.audit.check import FILE_BYTES_MAX, Audit, audit_model, utc, verify_file, write_file
 from node.client.client import Client
 from node.client.credentials import Credentials
+from node.commands.access import access
 from node.commands.attest import learning
 from node.commands.files import check_absent, read_file, write_new
-from node.commands.reader import reader_of
+from node.commands.reader import reader_of, where
 from node.commands.report import Format, Many, show
-from node.home import config
 from node.home.document import dump
 from node.home.genesis import read_genesis
 from vm.refusal import Refused
@@ -26,6 +25,7 @@ app = App(
     help="Verify what a network says against its genesis document, or a training at its hospital.",
 )
 app.command(learning)
+app.command(access)
 
 
 @app.command
@@ -66,10 +66,10 @@ def verify(
         Its signing key.
     """
     if file is not None and model is None:
-        path, _ = _where(home, genesis, url, offline=True)
+        path, _ = where(home, genesis, url, offline=True)
         audit = verify_file(read_genesis(path), read_file(file, FILE_BYTES_MAX))
     elif model is not None and file is None:
-        path, urls = _where(home, genesis, url)
+        path, urls = where(home, genesis, url)
         audit = asyncio.run(
             _audit_model(path, urls, reader_of(home, member, key), model, version, save)
         )
@@ -125,7 +125,7 @@ def status(
     key
         Its signing key.
     """
-    path, urls = _where(home, genesis, url)
+    path, urls = where(home, genesis, url)
     found = asyncio.run(_statuses(path, urls, reader_of(home, member, key)))
     data = {
         at: {"error": answer.code, "message": answer.message}
@@ -184,17 +184,3 @@ async def _statuses(
 
     answers = await asyncio.gather(*(ask(url) for url in urls))
     return dict(zip(urls, answers, strict=True))
-
-
-def _where(
-    home: Path | None, genesis: Path | None, urls: tuple[str, ...], *, offline: bool = False
-) -> tuple[Path, tuple[str, ...]]:
-    """The genesis document and the validators to ask, of whom none is needed offline."""
-    if home is not None:
-        settings = config.load(config.ClientConfig, home, os.environ)
-        return genesis or settings.chain.genesis, urls or settings.client.validators
-    if genesis is None:
-        raise Refused("usage.genesis", "expected --home or --genesis, found neither")
-    if not urls and not offline:
-        raise Refused("usage.url", "expected --url of a validator beside --genesis, found none")
-    return genesis, urls

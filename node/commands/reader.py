@@ -1,4 +1,4 @@
-"""Who asks, for commands that only read: the member whose home it is, or one that is named."""
+"""Who asks whom, for commands that only read: by a home, or by what is named one by one."""
 
 import os
 from pathlib import Path
@@ -22,3 +22,20 @@ def reader_of(home: Path | None, member: str | None, key: Path | None) -> Creden
         return None
     settings = config.load(config.ClientConfig, home, os.environ)
     return credentials_of(settings.member, settings.tls)
+
+
+def where(
+    home: Path | None, genesis: Path | None, urls: tuple[str, ...], *, offline: bool = False
+) -> tuple[Path, tuple[str, ...]]:
+    """The genesis document and the validators to ask, of whom none is needed offline.
+
+    Raises `Refused("usage.genesis" | "usage.url")`, and as `config.load`.
+    """
+    if home is not None:
+        settings = config.load(config.ClientConfig, home, os.environ)
+        return genesis or settings.chain.genesis, urls or settings.client.validators
+    if genesis is None:
+        raise Refused("usage.genesis", "expected --home or --genesis, found neither")
+    if not urls and not offline:
+        raise Refused("usage.url", "expected --url of a validator beside --genesis, found none")
+    return genesis, urls

@@ -106,6 +106,10 @@ class Logbook:
         """The root over the first `size` lines; may read the disk."""
         return tree.frontier_at(self._node, size).root
 
+    def consistency(self, old: int, new: int) -> tuple[Digest, ...]:
+        """The path from the tree of the first `old` lines to that of `new`; may read the disk."""
+        return tree.consistency_path_at(self._node, old, new)
+
     def page(self, first: int, limit: int, size: int) -> Page:
         """At most `limit` lines from `first` on, of the first `size`; reads the disk."""
         lines = tuple(self._lines(first, min(limit, size - first)))
@@ -117,7 +121,7 @@ class Logbook:
                 tree.inclusion_path_at(self._node, first + place, size)
                 for place in range(len(lines))
             ),
-            consistency=tree.consistency_path_at(self._node, first, size),
+            consistency=self.consistency(first, size),
         )
 
     # Writing

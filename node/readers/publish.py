@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from node.readers.log import Logbook
+from vm import tree
 from vm.accesslog import AccessLog, DigestLog
 from vm.refusal import Refused
 from vm.state import State
@@ -60,11 +61,25 @@ class Publisher:
         """Send the digest of what is there now; whether the chain has it then."""
         frontier = self._logbook.frontier
         try:
-            await self._submit("access.digest", DigestLog(frontier.size, frontier.root))
+            body = await asyncio.to_thread(self._digest, frontier)
+            await self._submit("access.digest", body)
         except Refused as refused:
             log.warning("access.unpublished", code=refused.code, reason=refused.message)
         published = self._published()
         return published is not None and published.size >= frontier.size
+
+    def _digest(self, frontier: tree.Frontier) -> DigestLog:
+        """The body; raises `Refused("access.differs")` if the log is not what the chain knows."""
+        published = self._published()
+        known = 0 if published is None else published.size
+        if published is not None and self._logbook.root(known) != published.root:
+            raise Refused(
+                "access.differs",
+                f"expected the {known} lines whose digest is on the chain, found others: put the "
+                "log back from a backup, or tell the auditors",
+            )
+        path = self._logbook.consistency(known, frontier.size)
+        return DigestLog(frontier.size, frontier.root, path)
 
     def _published(self) -> AccessLog | None:
         return self._state().get(AccessLog, self._validator)

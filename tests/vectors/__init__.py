@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.vectors import agreement, basics, content, inclusion, learning, ledger, reign
+from tests.vectors import agreement, basics, content, inclusion, learning, ledger, reading, reign
 
 FOLDER = Path(__file__).parent
 
@@ -33,6 +33,7 @@ BUILDERS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "inclusion": ("Inclusion proofs", inclusion.proofs),
     "learning": ("Learning in numbers", learning.numbers),
     "cid": ("Blobs", content.addresses),
+    "reading": ("Reading", reading.requests),
 }
 
 

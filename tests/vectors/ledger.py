@@ -167,8 +167,18 @@ def _mark_the_model(chain: Ledger) -> None:
 
 def _publish_access_logs(chain: Ledger) -> None:
     """A validator's log grows, and so does its digest on chain."""
-    for size in (3, 8):
-        digested = DigestLog(size, tree.root([bytes((line,)) for line in range(size)]))
+    nodes: dict[tuple[int, int], Digest] = {}
+    frontier = tree.EMPTY
+
+    def read(level: int, index: int) -> Digest:
+        return nodes[level, index]
+
+    for line in range(8):
+        before = frontier
+        frontier, made = tree.append(frontier, bytes((line,)))
+        nodes |= {(level, index): found for level, index, found in made}
+        path = tree.consistency_path_at(read, before.size, frontier.size)
+        digested = DigestLog(frontier.size, frontier.root, path)
         chain.applied([("hospital-1.validator", "access.digest", digested)])
 
 
@@ -182,7 +192,8 @@ def _refused(chain: Ledger) -> list[Transaction]:
         dialogue.dataset(1),
         dialogue.proof(1, 3, base_version=1),
         dialogue.proof(1, 9),
-        ("hospital-1.validator", "access.digest", DigestLog(8, bytes(32))),
+        ("hospital-1.validator", "access.digest", DigestLog(8, bytes(32), ())),
+        ("hospital-1.validator", "access.digest", DigestLog(9, bytes(32), (bytes(32),))),
     ]
     return [*(chain.sign(item) for item in items), *chain.blocks[-1].transactions[:1]]
 

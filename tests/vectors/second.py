@@ -4,6 +4,8 @@ It is no part of the product. Every rule is repeated here on purpose, as plainly
 it, and with another Ed25519 library; whatever the document leaves open would show here first.
 """
 
+import base64
+import re
 from hashlib import sha256
 from typing import Any
 
@@ -260,3 +262,23 @@ def verify(key: bytes, message: bytes, signature: bytes) -> None:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
     except InvalidSignature:
         raise Wrong from None
+
+
+def signed_request(method: str, url: str, headers: dict[str, str]) -> tuple[bytes, bytes]:
+    """What the signature of a request covers, in RFC 9421's words, and the signature."""
+    rest = url.partition("://")[2]
+    authority, _, target = rest.partition("/")
+    path, _, query = f"/{target}".partition("?")
+    known = {
+        "@method": method,
+        "@authority": authority,
+        "@path": path,
+        "@query": f"?{query}",
+        "content-digest": headers.get("Content-Digest", ""),
+    }
+    _, _, parameters = headers.get("Signature-Input", "").partition("=")
+    names = re.findall(r'"([^"]*)"', parameters.partition(")")[0])
+    lines = [f'"{name}": {known[name]}' for name in names]
+    base = "\n".join([*lines, f'"@signature-params": {parameters}'])
+    text = headers.get("Signature", "").partition("=:")[2].rstrip(":")
+    return base.encode(), base64.b64decode(text)

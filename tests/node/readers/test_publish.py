@@ -97,11 +97,23 @@ def test_a_digest_that_was_lost_is_sent_again(
     run(tmp_path, check)
 
 
+def test_a_log_that_was_written_anew_is_not_published(tmp_path: Path) -> None:
+    """No transaction would be taken for it; the operator is told instead."""
+
+    async def check(found: Set) -> None:
+        found.chain.block([(ME, "access.digest", DigestLog(2, bytes(32), ()))])
+        await found.logbook.append(lines(3))
+        assert not await found.publisher.attempt()
+        assert found.sent == []
+
+    run(tmp_path, check)
+
+
 def test_a_log_that_lost_lines_is_not_published(tmp_path: Path) -> None:
     """The chain remembers more lines than there are: nothing is due, and auditors will see it."""
 
     async def check(found: Set) -> None:
-        found.chain.block([(ME, "access.digest", DigestLog(9, bytes(32)))])
+        found.chain.block([(ME, "access.digest", DigestLog(9, bytes(32), ()))])
         await found.logbook.append(lines(3))
         assert found.publisher.wait_s(10**13) is None
 

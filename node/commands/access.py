@@ -1,0 +1,158 @@
+"""`concilium audit access`: who was shown what is restricted, as the chain's digests bear out."""
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from node.audit.access import NOTHING, Known, new_lines, validator_of
+from node.client.client import Client
+from node.client.credentials import Credentials
+from node.commands.files import read_file
+from node.commands.reader import reader_of, where
+from node.commands.report import Format, Many, show
+from node.home.document import dump
+from node.home.genesis import read_genesis
+from node.wire.disk import replace_file
+from vm.accesslog import AccessLine, AccessLog
+from vm.genesis import Genesis
+from vm.refusal import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One validator's log up to its digest on chain; `lines` are those beyond what was known."""
+
+    validator: str
+    known: Known
+    height: int
+    lines: tuple[AccessLine, ...]
+
+
+def access(
+    *,
+    home: Path | None = None,
+    genesis: Path | None = None,
+    url: Many = (),
+    keep: Path | None = None,
+    lines: bool = False,
+    member: str | None = None,
+    key: Path | None = None,
+    output: Format = "text",
+) -> None:
+    """Verify validators' access logs against their digests on chain, and count who read what.
+
+    Parameters
+    ----------
+    home
+        An auditor's folder with concilium.toml: genesis and validators are taken from it.
+    genesis
+        The genesis document, if no home is given.
+    url
+        HTTP API of a validator whose log is verified; all of the home's if none is given.
+    keep
+        A file with the digests that were verified before, which the logs must begin with; it is
+        written anew with those of now. With it only new lines are read.
+    lines
+        Print every new line, with --format json.
+    member
+        Id of the auditor who reads, if no home is given.
+    key
+        Its signing key.
+    """
+    path, urls = where(home, genesis, url)
+    trusted, reader = read_genesis(path), reader_of(home, member, key)
+    before = {} if keep is None or not keep.exists() else _read(keep)
+    found = asyncio.run(_verify_all(trusted, urls, reader, before))
+    good = {at: item for at, item in found.items() if isinstance(item, Found)}
+    if keep is not None:
+        _write(keep, before | {item.validator: item.known for item in good.values()})
+    show(output, {at: _data(item, lines) for at, item in found.items()}, _table(found))
+    failures = [item for item in found.values() if isinstance(item, Refused)]
+    for refused in sorted(failures, key=lambda item: item.code != "audit.access"):
+        raise refused
+
+
+async def _verify_all(
+    trusted: Genesis,
+    urls: tuple[str, ...],
+    reader: Credentials | None,
+    before: dict[str, Known],
+) -> dict[str, Found | Refused]:
+    """What each node's log comes to; two of one validator are refused."""
+    found: dict[str, Found | Refused] = {}
+    told: set[str] = set()
+    async with Client(trusted, urls, reader) as client:
+        for url in urls:
+            try:
+                async with Client(trusted, [url], reader) as node:
+                    validator = await validator_of(node)
+                    if validator in told:
+                        raise Refused(
+                            "audit.access", f"{url}: expected another validator than {validator}"
+                        )
+                    told.add(validator)
+                    found[url] = await _verify(client, node, validator, before)
+            except Refused as refused:
+                found[url] = refused
+    return found
+
+
+async def _verify(client: Client, node: Client, validator: str, before: dict[str, Known]) -> Found:
+    digest, header = await client.record_at(AccessLog, validator)
+    known = before.get(validator, NOTHING)
+    if digest is None:  # nothing was published yet
+        digest = AccessLog(validator, NOTHING.size, NOTHING.root, header.height, header.time_ms)
+    lines = tuple([line async for line in new_lines(node, digest, known)])
+    return Found(validator, Known(digest.size, digest.root), digest.height, lines)
+
+
+def _read(path: Path) -> dict[str, Known]:
+    try:
+        document = json.loads(read_file(path))
+        return {
+            str(validator): Known(int(item["size"]), bytes.fromhex(item["root"]))
+            for validator, item in document.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refused("file.format", f"{path}: expected digests kept before: {error}") from None
+
+
+def _write(path: Path, known: dict[str, Known]) -> None:
+    replace_file(path, json.dumps({id: dump(item) for id, item in known.items()}).encode())
+
+
+def _data(item: Found | Refused, lines: bool) -> dict[str, Any]:
+    if isinstance(item, Refused):
+        return {"error": item.code, "message": item.message}
+    counts = Counter((line.reader, line.kind) for line in item.lines)
+    return {
+        "validator": item.validator,
+        "size": item.known.size,
+        "root": item.known.root.hex(),
+        "height": item.height,
+        "new": len(item.lines),
+        "reads": [
+            {"reader": reader, "kind": kind, "lines": count}
+            for (reader, kind), count in sorted(counts.items())
+        ],
+        **({"lines": [dump(line) for line in item.lines]} if lines else {}),
+    }
+
+
+def _table(found: dict[str, Found | Refused]) -> Table:
+    table = Table("validator", "lines", "root", "reader", "kind", "new lines")
+    for url, item in found.items():
+        if isinstance(item, Refused):
+            table.add_row(url, "", item.code, "", "", "")
+            continue
+        table.add_row(item.validator, str(item.known.size), item.known.root.hex()[:16])
+        for (reader, kind), count in sorted(
+            Counter((line.reader, line.kind) for line in item.lines).items()
+        ):
+            table.add_row("", "", "", reader, kind, str(count))
+    return table
