@@ -77,7 +77,7 @@ class Connection:
             for _ in range(BUSY_TRIES):
                 if reply.status != BUSY:
                     break
-                await asyncio.sleep(wait_s)
+                await _wait(wait_s)
                 reply, wait_s = await self._send(url, path, bytes_max, transactions)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Refused("client.unreachable", f"{url}: {reason(error)}") from error
@@ -145,7 +145,7 @@ class Connection:
         headers = CIMultiDict[str]()
         message = Message("POST", url + TOKENS_PATH, headers)
         nonce = secrets.token_urlsafe(NONCE_BYTES)
-        sign(credentials.key, credentials.member, message, int(time.time()), nonce)
+        sign(credentials.key, credentials.member, message, _now_s(), nonce)
         async with self._opened().post(
             url + TOKENS_PATH, headers=headers, allow_redirects=False
         ) as response:
@@ -160,6 +160,14 @@ class Connection:
     def _opened(self) -> aiohttp.ClientSession:
         assert self._session is not None, "the client is used as a context manager"
         return self._session
+
+
+async def _wait(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+def _now_s() -> int:
+    return int(time.time())
 
 
 def _wait_s(text: str) -> float:
