@@ -104,24 +104,24 @@ class Logbook:
 
     def root(self, size: int) -> Digest:
         """The root over the first `size` lines; may read the disk."""
-        return tree.frontier_at(self._node, size).root
+        return tree.frontier_at(self._reader(), size).root
 
     def consistency(self, old: int, new: int) -> tuple[Digest, ...]:
         """The path from the tree of the first `old` lines to that of `new`; may read the disk."""
-        return tree.consistency_path_at(self._node, old, new)
+        return tree.consistency_path_at(self._reader(), old, new)
 
     def page(self, first: int, limit: int, size: int) -> Page:
         """At most `limit` lines from `first` on, of the first `size`; reads the disk."""
         lines = tuple(self._lines(first, min(limit, size - first)))
+        read = self._reader()
         return Page(
             size=size,
-            root=self.root(size),
+            root=tree.frontier_at(read, size).root,
             lines=lines,
             paths=tuple(
-                tree.inclusion_path_at(self._node, first + place, size)
-                for place in range(len(lines))
+                tree.inclusion_path_at(read, first + place, size) for place in range(len(lines))
             ),
-            consistency=self.consistency(first, size),
+            consistency=tree.consistency_path_at(read, first, size),
         )
 
     # Writing
@@ -203,10 +203,22 @@ class Logbook:
             raise Refused("access.damaged", f"{self._path}: expected {count} lines from {first} on")
         return found
 
-    def _node(self, level: int, index: int) -> Digest:
-        if level >= CHUNK_LEVEL:
-            return self._nodes[level, index]
-        return tree.root(self._lines(index << level, 1 << level))
+    def _reader(self) -> tree.ReadNode:
+        """Nodes of the tree; those of a chunk are made of its lines at once, and held."""
+        held: dict[tuple[int, int], Digest] = {}
+
+        def read(level: int, index: int) -> Digest:
+            if level >= CHUNK_LEVEL:
+                return self._nodes[level, index]
+            if (level, index) not in held:
+                first = (index << level) & -CHUNK_LINES
+                frontier = tree.EMPTY
+                for line in self._lines(first, min(CHUNK_LINES, self.size - first)):
+                    frontier, nodes = tree.append(frontier, line)
+                    held.update({(at, (first >> at) + i): found for at, i, found in nodes})
+            return held[level, index]
+
+        return read
 
 
 def _frame(line: bytes) -> bytes:
