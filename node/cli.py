@@ -12,7 +12,17 @@ from itertools import pairwise
 
 from cyclopts import App, CycloptsError, Parameter
 
-from node.commands import audit, governance, learning, network, office, peer, store, validator
+from node.commands import (
+    audit,
+    governance,
+    learning,
+    network,
+    office,
+    peer,
+    store,
+    usage,
+    validator,
+)
 from node.commands.report import (
     EXIT_CODES,
     INTERRUPTED,
@@ -50,6 +60,7 @@ app.command(office.submit)
 app.command(office.dataset)
 app.command(office.task)
 app.command(office.model)
+app.command(usage.app)
 app.command(audit.app)
 
 

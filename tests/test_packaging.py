@@ -149,6 +149,7 @@ def test_the_base_install_verifies_a_model_offline(tmp_path: Path) -> None:
         (("--help",), 0),
         (("audit", "verify", "--help"), 0),
         (("status", "--genesis", "genesis.json", "--url", "http://127.0.0.1:9"), 3),
+        (("usage", "send", "home"), 3),
         (("submit", "home", "member.standing", "body.json"), 3),
         (("testnet", "net", "--organisations", "3"), 3),
     ],

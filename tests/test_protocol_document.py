@@ -186,6 +186,22 @@ def test_a_second_reader_judges_proofs_alike(claim: str, method: str) -> None:
             judge(second.decode(bytes.fromhex(attack["proof"])))
 
 
+def test_a_second_reader_judges_uses_alike() -> None:
+    """What a hospital shows of its uses can be checked by an auditor's own program."""
+    vector = json.loads((FOLDER / "use.json").read_text())
+    auditor = second.Auditor(bytes.fromhex(vector["genesis"]))
+    note = bytes.fromhex(vector["note"]["salt"]) + vector["note"]["text"].encode()
+
+    shown = [auditor.uses(second.decode(bytes.fromhex(proof))) for proof in vector["accepted"]]
+
+    leaves = [second.decode(bytes.fromhex(leaf)) for leaf in vector["leaves"]]
+    assert shown == [leaves[1:2], leaves]
+    assert second.digest("use-note", note) == leaves[1][8]
+    for attack in vector["refused"]:
+        with pytest.raises(second.Wrong):
+            auditor.uses(second.decode(bytes.fromhex(attack["proof"])))
+
+
 def test_a_second_reader_judges_state_paths_alike() -> None:
     """Presence and absence, and every lie that is made from a true path."""
     vector = json.loads((FOLDER / "sparse.json").read_text())

@@ -54,6 +54,8 @@ ACCESS: dict[str, Access] = {
     "learning.audit":     _restricted(Role.AUDITOR),
     "model.decide":       _open(Role.STEWARD),
     "access.digest":      _open(Role.VALIDATOR),
+    # who answers for a site's models, and the two keys that lie beside its rows, where models run
+    "model.use":          _restricted(Role.STEWARD, Role.TRAINER, Role.VERIFIER),
 }  # fmt: skip
 
 # Records that are shown to identified readers only, each time with a line in the access log: by

@@ -34,6 +34,7 @@ HOLLOW = "concilium.hollow.v1"
 TERMS = "concilium.terms.v1"
 SCRIPT = "concilium.script.v1"
 ENVIRONMENT = "concilium.environment.v1"
+USE_NOTE = "concilium.use-note.v1"
 
 DIGEST_BYTES = 32
 

@@ -21,6 +21,7 @@ from vm.record import Dataset, Member, Model, ModelHead, Organisation
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, NAME_BYTES_MAX
 from vm.state import Record
+from vm.usage import ModelUsage, UseBatchRecord
 
 Key: TypeAlias = tuple[str | int, ...]
 
@@ -78,6 +79,8 @@ RESOURCES = (
     Resource(ModelMark, "/v1/marks/{model}"),
     Resource(Reputation, "/v1/reputations/{organisation}"),
     Resource(AccessLog, "/v1/access-logs/{validator}"),
+    Resource(ModelUsage, "/v1/usages/{model}"),
+    Resource(UseBatchRecord, "/v1/models/{id}/uses/{organisation}/{number}"),
 )
 BY_RECORD: dict[Any, Resource] = {resource.record: resource for resource in RESOURCES}
 BY_KIND: dict[str, Resource] = {resource.record.KIND: resource for resource in RESOURCES}

@@ -36,6 +36,7 @@ from vm.inclusion import (
     verify_transaction,
 )
 from vm.learning import UpdateStatus
+from vm.opened import UseProof, read_proof, verify_uses
 from vm.quorum import Epoch
 from vm.record import ModelHead
 from vm.refusal import Refused
@@ -228,19 +229,25 @@ def utc(time_ms: int) -> str:
 
 
 def write_file(
-    proof: LineageProof | RecordProof | TransactionProof, steps: Sequence[Step] = ()
+    proof: LineageProof | RecordProof | TransactionProof | UseProof, steps: Sequence[Step] = ()
 ) -> str:
     """A proof as a file of its own: JSON around the canonical bytes.
 
     `steps` lead from genesis to the epoch of its certificate or further; the file carries those
     that it needs.
     """
-    height = proof.certified.certificate.height
-    name = {LineageProof: "lineage", RecordProof: "record", TransactionProof: "transaction"}
+    certified = proof.batch.certified if isinstance(proof, UseProof) else proof.certified
+    height = certified.certificate.height
+    name = {
+        LineageProof: "lineage",
+        RecordProof: "record",
+        TransactionProof: "transaction",
+        UseProof: "use",
+    }
     document = {
         "format": FILE_FORMAT,
         "kind": name[type(proof)],
-        "chain": proof.certified.header.chain.hex(),
+        "chain": certified.header.chain.hex(),
         "steps": [base64_text(pack(step)) for step in steps if step.epoch.first <= height],
         "proof": base64_text(pack(proof)),
     }
@@ -270,9 +277,12 @@ def verify_file(genesis: Genesis, text: str | bytes) -> Audit:
             return _audit_record(genesis.chain, epochs, unpack(RecordProof, data))
         case "transaction":
             return _audit_transaction(genesis.chain, epochs, unpack(TransactionProof, data))
+        case "use":
+            return _audit_uses(genesis.chain, epochs, read_proof(data))
         case _:
             raise Refused(
-                "file.kind", f"expected lineage, record or transaction, found {str(kind)[:80]}"
+                "file.kind",
+                f"expected lineage, record, transaction or use, found {str(kind)[:80]}",
             )
 
 
@@ -311,6 +321,26 @@ def _audit_transaction(chain: Digest, epochs: Sequence[Epoch], proof: Transactio
     )
     return _report(
         f"transaction {transaction.id.hex()}", header, steps, {"receipt": dump(proof.receipt)}
+    )
+
+
+def _audit_uses(chain: Digest, epochs: Sequence[Epoch], proof: UseProof) -> Audit:
+    batch, uses = verify_uses(proof, chain, epochs)
+    if len(uses) == batch.entries:
+        opened = f"all {batch.entries} uses, {batch.count} in count, to the batch's root"
+    else:
+        opened = f"1 use of {batch.entries} with its path to the batch's root"
+    steps = (
+        _certificate_step(proof.batch.certified, epochs),
+        "1 state path to its root, of the batch",
+        opened,
+        "model, version, purpose, action and times as the batch says",
+    )
+    return _report(
+        f"uses of model {batch.model} by {batch.organisation}, batch {batch.number}",
+        proof.batch.certified.header,
+        steps,
+        {"batch": dump(batch), "uses": dump(uses)},
     )
 
 

@@ -7,7 +7,7 @@ from node.client.client import Client
 from vm.block import Receipt
 from vm.keys import SigningKey
 from vm.refusal import Refused
-from vm.transaction import NONCE_BYTES, sign
+from vm.transaction import NONCE_BYTES, Transaction, sign
 
 LIFETIME_BLOCKS = 500  # long enough for a slow network, short enough to give up in time
 HEARD_S = 10.0  # between two times that the newest height is asked for: a hundred blocks
@@ -24,8 +24,12 @@ class Submitter:
 
     async def submit(self, kind: str, body: object) -> Receipt:
         """Send until certified; raises `Refused` with the receipt's code if it failed."""
+        return await self.client.submit_and_wait(await self.sign(kind, body))
+
+    async def sign(self, kind: str, body: object) -> Transaction:
+        """A transaction that stands from now on, for who keeps it before it is sent."""
         height = await self.height()
-        transaction = sign(
+        return sign(
             self._key,
             chain=self.client.chain,
             kind=kind,
@@ -34,7 +38,6 @@ class Submitter:
             valid_until_height=height + LIFETIME_BLOCKS,
             nonce=secrets.token_bytes(NONCE_BYTES),
         )
-        return await self.client.submit_and_wait(transaction)
 
     async def height(self) -> int:
         """The newest certified height as far as known here; 0 on a chain with only its genesis."""

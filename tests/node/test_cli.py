@@ -51,6 +51,10 @@ COMMANDS = (
     "model get",
     "audit verify",
     "audit learning",
+    "usage add",
+    "usage send",
+    "usage list",
+    "usage open",
 )
 
 

@@ -10,7 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.vectors import agreement, basics, content, inclusion, learning, ledger, reading, reign
+from tests.vectors import (
+    agreement,
+    basics,
+    content,
+    inclusion,
+    learning,
+    ledger,
+    reading,
+    reign,
+    uses,
+)
 
 FOLDER = Path(__file__).parent
 
@@ -31,6 +41,7 @@ BUILDERS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "succession": ("Succession", reign.succession),
     "agreement": ("Consensus", agreement.messages),
     "inclusion": ("Inclusion proofs", inclusion.proofs),
+    "use": ("Uses of models", uses.proofs),
     "learning": ("Learning in numbers", learning.numbers),
     "cid": ("Blobs", content.addresses),
     "reading": ("Reading", reading.requests),

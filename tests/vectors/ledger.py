@@ -10,6 +10,7 @@ from node.program import program
 from tests.fl import dialogue
 from tests.harness import START_MS, Chain, Item, key_of
 from tests.vectors.spelling import code_of, hexes
+from tests.vm import uses
 from vm import sparse, tree
 from vm import transaction as transactions
 from vm.accesslog import DigestLog
@@ -121,6 +122,7 @@ def story() -> Ledger:
     _mark_the_model(chain)
     _publish_access_logs(chain)
     chain.applied([dialogue.opening("again"), dialogue.closing(task="again")])
+    chain.applied(uses.stories())
     chain.execute(_refused(chain))
     return chain
 

@@ -114,6 +114,14 @@ def digest(name: str, data: bytes) -> bytes:
     return sha256(bytes([len(tag)]) + tag + data).digest()
 
 
+def tree_root(leaves: list[bytes]) -> bytes:
+    """The root over one leaf or more, as RFC 6962 defines it."""
+    if len(leaves) == 1:
+        return sha256(b"\x00" + leaves[0]).digest()
+    split = 1 << (len(leaves) - 1).bit_length() - 1
+    return sha256(b"\x01" + tree_root(leaves[:split]) + tree_root(leaves[split:])).digest()
+
+
 def merkle_root(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
     """The root to which an inclusion path leads, top down as RFC 6962 defines it."""
     expect(0 <= index < size)
@@ -224,6 +232,30 @@ class Auditor:
             expect(state_root(path, key, value) == header[6])
         found = {key: value for _, key, value, _ in records}
         expect(len(found) == len(records))
+        return found
+
+    def uses(self, proof: list[Any]) -> list[list[Any]]:
+        """The uses that a UseProof shows."""
+        _, record, (tag, opened) = proof
+        value = self.record(record)
+        expect(value is not None and decode(record[1])[0] == "use_batch")
+        batch = decode(value or b"")
+        expect(decode(record[1])[1:] == batch[1:4])
+        if tag == "one":
+            _, index, leaf, path = opened
+            expect(merkle_root(leaf, index, batch[9], path) == batch[10])
+            leaves = [leaf]
+        else:
+            leaves = opened[1]
+            expect(len(leaves) == batch[9] and tree_root(leaves) == batch[10])
+        found = [decode(leaf) for leaf in leaves]
+        for use in found:
+            expect(use[3:7] == [batch[1], *batch[5:8]])
+            expect(batch[11] <= use[2] <= batch[12] and use[7] <= batch[8])
+        if tag == "all":
+            times = [use[2] for use in found]
+            total = [sum(use[7] for use in found), min(times), max(times)]
+            expect(total == [batch[8], *batch[11:13]])
         return found
 
 

@@ -31,6 +31,7 @@ from vm import (
     genesis,
     inclusion,
     learning,
+    opened,
     proposal,
     quorum,
     record,
@@ -38,6 +39,7 @@ from vm import (
     succession,
     terms,
     transaction,
+    usage,
 )
 from vm import range as state_range
 from vm.access import ACCESS
@@ -76,7 +78,7 @@ def records() -> list[Any]:
     """The classes of the state's records, in order of definition."""
     return [
         found
-        for module in (record, quorum, epoch, proposal, learning, conduct, accesslog)
+        for module in (record, quorum, epoch, proposal, learning, conduct, usage, accesslog)
         for found in vars(module).values()
         if inspect.isclass(found) and found.__module__ == module.__name__ and hasattr(found, "KIND")
     ]
@@ -99,6 +101,8 @@ def groups() -> dict[str, list[Any]]:
             inclusion.TransactionProof,
             inclusion.LineageProof,
             succession.Step,
+            usage.Use,
+            opened.UseProof,
         ],
         "Arrays of state sync": [Offer, Steps, Snapshot, StateRange, WindowPart],
         "Arrays of blobs": [Manifest],
@@ -253,6 +257,13 @@ LIMITS: tuple[tuple[ModuleType, str], ...] = (
     (inclusion, "LINEAGE_RECORDS_MAX"),
     (inclusion, "LINEAGE_BYTES_MAX"),
     (inclusion, "LINEAGE_ITEMS_MAX"),
+    (usage, "ENTRIES_MAX"),
+    (usage, "COUNT_MAX"),
+    (usage, "AGE_MS_MAX"),
+    (usage, "AHEAD_MS_MAX"),
+    (opened, "USE_BYTES_MAX"),
+    (opened, "PROOF_BYTES_MAX"),
+    (opened, "PROOF_ITEMS_MAX"),
     (encoding, "ITEMS_MAX"),
     (state_range, "RANGE_LEAVES_MAX"),
     (state_range, "RANGE_CONTENT_BYTES_MAX"),

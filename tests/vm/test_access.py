@@ -33,10 +33,14 @@ EXPECTED = {
     "learning.audit": {Role.AUDITOR},
     "model.decide": {Role.STEWARD},
     "access.digest": {Role.VALIDATOR},
+    "model.use": {Role.STEWARD, Role.TRAINER, Role.VERIFIER},
 }
 
 # What tells of a hospital's rows, its visitors or its use of models.
-RESTRICTED_KINDS = {"learning.verdict", "learning.rerun", "learning.visit", "learning.audit"}
+RESTRICTED_KINDS = {
+    *("learning.verdict", "learning.rerun", "learning.visit", "learning.audit"),
+    "model.use",
+}
 RESTRICTED_RECORDS = {"verdict", "holdout", "visit", "audit", "model_usage", "use_batch"}
 
 

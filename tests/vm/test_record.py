@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.vm.records import drawn
-from vm import conduct, epoch, learning, proposal, quorum, record
+from vm import conduct, epoch, learning, proposal, quorum, record, usage
 from vm.encoding import encode
 from vm.shape import pack, unpack
 from vm.sparse import KEY_BYTES_MAX, VALUE_BYTES_MAX
@@ -13,7 +13,7 @@ from vm.state import Record, state_key
 
 RECORDS: list[type[Record]] = [
     cls
-    for module in (record, quorum, epoch, proposal, learning, conduct)
+    for module in (record, quorum, epoch, proposal, learning, conduct, usage)
     for cls in vars(module).values()
     if isinstance(cls, type) and hasattr(cls, "KIND") and cls.__module__ == module.__name__
 ]
@@ -57,6 +57,7 @@ def test_the_longest_key_fits_the_state(cls: type[Record]) -> None:
         "audit": (LONGEST, LAST, LONGEST, LONGEST),
         "round": (LONGEST, LAST),
         "model": (LONGEST, LAST),
+        "use_batch": (LONGEST, LONGEST, LAST),
         "chain": (),
         "open_tasks": (),
         "open_proposals": (),

@@ -12,7 +12,7 @@ from node.readers import desk, signature
 from node.readers.tokens import TOKEN_S
 from node.wire.tls import client_context, reading_context
 from tests.node.api.asking import assert_problem
-from tests.node.network import HOSPITALS, Network
+from tests.node.network import HOSPITALS, Network, agree, say
 from tests.node.parties import Consortium
 from tests.node.readers.reading import (
     AUDITOR,
@@ -27,6 +27,7 @@ from tests.node.readers.reading import (
     token,
 )
 from tests.node.serving import Got, Node, call, get, serve
+from tests.vm.council import propose, rotation
 from vm.record import Role, Standing
 
 MEMBERS = "/v1/members?limit=3"
@@ -156,6 +157,20 @@ def test_a_token_ends_with_the_member_s_standing(network: Network, standing: Sta
     run(network, check)
 
 
+def test_a_token_ends_with_the_key_that_minted_it(network: Network) -> None:
+    """A key is replaced because somebody else may hold it, and what was got by it may be his."""
+    validator = f"{HOSPITALS[0]}.validator"
+
+    async def check(url: str, node: Node) -> None:
+        mine = await token(url, validator)
+        say(network, [propose(1, "rotate", rotation(1))])
+        agree(network, ("rotate",), (2, 3))
+        assert_problem(await get(url + MEMBERS, headers=mine), 401, "reader.expired")
+        assert_problem(await ask(url + MEMBERS, validator), 401, "reader.signature")
+
+    run(network, check)
+
+
 def test_a_token_ends_in_time(network: Network) -> None:
     """After ten minutes, to the second."""
     now = [1_700_000_000.0]
@@ -213,6 +228,19 @@ def test_another_scheme_is_no_token(network: Network, changes: dict[str, str]) -
         got = await get(url + MEMBERS, headers=changes)
         assert got.status == 401
         assert got.body["code"].startswith("reader.")
+
+    run(network, check)
+
+
+def test_a_token_in_two_lines_is_refused(network: Network) -> None:
+    """Which of them counts, two programs on the way might read differently."""
+
+    async def check(url: str, node: Node) -> None:
+        mine = (await token(url))["Authorization"]
+        lines = (f"Host: {url[7:]}", f"Authorization: {mine}", "Authorization: Bearer other")
+        request = "\r\n".join((f"GET {MEMBERS} HTTP/1.1", *lines, "Connection: close", "", ""))
+        status, body = await raw(url, request.encode())
+        assert (status, body["code"]) == (401, "reader.signature")
 
     run(network, check)
 

@@ -42,6 +42,8 @@ RESTRICTED = {
     f"{UPDATE}/visits/nobody": ("visit", 1, 404),
     f"/v1/holdouts/{HOSPITALS[0]}.opt": ("holdout", 1, 200),
     "/v1/holdouts": ("holdout", 4, 200),
+    f"/v1/usages/{MODEL}": ("model_usage", 1, 404),
+    f"/v1/models/{MODEL}/uses/{HOSPITALS[0]}": ("use_batch", 1, 200),
     KEYS: ("verdict", 1, 200),
     LINEAGE_PATH: (LINEAGE, 1, 200),
 }
@@ -242,6 +244,10 @@ ROUTES = {
         "/v1/transactions/{id}",
         "/v1/holdouts",
         "/v1/holdouts/{dataset}",
+        "/v1/usages",
+        "/v1/usages/{model}",
+        "/v1/models/{id}/uses/{organisation}",
+        "/v1/models/{id}/uses/{organisation}/{number}",
         *(
             f"/v1/tasks/{{id}}/rounds/{{number}}/updates/{{organisation}}/{last}"
             for noun, name in (
