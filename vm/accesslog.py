@@ -6,13 +6,16 @@ packed lines, and the chain holds size and root of each validator's newest diges
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeAlias
 
 from vm import tree
 from vm.execute import Context, Kind
 from vm.refusal import Refused
-from vm.shape import HEIGHT_MAX, Count, Digest, Height, Int, Name, TimeMs
+from vm.shape import HEIGHT_MAX, Bytes, Count, Digest, Height, Int, Name, TimeMs
 from vm.state import State
+
+LOG_ID_BYTES = 16
+LogId: TypeAlias = Annotated[bytes, Bytes(LOG_ID_BYTES, LOG_ID_BYTES)]
 
 
 class Via(StrEnum):
@@ -46,11 +49,13 @@ class AccessLine:
 class DigestLog:
     """Body of `access.digest`: the root over the first `size` lines of the sender's log.
 
-    `consistency` is the path from the sender's last digest to this one; empty for the first.
+    `log` was drawn when the log was begun. `consistency` is the path from the last digest of this
+    log; empty for the first.
     """
 
     VERSION: ClassVar[int] = 1
 
+    log: LogId
     size: Annotated[int, Int(1, HEIGHT_MAX)]
     root: Digest
     consistency: tree.Path
@@ -58,12 +63,18 @@ class DigestLog:
 
 @dataclass(frozen=True, slots=True)
 class AccessLog:
-    """The newest digest of a validator's access log."""
+    """The newest digest of a validator's access log.
+
+    `number` says how many logs it has begun: more than one means that lines were lost, or thrown
+    away.
+    """
 
     KIND: ClassVar[str] = "access_log"
     VERSION: ClassVar[int] = 1
 
     validator: Name
+    log: LogId
+    number: Count
     size: Count
     root: Digest
     height: Height
@@ -79,8 +90,9 @@ def record_digest(state: State, context: Context, body: DigestLog) -> None:
     """Keep the digest of a log that has grown."""
     sender = context.sender.id
     before = state.get(AccessLog, sender)
-    size, root = (0, tree.EMPTY_ROOT) if before is None else (before.size, before.root)
-    # 1. a log only grows
+    known = before if before is not None and before.log == body.log else None
+    size, root = (0, tree.EMPTY_ROOT) if known is None else (known.size, known.root)
+    # 1. a log only grows; one that was lost is begun anew under another id, and that is seen
     if body.size <= size:
         raise Refused("access_log.size", f"expected more than {size} lines, found {body.size}")
     # 2. what was digested once stays as it is: a log that was written anew has no such path
@@ -88,8 +100,12 @@ def record_digest(state: State, context: Context, body: DigestLog) -> None:
         raise Refused(
             "access_log.consistency", f"expected a log that begins with the {size} lines of before"
         )
+    begun = 0 if before is None else before.number
+    number = begun if known is not None else begun + 1
     block = context.block
-    state.put(AccessLog(sender, body.size, body.root, block.height, block.time_ms))
+    state.put(
+        AccessLog(sender, body.log, number, body.size, body.root, block.height, block.time_ms)
+    )
 
 
 KINDS = (Kind("access.digest", DigestLog, record_digest),)

@@ -115,7 +115,8 @@ def _read_page(context: ApiContext, query: AccessQuery) -> Answer:
     size = query.size
     if size is None:
         published = context.chain.state().get(AccessLog, validator)
-        size = 0 if published is None else published.size
+        known = published is not None and published.log == logbook.identity
+        size = published.size if published is not None and known else 0
     if size > logbook.size or query.after > size:
         raise Refused(
             "access_log.range",

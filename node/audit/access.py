@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from node.client.client import Client
 from node.client.reply import read_base64
 from vm import tree
-from vm.accesslog import AccessLine, AccessLog
+from vm.accesslog import LOG_ID_BYTES, AccessLine, AccessLog
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, Digest, unpack
 
@@ -34,13 +34,14 @@ class LogPage(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A digest that an auditor has verified before: the first `size` lines have this root."""
+    """A digest that was verified before: the first `size` lines of that log have this root."""
 
+    log: bytes
     size: int
     root: Digest
 
 
-NOTHING = Known(0, tree.EMPTY_ROOT)
+NOTHING = Known(bytes(LOG_ID_BYTES), 0, tree.EMPTY_ROOT)
 
 
 async def validator_of(client: Client) -> str:
@@ -57,6 +58,8 @@ async def new_lines(client: Client, digest: AccessLog, known: Known) -> AsyncIte
     sure that all of it was given.
     """
     at = known.size
+    if at and digest.log != known.log:
+        raise _differs("the log that was verified before", "one that was begun since")
     if digest.size < at:
         raise _differs(f"{at} lines as before", f"{digest.size} on the chain")
     if digest.size == at and digest.root != known.root:

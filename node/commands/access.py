@@ -25,9 +25,13 @@ from vm.refusal import Refused
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One validator's log up to its digest on chain; `lines` are those beyond what was known."""
+    """One validator's log up to its digest on chain; `lines` are those beyond what was known.
+
+    `number` counts the logs that it has begun.
+    """
 
     validator: str
+    number: int
     known: Known
     height: int
     lines: tuple[AccessLine, ...]
@@ -106,16 +110,22 @@ async def _verify(client: Client, node: Client, validator: str, before: dict[str
     digest, header = await client.record_at(AccessLog, validator)
     known = before.get(validator, NOTHING)
     if digest is None:  # nothing was published yet
-        digest = AccessLog(validator, NOTHING.size, NOTHING.root, header.height, header.time_ms)
+        digest = AccessLog(
+            *(validator, NOTHING.log, 0, NOTHING.size, NOTHING.root),
+            *(header.height, header.time_ms),
+        )
     lines = tuple([line async for line in new_lines(node, digest, known)])
-    return Found(validator, Known(digest.size, digest.root), digest.height, lines)
+    known = Known(digest.log, digest.size, digest.root)
+    return Found(validator, digest.number, known, digest.height, lines)
 
 
 def _read(path: Path) -> dict[str, Known]:
     try:
         document = json.loads(read_file(path))
         return {
-            str(validator): Known(int(item["size"]), bytes.fromhex(item["root"]))
+            str(validator): Known(
+                bytes.fromhex(item["log"]), int(item["size"]), bytes.fromhex(item["root"])
+            )
             for validator, item in document.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -132,6 +142,7 @@ def _data(item: Found | Refused, lines: bool) -> dict[str, Any]:
     counts = Counter((line.reader, line.kind) for line in item.lines)
     return {
         "validator": item.validator,
+        "log": item.number,
         "size": item.known.size,
         "root": item.known.root.hex(),
         "height": item.height,
@@ -145,14 +156,16 @@ def _data(item: Found | Refused, lines: bool) -> dict[str, Any]:
 
 
 def _table(found: dict[str, Found | Refused]) -> Table:
-    table = Table("validator", "lines", "root", "reader", "kind", "new lines")
+    table = Table("validator", "log", "lines", "root", "reader", "kind", "new lines")
     for url, item in found.items():
         if isinstance(item, Refused):
-            table.add_row(url, "", item.code, "", "", "")
+            table.add_row(url, "", "", item.code, "", "", "")
             continue
-        table.add_row(item.validator, str(item.known.size), item.known.root.hex()[:16])
+        table.add_row(
+            item.validator, str(item.number), str(item.known.size), item.known.root.hex()[:16]
+        )
         for (reader, kind), count in sorted(
             Counter((line.reader, line.kind) for line in item.lines).items()
         ):
-            table.add_row("", "", "", reader, kind, str(count))
+            table.add_row("", "", "", "", reader, kind, str(count))
     return table

@@ -9,19 +9,21 @@ lines when they are asked for.
 
 import asyncio
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from node.wire.disk import sync_folder, write_at
+from node.wire.disk import replace_file, sync_folder, write_at
 from vm import tree
-from vm.accesslog import AccessLine
+from vm.accesslog import LOG_ID_BYTES, AccessLine
 from vm.refusal import Refused
 from vm.shape import Digest, pack
 
 FOLDER = "access"  # of a validator's store
 FILE = "lines"
+IDENTITY = "identity"  # drawn when the log was begun: one that is lost does not go on as another
 FRAME_BYTES = 256  # of one line: length, packed line, zeros, checksum
 LENGTH_BYTES = 2
 CHECK_BYTES = 4
@@ -52,10 +54,12 @@ class Logbook:
     def __init__(self, folder: Path) -> None:
         """Open it, or make it; what a crash has torn off at the end is cut off.
 
-        Raises `Refused("access.damaged")` if a line is damaged that was synced, and OSError.
+        Raises `Refused("access.damaged")` if its identity or a line that was synced is damaged, and
+        OSError.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / FILE
+        self.identity = _identify(folder)
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._nodes: dict[tuple[int, int], Digest] = {}
         self._frontier = tree.EMPTY
@@ -219,6 +223,17 @@ class Logbook:
             return held[level, index]
 
         return read
+
+
+def _identify(folder: Path) -> bytes:
+    """The identity of the log in `folder`; a new one where there is no log yet."""
+    path = folder / IDENTITY
+    if not path.exists() and not (folder / FILE).exists():
+        replace_file(path, secrets.token_bytes(LOG_ID_BYTES))
+    identity = path.read_bytes() if path.exists() else b""
+    if len(identity) != LOG_ID_BYTES:
+        raise Refused("access.damaged", f"{path}: expected the identity of {FILE} beside it")
+    return identity
 
 
 def _frame(line: bytes) -> bytes:

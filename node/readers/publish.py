@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from node.audit.access import NOTHING, Known
 from node.readers.log import Logbook
 from vm import tree
 from vm.accesslog import AccessLog, DigestLog
@@ -51,7 +52,7 @@ class Publisher:
     def wait_s(self, now_ms: int) -> float | None:
         """How long until a digest is due: 0 if it is, None while the chain has the newest."""
         published = self._published()
-        if self._logbook.size <= (0 if published is None else published.size):
+        if self._logbook.size <= self._known(published).size:
             return None
         if published is None:
             return 0.0
@@ -65,21 +66,25 @@ class Publisher:
             await self._submit("access.digest", body)
         except Refused as refused:
             log.warning("access.unpublished", code=refused.code, reason=refused.message)
-        published = self._published()
-        return published is not None and published.size >= frontier.size
+        return self._known(self._published()).size >= frontier.size
 
     def _digest(self, frontier: tree.Frontier) -> DigestLog:
         """The body; raises `Refused("access.differs")` if the log is not what the chain knows."""
-        published = self._published()
-        known = 0 if published is None else published.size
-        if published is not None and self._logbook.root(known) != published.root:
+        known = self._known(self._published())
+        if self._logbook.root(known.size) != known.root:
             raise Refused(
                 "access.differs",
-                f"expected the {known} lines whose digest is on the chain, found others: put the "
-                "log back from a backup, or tell the auditors",
+                f"expected the {known.size} lines whose digest is on the chain, found others: move "
+                "the folder of the log away, start again, and tell the auditors",
             )
-        path = self._logbook.consistency(known, frontier.size)
-        return DigestLog(frontier.size, frontier.root, path)
+        path = self._logbook.consistency(known.size, frontier.size)
+        return DigestLog(self._logbook.identity, frontier.size, frontier.root, path)
+
+    def _known(self, published: AccessLog | None) -> Known:
+        """What the chain knows of this log, and not of one before it."""
+        if published is None or published.log != self._logbook.identity:
+            return NOTHING
+        return Known(published.log, published.size, published.root)
 
     def _published(self) -> AccessLog | None:
         return self._state().get(AccessLog, self._validator)

@@ -180,8 +180,11 @@ def _publish_access_logs(chain: Ledger) -> None:
         frontier, made = tree.append(frontier, bytes((line,)))
         nodes |= {(level, index): found for level, index, found in made}
         path = tree.consistency_path_at(read, before.size, frontier.size)
-        digested = DigestLog(frontier.size, frontier.root, path)
+        digested = DigestLog(bytes(16), frontier.size, frontier.root, path)
         chain.applied([("hospital-1.validator", "access.digest", digested)])
+    begun_anew = DigestLog(bytes(range(16)), 1, tree.root([b"anew"]), ())
+    chain.applied([("hospital-2.validator", "access.digest", replace(begun_anew, log=bytes(16)))])
+    chain.applied([("hospital-2.validator", "access.digest", begun_anew)])
 
 
 def _refused(chain: Ledger) -> list[Transaction]:
@@ -194,8 +197,8 @@ def _refused(chain: Ledger) -> list[Transaction]:
         dialogue.dataset(1),
         dialogue.proof(1, 3, base_version=1),
         dialogue.proof(1, 9),
-        ("hospital-1.validator", "access.digest", DigestLog(8, bytes(32), ())),
-        ("hospital-1.validator", "access.digest", DigestLog(9, bytes(32), (bytes(32),))),
+        ("hospital-1.validator", "access.digest", DigestLog(bytes(16), 8, bytes(32), ())),
+        ("hospital-1.validator", "access.digest", DigestLog(bytes(16), 9, bytes(32), (bytes(32),))),
     ]
     return [*(chain.sign(item) for item in items), *chain.blocks[-1].transactions[:1]]
 

@@ -1,5 +1,7 @@
 """The digest of a validator's access log on chain: it grows, and is its sender's alone."""
 
+from dataclasses import replace
+
 import pytest
 
 from node.program import program
@@ -8,6 +10,7 @@ from vm import tree
 from vm.accesslog import AccessLog, DigestLog
 
 ONE, OTHER = "hospital-1.validator", "hospital-2.validator"
+LOG = bytes(range(16))
 LINES = [bytes((number,)) for number in range(20)]
 
 
@@ -19,7 +22,7 @@ def digest(size: int, before: int = 0, lines: list[bytes] = LINES) -> DigestLog:
         frontier, made = tree.append(frontier, line)
         nodes |= {(level, index): found for level, index, found in made}
     path = tree.consistency_path_at(lambda *at: nodes[at], before, size)
-    return DigestLog(size, frontier.root, path)
+    return DigestLog(LOG, size, frontier.root, path)
 
 
 def code_of(chain: Chain, body: DigestLog, sender: str = ONE) -> str:
@@ -35,7 +38,7 @@ def test_a_digest_is_kept_with_its_height() -> None:
 
     assert code == "applied"
     found = chain.get(AccessLog, ONE)
-    assert found == AccessLog(ONE, 3, digest(3).root, chain.height, chain.time_ms)
+    assert found == AccessLog(ONE, LOG, 1, 3, digest(3).root, chain.height, chain.time_ms)
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -44,7 +47,7 @@ def test_a_log_that_does_not_grow_is_refused(size: int) -> None:
     chain = Chain(program())
     code_of(chain, digest(3))
 
-    assert code_of(chain, DigestLog(size, bytes(32), ())) == "access_log.size"
+    assert code_of(chain, DigestLog(LOG, size, bytes(32), ())) == "access_log.size"
     assert chain.get(AccessLog, ONE).size == 3
 
 
@@ -86,3 +89,17 @@ def test_each_validator_has_a_log_of_its_own() -> None:
 
     assert codes == ["applied", "applied"]
     assert (chain.get(AccessLog, ONE).size, chain.get(AccessLog, OTHER).size) == (9, 1)
+
+
+def test_a_log_that_is_begun_anew_is_seen() -> None:
+    """A disk may be lost with its lines: the next log is taken, and counted for every auditor."""
+    chain = Chain(program())
+    code_of(chain, digest(5))
+
+    codes = [code_of(chain, replace(digest(size), log=bytes(16))) for size in (2, 1)]
+    found = chain.get(AccessLog, ONE)
+
+    assert codes == ["applied", "access_log.size"]
+    assert (found.log, found.number, found.size) == (bytes(16), 2, 2)
+    assert code_of(chain, digest(9)) == "applied"  # the lost one comes back: that is a third
+    assert chain.get(AccessLog, ONE).number == 3

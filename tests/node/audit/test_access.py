@@ -24,6 +24,7 @@ from vm.shape import pack
 
 VALIDATOR = f"{HOSPITALS[0]}.validator"
 READER = Credentials(AUDITOR, key_of(AUDITOR))
+LOG = bytes(range(16))
 LINES = [AccessLine(n, AUDITOR, Via.TOKEN, "verdict", bytes(32), n) for n in range(450)]
 PACKED = [pack(line) for line in LINES]
 
@@ -50,7 +51,7 @@ def test_an_auditor_verifies_what_was_read(network: Network) -> None:
                     await ask(url + VERDICT)
                 frontier = node.logbook.frontier
                 path = node.logbook.consistency(known.size, frontier.size)
-                body = DigestLog(frontier.size, frontier.root, path)
+                body = DigestLog(node.logbook.identity, frontier.size, frontier.root, path)
                 height = network.block(network.sign(VALIDATOR, "access.digest", body)).height
                 node.feed.publish(height)
                 digest = await client.record(AccessLog, VALIDATOR)
@@ -58,7 +59,7 @@ def test_an_auditor_verifies_what_was_read(network: Network) -> None:
                 assert await validator_of(client) == VALIDATOR
                 found = [line async for line in new_lines(client, digest, known)]
                 assert {line.reader for line in found} == {AUDITOR}
-                known = Known(digest.size, digest.root)
+                known = Known(digest.log, digest.size, digest.root)
                 sizes.append((digest.size, len(found)))
             assert sizes == [(3, 3), (5, 2)]
 
@@ -101,7 +102,7 @@ def read_through(
     lie: Callable[[Page], Page] = lambda page: page,
 ) -> int:
     """How many lines an auditor takes from a node that lies about a log of `lines`."""
-    digest = AccessLog(VALIDATOR, size, tree.root(PACKED[:size]), 9, 9)
+    digest = AccessLog(VALIDATOR, LOG, 1, size, tree.root(PACKED[:size]), 9, 9)
 
     async def answer(request: web.Request) -> web.Response:
         return web.json_response(lie(page(int(request.query["after"]), size, lines)))
@@ -125,7 +126,7 @@ def code_of(network: Network, **options: Any) -> str:
 @pytest.mark.parametrize("before", [0, 1, 199, 256, 449, 450])
 def test_a_long_log_is_read_page_by_page(network: Network, before: int) -> None:
     """Whatever is known already, and however it stands to the pages."""
-    known = Known(before, tree.root(PACKED[:before]))
+    known = Known(LOG, before, tree.root(PACKED[:before]))
 
     assert read_through(network, known) == 450 - before
 
@@ -169,7 +170,7 @@ def test_a_log_that_was_written_anew_is_found(network: Network) -> None:
     """The digest that the auditor kept is no beginning of this one."""
     others = [pack(line) for line in reversed(LINES[:100])]
 
-    known = Known(100, tree.root(others))
+    known = Known(LOG, 100, tree.root(others))
 
     assert code_of(network, known=known) == "audit.access"
     assert code_of(network, known=known, lie=altered(consistency=[])) == "audit.access"
@@ -177,5 +178,10 @@ def test_a_log_that_was_written_anew_is_found(network: Network) -> None:
 
 def test_a_log_that_has_shrunk_is_found(network: Network) -> None:
     """The chain would refuse it; an auditor does not rely on that."""
-    assert code_of(network, known=Known(451, bytes(32))) == "audit.access"
-    assert code_of(network, known=Known(450, bytes(32))) == "audit.access"
+    assert code_of(network, known=Known(LOG, 451, bytes(32))) == "audit.access"
+    assert code_of(network, known=Known(LOG, 450, bytes(32))) == "audit.access"
+
+
+def test_a_log_that_was_begun_anew_is_found(network: Network) -> None:
+    """What was read under the one before is gone, whatever the node says of it."""
+    assert code_of(network, known=Known(bytes(16), 10, tree.root(PACKED[:10]))) == "audit.access"

@@ -48,7 +48,7 @@ def test_without_a_size_it_is_what_the_chain_has(learned: Network) -> None:
         for _ in range(3):
             await get(url + VERDICT, headers=mine)
         assert (await get(f"{url}/v1/access-log", headers=mine)).body["items"] == []
-        digest = DigestLog(2, node.logbook.root(2), ())
+        digest = DigestLog(node.logbook.identity, 2, node.logbook.root(2), ())
         learned.block(learned.sign(VALIDATOR, "access.digest", digest))
         page = (await get(f"{url}/v1/access-log", headers=mine)).body
         assert (page["size"], len(page["items"])) == (2, 2)

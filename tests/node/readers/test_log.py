@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from node.readers import log
-from node.readers.log import CHUNK_LINES, FILE, FRAME_BYTES, GROUP_MAX, Logbook
+from node.readers.log import CHUNK_LINES, FILE, FRAME_BYTES, GROUP_MAX, IDENTITY, Logbook
 from vm import tree
 from vm.accesslog import AccessLine, Via
 from vm.refusal import Refused
@@ -53,7 +53,8 @@ def test_a_line_is_on_disk_before_append_returns(tmp_path: Path) -> None:
         await logbook.append(lines(2))
         copy = tmp_path / "copy"
         copy.mkdir()
-        (copy / FILE).write_bytes((tmp_path / FILE).read_bytes())
+        for name in (FILE, IDENTITY):
+            (copy / name).write_bytes((tmp_path / name).read_bytes())
         assert kept(copy) == (2, tree.root([pack(line(0)), pack(line(1))]))
         logbook.close()
 
@@ -228,3 +229,19 @@ def test_little_of_the_tree_is_kept_in_memory(tmp_path: Path) -> None:
     logbook.close()
 
     assert len(logbook._nodes) <= 2 * (2_000 // CHUNK_LINES)
+
+
+def test_a_log_keeps_its_identity_and_a_new_one_has_another(tmp_path: Path) -> None:
+    """By it the chain sees that lines were lost; lines without it belong to no log."""
+    write(tmp_path / "one", lines(1))
+    write(tmp_path / "two", lines(1))
+
+    first, again, other = (Logbook(tmp_path / name) for name in ("one", "one", "two"))
+    for logbook in (first, again, other):
+        logbook.close()
+    (tmp_path / "one" / IDENTITY).unlink()
+    with pytest.raises(Refused) as refused:
+        Logbook(tmp_path / "one")
+
+    assert first.identity == again.identity != other.identity
+    assert refused.value.code == "access.damaged"

@@ -101,7 +101,9 @@ def test_a_log_that_was_written_anew_is_not_published(tmp_path: Path) -> None:
     """No transaction would be taken for it; the operator is told instead."""
 
     async def check(found: Set) -> None:
-        found.chain.block([(ME, "access.digest", DigestLog(2, bytes(32), ()))])
+        found.chain.block(
+            [(ME, "access.digest", DigestLog(found.logbook.identity, 2, bytes(32), ()))]
+        )
         await found.logbook.append(lines(3))
         assert not await found.publisher.attempt()
         assert found.sent == []
@@ -113,8 +115,24 @@ def test_a_log_that_lost_lines_is_not_published(tmp_path: Path) -> None:
     """The chain remembers more lines than there are: nothing is due, and auditors will see it."""
 
     async def check(found: Set) -> None:
-        found.chain.block([(ME, "access.digest", DigestLog(9, bytes(32), ()))])
+        found.chain.block(
+            [(ME, "access.digest", DigestLog(found.logbook.identity, 9, bytes(32), ()))]
+        )
         await found.logbook.append(lines(3))
         assert found.publisher.wait_s(10**13) is None
+
+    run(tmp_path, check)
+
+
+def test_a_log_that_was_begun_anew_is_published(tmp_path: Path) -> None:
+    """Whatever the chain knows of the one before: nobody can bring that back."""
+
+    async def check(found: Set) -> None:
+        found.chain.block([(ME, "access.digest", DigestLog(bytes(16), 9, bytes(32), ()))])
+        await found.logbook.append(lines(3))
+        assert found.publisher.wait_s(10**13) == 0
+        assert await found.publisher.attempt()
+        record = found.chain.get(AccessLog, ME)
+        assert (record.log, record.number, record.size) == (found.logbook.identity, 2, 3)
 
     run(tmp_path, check)
