@@ -18,11 +18,14 @@ class Credentials:
     tls: ssl.SSLContext | None = None
 
 
-def credentials_of(member: Identity | Signer, tls: Tls | None) -> Credentials:
-    """What a home's member shows; raises `Refused("key.*" | "tls.*")`."""
+def credentials_of(member: Identity | Signer, tls: Tls) -> Credentials:
+    """What a home's member shows; raises `Refused("key.*" | "tls.*")`.
+
+    Whoever has no TLS key, as the admin of an organisation that was just admitted, signs.
+    """
     context = None
-    if tls is not None and isinstance(member, Identity):
+    if isinstance(member, Identity) and member.tls_key.exists():
         context = named_context(tls.files(member))
-    elif tls is not None:
+    elif tls.authority.exists():
         context = authority_context(tls.authority)
     return Credentials(member.id, read_key(member.key), context)
