@@ -8,12 +8,18 @@ from types import MappingProxyType
 
 from consensus.window import window_max
 from fl import kinds as learning
-from vm import governance, registry, usage
+from vm import accesslog, governance, registry, usage
 from vm.execute import Program
 
 
 def program() -> Program:
     """Everything that can change the state of a Concilium chain."""
-    kinds = (*registry.KINDS, *governance.kinds(window_max), *learning.KINDS, *usage.KINDS)
+    kinds = (
+        *registry.KINDS,
+        *governance.kinds(window_max),
+        *accesslog.KINDS,
+        *learning.KINDS,
+        *usage.KINDS,
+    )
     table = MappingProxyType({kind.name: kind for kind in kinds})
     return Program(table, (*governance.HOOKS, *learning.HOOKS))

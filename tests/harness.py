@@ -56,6 +56,7 @@ def genesis_of(organisations: int) -> Genesis:
         window=8,
         rotation=0,
         equivocation=Sanction.SUSPEND,
+        public=True,
         organisations=tuple(
             Organisation(name, name.title(), "NL", Standing.ENROLLED) for name in names
         ),

@@ -12,7 +12,7 @@ import pytest
 
 from node.audit.file import Version, write_file
 from node.audit.prove import newest, prove_lineage
-from node.home.config import ValidatorConfig, load
+from node.home.config import ClientConfig, ValidatorConfig, load
 from node.home.document import dump
 from node.home.testnet import write_testnet
 from tests.node.case.made import VERSION, make, run_case
@@ -98,11 +98,16 @@ def test_the_containers_are_configured_by_known_keys(tmp_path: Path) -> None:
     text = (ROOT / "compose.yaml").read_text()
     folded = re.sub(r">-\n((?:    .*\n)+)", lambda lines: " ".join(lines[1].split()) + "\n", text)
     environment = dict(re.findall(r"^  (CONCILIUM_[A-Z_]+): (.*)$", folded, re.MULTILINE))
+    names = re.findall(r"^      (CONCILIUM_HTTP_NAMES): '(.*)'$", text, re.MULTILINE)
+    environment |= dict(names[1:2])  # those of the second hospital
     net = write_testnet(tmp_path / "net", now=datetime(2026, 3, 1, tzinfo=UTC))
+    outside = load(ClientConfig, net.auditor, {}).client.validators
 
     config = load(ValidatorConfig, net.home("hospital-2", "validator"), environment)
 
-    assert len(environment) == text.count("CONCILIUM_")
+    assert len(environment) + len(net.hospitals) - 1 == text.count("CONCILIUM_")
+    assert f"http://{config.http.names[0]}" == outside[1]
+    assert len({value for _, value in names}) == len(net.hospitals)
     assert config.peer.listen.port == 7100
     assert config.http.listen.port == 7101
     assert {str(at) for at in config.peer.validators.values()} == {

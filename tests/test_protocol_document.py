@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -283,9 +283,26 @@ def test_a_second_reader_follows_validator_sets_alike() -> None:
             followed(case["steps"])
 
 
+def test_a_second_reader_judges_signed_requests_alike() -> None:
+    """What is signed follows from the document and RFC 9421 by plain text."""
+    vector = json.loads((FOLDER / "reading.json").read_text())
+    key = bytes.fromhex(vector["public_key"])
+
+    def judge(case: dict[str, Any]) -> None:
+        signed = second.signed_request(case["method"], case["url"], case["headers"])
+        second.verify(key, *signed)
+
+    for case in vector["accepted"]:
+        judge(case)
+    for attack in vector["refused"]:
+        if attack["why"] not in ("over", "ahead of time"):
+            with pytest.raises(second.Wrong):
+                judge(attack)
+
+
 def test_every_route_is_described() -> None:
     """A client is written from the document, so a route that it lacks does not exist."""
-    app = build_api(cast(Any, None))
+    app = build_api(cast(Any, SimpleNamespace(desk=SimpleNamespace(public=True))))
     paths = {resource.canonical for resource in app.router.resources()}
 
     missing = {path for path in paths if f"{path}`" not in TEXT and f"{path}/{{" not in TEXT}

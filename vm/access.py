@@ -1,38 +1,73 @@
-"""Who may send which kind of transaction: the whole of it, in one table.
+"""Who may send which kind of transaction, and which are read by known readers only, in one table.
 
 Roles are enough to enter a handler; what else must hold (the dataset is the sender's own
-organisation's, the round is open) is a numbered check of the handler.
+organisation's, the round is open) is a numbered check of the handler. What is restricted binds the
+HTTP interface and not execution: all that is on chain is with every validator's operator.
 """
+
+from dataclasses import dataclass
 
 from vm.record import Member, Role, Standing
 from vm.refusal import Refused
 
-#       kind                  roles that may send it
-ACCESS: dict[str, frozenset[Role]] = {
-    "member.enrol":      frozenset({Role.ADMIN}),
-    "member.standing":   frozenset({Role.ADMIN}),
-    "governance.propose": frozenset({Role.ADMIN}),
-    "governance.approve": frozenset({Role.ADMIN}),
-    "validator.fault":   frozenset({Role.VALIDATOR, Role.ADMIN, Role.AUDITOR}),
-    "dataset.register":  frozenset({Role.STEWARD}),
-    "model.register":    frozenset({Role.STEWARD}),
-    "task.open":         frozenset({Role.STEWARD}),
-    "task.close":        frozenset({Role.STEWARD}),
-    "task.approve":      frozenset({Role.TRAINER}),
-    "task.withdraw":     frozenset({Role.TRAINER, Role.STEWARD, Role.ADMIN}),
-    "learning.proof":    frozenset({Role.TRAINER}),
-    "learning.decline":  frozenset({Role.TRAINER}),
-    "learning.commit":   frozenset({Role.VERIFIER}),
-    "learning.seal":     frozenset({Role.VERIFIER}),
-    "learning.verdict":  frozenset({Role.VERIFIER}),
-    "learning.rerun":    frozenset({Role.VERIFIER}),
-    "learning.aggregate": frozenset({Role.VALIDATOR}),
-    "learning.visit":    frozenset({Role.TRAINER}),
-    "learning.audit":    frozenset({Role.AUDITOR}),
-    "model.decide":      frozenset({Role.STEWARD}),
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The roles that may send a kind, and whether its transactions are restricted.
+
+    A restricted transaction is shown to identified readers only, and each time it is logged.
+    """
+
+    senders: frozenset[Role]
+    restricted: bool
+
+
+def _open(*senders: Role) -> Access:
+    return Access(frozenset(senders), restricted=False)
+
+
+def _restricted(*senders: Role) -> Access:
+    return Access(frozenset(senders), restricted=True)
+
+
+#    kind                  who is shown it, and roles that may send it
+ACCESS: dict[str, Access] = {
+    "member.enrol":       _open(Role.ADMIN),
+    "member.standing":    _open(Role.ADMIN),
+    "governance.propose": _open(Role.ADMIN),
+    "governance.approve": _open(Role.ADMIN),
+    "validator.fault":    _open(Role.VALIDATOR, Role.ADMIN, Role.AUDITOR),
+    "dataset.register":   _open(Role.STEWARD),
+    "model.register":     _open(Role.STEWARD),
+    "task.open":          _open(Role.STEWARD),
+    "task.close":         _open(Role.STEWARD),
+    "task.approve":       _open(Role.TRAINER),
+    "task.withdraw":      _open(Role.TRAINER, Role.STEWARD, Role.ADMIN),
+    "learning.proof":     _open(Role.TRAINER),
+    "learning.decline":   _open(Role.TRAINER),
+    "learning.commit":    _open(Role.VERIFIER),
+    "learning.seal":      _open(Role.VERIFIER),
+    "learning.verdict":   _restricted(Role.VERIFIER),
+    "learning.rerun":     _restricted(Role.VERIFIER),
+    "learning.aggregate": _open(Role.VALIDATOR),
+    "learning.visit":     _restricted(Role.TRAINER),
+    "learning.audit":     _restricted(Role.AUDITOR),
+    "model.decide":       _open(Role.STEWARD),
+    "access.digest":      _open(Role.VALIDATOR),
     # who answers for a site's models, and the two keys that lie beside its rows, where models run
-    "model.use":         frozenset({Role.STEWARD, Role.TRAINER, Role.VERIFIER}),
+    "model.use":          _restricted(Role.STEWARD, Role.TRAINER, Role.VERIFIER),
 }  # fmt: skip
+
+# Records that are shown to identified readers only, each time with a line in the access log: by
+# kind, for a room that brings such a record need not be imported to know that it is restricted.
+RESTRICTED = frozenset({
+    "verdict",      # scores on a hospital's rows: many of them together tell of the rows
+    "holdout",      # how much of that budget a hospital's rows have left
+    "visit",        # who was let into a hospital, and when
+    "audit",        # what was found there
+    "model_usage",  # how much each hospital uses a model
+    "use_batch",    # when it does, and for what
+})  # fmt: skip
 
 
 def check_access(kind: str, sender: Member | None, name: str, public_key: bytes) -> Member:
@@ -46,8 +81,9 @@ def check_access(kind: str, sender: Member | None, name: str, public_key: bytes)
         )
     if sender.standing is not Standing.ENROLLED:
         raise Refused("access.standing", f"expected {name} enrolled, found {sender.standing.value}")
-    if sender.role not in ACCESS[kind]:
-        allowed = " or ".join(sorted(role.value for role in ACCESS[kind]))
+    senders = ACCESS[kind].senders
+    if sender.role not in senders:
+        allowed = " or ".join(sorted(role.value for role in senders))
         raise Refused(
             "access.role", f"expected role {allowed} for {kind}, found {sender.role.value}"
         )

@@ -34,7 +34,8 @@ class Genesis:
 
     `window` is the number of sequence numbers between the watermarks, `rotation` after how many
     stable checkpoints the primary changes although nobody complains (0 for never), `equivocation`
-    what becomes of a seat that signed two messages for one slot.
+    what becomes of a seat that signed two messages for one slot. Where reading is `public`, whoever
+    reaches a validator may read what is not restricted; else its readers are enrolled members.
     """
 
     VERSION: ClassVar[int] = 1
@@ -45,6 +46,7 @@ class Genesis:
     window: Window
     rotation: Annotated[int, Int(0, ROTATION_MAX)]
     equivocation: Sanction
+    public: bool
     organisations: Annotated[tuple[Organisation, ...], Many(ORGANISATIONS_MAX, VALIDATORS_MIN)]
     members: Annotated[tuple[Member, ...], Many(MEMBERS_MAX, VALIDATORS_MIN)]
 

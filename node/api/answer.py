@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from node.api.context import ApiContext
 from node.api.problem import CONTENT_TYPE, find_problem, write_problem
 from node.api.views import ProblemView
+from node.readers.shown import Shown
 from vm.refusal import Refused
 
 T = TypeVar("T")
@@ -27,18 +28,39 @@ AGAIN = (429, 503)  # another try may be answered
 IMMUTABLE = "private, max-age=31536000, immutable"  # a year: finalized data never changes
 CHANGING = "private, no-cache"  # to be asked for again, with the ETag
 JSON = "application/json"
+VARY = "Accept, Authorization"  # how an answer is written, and who may have it
 HEIGHT = ("height.future", "height.pruned")  # what a read at a height may be refused with
 BUSY = ("api.busy", "node.not_ready")  # what every read of the chain may be refused with
-COMMON = ("query.unknown", "query.invalid", "http.refused", "method.unknown", "internal")
+COMMON = (
+    "query.unknown",
+    "query.invalid",
+    "http.refused",
+    "method.unknown",
+    "internal",
+    "reader.required",
+    "reader.signature",
+    "reader.expired",
+    "reader.replayed",
+    "reader.unknown",
+    "reader.standing",
+    "reader.too_many",
+    "reader.unlogged",
+)
+SHOWN = web.RequestKey("shown", tuple[Shown, ...])  # what is restricted in the answer
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A body to be sent as JSON; `final` if no later block can change it."""
+    """A body to be sent as JSON; `final` if no later block can change it.
+
+    It leaves only to a known reader, and after a line in the access log, if it has `shown` what is
+    restricted.
+    """
 
     body: BaseModel
     final: bool = False
     status: int = 200
+    shown: tuple[Shown, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +131,7 @@ def parse_query(request: web.Request, model: type[Q]) -> Q:
 
 def respond(request: web.Request, answer: Answer) -> web.Response:
     """The HTTP response; 304 if the client holds the same answer already."""
+    request[SHOWN] = answer.shown
     media_type = CONTENT_TYPE if isinstance(answer.body, ProblemView) else JSON
     body = answer.body.model_dump_json().encode()
     return send(request, body, media_type, final=answer.final, status=answer.status)
@@ -124,7 +147,7 @@ def send(
     if status == 200:
         tag = sha256(body).hexdigest()
         kept = IMMUTABLE if final else CHANGING
-        headers = {"Cache-Control": kept, "ETag": f'"{tag}"', "Vary": "Accept"}
+        headers = {"Cache-Control": kept, "ETag": f'"{tag}"', "Vary": VARY}
         if any(held.value in (tag, "*") for held in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
     charset = "utf-8" if media_type.startswith("text/") else None
@@ -133,8 +156,8 @@ def send(
     )
 
 
-def problem(code: str, detail: str, **extensions: Any) -> Answer:
+def problem(code: str, detail: str, shown: tuple[Shown, ...] = (), **extensions: Any) -> Answer:
     """A refusal as an answer, with the status that its code has."""
     status = find_problem(code).status
     document = write_problem(status, code, detail, extensions)
-    return Answer(ProblemView.model_validate(document), status=status)
+    return Answer(ProblemView.model_validate(document), status=status, shown=shown)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import structlog
 from aiohttp import web
 
-from node.api import events, transactions
+from node.api import access, events, transactions
 from node.api.answer import JSON, Read, Reader, parse_query, problem, respond, send
 from node.api.context import ApiContext
 from node.api.docs import POLICY, write_page
@@ -34,7 +34,8 @@ log = structlog.get_logger()
 def build_api(context: ApiContext) -> web.Application:
     """The HTTP interface as an application of its own; the caller gives it a socket."""
     app = web.Application(
-        middlewares=[answer_refusals], client_max_size=transactions.SUBMIT_BYTES_MAX
+        middlewares=[answer_refusals, access.keeping(context)],
+        client_max_size=transactions.SUBMIT_BYTES_MAX,
     )
     reader, streams = Reader(), events.Streams()
     submissions = transactions.Submissions(context)
@@ -53,10 +54,11 @@ def build_api(context: ApiContext) -> web.Application:
     async def stream(request: web.Request) -> web.StreamResponse:
         return await streams.serve(context, reader, request)
 
+    access.add_routes(app.router, context, reader)
     app.router.add_post(transactions.TRANSACTIONS, submit)
     app.router.add_get(transactions.LOOKUP, look_up)
     app.router.add_get(events.EVENTS, stream, allow_head=False)
-    _add_description(app)
+    _add_description(app, context.desk.public)
 
     async def end_waits(_: web.Application) -> None:
         streams.close()
@@ -89,9 +91,9 @@ def _read_handler(context: ApiContext, reader: Reader, exports: Exports, read: R
     return handle
 
 
-def _add_description(app: web.Application) -> None:
+def _add_description(app: web.Application, public: bool) -> None:
     """What the interface is, for programs and for people; it changes with the release alone."""
-    document = describe()
+    document = describe(public)
     written, page = json.dumps(document).encode(), write_page(document).encode()
 
     async def describe_it(request: web.Request) -> web.StreamResponse:

@@ -52,9 +52,8 @@ def _read_blocks(context: ApiContext, _: Path, query: BlocksQuery) -> Answer:
             items.append(item)
         if len(items) == query.limit:
             break
-    return Answer(
-        BlockPage(items=items, next=cursor_below(name, reached) if reached > last else None)
-    )
+    following = cursor_below(name, reached) if reached > last else None
+    return Answer(BlockPage(items=items, next=following), shown=matcher.shown)
 
 
 def _candidates(

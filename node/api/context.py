@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from node.api.admission import Admission
 from node.api.feed import Feed
 from node.api.recent import Recent
+from node.readers.desk import Desk
 from vm.execute import Kind
 from vm.shape import Digest
 
@@ -48,7 +49,8 @@ class ApiContext:
 
     `submit` takes packed transactions and answers for each in order; `pending` tells whether the
     transaction with this id waits for a block; `ready` says whether the node should be sent
-    requests, and why not; `kinds` are those of the program, to show bodies to people.
+    requests, and why not; `kinds` are those of the program, to show bodies to people; `desk` knows
+    readers and notes what they are shown.
     The chain is read in threads and so is `pending`, which only looks an id up; the others run on
     the event loop.
     """
@@ -60,4 +62,5 @@ class ApiContext:
     pending: Callable[[bytes], bool]
     status: Callable[[], NodeStatus]
     ready: Callable[[], tuple[bool, str]]
+    desk: Desk
     recent: Recent = field(default_factory=Recent)

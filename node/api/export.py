@@ -18,7 +18,7 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel
 
-from node.api.answer import JSON, Path, Read, Reader
+from node.api.answer import JSON, VARY, Answer, Path, Read, Reader
 from node.api.context import ApiContext
 from node.api.times import time_fields
 from node.api.views import LIMIT_MAX
@@ -82,7 +82,7 @@ class Exports:
         self._open += 1
         try:
             writer = _Writer(read, media_type)
-            async with aclosing(self._pages(request.match_info, read, query, writer)) as pages:
+            async with aclosing(self._pages(request, read, query, writer)) as pages:
                 first = await anext(pages)
                 response = web.StreamResponse(headers=_headers(read, media_type))
                 await response.prepare(request)
@@ -93,16 +93,23 @@ class Exports:
             self._open -= 1
 
     async def _pages(
-        self, path: Path, read: Read, query: Any, writer: "_Writer"
+        self, request: web.Request, read: Read, query: Any, writer: "_Writer"
     ) -> AsyncGenerator[bytes, None]:
-        """The head, and each page as it is written: `limit` items in all if it was given."""
+        """The head, and each page as it is written: `limit` items in all if it was given.
+
+        No page leaves before what is restricted in it is noted.
+        """
         given = "limit" in query.model_fields_set
         left = query.limit if given else None
         if hasattr(query, "limit"):
             query = query.model_copy(update={"limit": left or LIMIT_MAX})
         head = writer.head()
         while True:
-            page, data = await self._reader.run(self._write, path, read, query, writer, left)
+            answer, data = await self._reader.run(
+                self._write, request.match_info, read, query, writer, left
+            )
+            await self._context.desk.note(request, answer.shown)
+            page: Any = answer.body
             yield head + data
             head = b""
             left = None if left is None else left - len(page.items)
@@ -112,10 +119,11 @@ class Exports:
 
     def _write(
         self, path: Path, read: Read, query: Any, writer: "_Writer", left: int | None
-    ) -> tuple[Any, bytes]:
+    ) -> tuple[Answer, bytes]:
         """A page, and its items as they are sent; in a thread, as both take time."""
-        page: Any = read.answer(self._context, path, query).body
-        return page, writer.body(page.items[:left])
+        answer = read.answer(self._context, path, query)
+        page: Any = answer.body
+        return answer, writer.body(page.items[:left])
 
     async def _send(
         self,
@@ -145,7 +153,7 @@ def _headers(read: Read, media_type: str) -> dict[str, str]:
         "Content-Type": kind,
         "Content-Disposition": f'attachment; filename="{name}.{end}"',
         "Cache-Control": "no-store",
-        "Vary": "Accept",
+        "Vary": VARY,
     }
 
 

@@ -34,23 +34,23 @@ KEPT = {
         "description": "`immutable` where no later block changes the answer, else `no-cache`",
         "schema": TEXT,
     },
-    "Vary": {"description": "A list depends on Accept", "schema": TEXT},
+    "Vary": {"description": "Accept, and who asks", "schema": TEXT},
 }
 
 
-def describe() -> dict[str, Any]:
-    """The whole document."""
+def describe(public: bool) -> dict[str, Any]:
+    """The whole document; of a `public` network some of it is for nobody in particular."""
     paths: dict[str, dict[str, Any]] = {}
     for read in READS:
-        paths.setdefault(read.path, {})["get"] = _read(read)
+        paths.setdefault(read.path, {})["get"] = _read(read, public)
     for other in OTHERS:
-        paths.setdefault(other.path, {})[other.method] = _other(other)
+        paths.setdefault(other.path, {})[other.method] = _other(other, public)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Concilium", "version": version("concilium"), "description": ABOUT},
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "servers": [{"url": "/", "description": "This node"}],
-        "security": [{}],
+        "security": [{}] if public else [{name: []} for name in SCHEMES],
         "tags": [{"name": name} for name in sorted({_tag(path) for path in paths})],
         "paths": dict(sorted(paths.items())),
         "components": {
@@ -77,13 +77,13 @@ def _schemas() -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
-def _read(read: Read) -> dict[str, Any]:
+def _read(read: Read, public: bool) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": _ref(read.body)}}
     if read.columns:
         columns = ", ".join(read.columns)
         content[CSV] = {"schema": TEXT | {"description": f"RFC 4180: {columns}"}}
         content[NDJSON] = {"schema": TEXT | {"description": "Each line is one of `items`"}}
-    operation = _operation("get", read.path, read.summary, read.query, read.codes)
+    operation = _operation("get", read.path, read.summary, read.query, read.codes, public)
     answers = {"200": {"description": read.summary, "headers": KEPT, "content": content}}
     if read.path == "/readyz":
         answers["503"] = {"description": "Not ready", "content": content}
@@ -93,10 +93,12 @@ def _read(read: Read) -> dict[str, Any]:
     return operation
 
 
-def _other(other: Other) -> dict[str, Any]:
+def _other(other: Other, public: bool) -> dict[str, Any]:
     schema = {"type": "object"} if other.path == OPENAPI else TEXT
     content = {other.media_type: {"schema": _ref(other.body) if other.body else schema}}
-    operation = _operation(other.method, other.path, other.summary, other.query, other.codes)
+    operation = _operation(
+        other.method, other.path, other.summary, other.query, other.codes, public
+    )
     answers: dict[str, Any] = {
         str(other.status): {"description": other.summary, "content": content}
     }
@@ -108,7 +110,7 @@ def _other(other: Other) -> dict[str, Any]:
                 MSGPACK: {"schema": TEXT | {"format": "binary"}},
             },
         }
-    elif other.media_type != "text/event-stream":
+    elif other.status == 200 and other.media_type != "text/event-stream":
         answers["200"]["headers"] = KEPT
         answers["304"] = {"$ref": "#/components/responses/NotModified"}
     operation["responses"] = answers | operation["responses"]
@@ -116,7 +118,7 @@ def _other(other: Other) -> dict[str, Any]:
 
 
 def _operation(
-    method: str, path: str, summary: str, query: type[BaseModel], codes: Iterable[str]
+    method: str, path: str, summary: str, query: type[BaseModel], codes: Iterable[str], public: bool
 ) -> dict[str, Any]:
     return {
         "operationId": "_".join((method, *re.findall(r"\w+", path))),
@@ -124,7 +126,7 @@ def _operation(
         "tags": [_tag(path)],
         "parameters": [*_path_parameters(path), *_query_parameters(query)],
         "responses": _problems((*codes, *COMMON)),
-        "security": requirements(path),
+        "security": requirements(method, path, public),
     }
 
 

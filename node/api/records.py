@@ -37,6 +37,7 @@ from node.api.views import (
     record_view,
 )
 from node.audit.prove import prove_key, prove_lineage, prove_together, view_at, view_header
+from node.readers.shown import lineage_shown, records_shown
 from vm.inclusion import RecordProof, write_multiproof
 from vm.learning import Commitment, Decline, Round, Update, Verdict
 from vm.shape import pack, unpack
@@ -57,7 +58,8 @@ def _read_one(resource: Resource) -> Read:
         if proof.value is None:
             return _missing(resource, key, proof)
         found = _view(context, resource, proof)
-        return Answer(RecordAnswer(**dict(found), checkpoint=checkpoint_view(proof.certified)))
+        answer = RecordAnswer(**dict(found), checkpoint=checkpoint_view(proof.certified))
+        return Answer(answer, shown=records_shown((proof.key,)))
 
     return Read(
         resource.path,
@@ -83,7 +85,7 @@ def _read_list(resource: Resource) -> Read:
             next=write_cursor(name, reached) if reached is not None and more else None,
             checkpoint=checkpoint_view(view_header(context.chain, view)),
         )
-        return Answer(page)
+        return Answer(page, shown=records_shown(found or [state_key(resource.record.KIND, prefix)]))
 
     return Read(
         resource.collection,
@@ -121,12 +123,13 @@ def _read_round(context: ApiContext, path: Path, query: AtQuery) -> Answer:
     proof = prove_key(context.chain, view, state_key(Round.KIND, key))
     if proof.value is None:
         return _missing(resource, key, proof)
-    updates, declines, commitments, verdicts = (
-        [
-            _view(context, BY_RECORD[cls], prove_key(context.chain, view, found))
-            for found in _keys(context, view, BY_RECORD[cls], key, b"")
-        ]
+    keys = {
+        cls: list(_keys(context, view, BY_RECORD[cls], key, b""))
         for cls in (Update, Decline, Commitment, Verdict)
+    }
+    updates, declines, commitments, verdicts = (
+        [_view(context, BY_RECORD[cls], prove_key(context.chain, view, name)) for name in names]
+        for cls, names in keys.items()
     )
     return Answer(
         RoundAnswer(
@@ -136,7 +139,8 @@ def _read_round(context: ApiContext, path: Path, query: AtQuery) -> Answer:
             declines=declines,
             commitments=commitments,
             verdicts=verdicts,
-        )
+        ),
+        shown=records_shown(keys[Verdict]),
     )
 
 
@@ -150,7 +154,8 @@ def _read_lineage(context: ApiContext, path: Path, query: AtQuery) -> Answer:
             records=len(proof.records),
             proof=base64_text(write_multiproof(proof)),
             checkpoint=checkpoint_view(proof.certified),
-        )
+        ),
+        shown=lineage_shown(id, version),
     )
 
 
@@ -158,7 +163,9 @@ def _read_together(context: ApiContext, _: Path, query: KeysQuery) -> Answer:
     """Whatever was asked for, absent or not, and nothing beside the proof: peers ask often."""
     keys = read_keys(query.keys)
     proof = prove_together(context.chain, view_at(context.chain, query.at), keys)
-    return Answer(TogetherAnswer(proof=base64_text(write_multiproof(proof))))
+    return Answer(
+        TogetherAnswer(proof=base64_text(write_multiproof(proof))), shown=records_shown(keys)
+    )
 
 
 def _key(resource: Resource, path: Path) -> Key:
@@ -196,6 +203,7 @@ def _missing(resource: Resource, key: Key, proof: RecordProof) -> Answer:
         "record.missing",
         f"expected {resource.record.KIND} {label}, found none at height "
         f"{proof.certified.header.height}",
+        shown=records_shown((proof.key,)),
         proof=base64_text(pack(proof)),
     )
 

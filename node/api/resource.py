@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from vm.accesslog import AccessLog
 from vm.conduct import Audit, ModelMark, Reputation, Visit
 from vm.learning import (
     Commitment,
@@ -83,6 +84,7 @@ RESOURCES = (
     Resource(Holdout, "/v1/holdouts/{dataset}"),
     Resource(ModelMark, "/v1/marks/{model}"),
     Resource(Reputation, "/v1/reputations/{organisation}"),
+    Resource(AccessLog, "/v1/access-logs/{validator}"),
     Resource(ModelUsage, "/v1/usages/{model}"),
     Resource(UseBatchRecord, "/v1/models/{id}/uses/{organisation}/{number}"),
 )

@@ -5,8 +5,9 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from node.api import blocks, epochs, events, proofs, records, search, status, transactions
+from node.api import access, blocks, epochs, events, proofs, records, search, status, transactions
 from node.api.answer import BUSY, Read
+from node.api.security import ACCESS_LOG, TOKENS
 from node.api.views import (
     EventsQuery,
     LookupQuery,
@@ -71,6 +72,23 @@ OTHERS = (
         None,
         ("id.invalid", "block.pruned", "events.full", "feed.full", *BUSY),
         media_type="text/event-stream",
+    ),
+    Other(
+        "post",
+        TOKENS,
+        NoQuery,
+        "A bearer token for who asks by TLS or signature",
+        access.TokenAnswer,
+        ("reader.tokens",),
+        status=201,
+    ),
+    Other(
+        "get",
+        ACCESS_LOG,
+        access.AccessQuery,
+        "What restricted records this node has shown to whom, for auditors",
+        access.AccessPage,
+        ("reader.role", "access_log.range", *BUSY),
     ),
     Other("get", OPENAPI, NoQuery, "This description, OpenAPI 3.1", None),
     Other("get", DOCS, NoQuery, "This description for people", None, media_type="text/html"),

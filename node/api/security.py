@@ -3,6 +3,7 @@
 from typing import Any
 
 from node.api.problem import TYPE_PATH
+from node.api.transactions import TRANSACTIONS
 
 SCHEMES: dict[str, Any] = {
     "mutualTLS": {
@@ -22,12 +23,26 @@ SCHEMES: dict[str, Any] = {
     },
 }
 # To these nobody need be identified, on any network.
-OPEN = ("/livez", "/readyz", "/openapi.json", "/docs", TYPE_PATH.rstrip("/"))
+OPEN = ("/livez", "/readyz", "/openapi.json", "/docs", TYPE_PATH.rstrip("/"))  # and below them
+TOKENS = "/v1/tokens"
+ACCESS_LOG = "/v1/access-log"
 
 
-def requirements(path: str) -> list[dict[str, list[str]]]:
+def is_open(method: str, path: str) -> bool:
+    """What needs no reader: how a node is, what its answers mean, and signed transactions.
+
+    A transaction says itself who sends it, and the mempool has a quota for each sender.
+    """
+    if (method.upper(), path) == ("POST", TRANSACTIONS):
+        return True
+    return any(f"{path}/".startswith(f"{open_path}/") for open_path in OPEN)
+
+
+def requirements(method: str, path: str, public: bool) -> list[dict[str, list[str]]]:
     """What the operation at a path asks for: one of these; {} is nobody in particular."""
-    if path.startswith(OPEN):
+    if is_open(method, path):
         return [{}]
     named: list[dict[str, list[str]]] = [{name: []} for name in SCHEMES]
-    return [{}, *named]
+    if path == TOKENS:  # a token mints none
+        return [item for item in named if "token" not in item]
+    return [{}, *named] if public and path != ACCESS_LOG else named

@@ -30,6 +30,7 @@ from node.api.views import (
 )
 from node.audit.prove import newest, prove_transaction
 from node.home.document import dump
+from node.readers.shown import Shown, transaction_shown
 from vm.block import TRANSACTIONS_MAX
 from vm.encoding import MESSAGE_BYTES_MAX, decode
 from vm.inclusion import TransactionProof
@@ -139,13 +140,18 @@ def read_transaction(context: ApiContext, id: bytes) -> Answer:
     proof = prove_transaction(context.chain, id)
     if proof is not None:
         answer = _certified_answer(context, id, proof)
-        return Answer(answer, final=proof.certified.later is None)
+        return Answer(answer, proof.certified.later is None, shown=_shown(proof, id))
     place = context.chain.store.place(id)
     if place is not None:
         require_kept(context.chain, place.height)
     if place is not None or context.pending(id):
         return Answer(TransactionAnswer(id=id.hex(), status=PENDING))
     return problem("transaction.missing", f"expected transaction {id.hex()}, found none")
+
+
+def _shown(proof: TransactionProof, id: bytes) -> tuple[Shown, ...]:
+    transaction = unpack(Transaction, proof.transaction, TRANSACTION_BYTES_MAX)
+    return transaction_shown(transaction.intent.kind, id)
 
 
 def is_pending(answer: Answer) -> bool:
@@ -222,7 +228,7 @@ def _read_transactions(context: ApiContext, _: Path, query: TransactionsQuery) -
         following = _cursor(name, row.header.height - 1, TRANSACTIONS_MAX) if more else None
         if len(found) == room:
             break
-    return Answer(TransactionPage(items=items, next=following))
+    return Answer(TransactionPage(items=items, next=following), shown=matcher.shown)
 
 
 def _position(name: str, query: TransactionsQuery, first: int) -> tuple[int, int | None]:

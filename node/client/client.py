@@ -15,9 +15,10 @@ import structlog
 
 from node.api.admission import ADMITTED, Admission
 from node.api.keys import write_keys
-from node.api.problem import PROBLEM_BYTES_MAX, read_body, read_problem
 from node.api.resource import BY_RECORD, EPOCHS_PATH, TOGETHER_PATH, Key
 from node.api.views import LIMIT_MAX, EventView, StatusView
+from node.client.connection import ANSWER_BYTES_MAX, Connection
+from node.client.credentials import Credentials
 from node.client.proven import Asked, Proven
 from node.client.reply import (
     LookupBody,
@@ -28,11 +29,9 @@ from node.client.reply import (
     StepsBody,
     passes,
     read_admissions,
-    reason,
 )
 from node.client.sse import EventReader
 from vm.block import Header, Receipt
-from vm.encoding import encode
 from vm.genesis import Genesis
 from vm.refusal import Refused
 from vm.shape import pack
@@ -48,12 +47,6 @@ R = TypeVar("R", bound=Record)
 NEWEST_PATH = "/v1/checkpoints?limit=1"
 UNKNOWN_EPOCH = "audit.validators"  # what `vm.inclusion` says of a proof by an epoch not followed
 NOT_FALSE = {UNKNOWN_EPOCH, "audit.before_pin"}  # it is we who do not know who ruled there
-CONNECT_TIMEOUT_S = 3  # a validator that is up answers within one
-SILENCE_TIMEOUT_S = 5  # between two parts of an answer, the first after it was computed
-LONG_SILENCE_S = 30  # before a lineage: 7,500 records take a busy node five seconds to prove
-ANSWER_TIMEOUT_S = 60  # for a whole answer: 8 MiB over 1.2 Mbit/s, or somebody who trickles
-EVENTS_TIMEOUT_S = 20  # silence of an event stream, which has a heartbeat every 15
-ANSWER_BYTES_MAX = 8 * 1024 * 1024  # of JSON: a page of 100 large records
 LEARN_S = 2.0  # to hear how high the chain is: a silent node does not hold up the first read
 LEARN_AGAIN_S = 30.0  # a node that was cut off since shows no more than it had
 CATCH_UP_TRIES = 20  # for nodes that are behind, POLL_S apart
@@ -68,11 +61,17 @@ class Client:
     Use it as an asynchronous context manager. What changes is never read below the highest
     certified height that was proven by anybody; to know one, f + 1 nodes are asked at the first
     read and from time to time. `distrusted` maps the URL of each node that sent
-    something false to the refusal that says what.
+    something false to the refusal that says what. `credentials` say who reads, where nodes want to
+    know it.
     """
 
     def __init__(
-        self, genesis: Genesis, urls: Sequence[str], *, proven: Proven | None = None
+        self,
+        genesis: Genesis,
+        urls: Sequence[str],
+        credentials: Credentials | None = None,
+        *,
+        proven: Proven | None = None,
     ) -> None:
         """From genesis alone unless `proven` is given; raise `Refused` with `client.urls`."""
         self.genesis = genesis
@@ -84,15 +83,14 @@ class Client:
         if not self.urls or not all(url.startswith(("http://", "https://")) for url in self.urls):
             found = ", ".join(self.urls) or "none"
             raise Refused("client.urls", f"expected http:// or https:// URLs, found {found}")
-        self._session: aiohttp.ClientSession | None = None
+        self._connection = Connection(credentials)
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession()
+        await self._connection.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._session is not None, "entered before"
-        await self._session.close()
+        await self._connection.__aexit__()
 
     # Asking
 
@@ -234,29 +232,12 @@ class Client:
         bytes_max: int = ANSWER_BYTES_MAX,
         transactions: Sequence[bytes] | None = None,
     ) -> Reply:
-        assert self._session is not None, "the client is used as a context manager"
-        timeout = aiohttp.ClientTimeout(
-            total=ANSWER_TIMEOUT_S,
-            sock_connect=CONNECT_TIMEOUT_S,
-            sock_read=SILENCE_TIMEOUT_S if bytes_max <= ANSWER_BYTES_MAX else LONG_SILENCE_S,
-        )
         try:
-            if transactions is None:
-                request = self._session.get(url + path, allow_redirects=False, timeout=timeout)
-            else:
-                request = self._session.post(
-                    url + path,
-                    data=encode(tuple(transactions)),
-                    headers={"Content-Type": "application/msgpack"},
-                    allow_redirects=False,
-                    timeout=timeout,
-                )
-            async with request as response:
-                bound = PROBLEM_BYTES_MAX if response.status >= 400 else bytes_max
-                return Reply(url, response.status, await read_body(response, bound))
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._ask_last(url)
-            raise Refused("client.unreachable", f"{url}: {reason(error)}") from error
+            return await self._connection.fetch(url, path, bytes_max, transactions)
+        except Refused as refused:
+            if refused.code == "client.unreachable":
+                self._ask_last(url)
+            raise
 
     def _prefer(self, url: str) -> None:
         """A node that served is asked first from now on: it knows what it told us."""
@@ -489,16 +470,8 @@ class Client:
             return False
 
     async def _stream(self, url: str, since: int | None) -> AsyncIterator[EventView]:
-        assert self._session is not None, "the client is used as a context manager"
         query = "" if since is None else f"?since={since}"
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=EVENTS_TIMEOUT_S
-        )
-        async with self._session.get(
-            url + "/v1/events" + query, allow_redirects=False, timeout=timeout
-        ) as response:
-            if response.status != 200:
-                raise await read_problem(response)
+        async with self._connection.stream(url, "/v1/events" + query) as response:
             reader = EventReader()
             async for part in response.content.iter_any():
                 for found in reader.feed(part):

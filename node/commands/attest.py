@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from node.client.client import Client
+from node.client.credentials import credentials_of
 from node.client.submitter import Submitter
 from node.commands.report import Format, show
 from node.home import config
@@ -87,7 +88,8 @@ async def _audit(
     hospital = config.load(config.PeerConfig, site, os.environ)
     key = read_key(auditor.member.key)
     genesis = read_genesis(auditor.chain.genesis)
-    async with Client(genesis, auditor.client.validators) as client:
+    reader = credentials_of(auditor.member, auditor.tls)
+    async with Client(genesis, auditor.client.validators, reader) as client:
         organisation = await _organisation(client, hospital.trainer.id)
         audited = await find_audited(client, task, number, organisation)
         came_ms = await _came_ms(client, audited, auditor.member.id)
@@ -119,7 +121,8 @@ async def _admit(hospital: config.PeerConfig, auditor: str, audited: "Audited") 
 
     update = audited.update
     urls = [validator.http for validator in hospital.training.validators]
-    async with Client(read_genesis(hospital.chain.genesis), urls) as client:
+    reader = credentials_of(hospital.trainer, hospital.tls)
+    async with Client(read_genesis(hospital.chain.genesis), urls, reader) as client:
         member = await client.record(Member, auditor)
         if member is None:
             raise Refused("audit.missing", f"expected member {auditor} on the chain, found none")
@@ -181,7 +184,11 @@ async def _replay(
     folder = store.folder / "blobs" / "audit"  # of its own: the peer may run beside it
     try:
         async with (
-            Client(read_genesis(hospital.chain.genesis), urls) as client,
+            Client(
+                read_genesis(hospital.chain.genesis),
+                urls,
+                credentials_of(hospital.trainer, hospital.tls),
+            ) as client,
             Exchange(
                 client, hospital.trainer, hospital.tls, training.validators, folder
             ) as exchange,

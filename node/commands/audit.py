@@ -13,6 +13,7 @@ from node.audit.check import Audit, audit_model
 from node.audit.file import Version, trust_in, verify_file, write_file
 from node.case import CASE_BYTES_MAX, MAGIC
 from node.commands import light, proofs
+from node.commands.access import access
 from node.commands.attest import learning
 from node.commands.case import report
 from node.commands.files import check_absent, read_file, write_new
@@ -29,6 +30,7 @@ app = App(
 )
 app.command(learning)
 for command in (
+    access,
     report,
     light.sync,
     light.pin,

@@ -10,6 +10,7 @@ from rich.console import Console
 from fl.approval import terms_digest
 from fl.body import ApproveTask, DeclineRound, WithdrawApproval
 from node.client.client import Client
+from node.client.credentials import credentials_of
 from node.client.submitter import Submitter
 from node.commands.report import Format, show
 from node.home import config
@@ -116,7 +117,8 @@ async def _withdraw(settings: config.PeerConfig, id: str) -> bool | None:
 
 def _client(settings: config.PeerConfig) -> Client:
     urls = [validator.http for validator in settings.training.validators]
-    return Client(read_genesis(settings.chain.genesis), urls)
+    reader = credentials_of(settings.trainer, settings.tls)
+    return Client(read_genesis(settings.chain.genesis), urls, reader)
 
 
 def _pen(client: Client, settings: config.PeerConfig) -> Submitter:

@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 
 from node.client.client import Client
+from node.client.credentials import credentials_of
 from node.commands.files import read_file
 from node.commands.office import pen
 from node.commands.report import Format, show
@@ -210,7 +211,8 @@ async def _require(client: Client, id: str) -> Proposal:
 def _reader(home: Path) -> Client:
     settings = config.load(config.OfficeConfig, home, os.environ)
     urls = [validator.http for validator in settings.client.validators]
-    return Client(read_genesis(settings.chain.genesis), urls)
+    reader = credentials_of(settings.member, settings.tls)
+    return Client(read_genesis(settings.chain.genesis), urls, reader)
 
 
 def _name(change: Any) -> str:

@@ -22,6 +22,7 @@ def testnet(
     organisations: int = 4,
     base_port: int = 7100,
     task: Many = (),
+    public: bool = False,
     output: Format = "text",
 ) -> None:
     """Write a network on this machine: genesis, and a home for every member.
@@ -36,6 +37,8 @@ def testnet(
         First of two TCP ports for each validator.
     task
         Id of a task that every training peer will take part in; may be given more than once.
+    public
+        Let whoever reaches a validator read what is not restricted; else readers are members.
     """
     from node.home.testnet import write_testnet
 
@@ -45,6 +48,7 @@ def testnet(
         organisations=organisations,
         base_port=base_port,
         tasks=task,
+        public=public,
     )
     homes = [str(layout.home(hospital, "validator")) for hospital in layout.hospitals]
     data = {"directory": str(layout.directory), "genesis": str(layout.genesis), "validators": homes}

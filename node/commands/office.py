@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from node.client.client import Client
+from node.client.credentials import credentials_of
 from node.client.submitter import Submitter
 from node.commands.files import check_absent, read_file, write_new
 from node.commands.report import Format, show
@@ -296,7 +297,8 @@ async def pen(home: Path) -> AsyncIterator[Submitter]:
     """The pen of the member whose home this is: a steward's or an admin's."""
     settings = config.load(config.OfficeConfig, home, os.environ)
     urls = [validator.http for validator in settings.client.validators]
-    async with Client(read_genesis(settings.chain.genesis), urls) as client:
+    reader = credentials_of(settings.member, settings.tls)
+    async with Client(read_genesis(settings.chain.genesis), urls, reader) as client:
         yield Submitter(client, settings.member.id, read_key(settings.member.key))
 
 

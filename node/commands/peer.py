@@ -88,6 +88,7 @@ def check(home: Path, *, task: str | None = None, output: Format = "text") -> No
 
 async def _check(settings: config.PeerConfig, id: str, output: Format) -> None:
     from node.client.client import Client
+    from node.client.credentials import credentials_of
     from node.home.genesis import read_genesis
     from node.home.keyfile import read_secret
     from node.peer.site import LocalData, check_data
@@ -95,7 +96,8 @@ async def _check(settings: config.PeerConfig, id: str, output: Format) -> None:
     from vm.record import Dataset
 
     urls = [validator.http for validator in settings.training.validators]
-    async with Client(read_genesis(settings.chain.genesis), urls) as client:
+    reader = credentials_of(settings.trainer, settings.tls)
+    async with Client(read_genesis(settings.chain.genesis), urls, reader) as client:
         task = await client.record(Task, id)
         dataset = await client.record(Dataset, settings.training.dataset)
     if task is None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from cyclopts import Parameter
 
 from node.client.client import Client
+from node.client.credentials import Credentials
 from node.client.proven import Proven
+from node.commands.reader import reader_of
 from node.commands.report import Many
 from node.home import config
 from node.home.genesis import read_genesis
@@ -27,10 +29,14 @@ FOLLOWED = "followed"  # an auditor's store, in his home
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`store` is where what was followed is kept; None where a command is given no folder."""
+    """`store` is where what was followed is kept; None where a command is given no folder.
+
+    `reader` is who asks; None for nobody in particular.
+    """
 
     genesis: Genesis
     urls: tuple[str, ...]
+    reader: Credentials | None
     pin: Pin | None
     store: Store | None
 
@@ -48,7 +54,7 @@ class Source:
 
     def connect(self, urls: Sequence[str], proven: Proven | None = None) -> Client:
         """A client of these nodes, by genesis alone or by what is proven already."""
-        return Client(self.genesis, urls, proven=proven)
+        return Client(self.genesis, urls, self.reader, proven=proven)
 
     @asynccontextmanager
     async def follower(self) -> AsyncIterator[Follower]:
@@ -90,11 +96,17 @@ class Nodes:
         The genesis document, if no home is given.
     url
         HTTP API of a validator, if no home is given; may be given more than once.
+    member
+        Id of the member who reads, if no home is given and the network is not public.
+    key
+        Its signing key.
     """
 
     home: Path | None = None
     genesis: Path | None = None
     url: Many = ()
+    member: str | None = None
+    key: Path | None = None
 
     def source(self, *, offline: bool = False) -> Source:
         """What the options name; whom to ask is not needed offline.
@@ -111,7 +123,8 @@ class Nodes:
             raise Refused("usage.genesis", "expected --home or --genesis, found neither")
         if not urls and not offline:
             raise Refused("usage.url", "expected --url of a validator beside --genesis, found none")
-        return Source(read_genesis(genesis), urls, None, None)
+        reader = None if offline else reader_of(self.home, self.member, self.key)
+        return Source(read_genesis(genesis), urls, reader, None, None)
 
 
 @Parameter(name="*")
@@ -127,6 +140,10 @@ class Followed(Nodes):
         The genesis document, if no home is given.
     url
         HTTP API of a validator, if no home is given; may be given more than once.
+    member
+        Id of the member who reads, if no home is given and the network is not public.
+    key
+        Its signing key.
     pin
         HEIGHT:HEX of a checkpoint that you believe, as `concilium audit pin` prints it.
     store

@@ -102,7 +102,7 @@ async def _work(
     poisoned_round = min(rounds, job.POISONED_ROUND)
     job.start_peers(layout, processes, poisoned_round)
     await job.register_datasets(layout, tell)
-    async with Client(read_genesis(layout.genesis), urls) as client:
+    async with Client(read_genesis(layout.genesis), urls, job.auditor(layout)) as client:
         await job.open_task(layout, client, rounds)
         opened = await client.record(Task, job.TASK)
         assert opened is not None, "its receipt was proven"

@@ -16,6 +16,7 @@ from fl.fixed import Ints
 from fl.model import Rows
 from fl.train import Job, Keep, OnStep, Result, Snapshot, train
 from node.client.client import Client
+from node.client.credentials import credentials_of
 from node.commands.network import until_signal
 from node.home import config
 from node.home.genesis import read_genesis
@@ -47,7 +48,8 @@ def poisoning(is_poisoned: Callable[[Digest], bool]) -> Train:
 async def beacon_of(settings: config.PeerConfig, number: int) -> Digest | None:
     """The beacon of that round of the peer's task by the chain, which a restart does not change."""
     urls = [validator.http for validator in settings.training.validators]
-    async with Client(read_genesis(settings.chain.genesis), urls) as client:
+    reader = credentials_of(settings.trainer, settings.tls)
+    async with Client(read_genesis(settings.chain.genesis), urls, reader) as client:
         found = await client.record(Round, next(iter(settings.training.listed)), number)
     return None if found is None else found.beacon
 

@@ -17,6 +17,7 @@ from fl.trial import CLINICS, CONDITIONS, GRID_BITS, PREPROCESSING, SPEC, csv_of
 from fl.weights import pack_weights
 from node.api.views import LIMIT_MAX, BlockPage
 from node.client.client import Client
+from node.client.credentials import Credentials, credentials_of
 from node.demo.processes import CONCILIUM, Processes, concilium
 from node.home import config
 from node.home.document import dump
@@ -78,6 +79,12 @@ def start_peers(layout: Layout, processes: Processes, poisoned_round: int) -> No
             attacker = ("-m", "node.demo.attacker", str(home), str(poisoned_round))
             command = (*CONCILIUM[:2], *attacker)
         processes.start(f"{hospital}.peer", command, home / "log")
+
+
+def auditor(layout: Layout) -> Credentials:
+    """The auditor, who reads."""
+    settings = config.load(config.ClientConfig, layout.auditor, {})
+    return credentials_of(settings.member, settings.tls)
 
 
 async def await_ready(urls: Sequence[str]) -> None:
@@ -177,12 +184,15 @@ async def audit(layout: Layout) -> dict[str, Any]:
 
 async def compare_validators(layout: Layout, urls: Sequence[str]) -> list[dict[str, Any]]:
     """Every validator's proven state root at one height, which all of them come to certify."""
-    genesis = read_genesis(layout.genesis)
-    async with asyncio.timeout(READY_TIMEOUT_S), Client(genesis, urls) as any_of_them:
+    genesis, reader = read_genesis(layout.genesis), auditor(layout)
+    async with (
+        asyncio.timeout(READY_TIMEOUT_S),
+        Client(genesis, urls, reader) as any_of_them,
+    ):
         height = (await any_of_them.header()).height
         found = []
         for url in urls:
-            async with Client(genesis, [url]) as client:
+            async with Client(genesis, [url], reader) as client:
                 name = (await _until(client.status)).name
                 header = await _until(partial(client.header_at, height))
             found.append({"name": name, "height": height, "state_root": header.state.hex()})

@@ -36,6 +36,7 @@ ENVIRONMENT_PREFIX = "CONCILIUM_"
 ENDPOINTS_MIN = 2  # one validator may be down or dishonest: ask another
 TASKS_MAX = 256  # that one training peer takes part in at a time
 PORT_MAX = 65_535
+HTTP_NAMES_MAX = 16  # by which one node is reached: inside and outside, with and without a proxy
 FOUND_CHARS_MAX = 80  # of a wrong value, shown in the refusal
 
 T = TypeVar("T", bound="Section")
@@ -88,6 +89,7 @@ Listed = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?(?:=[0-9a-f]{64})?$"),
 ]
+Authority = Annotated[str, StringConstraints(max_length=256, pattern=r"^[A-Za-z0-9._:\[\]-]+$")]
 Url = Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[^\s/?#]+$")]
 
 
@@ -180,6 +182,35 @@ class Http(Section):
     """The API that clients and auditors read."""
 
     listen: At = Field(description="host:port of the HTTP API")
+    tls: bool = Field(
+        default=False,
+        description="speak TLS with the member's key; a client of the consortium may show its own\n"
+        "certificate there, and needs no other proof of who it is",
+    )
+    names: tuple[Authority, ...] = Field(
+        default=(),
+        max_length=HTTP_NAMES_MAX,
+        description="host:port as in the URLs by which clients reach this node, without a port of\n"
+        "80 or 443; a request signed for another node is refused here. Empty: that of `listen`",
+    )
+    reads_per_s: int = Field(
+        default=100,
+        ge=1,
+        le=100_000,
+        description="requests a second of one reader, on average; those of ten seconds at once. A\n"
+        "training peer sends a few",
+    )
+    access_digest_s: int = Field(
+        default=3600,
+        ge=1,
+        le=86_400,
+        description="seconds between two digests of the access log on the chain, if it has grown",
+    )
+
+    @property
+    def known_as(self) -> tuple[str, ...]:
+        """The authorities for which a request may be signed."""
+        return self.names or (str(self.listen),)
 
 
 class ValidatorAddress(Section):
@@ -311,6 +342,7 @@ class ClientConfig(Section):
     """A member that reads over HTTP only: an auditor."""
 
     member: Signer
+    tls: Tls
     chain: Chain
     client: Client
 

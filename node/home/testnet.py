@@ -9,7 +9,7 @@ DIRECTORY/
   hospital-1/steward/       the same
   hospital-1/admin/         the same
   hospital-2/ ...
-  auditor/                  concilium.toml  genesis.json  keys/
+  auditor/                  concilium.toml  genesis.json  keys/  tls/authority.crt
 ```
 """
 
@@ -100,13 +100,15 @@ def write_testnet(
     base_port: int = BASE_PORT,
     tasks: tuple[str, ...] = (),
     opening: bool = False,
+    public: bool = False,
 ) -> Layout:
     """Write a network of `organisations` hospitals and one auditor into the new `directory`.
 
     Validator i (from 0) listens for peers at base_port + 2i and for HTTP at the port after it.
     `tasks` are those that every training peer takes part in; `opening` is whether its snapshots
-    may be opened. Nothing appears at `directory` unless all of it does. Raises `Refused` with code
-    `testnet.exists`, `testnet.organisations`, `testnet.ports` or `testnet.write`.
+    may be opened, `public` whether reading needs no membership. Nothing appears at `directory`
+    unless all of it does. Raises `Refused` with code `testnet.exists`, `testnet.organisations`,
+    `testnet.ports` or `testnet.write`.
     """
     if not VALIDATORS_MIN <= organisations <= VALIDATORS_MAX:
         raise Refused(
@@ -126,7 +128,7 @@ def write_testnet(
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".testnet-") as folder:
             draft = Layout(Path(folder) / directory.name, hospitals)
-            _Writer(draft, base_port, tasks, opening, now).write()
+            _Writer(draft, base_port, tasks, opening, public, now).write()
             draft.directory.rename(directory)
     except OSError as error:
         raise Refused(
@@ -139,11 +141,18 @@ class _Writer:
     """Writes every home, and enrols whom it made keys for."""
 
     def __init__(
-        self, layout: Layout, base_port: int, tasks: tuple[str, ...], opening: bool, now: datetime
+        self,
+        layout: Layout,
+        base_port: int,
+        tasks: tuple[str, ...],
+        opening: bool,
+        public: bool,
+        now: datetime,
     ) -> None:
         self._layout = layout
         self._tasks = tasks
         self._opening = opening
+        self._public = public
         self._now = now
         self._authority = create_authority(TITLE, now)
         self._members: list[Member] = []
@@ -228,8 +237,10 @@ class _Writer:
         home = self._layout.auditor
         key = Path("keys/auditor.key")
         self._enrol(home / key, AUDITOR, AUDITOR, Role.AUDITOR, None)
+        self._write_authority(home)
         config = ClientConfig(
             member=Signer(id=AUDITOR, key=key),
+            tls=AUTHORITY,
             chain=CHAIN,
             client=Client(validators=tuple(validator.http for validator in self._validators)),
         )
@@ -253,16 +264,20 @@ class _Writer:
         credential = issue(
             self._authority, member=id, organisation=hospital, hosts=(), now=self._now
         )
-        (home / "tls").mkdir(parents=True, exist_ok=True)
+        self._write_authority(home)
         write_credential(
             credential,
             certificate=home / identity.tls_certificate,
             key=home / identity.tls_key,
         )
-        (home / AUTHORITY.authority).write_bytes(_pem(self._authority))
         transport = spki_digest(credential.certificate.public_bytes(Encoding.DER))
         self._enrol(home / identity.key, id, hospital, role, transport, journal)
         return identity
+
+    def _write_authority(self, home: Path) -> None:
+        path = home / AUTHORITY.authority
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_pem(self._authority))
 
     def _enrol(
         self,
@@ -300,6 +315,7 @@ class _Writer:
             window=min(WINDOW, window_max(len(self._validators))),
             rotation=0,
             equivocation=Sanction.SUSPEND,
+            public=self._public,
             organisations=tuple(organisations),
             members=tuple(self._members),
         )

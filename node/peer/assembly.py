@@ -12,6 +12,7 @@ import structlog
 from fl.train import train
 from node.client.board import Board
 from node.client.client import Client
+from node.client.credentials import credentials_of
 from node.client.submitter import Submitter
 from node.home.config import Identity, PeerConfig
 from node.home.genesis import read_genesis
@@ -57,7 +58,9 @@ async def run_peer(
     local = Local(traces, train, on_stage)
     urls = [validator.http for validator in training.validators]
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(Client(genesis, urls))
+        client = await stack.enter_async_context(
+            Client(genesis, urls, credentials_of(config.trainer, config.tls))
+        )
         board = Board(client)
 
         async def enter(identity: Identity) -> tuple[Submitter, Exchange]:

@@ -12,6 +12,7 @@ from fl.sampling import split
 from fl.train import Job, OnStep, train
 from fl.weights import unpack_weights
 from node.client.client import Client
+from node.client.credentials import credentials_of
 from node.home.config import PeerConfig
 from node.home.genesis import read_genesis
 from node.peer.figures import evaluate
@@ -89,7 +90,8 @@ async def script_of(config: PeerConfig, id: str) -> Script:
     Only asks and fetches; raises `Refused("peer.task" | "blob.*")`.
     """
     genesis, validators = read_genesis(config.chain.genesis), config.training.validators
-    async with Client(genesis, [validator.http for validator in validators]) as client:
+    reader = credentials_of(config.trainer, config.tls)
+    async with Client(genesis, [item.http for item in validators], reader) as client:
         task = await client.record(Task, id)
         head = None if task is None else await client.record(ModelHead, task.terms.model)
         if task is None or head is None:

@@ -24,6 +24,7 @@ from node.api.feed import Feed
 from node.home.config import ValidatorConfig
 from node.home.genesis import read_genesis
 from node.program import program
+from node.readers.publish import Publisher
 from node.validator import journal, protocols
 from node.validator.accuser import Accuser
 from node.validator.aggregator import Aggregator
@@ -39,6 +40,7 @@ from node.validator.mempool import Mempool
 from node.validator.openings import Openings
 from node.validator.prune import Pruner, keep_pruned
 from node.validator.readiness import Readiness
+from node.validator.reading import open_desk
 from node.validator.recover import check_journal
 from node.validator.runtime import Runtime, wall_clock_ms
 from node.validator.serve import Source, SyncService
@@ -51,7 +53,7 @@ from node.wire.listen import listening
 from node.wire.openings import OpeningService
 from node.wire.peers import Mesh
 from node.wire.sources import Sources
-from node.wire.tls import client_context, server_context
+from node.wire.tls import client_context, reading_context, server_context
 from node.wire.transfer import BlobService, obtain, open_session
 from vm.certificate import CheckpointCertificate
 from vm.evidence import Evidence
@@ -164,6 +166,15 @@ class Validator:
             votes=lambda: self._chain.epoch.validators.votes(self._id),
         )
         self._accuser = Accuser(self._chain, self._submit_own)
+        self._desk = open_desk(config, genesis, self._chain, lambda: self._certified.height)
+        self._resources.callback(self._desk.logbook.close)
+        self._publisher = Publisher(
+            self._id,
+            self._desk.logbook,
+            self._chain.state,
+            self._submit_own,
+            config.http.access_digest_s,
+        )
 
     def _origin_of(self, address: str) -> Digest | None:
         head = self._blobs.head(address, HEAD_BYTES)
@@ -232,6 +243,7 @@ class Validator:
                         self._accuser.run(),
                         self._gossip.run(),
                         self._sweep(),
+                        self._publisher.run(wall_clock_ms),
                         keep_pruned(Pruner(self._chain.store), retain, self._executed),
                         watch(self._chain.store, peers),
                     ):
@@ -265,8 +277,17 @@ class Validator:
             pending=self._mempool.__contains__,
             status=self._status,
             ready=self._ready,
+            desk=self._desk,
         )
-        await stack.enter_async_context(listening(build_api(context), http.host, http.port, None))
+        stack.push_async_callback(self._desk.logbook.flush)
+        await stack.enter_async_context(
+            listening(
+                build_api(context),
+                http.host,
+                http.port,
+                reading_context(files) if config.http.tls else None,
+            )
+        )
 
     async def _on_connected(self, peer: str) -> None:
         await self._runtime.connected(peer)

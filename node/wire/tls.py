@@ -31,6 +31,33 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     return context
 
 
+def reading_context(files: TlsFiles) -> ssl.SSLContext:
+    """For accepting readers, who may show a certificate; raises as `client_context` does."""
+    context = server_context(files)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def named_context(files: TlsFiles) -> ssl.SSLContext:
+    """For asking over https://, as a member: the server's name must be in its certificate.
+
+    What is read is proven and need not come from that server; a token must go to no other. Raises
+    as `client_context` does.
+    """
+    context = client_context(files)
+    context.check_hostname = True
+    return context
+
+
+def authority_context(authority: Path) -> ssl.SSLContext:
+    """As `named_context`, for one who has no TLS key; raises `Refused("tls.authority")`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= NO_CHECK_TIME
+    _trust(context, authority)
+    return context
+
+
 def client_context(files: TlsFiles) -> ssl.SSLContext:
     """For connecting out.
 
@@ -65,13 +92,7 @@ def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
     context.verify_flags |= NO_CHECK_TIME
     read_private(files.key, KEY_BYTES_MAX)
     _require_file("tls.certificate", files.certificate)
-    _require_file("tls.authority", files.authority)
-    try:
-        context.load_verify_locations(cafile=files.authority)
-    except (ssl.SSLError, OSError) as error:
-        raise Refused(
-            "tls.authority", f"{files.authority}: expected PEM certificates, found: {error}"
-        ) from error
+    _trust(context, files.authority)
     try:
         # An encrypted key must be an error: without a password here OpenSSL would ask a terminal.
         context.load_cert_chain(files.certificate, files.key, password=b"")
@@ -81,6 +102,16 @@ def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
             f"{files.key}: expected the unencrypted PEM key of {files.certificate}, found: {error}",
         ) from error
     return context
+
+
+def _trust(context: ssl.SSLContext, authority: Path) -> None:
+    _require_file("tls.authority", authority)
+    try:
+        context.load_verify_locations(cafile=authority)
+    except (ssl.SSLError, OSError) as error:
+        raise Refused(
+            "tls.authority", f"{authority}: expected PEM certificates, found: {error}"
+        ) from error
 
 
 def _require_file(code: str, path: Path) -> None:

@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from node.client.client import Client
+from node.client.credentials import Credentials, credentials_of
 from node.client.submitter import Submitter
 from node.demo.processes import CONCILIUM, free_ports
 from node.home import config
 from node.home.genesis import read_genesis
 from node.home.keyfile import read_key
 from node.home.testnet import Layout
+from node.readers.signature import Message, sign
 from vm.block import Header
 from vm.keys import SigningKey
 from vm.record import Member, Role
@@ -89,12 +91,15 @@ def concilium(*arguments: str | Path, **environment: str) -> Answer:
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
-def fetch(url: str) -> tuple[int, bytes]:
-    """Status and body of a GET; (0, b"") if nobody answers."""
+def fetch(url: str, reader: Credentials | None = None) -> tuple[int, bytes]:
+    """Status and body of a GET, which `reader` signs; (0, b"") if nobody answers."""
     _, _, host, path = url.split("/", 3)
     connection = http.client.HTTPConnection(host, timeout=DEADLINE_S)
+    message = Message("GET", url, dict[str, str]())
+    if reader is not None:
+        sign(reader.key, reader.member, message, int(time.time()), secrets.token_hex())
     try:
-        connection.request("GET", f"/{path}")
+        connection.request("GET", f"/{path}", headers=message.headers)
         response = connection.getresponse()
         return response.status, response.read()
     except OSError:
@@ -115,9 +120,9 @@ class Running:
         self.hospitals = tuple(f"hospital-{number}" for number in range(1, size + 1))
         self.layout = Layout(directory, self.hospitals)
         self.genesis = read_genesis(self.layout.genesis)
-        self.urls = list(
-            config.load(config.ClientConfig, self.layout.auditor, {}).client.validators
-        )
+        settings = config.load(config.ClientConfig, self.layout.auditor, {})
+        self.urls = list(settings.client.validators)
+        self.auditor = credentials_of(settings.member, settings.tls)
         self._processes: dict[Path, subprocess.Popen[bytes]] = {}
 
     @property
@@ -202,7 +207,7 @@ class Running:
 
     def status(self, number: int) -> dict[str, Any]:
         """What a validator says of itself."""
-        code, body = fetch(f"{self.urls[number - 1]}/v1/status")
+        code, body = fetch(f"{self.urls[number - 1]}/v1/status", self.auditor)
         assert code == 200, (number, code)
         found: dict[str, Any] = json.loads(body)
         return found
@@ -210,7 +215,7 @@ class Running:
     def client(self, *numbers: int) -> Client:
         """A client of these validators, or of all."""
         wanted = numbers or self.numbers
-        return Client(self.genesis, [self.urls[number - 1] for number in wanted])
+        return Client(self.genesis, [self.urls[number - 1] for number in wanted], self.auditor)
 
     @asynccontextmanager
     async def pen(self, number: int, role: str = "admin") -> AsyncIterator[Submitter]:
@@ -218,7 +223,8 @@ class Running:
         home = self.home(number, role)
         settings = config.load(config.OfficeConfig, home, {})
         urls = [validator.http for validator in settings.client.validators]
-        async with Client(self.genesis, urls) as client:
+        reader = credentials_of(settings.member, settings.tls)
+        async with Client(self.genesis, urls, reader) as client:
             yield Submitter(client, settings.member.id, read_key(settings.member.key))
 
     def headers(self) -> list[Header]:

@@ -187,7 +187,7 @@ def test_a_replayed_transaction_changes_nothing(net: Running) -> None:
     path = f"{net.urls[0]}/v1/transactions/{transaction.id.hex()}"
 
     def certified() -> Any:
-        answer = json.loads(fetch(path)[1])
+        answer = json.loads(fetch(path, net.auditor)[1])
         return answer["receipt"] if answer.get("status") == "certified" else None
 
     post(net, encode((pack(transaction),)))
@@ -312,7 +312,7 @@ def test_a_revoked_member_is_kept_out(net: Running, tmp_path: Path) -> None:
     assert status == 403
     assert "hospital-3.steward" in answer["detail"]
     assert ask(net, others, "GET", "/blobs/x")[1]["code"] == before
-    assert fetch(f"{net.urls[1]}/v1/members/hospital-3.steward")[0] == 200
+    assert fetch(f"{net.urls[1]}/v1/members/hospital-3.steward", net.auditor)[0] == 200
     assert register.code == 3
     assert_goes_on(net)
 

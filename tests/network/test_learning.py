@@ -200,7 +200,8 @@ def test_another_network_s_genesis_verifies_nothing(learning: Learning, proof: P
 
     online = concilium(
         *("audit", "verify", "--model", MODEL, "--format", "json", *urls),
-        *("--genesis", str(genesis)),
+        *("--genesis", str(genesis), "--member", "auditor"),
+        *("--key", str(learning.net.layout.auditor / "keys" / "auditor.key")),
     )
     offline = concilium("audit", "verify", proof, "--genesis", genesis)
 

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import pytest
 
-from node.client.client import Client
 from node.commands.report import OUTDATED, REFUSED
 from node.demo.processes import free_ports
 from node.home import config
@@ -120,7 +119,7 @@ def test_a_network_grows_from_four_to_seven_and_shrinks_back(net: Running) -> No
 
 async def audit(net: Running, *numbers: int) -> int:
     """The number of seats that a client with nothing but the genesis document follows to."""
-    async with Client(net.genesis, [net.urls[number - 1] for number in numbers]) as client:
+    async with net.client(*numbers) as client:
         await patiently(client.header)
         return client.proven.epochs[-1].validators.n
 

@@ -23,7 +23,7 @@ def start(net: Running, number: int, *how: str) -> None:
 
 def pruned(net: Running, number: int, height: int) -> bool:
     """Whether a validator no longer has a block."""
-    return fetch(f"{net.urls[number - 1]}/v1/blocks/{height}")[0] == 410
+    return fetch(f"{net.urls[number - 1]}/v1/blocks/{height}", net.auditor)[0] == 410
 
 
 @pytest.fixture(scope="module")

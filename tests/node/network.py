@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from consensus.message import CommitCertificate
@@ -145,11 +146,11 @@ def agree(network: Network, proposals: tuple[str, ...], voices: tuple[int, ...])
 
 
 @contextmanager
-def open_network(folder: Path) -> Iterator[Network]:
+def open_network(folder: Path, *, public: bool = True) -> Iterator[Network]:
     """A network at its genesis."""
     store = Store(folder / "store")
     try:
-        yield Network(store, genesis_of(len(HOSPITALS)))
+        yield Network(store, replace(genesis_of(len(HOSPITALS)), public=public))
     finally:
         store.close()
 

@@ -3,9 +3,14 @@
 import asyncio
 import base64
 import json
+import socket
+import ssl
+import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,10 +21,26 @@ from node.api.app import build_api
 from node.api.context import ApiContext, NodeStatus
 from node.api.feed import Feed
 from node.program import program
+from node.readers.desk import Desk
+from node.readers.identity import READER, Reader, Roster
+from node.readers.log import Logbook
 from tests.node.network import Network
+from vm.accesslog import Via
+from vm.record import Role
 from vm.refusal import Refused
 from vm.shape import unpack
 from vm.transaction import Transaction, read
+
+HOST = "127.0.0.1"
+PER_S = 1_000  # requests of one reader: more than any test sends
+
+
+class Welcoming(Desk):
+    """Takes every reader for an auditor."""
+
+    async def admit(self, request: web.Request) -> None:
+        """Ask nothing."""
+        request[READER] = Reader("auditor", Role.AUDITOR, Via.TOKEN)
 
 
 @dataclass
@@ -33,14 +54,34 @@ class Node:
 
     network: Network
     feed: Feed
+    folder: Path
     prompt: bool = False
     ready: tuple[bool, str] = (True, "")
     waiting: dict[bytes, Transaction] = field(default_factory=dict)
     judge: Callable[[Transaction], None] = lambda transaction: None
     asked: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    names: tuple[str, ...] = ()
+    known: bool = True  # whether every reader is taken for an auditor, with nothing to show for it
+    now_s: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self.logbook = Logbook(self.folder)
+        chain = self.network.chain
+        self.desk = (Welcoming if self.known else Desk)(
+            public=self.network.genesis.public,
+            names=self.names,
+            per_s=PER_S,
+            roster=Roster(chain.state, lambda: chain.head.height),
+            logbook=self.logbook,
+            height=lambda: self.feed.height,
+            now_s=self._time_s,
+            ticks_s=self._time_s,
+        )
+
+    def _time_s(self) -> float:
+        """The clock of now: tests turn it while the node runs."""
+        return self.now_s()
 
     async def submit(self, packed: Sequence[bytes]) -> list[Admission]:
         """Judge each transaction; admitted ones wait, or are executed with `prompt`."""
@@ -102,29 +143,42 @@ class Node:
             pending=self.pending,
             status=self.status,
             ready=lambda: self.ready,
+            desk=self.desk,
         )
 
 
 @asynccontextmanager
-async def serve_app(app: web.Application) -> AsyncIterator[str]:
+async def serve_app(
+    app: web.Application,
+    door: socket.socket | None = None,
+    context: ssl.SSLContext | None = None,
+) -> AsyncIterator[str]:
     """Serve `app`; give its URL."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
+    door = door or socket.create_server((HOST, 0))
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        yield f"http://{host}:{port}"
+        await web.SockSite(runner, door, ssl_context=context).start()
+        yield f"http{'s' if context else ''}://{HOST}:{door.getsockname()[1]}"
     finally:
         await runner.cleanup()
 
 
 @asynccontextmanager
-async def serve(network: Network) -> AsyncIterator[tuple[str, Node]]:
+async def serve(
+    network: Network, *, context: ssl.SSLContext | None = None, **knobs: Any
+) -> AsyncIterator[tuple[str, Node]]:
     """Serve a node of `network`; give its URL and what stands behind it."""
     certificate = network.chain.store.certified()
-    node = Node(network, Feed(0 if certificate is None else certificate.height))
-    async with serve_app(build_api(node.context)) as url:
-        yield url, node
+    door = socket.create_server((HOST, 0))
+    name = f"{HOST}:{door.getsockname()[1]}"
+    height = 0 if certificate is None else certificate.height
+    with tempfile.TemporaryDirectory() as folder:
+        node = Node(network, Feed(height), Path(folder), names=(name,), **knobs)
+        async with serve_app(build_api(node.context), door, context) as url:
+            yield url, node
+        await node.logbook.flush()
+        node.logbook.close()
 
 
 @dataclass(frozen=True)

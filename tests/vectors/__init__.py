@@ -18,6 +18,7 @@ from tests.vectors import (
     inclusion,
     learning,
     ledger,
+    reading,
     reign,
     uses,
 )
@@ -45,6 +46,7 @@ BUILDERS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "use": ("Uses of models", uses.proofs),
     "learning": ("Learning in numbers", learning.numbers),
     "cid": ("Blobs", content.addresses),
+    "reading": ("Reading", reading.requests),
 }
 
 

@@ -13,6 +13,7 @@ from tests.vectors.spelling import code_of, hexes
 from tests.vm import uses
 from vm import sparse, tree
 from vm import transaction as transactions
+from vm.accesslog import DigestLog
 from vm.block import Header, Payload, Receipt, check_payload, receipts_root, transactions_root
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
 from vm.conduct import AuditOutcome, MarkDecision
@@ -119,6 +120,7 @@ def story() -> Ledger:
     _close_round_with_a_rejection(chain, 2)
     _close_round_with_a_rerun(chain, 3)
     _mark_the_model(chain)
+    _publish_access_logs(chain)
     chain.applied([dialogue.opening("again"), dialogue.closing(task="again")])
     chain.applied(uses.stories())
     chain.execute(_refused(chain))
@@ -165,6 +167,26 @@ def _mark_the_model(chain: Ledger) -> None:
     chain.applied([("hospital-1.steward", "model.decide", decided)])
 
 
+def _publish_access_logs(chain: Ledger) -> None:
+    """A validator's log grows, and so does its digest on chain."""
+    nodes: dict[tuple[int, int], Digest] = {}
+    frontier = tree.EMPTY
+
+    def read(level: int, index: int) -> Digest:
+        return nodes[level, index]
+
+    for line in range(8):
+        before = frontier
+        frontier, made = tree.append(frontier, bytes((line,)))
+        nodes |= {(level, index): found for level, index, found in made}
+        path = tree.consistency_path_at(read, before.size, frontier.size)
+        digested = DigestLog(bytes(16), frontier.size, frontier.root, path)
+        chain.applied([("hospital-1.validator", "access.digest", digested)])
+    begun_anew = DigestLog(bytes(range(16)), 1, tree.root([b"anew"]), ())
+    chain.applied([("hospital-2.validator", "access.digest", replace(begun_anew, log=bytes(16)))])
+    chain.applied([("hospital-2.validator", "access.digest", begun_anew)])
+
+
 def _refused(chain: Ledger) -> list[Transaction]:
     """Transactions that fail in execution, and one that stood in an earlier block."""
     items: list[Item] = [
@@ -175,6 +197,8 @@ def _refused(chain: Ledger) -> list[Transaction]:
         dialogue.dataset(1),
         dialogue.proof(1, 3, base_version=1),
         dialogue.proof(1, 9),
+        ("hospital-1.validator", "access.digest", DigestLog(bytes(16), 8, bytes(32), ())),
+        ("hospital-1.validator", "access.digest", DigestLog(bytes(16), 9, bytes(32), (bytes(32),))),
     ]
     return [*(chain.sign(item) for item in items), *chain.blocks[-1].transactions[:1]]
 

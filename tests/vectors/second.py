@@ -7,6 +7,7 @@ it, and with another Ed25519 library; whatever the document leaves open would sh
 import base64
 import binascii
 import json
+import re
 from hashlib import sha256
 from typing import Any
 
@@ -217,7 +218,7 @@ class Auditor:
 
     def __init__(self, genesis: bytes) -> None:
         self.chain = digest("genesis", genesis)
-        seats = sorted(member for member in decode(genesis)[8] if member[3] == "validator")
+        seats = sorted(member for member in decode(genesis)[9] if member[3] == "validator")
         listed = [[1, member[1], member[2], member[4], False] for member in seats]
         self.epochs: list[list[Any]] = [[1, 0, 1, "concilium.1", [1, listed]]]
 
@@ -448,3 +449,23 @@ def verify(key: bytes, message: bytes, signature: bytes) -> None:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
     except InvalidSignature:
         raise Wrong from None
+
+
+def signed_request(method: str, url: str, headers: dict[str, str]) -> tuple[bytes, bytes]:
+    """What the signature of a request covers, in RFC 9421's words, and the signature."""
+    rest = url.partition("://")[2]
+    authority, _, target = rest.partition("/")
+    path, _, query = f"/{target}".partition("?")
+    known = {
+        "@method": method,
+        "@authority": authority,
+        "@path": path,
+        "@query": f"?{query}",
+        "content-digest": headers.get("Content-Digest", ""),
+    }
+    _, _, parameters = headers.get("Signature-Input", "").partition("=")
+    names = re.findall(r'"([^"]*)"', parameters.partition(")")[0])
+    lines = [f'"{name}": {known[name]}' for name in names]
+    base = "\n".join([*lines, f'"@signature-params": {parameters}'])
+    text = headers.get("Signature", "").partition("=:")[2].rstrip(":")
+    return base.encode(), base64.b64decode(text)

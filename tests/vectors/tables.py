@@ -26,6 +26,7 @@ from node.validator.snapshot import Offer, Snapshot, Steps, WindowPart
 from node.wire.cid import Manifest
 from tests.vectors import BUILDERS
 from vm import (
+    accesslog,
     block,
     conduct,
     digest,
@@ -81,7 +82,7 @@ def records() -> list[Any]:
     """The classes of the state's records, in order of definition."""
     return [
         found
-        for module in (record, quorum, epoch, proposal, learning, conduct, usage)
+        for module in (record, quorum, epoch, proposal, learning, conduct, usage, accesslog)
         for found in vars(module).values()
         if inspect.isclass(found) and found.__module__ == module.__name__ and hasattr(found, "KIND")
     ]
@@ -111,6 +112,7 @@ def groups() -> dict[str, list[Any]]:
         ],
         "Arrays of state sync": [Offer, Steps, Snapshot, StateRange, WindowPart],
         "Arrays of blobs": [Manifest],
+        "Arrays of access logs": [accesslog.AccessLine],
     }
 
 
@@ -225,13 +227,18 @@ def all_tags() -> set[str]:
 
 
 def access() -> Iterator[str]:
-    """Who may send which kind, and what its body is."""
+    """Who may send which kind, what its body is, and who is shown its transactions."""
     kinds = program().kinds
     rows = [
-        (f"`{kind}`", ", ".join(sorted(role.value for role in roles)), spelled(kinds[kind].body))
-        for kind, roles in ACCESS.items()
+        (
+            f"`{kind}`",
+            ", ".join(sorted(role.value for role in access.senders)),
+            spelled(kinds[kind].body),
+            "known readers" if access.restricted else "readers",
+        )
+        for kind, access in ACCESS.items()
     ]
-    yield from _table(("kind", "roles", "body"), rows)
+    yield from _table(("kind", "roles", "body", "shown to"), rows)
 
 
 LIMITS: tuple[tuple[ModuleType, str], ...] = (
@@ -316,7 +323,8 @@ def filters() -> Iterator[str]:
 
 
 def _names(query: type[BaseModel], but: Collection[str] = ()) -> str:
-    return ", ".join(f"`{name}`" for name in query.model_fields if name not in but)
+    names = (field.alias or name for name, field in query.model_fields.items())
+    return ", ".join(f"`{name}`" for name in names if name not in but)
 
 
 def problems() -> Iterator[str]:

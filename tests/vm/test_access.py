@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.harness import key_of
-from vm.access import ACCESS, check_access
+from vm.access import ACCESS, RESTRICTED, check_access
 from vm.record import Member, Role, Standing
 from vm.refusal import Refused
 
@@ -32,8 +32,16 @@ EXPECTED = {
     "learning.aggregate": {Role.VALIDATOR},
     "learning.audit": {Role.AUDITOR},
     "model.decide": {Role.STEWARD},
+    "access.digest": {Role.VALIDATOR},
     "model.use": {Role.STEWARD, Role.TRAINER, Role.VERIFIER},
 }
+
+# What tells of a hospital's rows, its visitors or its use of models.
+RESTRICTED_KINDS = {
+    *("learning.verdict", "learning.rerun", "learning.visit", "learning.audit"),
+    "model.use",
+}
+RESTRICTED_RECORDS = {"verdict", "holdout", "visit", "audit", "model_usage", "use_batch"}
 
 
 def member(role: Role = Role.ADMIN, standing: Standing = Standing.ENROLLED) -> Member:
@@ -59,7 +67,13 @@ def test_each_kind_is_for_its_roles_alone(kind: str, role: Role) -> None:
 
 def test_the_table_has_no_other_kinds() -> None:
     """A new kind of transaction needs a line in the table and one in this test."""
-    assert ACCESS == EXPECTED
+    assert {kind: set(access.senders) for kind, access in ACCESS.items()} == EXPECTED
+
+
+def test_what_is_shown_to_known_readers_only_is_written_twice() -> None:
+    """A kind or record that becomes restricted, or ceases to be, is changed here too."""
+    assert {kind for kind, access in ACCESS.items() if access.restricted} == RESTRICTED_KINDS
+    assert RESTRICTED == RESTRICTED_RECORDS
 
 
 def test_a_stranger_is_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.harness import Chain, Item, key_of
 from tests.vm.registrar import ADMIN, PROGRAM, chain, dataset, enrol, stand
-from vm.access import ACCESS
+from vm.access import ACCESS, Access
 from vm.block import Receipt, Result
 from vm.execute import BlockContext, Context, Kind, Program
 from vm.record import Dataset, Member, Organisation, Role, Standing
@@ -115,7 +115,7 @@ def rename(state: State, context: Context, body: Rename) -> None:
 
 def renaming(monkeypatch: pytest.MonkeyPatch) -> Chain:
     """A chain that knows `rename`."""
-    monkeypatch.setitem(ACCESS, "rename", frozenset({Role.ADMIN}))
+    monkeypatch.setitem(ACCESS, "rename", Access(frozenset({Role.ADMIN}), restricted=False))
     kinds = {**PROGRAM.kinds, "rename": Kind("rename", Rename, rename)}
     return Chain(Program(kinds, ()))
 

@@ -76,7 +76,7 @@ def test_accept_chooses_the_format(learned: Network, accept: str, kind: str) -> 
     async def check(url: str, _: Node) -> None:
         got = await get(f"{url}/v1/blocks", headers={"Accept": accept})
         assert got.headers["Content-Type"].partition(";")[0] == kind
-        assert got.headers["Vary"] == "Accept"
+        assert got.headers["Vary"] == "Accept, Authorization"
         named = await get(f"{url}/v1/blocks?format=ndjson", headers={"Accept": accept})
         assert len(lines(named)) == 10
         one = await get(f"{url}/v1/blocks/1", headers={"Accept": accept})

@@ -18,7 +18,7 @@ from tests.node.serving import Node, get
 
 def test_the_description_is_valid_openapi_3_1() -> None:
     """By the validator of others."""
-    document = describe()
+    document = describe(public=True)
     assert document["openapi"] == "3.1.0"
     validate(document)
 
@@ -33,7 +33,9 @@ def test_every_route_that_is_served_is_described(network: Network) -> None:
             if route.resource is not None and route.method != "HEAD"
         }
         described = {
-            (path, method) for path, found in describe()["paths"].items() for method in found
+            (path, method)
+            for path, found in describe(public=True)["paths"].items()
+            for method in found
         }
         assert described == served
         assert len(READS) + len(OTHERS) == len(served)
@@ -43,7 +45,7 @@ def test_every_route_that_is_served_is_described(network: Network) -> None:
 
 def test_every_operation_says_what_comes_of_it() -> None:
     """A summary, an answer with headers, the problems by status, and who may ask."""
-    for path, methods in describe()["paths"].items():
+    for path, methods in describe(public=True)["paths"].items():
         for method, found in methods.items():
             where = f"{method} {path}"
             assert found["summary"], where
@@ -70,14 +72,14 @@ def test_description_and_page_are_served_with_a_policy_that_lets_nothing_run(
     """The page loads nothing: no script, and the one style by its digest."""
 
     async def check(url: str, _: Node) -> None:
-        assert (await get(f"{url}/openapi.json")).body == describe()
+        assert (await get(f"{url}/openapi.json")).body == describe(public=True)
         got = await get(f"{url}/docs")
         assert got.headers["Content-Type"] == "text/html; charset=utf-8"
         assert got.headers["Content-Security-Policy"] == POLICY
         assert got.headers["X-Content-Type-Options"] == "nosniff"
         assert "default-src 'none'" in POLICY
         assert STYLE_DIGEST in POLICY
-        assert got.body.decode() == write_page(describe())
+        assert got.body.decode() == write_page(describe(public=True))
 
     run(network, check)
 
@@ -102,7 +104,7 @@ class Page(HTMLParser):
 
 def test_the_page_shows_every_path_and_its_links_lead_somewhere() -> None:
     """Each link within the page has its target; nothing is loaded from elsewhere."""
-    document = describe()
+    document = describe(public=True)
     text = write_page(document)
     page = Page()
     page.feed(text)
@@ -120,7 +122,7 @@ def test_the_page_shows_every_path_and_its_links_lead_somewhere() -> None:
 @pytest.mark.parametrize("text", ["<script>alert(1)</script>", '"><b>', "a & b", "`<i>`"])
 def test_the_page_shows_text_as_text(text: str) -> None:
     """Whatever a description holds, it is no markup."""
-    document = describe()
+    document = describe(public=True)
     document["info"]["description"] = text
     page = Page()
     page.feed(write_page(document))

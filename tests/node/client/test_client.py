@@ -10,6 +10,7 @@ from aiohttp import web
 
 from node.audit.prove import newest, prove_key, prove_together, prove_transaction
 from node.client import client as client_module
+from node.client import connection
 from node.client.client import Client
 from node.client.proven import Asked
 from node.client.reply import ProofBody
@@ -114,7 +115,7 @@ def test_a_node_that_went_silent_is_asked_last_from_then_on(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stopped process takes connections and says nothing: one call waits for it, not each."""
-    monkeypatch.setattr(client_module, "SILENCE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(connection, "SILENCE_TIMEOUT_S", 0.2)
     asked: list[str] = []
     transaction = register_dataset(network, HOSPITALS[1])
 

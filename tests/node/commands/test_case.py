@@ -9,7 +9,7 @@ import pytest
 
 from node.cli import main
 from node.commands.report import REFUSED, UNVERIFIED
-from node.home.config import CONFIG_FILE, Chain, Client, ClientConfig, Signer, render
+from node.home.config import CONFIG_FILE, Chain, Client, ClientConfig, Signer, Tls, render
 from node.home.document import dump
 from node.home.keyfile import SEED_HEADER, write_private
 from tests.node.case.made import AUDITOR, VERSION, run_case
@@ -26,6 +26,7 @@ def write_home(folder: Path, network: Network, url: str) -> Path:
     write_private(home / "auditor.key", f"{SEED_HEADER}\n{seed}\n".encode())
     settings = ClientConfig(
         member=Signer(id=AUDITOR, key=Path("auditor.key")),
+        tls=Tls(authority=Path("authority.pem")),
         chain=Chain(genesis=Path("genesis.json")),
         client=Client(validators=(url, url.replace("127.0.0.1", "localhost"))),
     )

@@ -69,7 +69,7 @@ def with_nodes(
     async def main() -> None:
         async with AsyncExitStack() as stack:
             found = [await stack.enter_async_context(serve_app(server())) for server in servers]
-            await check(Source(network.genesis, (*urls, *found), pin, store))
+            await check(Source(network.genesis, (*urls, *found), None, pin, store))
 
     asyncio.run(main())
 

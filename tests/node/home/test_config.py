@@ -97,6 +97,7 @@ def peer(folder: Path) -> PeerConfig:
 def client(folder: Path) -> ClientConfig:
     """Return a client's configuration with files in `folder`."""
     return ClientConfig(
+        tls=Tls(authority=folder / "tls/authority.crt"),
         member=Signer(id="auditor", key=folder / "keys/a.key"),
         chain=Chain(genesis=folder / "genesis.json"),
         client=Client(validators=("http://127.0.0.1:7101", "https://two.example:7103")),

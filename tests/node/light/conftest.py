@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from node.client import client as client_module
+from node.client import client, connection
 from tests.node.network import Network, grow, open_network, register_dataset, shrink
 
 
@@ -24,6 +24,6 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing here has to be waited for."""
-    monkeypatch.setattr(client_module, "POLL_S", 0.001)
-    monkeypatch.setattr(client_module, "SILENCE_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(client_module, "ANSWER_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(client, "POLL_S", 0.001)
+    monkeypatch.setattr(connection, "SILENCE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(connection, "ANSWER_TIMEOUT_S", 2.0)

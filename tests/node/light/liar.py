@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -43,7 +44,17 @@ def liar(network: Network, path: str, change: Change) -> Server:
 def _lying(network: Network, path: str, change: Change) -> web.Application:
     certificate = network.chain.store.certified()
     height = 0 if certificate is None else certificate.height
-    app = build_api(Node(network, Feed(height)).context)
+    folder = tempfile.TemporaryDirectory()
+    node = Node(network, Feed(height), Path(folder.name))
+    app = build_api(node.context)
+
+    async def keep(_: web.Application) -> AsyncIterator[None]:
+        yield
+        await node.logbook.flush()
+        node.logbook.close()
+        folder.cleanup()
+
+    app.cleanup_ctx.append(keep)
 
     @web.middleware
     async def lie(request: web.Request, handler: Handler) -> web.StreamResponse:

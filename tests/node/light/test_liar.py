@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from node.client.client import ANSWER_BYTES_MAX
+from node.client.connection import ANSWER_BYTES_MAX
 from node.light.follow import Round, State
 from node.light.history import History, pin_of
 from tests.node.light.liar import (

@@ -1,0 +1,151 @@
+"""`concilium audit access`: who was shown what is restricted, as the chain's digests bear out."""
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from node.audit.access import NOTHING, Known, new_lines, validator_of
+from node.client.client import Client
+from node.commands.files import read_file
+from node.commands.report import Format, show
+from node.commands.source import NODES, Nodes, Source
+from node.home.document import dump
+from node.wire.disk import replace_file
+from vm.accesslog import AccessLine, AccessLog
+from vm.refusal import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One validator's log up to its digest on chain; `lines` are those beyond what was known.
+
+    `number` counts the logs that it has begun.
+    """
+
+    validator: str
+    number: int
+    known: Known
+    height: int
+    lines: tuple[AccessLine, ...]
+
+
+def access(
+    *,
+    options: Nodes = NODES,
+    keep: Path | None = None,
+    lines: bool = False,
+    output: Format = "text",
+) -> None:
+    """Verify validators' access logs against their digests on chain, and count who read what.
+
+    Parameters
+    ----------
+    keep
+        A file with the digests that were verified before, which the logs must begin with; it is
+        written anew with those of now. With it only new lines are read.
+    lines
+        Print every new line, with --format json.
+    """
+    source = options.source()
+    before = {} if keep is None or not keep.exists() else _read(keep)
+    found = asyncio.run(_verify_all(source, before))
+    good = {at: item for at, item in found.items() if isinstance(item, Found)}
+    if keep is not None:
+        _write(keep, before | {item.validator: item.known for item in good.values()})
+    show(output, {at: _data(item, lines) for at, item in found.items()}, _table(found))
+    failures = [item for item in found.values() if isinstance(item, Refused)]
+    for refused in sorted(failures, key=lambda item: item.code != "audit.access"):
+        raise refused
+
+
+async def _verify_all(
+    source: Source,
+    before: dict[str, Known],
+) -> dict[str, Found | Refused]:
+    """What each node's log comes to; two of one validator are refused."""
+    found: dict[str, Found | Refused] = {}
+    told: set[str] = set()
+    async with source.connect(source.urls) as client:
+        for url in source.urls:
+            try:
+                async with source.connect([url]) as node:
+                    validator = await validator_of(node)
+                    if validator in told:
+                        raise Refused(
+                            "audit.access", f"{url}: expected another validator than {validator}"
+                        )
+                    told.add(validator)
+                    found[url] = await _verify(client, node, validator, before)
+            except Refused as refused:
+                found[url] = refused
+    return found
+
+
+async def _verify(client: Client, node: Client, validator: str, before: dict[str, Known]) -> Found:
+    digest, header = await client.record_at(AccessLog, validator)
+    known = before.get(validator, NOTHING)
+    if digest is None:  # nothing was published yet
+        digest = AccessLog(
+            *(validator, NOTHING.log, 0, NOTHING.size, NOTHING.root),
+            *(header.height, header.time_ms),
+        )
+    lines = tuple([line async for line in new_lines(node, digest, known)])
+    known = Known(digest.log, digest.size, digest.root)
+    return Found(validator, digest.number, known, digest.height, lines)
+
+
+def _read(path: Path) -> dict[str, Known]:
+    try:
+        document = json.loads(read_file(path))
+        return {
+            str(validator): Known(
+                bytes.fromhex(item["log"]), int(item["size"]), bytes.fromhex(item["root"])
+            )
+            for validator, item in document.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refused("file.format", f"{path}: expected digests kept before: {error}") from None
+
+
+def _write(path: Path, known: dict[str, Known]) -> None:
+    replace_file(path, json.dumps({id: dump(item) for id, item in known.items()}).encode())
+
+
+def _data(item: Found | Refused, lines: bool) -> dict[str, Any]:
+    if isinstance(item, Refused):
+        return {"error": item.code, "message": item.message}
+    counts = Counter((line.reader, line.kind) for line in item.lines)
+    return {
+        "validator": item.validator,
+        "log": item.number,
+        "size": item.known.size,
+        "root": item.known.root.hex(),
+        "height": item.height,
+        "new": len(item.lines),
+        "reads": [
+            {"reader": reader, "kind": kind, "lines": count}
+            for (reader, kind), count in sorted(counts.items())
+        ],
+        **({"lines": [dump(line) for line in item.lines]} if lines else {}),
+    }
+
+
+def _table(found: dict[str, Found | Refused]) -> Table:
+    table = Table("validator", "log", "lines", "root", "reader", "kind", "new lines")
+    for url, item in found.items():
+        if isinstance(item, Refused):
+            table.add_row(url, "", "", item.code, "", "", "")
+            continue
+        table.add_row(
+            item.validator, str(item.number), str(item.known.size), item.known.root.hex()[:16]
+        )
+        for (reader, kind), count in sorted(
+            Counter((line.reader, line.kind) for line in item.lines).items()
+        ):
+            table.add_row("", "", "", "", reader, kind, str(count))
+    return table

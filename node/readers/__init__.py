@@ -1,0 +1,1 @@
+"""Who reads over HTTP: how readers show who they are, how much they may ask, and what is noted."""

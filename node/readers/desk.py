@@ -1,0 +1,219 @@
+"""The desk: before a request is answered its reader is known, and after it what was shown is noted.
+
+Whoever brings a credential is judged by it alone: one that does not hold is never overlooked in
+favour of another, nor of reading without any.
+"""
+
+import asyncio
+import secrets
+import ssl
+from collections.abc import Callable, Sequence
+from ipaddress import IPv6Address, ip_address, ip_network
+from math import ceil
+
+from aiohttp import web
+
+from node.readers.identity import READER, Reader, Roster
+from node.readers.log import Logbook
+from node.readers.pace import Pace, TooMany
+from node.readers.shown import Shown
+from node.readers.signature import Message, Nonces, verify
+from node.readers.tokens import Tokens
+from node.wire.pki import spki_digest
+from vm.accesslog import AccessLine, Via
+from vm.record import Member
+from vm.refusal import Refused
+
+BURST_S = 10  # seconds' worth of requests that may come at once
+BODY_BYTES_MAX = 64 * 1024  # of a signed request: its digest is taken before anything else
+BODY_TIMEOUT_S = 10.0  # for a signed body to arrive
+TOKEN_BYTES = 32
+BEARER = "Bearer "
+ONCE = ("Host", "Authorization", "Signature-Input", "Signature", "Content-Digest")
+IPV6_BITS = 64  # of an address that count: one subscriber has as many as that leaves
+
+
+class Desk:
+    """Knows readers, counts their requests, and writes down what is restricted.
+
+    `names` are the authorities (host:port) under which clients reach this node; `height` gives the
+    newest certified height; `now_s` is the time in seconds since 1970, `ticks_s` that of a clock
+    that nobody sets.
+    """
+
+    def __init__(
+        self,
+        *,
+        public: bool,
+        names: Sequence[str],
+        per_s: int,
+        roster: Roster,
+        logbook: Logbook,
+        height: Callable[[], int],
+        now_s: Callable[[], float],
+        ticks_s: Callable[[], float],
+    ) -> None:
+        self.public = public
+        self.logbook = logbook
+        self._names = frozenset(name.lower() for name in names)
+        self._per_s = per_s
+        self._roster = roster
+        self._height = height
+        self._now_s = now_s
+        self._ticks_s = ticks_s
+        self._started_s = int(now_s())
+        self._tokens, self._nonces = Tokens(), Nonces()
+        self._readers = Pace(per_s, ceil(per_s * BURST_S))
+        self._strangers = Pace(per_s, ceil(per_s * BURST_S))
+
+    async def admit(self, request: web.Request) -> None:
+        """Put the reader into `request[READER]`, if there is one, and count the request.
+
+        Raises `Refused("reader.*")`, `TooMany` among them.
+        """
+        address = _network(request.remote or "")
+        try:
+            found = await self._identify(request, address)
+        except Refused as refused:
+            if not isinstance(refused, TooMany):
+                self._count(self._strangers, address, "this address")
+            raise
+        if found is None:
+            self._count(self._strangers, address, "this address")
+            if not self.public:
+                raise _required("this network's readers are its members")
+            return
+        member, via = found
+        self._count(self._readers, member.id, member.id)
+        request[READER] = Reader(member.id, member.role, via)
+
+    async def note(self, request: web.Request, shown: Sequence[Shown]) -> None:
+        """Return once it is on disk that this reader was shown these.
+
+        Raises `Refused("reader.required")` for a reader that nobody knows, and as
+        `Logbook.append` does.
+        """
+        if not shown:
+            return
+        reader = request.get(READER)
+        if reader is None:
+            raise _required(f"a {shown[0].kind} is shown to known readers only")
+        time_ms, height = int(self._now_s() * 1_000), self._height()
+        await self.logbook.append(
+            [
+                AccessLine(time_ms, reader.member, reader.via, item.kind, item.subject, height)
+                for item in shown
+            ]
+        )
+
+    def mint(self, request: web.Request) -> tuple[Reader, str]:
+        """A token for the reader of a request; raises `Refused("reader.required")`.
+
+        A token mints none: it would live for ever.
+        """
+        reader = request.get(READER)
+        if reader is None or reader.via is Via.TOKEN:
+            raise _required("tokens are minted by a signed request or over mutual TLS")
+        member = self._roster.member(reader.member)
+        secret = secrets.token_urlsafe(TOKEN_BYTES)
+        self._tokens.mint(secret, member.id, _key(member, reader.via), self._ticks_s())
+        return reader, secret
+
+    async def _identify(self, request: web.Request, address: str) -> tuple[Member, Via] | None:
+        headers = request.headers
+        for name in ONCE:
+            if len(headers.getall(name, ())) > 1:
+                raise Refused("reader.signature", f"expected one line of {name}, found several")
+        signed = "Signature" in headers or "Signature-Input" in headers
+        if signed and "Authorization" in headers:
+            raise Refused("reader.signature", "expected a token or a signature, found both")
+        if signed:
+            self._check(self._strangers, address, "this address")  # before a signature costs time
+            return await self._by_signature(request), Via.SIGNATURE
+        if "Authorization" in headers:
+            return self._by_token(headers["Authorization"]), Via.TOKEN
+        connection = request.get_extra_info("ssl_object")
+        der = None if connection is None else _certificate(connection)
+        return None if der is None else (self._roster.owner(spki_digest(der)), Via.TLS)
+
+    async def _by_signature(self, request: web.Request) -> Member:
+        if not request.raw_path.startswith("/"):
+            raise Refused("reader.signature", "expected a path and query, found another target")
+        url = f"{request.scheme}://{request.headers.get('Host', '')}{request.raw_path}"
+        message, body = Message(request.method, url, request.headers), await _read_body(request)
+        now_s = self._now_s()
+        signed = verify(message, body, lambda id: self._roster.member(id).public_key, now_s)
+        if signed.authority not in self._names:
+            names = " or ".join(sorted(self._names))
+            raise Refused(
+                "reader.signature",
+                f"expected a request to {names}, found one to {signed.authority[:80]!r}: "
+                "[http] names lists what this node is reached by",
+            )
+        if signed.created_s < self._started_s:  # what was used before a restart is not remembered
+            raise Refused("reader.expired", "expected a signature made since this node started")
+        self._nonces.take(signed.member, signed.nonce, now_s)
+        return self._roster.member(signed.member)
+
+    def _by_token(self, value: str) -> Member:
+        if not value.startswith(BEARER):
+            raise _required("another scheme than Bearer is not taken")
+        grant = self._tokens.find(value.removeprefix(BEARER), self._ticks_s())
+        member = self._roster.member(grant.member)
+        if grant.key not in (member.public_key, member.transport):
+            raise Refused("reader.expired", "expected a token minted with the key of now")
+        return member
+
+    def _check(self, pace: Pace, who: str, label: str) -> None:
+        """Raise `TooMany` if `who` may not ask now."""
+        wait_s = pace.wait_s(who, self._ticks_s())
+        if wait_s > 0:
+            message = f"expected at most {self._per_s} requests a second of {label}, found more"
+            raise TooMany(wait_s, message)
+
+    def _count(self, pace: Pace, who: str, label: str) -> None:
+        self._check(pace, who, label)
+        pace.take(who, self._ticks_s())
+
+
+async def _read_body(request: web.Request) -> bytes:
+    """The body of a signed request, which is short; raises `Refused`."""
+    if not request.can_read_body:
+        return b""
+    if request.content_length is None or request.content_length > BODY_BYTES_MAX:
+        raise Refused(
+            "reader.signature", f"expected a body of a stated length up to {BODY_BYTES_MAX} bytes"
+        )
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError:
+        raise Refused("body.slow", f"expected the body in {BODY_TIMEOUT_S} s") from None
+
+
+def _required(why: str) -> Refused:
+    return Refused(
+        "reader.required",
+        f"expected a TLS key, a signed request (RFC 9421) or a token of POST /v1/tokens: {why}",
+    )
+
+
+def _key(member: Member, via: Via) -> bytes:
+    """The key by which a member has shown that it is this one."""
+    return member.transport or b"" if via is Via.TLS else member.public_key
+
+
+def _certificate(connection: ssl.SSLObject) -> bytes | None:
+    """The certificate of the consortium that a client has shown, if it did."""
+    return connection.getpeercert(binary_form=True)
+
+
+def _network(remote: str) -> str:
+    """What of an address is counted by itself."""
+    try:
+        address = ip_address(remote.partition("%")[0])
+    except ValueError:
+        return remote
+    if isinstance(address, IPv6Address):
+        return str(ip_network((address, IPV6_BITS), strict=False))
+    return str(address)

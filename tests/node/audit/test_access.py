@@ -1,0 +1,187 @@
+"""Access logs by an auditor: all lines under the digest on chain, and no lie of a node's."""
+
+import asyncio
+import base64
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from node.audit.access import NOTHING, Known, new_lines, validator_of
+from node.client.client import Client
+from node.client.credentials import Credentials
+from tests.harness import key_of
+from tests.node.network import HOSPITALS, Network, learn
+from tests.node.readers.reading import AUDITOR, ask, private_network
+from tests.node.readers.test_shown import VERDICT
+from tests.node.serving import serve, serve_app
+from vm import tree
+from vm.accesslog import AccessLine, AccessLog, DigestLog, Via
+from vm.refusal import Refused
+from vm.shape import pack
+
+VALIDATOR = f"{HOSPITALS[0]}.validator"
+READER = Credentials(AUDITOR, key_of(AUDITOR))
+LOG = bytes(range(16))
+LINES = [AccessLine(n, AUDITOR, Via.TOKEN, "verdict", bytes(32), n) for n in range(450)]
+PACKED = [pack(line) for line in LINES]
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    """A chain whose readers are its members, with verdicts."""
+    with private_network(tmp_path) as made:
+        learn(made, 1)
+        yield made
+
+
+def test_an_auditor_verifies_what_was_read(network: Network) -> None:
+    """From the first line on, and later only what has come since."""
+
+    async def main() -> None:
+        async with (
+            serve(network, known=False) as (url, node),
+            Client(network.genesis, [url], READER) as client,
+        ):
+            known, sizes = NOTHING, []
+            for reads in (3, 2):
+                for _ in range(reads):
+                    await ask(url + VERDICT)
+                frontier = node.logbook.frontier
+                path = node.logbook.consistency(known.size, frontier.size)
+                body = DigestLog(node.logbook.identity, frontier.size, frontier.root, path)
+                height = network.block(network.sign(VALIDATOR, "access.digest", body)).height
+                node.feed.publish(height)
+                digest = await client.record(AccessLog, VALIDATOR)
+                assert digest is not None
+                assert await validator_of(client) == VALIDATOR
+                found = [line async for line in new_lines(client, digest, known)]
+                assert {line.reader for line in found} == {AUDITOR}
+                known = Known(digest.log, digest.size, digest.root)
+                sizes.append((digest.size, len(found)))
+            assert sizes == [(3, 3), (5, 2)]
+
+    asyncio.run(main())
+
+
+Page = dict[str, Any]
+
+
+def page(after: int, size: int, lines: list[bytes]) -> Page:
+    """A true page of these lines' log."""
+    nodes: dict[tuple[int, int], bytes] = {}
+    frontier = tree.EMPTY
+    for line in lines:
+        frontier, made = tree.append(frontier, line)
+        nodes |= {(level, index): digest for level, index, digest in made}
+
+    def read(level: int, index: int) -> bytes:
+        return nodes[level, index]
+
+    return {
+        "validator": VALIDATOR,
+        "size": size,
+        "consistency": [d.hex() for d in tree.consistency_path_at(read, after, size)],
+        "items": [
+            {
+                "line": base64.b64encode(lines[place]).decode(),
+                "path": [d.hex() for d in tree.inclusion_path_at(read, place, size)],
+            }
+            for place in range(after, min(after + 200, size))
+        ],
+    }
+
+
+def read_through(
+    network: Network,
+    known: Known = NOTHING,
+    size: int = len(PACKED),
+    lines: list[bytes] = PACKED,
+    lie: Callable[[Page], Page] = lambda page: page,
+) -> int:
+    """How many lines an auditor takes from a node that lies about a log of `lines`."""
+    digest = AccessLog(VALIDATOR, LOG, 1, size, tree.root(PACKED[:size]), 9, 9)
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response(lie(page(int(request.query["after"]), size, lines)))
+
+    async def main() -> int:
+        app = web.Application()
+        app.router.add_get("/v1/access-log", answer)
+        async with serve_app(app) as url, Client(network.genesis, [url]) as client:
+            return len([line async for line in new_lines(client, digest, known)])
+
+    return asyncio.run(main())
+
+
+def code_of(network: Network, **options: Any) -> str:
+    """The code with which an auditor refuses a log."""
+    with pytest.raises(Refused) as refused:
+        read_through(network, **options)
+    return refused.value.code
+
+
+@pytest.mark.parametrize("before", [0, 1, 199, 256, 449, 450])
+def test_a_long_log_is_read_page_by_page(network: Network, before: int) -> None:
+    """Whatever is known already, and however it stands to the pages."""
+    known = Known(LOG, before, tree.root(PACKED[:before]))
+
+    assert read_through(network, known) == 450 - before
+
+
+def altered(**changes: Any) -> Callable[[Page], Page]:
+    """A lie about the page as a whole."""
+    return lambda page: page | changes
+
+
+def item(number: int, name: str, change: Callable[[Any], Any]) -> Callable[[Page], Page]:
+    """A lie about one item."""
+
+    def lie(page: Page) -> Page:
+        items = [dict(found) for found in page["items"]]
+        if number < len(items):
+            items[number][name] = change(items[number][name])
+        return page | {"items": items}
+
+    return lie
+
+
+LIES: dict[str, Callable[[Page], Page]] = {
+    "no lines": altered(items=[]),
+    "the first line left out": lambda page: page | {"items": page["items"][1:]},
+    "two lines in the wrong order": lambda page: page | {"items": page["items"][::-1]},
+    "a line twice": lambda page: page | {"items": [page["items"][0], *page["items"][:-1]]},
+    "another line": item(3, "line", lambda text: "AAAA" + text[4:]),
+    "a path cut short": item(3, "path", lambda path: path[:-1]),
+    "a path too long": item(3, "path", lambda path: [*path, "00" * 32]),
+    "a digest that is none": item(3, "path", lambda path: ["xy", *path[1:]]),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_lie_is_found(network: Network, name: str) -> None:
+    """Every line has one place, and stands there under the digest of the chain."""
+    assert code_of(network, lie=LIES[name]) == "audit.access"
+
+
+def test_a_log_that_was_written_anew_is_found(network: Network) -> None:
+    """The digest that the auditor kept is no beginning of this one."""
+    others = [pack(line) for line in reversed(LINES[:100])]
+
+    known = Known(LOG, 100, tree.root(others))
+
+    assert code_of(network, known=known) == "audit.access"
+    assert code_of(network, known=known, lie=altered(consistency=[])) == "audit.access"
+
+
+def test_a_log_that_has_shrunk_is_found(network: Network) -> None:
+    """The chain would refuse it; an auditor does not rely on that."""
+    assert code_of(network, known=Known(LOG, 451, bytes(32))) == "audit.access"
+    assert code_of(network, known=Known(LOG, 450, bytes(32))) == "audit.access"
+
+
+def test_a_log_that_was_begun_anew_is_found(network: Network) -> None:
+    """What was read under the one before is gone, whatever the node says of it."""
+    assert code_of(network, known=Known(bytes(16), 10, tree.root(PACKED[:10]))) == "audit.access"

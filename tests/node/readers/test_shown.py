@@ -1,0 +1,286 @@
+"""What is restricted: shown to known readers only, by every route, and noted before it leaves."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from node.api.app import build_api
+from node.api.keys import write_keys
+from node.api.resource import RESOURCES
+from node.audit.prove import executed
+from node.readers import log
+from node.readers.shown import LINEAGE, records_shown, transaction_shown
+from tests.node.api.asking import assert_problem
+from tests.node.network import HOSPITALS, MODEL, POISONER, TASK, Network, learn, register_dataset
+from tests.node.readers.reading import AUDITOR, TRAINER, ask, noted, private_network, run, token
+from tests.node.serving import Node, get
+from vm.access import RESTRICTED as RESTRICTED_RECORDS
+from vm.accesslog import AccessLine, Via
+from vm.digest import STATE_KEY, digest
+from vm.encoding import encode
+from vm.shape import unpack
+from vm.state import state_key
+from vm.transaction import Transaction
+
+ROUND = f"/v1/tasks/{TASK}/rounds/1"
+UPDATE = f"{ROUND}/updates/{POISONER}"
+VERDICT = f"{UPDATE}/verdicts/{HOSPITALS[0]}"
+VERDICT_KEY = state_key("verdict", (TASK, 1, POISONER, HOSPITALS[0]))
+MEMBER_KEY = state_key("member", (TRAINER,))
+KEYS = f"/v1/records?keys={write_keys([VERDICT_KEY, MEMBER_KEY, b'no key at all'])}"
+LINEAGE_PATH = f"/v1/models/{MODEL}/versions/1/lineage"
+
+# Path: the restricted kind that it shows, how many lines one read writes, and the status.
+RESTRICTED = {
+    VERDICT: ("verdict", 1, 200),
+    f"{UPDATE}/verdicts": ("verdict", 3, 200),
+    ROUND: ("verdict", 12, 200),
+    f"{UPDATE}/verdicts/nobody": ("verdict", 1, 404),
+    f"{UPDATE}/audits": ("audit", 1, 200),  # an empty list tells something too
+    f"{UPDATE}/audits/nobody": ("audit", 1, 404),
+    f"{UPDATE}/visits/nobody": ("visit", 1, 404),
+    f"/v1/holdouts/{HOSPITALS[0]}.opt": ("holdout", 1, 200),
+    "/v1/holdouts": ("holdout", 4, 200),
+    f"/v1/usages/{MODEL}": ("model_usage", 1, 404),
+    f"/v1/models/{MODEL}/uses/{HOSPITALS[0]}": ("use_batch", 1, 200),
+    KEYS: ("verdict", 1, 200),
+    "/v1/holdouts?format=csv": ("holdout", 4, 200),
+    f"/v1/transactions?kind=learning.verdict&model={MODEL}": ("learning.verdict", 4, 200),
+    f"/v1/blocks?kind=learning.verdict&model={MODEL}": ("learning.verdict", 4, 200),
+    LINEAGE_PATH: (LINEAGE, 1, 200),
+}
+OPEN = (
+    "/v1/members",
+    "/v1/blocks",
+    "/v1/blocks/3",
+    "/v1/checkpoints",
+    "/v1/epochs",
+    "/v1/transactions",
+    "/v1/status",
+    "/v1/tasks",
+    f"/v1/tasks/{TASK}/rounds",
+    f"{ROUND}/updates",
+    f"/v1/models/{MODEL}/versions/1",
+    "/v1/access-logs",
+)
+
+
+def sent(network: Network, kind: str) -> str:
+    """The id of a transaction of this kind that a block executed."""
+    for height in range(1, network.chain.head.height + 1):
+        row = network.chain.store.row(height)
+        assert row is not None
+        for packed in executed(network.chain, row):
+            transaction = unpack(Transaction, packed)
+            if transaction.intent.kind == kind:
+                return transaction.id.hex()
+    raise AssertionError(kind)
+
+
+@pytest.mark.parametrize("path", RESTRICTED)
+def test_what_is_restricted_is_noted(learned: Network, path: str) -> None:
+    """Who, how, what and when, for each record that was shown; a lineage in one line."""
+    kind, count, status = RESTRICTED[path]
+
+    async def check(url: str, node: Node) -> None:
+        assert (await ask(url + path)).status == status
+        found = noted(node)
+        assert {(line.reader, line.via, line.kind) for line in found} == {
+            (AUDITOR, Via.SIGNATURE, kind)
+        }
+        assert len(found) == len({line.subject for line in found}) == count
+        assert {line.height for line in found} == {node.feed.height}
+
+    run(learned, check)
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_what_is_not_restricted_is_not_noted(learned: Network, path: str) -> None:
+    """A log of everything would hide what matters, and tell who looks at what."""
+
+    async def check(url: str, node: Node) -> None:
+        assert (await ask(url + path)).status == 200
+        assert noted(node) == []
+
+    run(learned, check)
+
+
+def test_a_line_names_the_record_s_place_and_not_its_content(learned: Network) -> None:
+    """Whoever knows which record is meant finds its reads; the line tells nothing else."""
+
+    async def check(url: str, node: Node) -> None:
+        await get(url + VERDICT, headers=await token(url, TRAINER))
+        (line,) = noted(node)
+        assert line == AccessLine(
+            line.time_ms,
+            TRAINER,
+            Via.TOKEN,
+            "verdict",
+            digest(STATE_KEY, VERDICT_KEY),
+            node.feed.height,
+        )
+
+    run(learned, check)
+
+
+@pytest.mark.parametrize("path", RESTRICTED)
+def test_on_a_public_network_the_restricted_is_for_members(tmp_path: Path, path: str) -> None:
+    """A stranger reads the rest; what is refused is not noted, for nothing was shown."""
+    with private_network(tmp_path, public=True) as network:
+        learn(network, 1)
+
+        async def check(url: str, node: Node) -> None:
+            assert_problem(await get(url + path), 401, "reader.required")
+            assert noted(node) == []
+            assert (await ask(url + path)).status == RESTRICTED[path][2]
+            assert len(noted(node)) == RESTRICTED[path][1]
+
+        run(network, check)
+
+
+@pytest.mark.parametrize(("kind", "lines"), [("learning.verdict", 1), ("learning.proof", 0)])
+def test_a_transaction_of_a_restricted_kind_is_noted(
+    learned: Network, kind: str, lines: int
+) -> None:
+    """With its body come verdicts, or whatever its kind writes; it is named by its id."""
+    id = sent(learned, kind)
+
+    async def check(url: str, node: Node) -> None:
+        got = await ask(f"{url}/v1/transactions/{id}")
+        assert got.body["intent"]["kind"] == kind
+        assert [(line.kind, line.subject.hex()) for line in noted(node)] == [(kind, id)] * lines
+
+    run(learned, check)
+
+
+def test_an_answer_that_cannot_be_noted_does_not_leave(
+    learned: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk hides verdicts from everybody, and leaves the rest readable."""
+
+    async def check(url: str, node: Node) -> None:
+        mine = await token(url)
+        monkeypatch.setattr(log, "WAITING_MAX", 0)
+        assert_problem(await get(url + VERDICT, headers=mine), 503, "reader.unlogged")
+        assert (await get(url + "/v1/members", headers=mine)).status == 200
+
+    run(learned, check)
+
+
+def test_what_is_final_may_be_kept_by_its_reader_alone(learned: Network) -> None:
+    """Between us and the reader nobody stores what others must not see."""
+    id = sent(learned, "learning.verdict")
+
+    async def check(url: str, node: Node) -> None:
+        for path in (f"/v1/transactions/{id}", "/v1/blocks/3"):
+            got = await ask(url + path)
+            assert got.headers["Cache-Control"] == "private, max-age=31536000, immutable"
+            assert got.headers["Vary"] == "Accept, Authorization"
+
+    run(learned, check)
+
+
+def test_a_copy_that_is_still_good_is_a_read_too(learned: Network) -> None:
+    """304 says that what a reader holds is so: it is noted like the first time."""
+    id = sent(learned, "learning.verdict")
+
+    async def check(url: str, node: Node) -> None:
+        path, mine = f"{url}/v1/transactions/{id}", await token(url)
+        tag = (await get(path, headers=mine)).headers["ETag"]
+        again = await get(path, headers={**mine, "If-None-Match": tag})
+        assert again.status == 304
+        assert len(noted(node)) == 2
+
+    run(learned, check)
+
+
+def test_a_waiting_look_up_is_noted_when_it_is_answered(network: Network) -> None:
+    """What is pending shows nothing; a transaction that is not restricted is never noted."""
+    transaction = register_dataset(network, HOSPITALS[0])
+
+    async def check(url: str, node: Node) -> None:
+        node.waiting[transaction.id] = transaction
+        got = await ask(f"{url}/v1/transactions/{transaction.id.hex()}")
+        assert got.body["status"] == "pending"
+        assert noted(node) == []
+
+    run(network, check)
+
+
+@pytest.mark.parametrize(
+    "key", [b"", b"\xff", encode(1), encode(()), encode((1, "verdict")), b"\x92"]
+)
+def test_bytes_that_are_no_key_are_not_restricted(key: bytes) -> None:
+    """Nothing stands there, and no request can make the node fail."""
+    assert records_shown([key]) == ()
+
+
+def test_an_unknown_kind_is_not_restricted() -> None:
+    """Such a transaction failed, and wrote nothing."""
+    assert transaction_shown("no.such.kind", bytes(32)) == ()
+
+
+# Every route, and whether it can show what is restricted: a new one has to be written down here.
+ROUTES = {
+    "restricted": {
+        "/v1/blocks",  # by what the bodies of its transactions name
+        "/v1/records",
+        "/v1/transactions",
+        "/v1/tasks/{id}/rounds/{number}",
+        "/v1/models/{id}/versions/{version}/lineage",
+        "/v1/transactions/{id}",
+        "/v1/holdouts",
+        "/v1/holdouts/{dataset}",
+        "/v1/usages",
+        "/v1/usages/{model}",
+        "/v1/models/{id}/uses/{organisation}",
+        "/v1/models/{id}/uses/{organisation}/{number}",
+        *(
+            f"/v1/tasks/{{id}}/rounds/{{number}}/updates/{{organisation}}/{last}"
+            for noun, name in (
+                ("verdicts", "verifier"),
+                ("audits", "auditor"),
+                ("visits", "auditor"),
+            )
+            for last in (noun, f"{noun}/{{{name}}}")
+        ),
+    },
+    "never": {
+        "/livez",
+        "/readyz",
+        "/docs",
+        "/openapi.json",
+        "/v1/access-log",
+        "/v1/blocks/{height}",
+        "/v1/checkpoints",
+        "/v1/checkpoints/{height}",
+        "/v1/epochs",
+        "/v1/events",
+        "/v1/consistency",
+        "/v1/problems",
+        "/v1/problems/{code}",
+        "/v1/search",
+        "/v1/status",
+        "/v1/tokens",
+    },
+}
+
+
+def test_every_route_is_known_to_show_the_restricted_or_not(learned: Network) -> None:
+    """A route that nobody thought about would show verdicts to anybody."""
+    lists = {
+        path
+        for item in RESOURCES
+        if item.record.KIND not in RESTRICTED_RECORDS
+        for path in (item.path, item.collection)
+    } - ROUTES["restricted"]
+    paths = {
+        item.canonical
+        for item in build_api(
+            cast(Any, SimpleNamespace(desk=SimpleNamespace(public=True)))
+        ).router.resources()
+    }
+
+    assert paths == ROUTES["restricted"] | ROUTES["never"] | lists
