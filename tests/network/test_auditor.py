@@ -111,14 +111,16 @@ def test_an_auditor_follows_verifies_and_watches_while_validators_change(
     grown = audit("sync", "--home", home).data
     pin = audit("pin", "--home", home).data["pin"]
     elsewhere = tmp_path / "elsewhere"
-    flags: list[str | Path] = [
-        "--genesis",
-        net.layout.genesis,
+    given: list[str | Path] = ["--genesis", net.layout.genesis, "--store", elsewhere]
+    asking: list[str | Path] = [
         "--url",
         net.urls[0],
-        "--store",
-        elsewhere,
+        "--member",
+        "auditor",
+        "--key",
+        home / "keys/auditor.key",
     ]
+    flags = [*given, *asking]
     pinned = audit("sync", *flags, "--pin", pin).data
 
     assert first["epoch"] == 0
@@ -136,7 +138,8 @@ def test_an_auditor_follows_verifies_and_watches_while_validators_change(
     assert absent["subject"] == "absence of member nobody"
 
     (elsewhere / NEWEST).write_bytes(b"garbage")
-    assert audit("pin", *flags[:2], *flags[4:]).error[0] == "store.damaged"
+    assert audit("pin", *given).error[0] == "store.damaged"
     assert audit("sync", *flags, "--pin", f"{HEIGHT_MAX}:{'0' * 64}").error[0] == "store.pin"
-    wrong = audit("sync", *flags[:4], "--store", tmp_path / "new", "--pin", f"1:{'0' * 64}")
+    anew = [*given[:2], "--store", tmp_path / "new", *asking]
+    wrong = audit("sync", *anew, "--pin", f"1:{'0' * 64}")
     assert (wrong.code, wrong.error[0]) == (5, "pin.header")

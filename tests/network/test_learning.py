@@ -179,7 +179,7 @@ def test_the_auditor_verifies_the_model_over_http(learning: Learning) -> None:
 
     assert newest.code == 0
     assert f"model {MODEL} version {ROUNDS}" in newest.out
-    assert newest.out.count("  verified: ") == 13
+    assert newest.out.count("  verified: ") == 14
     assert older["subject"] == f"model {MODEL} version 1"
 
 
