@@ -65,6 +65,7 @@ class Desk:
         self._tokens, self._nonces = Tokens(), Nonces()
         self._readers = Pace(per_s, ceil(per_s * BURST_S))
         self._strangers = Pace(per_s, ceil(per_s * BURST_S))
+        self._forgeries = Pace(per_s, ceil(per_s * BURST_S))  # by address and who is claimed to ask
 
     async def admit(self, request: web.Request) -> None:
         """Put the reader into `request[READER]`, if there is one, and count the request.
@@ -128,21 +129,37 @@ class Desk:
         if signed and "Authorization" in headers:
             raise Refused("reader.signature", "expected a token or a signature, found both")
         if signed:
-            self._check(self._strangers, address, "this address")  # before a signature costs time
-            return await self._by_signature(request), Via.SIGNATURE
+            return await self._by_signature(request, address), Via.SIGNATURE
         if "Authorization" in headers:
             return self._by_token(headers["Authorization"]), Via.TOKEN
         connection = request.get_extra_info("ssl_object")
         der = None if connection is None else _certificate(connection)
         return None if der is None else (self._roster.owner(spki_digest(der)), Via.TLS)
 
-    async def _by_signature(self, request: web.Request) -> Member:
+    async def _by_signature(self, request: web.Request, address: str) -> Member:
+        claimed: list[str] = []  # the member, once a signature is to be checked with its key
+
+        def find(id: str) -> bytes:
+            public_key = self._roster.member(id).public_key
+            label = f"what is signed as {id} at this address"
+            self._check(self._forgeries, f"{address} {id}", label)  # before it costs time
+            claimed.append(id)
+            return public_key
+
+        try:
+            return await self._signer(request, find)
+        except Refused as refused:
+            if claimed and not isinstance(refused, TooMany):
+                self._forgeries.take(f"{address} {claimed[0]}", self._ticks_s())
+            raise
+
+    async def _signer(self, request: web.Request, find: Callable[[str], bytes]) -> Member:
         if not request.raw_path.startswith("/"):
             raise Refused("reader.signature", "expected a path and query, found another target")
         url = f"{request.scheme}://{request.headers.get('Host', '')}{request.raw_path}"
         message, body = Message(request.method, url, request.headers), await _read_body(request)
         now_s = self._now_s()
-        signed = verify(message, body, lambda id: self._roster.member(id).public_key, now_s)
+        signed = verify(message, body, find, now_s)
         if signed.authority not in self._names:
             names = " or ".join(sorted(self._names))
             raise Refused(
