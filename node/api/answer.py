@@ -37,6 +37,7 @@ COMMON = (
     "http.refused",
     "method.unknown",
     "internal",
+    "body.unwanted",
     "reader.required",
     "reader.signature",
     "reader.expired",

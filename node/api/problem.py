@@ -31,6 +31,7 @@ PROBLEMS = {
     "id.invalid": Problem(400, "An id in the path is malformed"),
     "cursor.invalid": Problem(400, "The cursor does not belong to this list"),
     "body.invalid": Problem(400, "The request's body is malformed"),
+    "body.unwanted": Problem(400, "This path takes no body"),
     "http.refused": Problem(400, "The request breaks HTTP"),
     "access_log.range": Problem(400, "The access log has no such lines"),
     "reader.required": Problem(401, "A reader has to show who it is"),

@@ -4,7 +4,6 @@ Whoever brings a credential is judged by it alone: one that does not hold is nev
 favour of another, nor of reading without any.
 """
 
-import asyncio
 import secrets
 import ssl
 from collections.abc import Callable, Sequence
@@ -25,8 +24,6 @@ from vm.record import Member
 from vm.refusal import Refused
 
 BURST_S = 10  # seconds' worth of requests that may come at once
-BODY_BYTES_MAX = 64 * 1024  # of a signed request: its digest is taken before anything else
-BODY_TIMEOUT_S = 10.0  # for a signed body to arrive
 TOKEN_BYTES = 32
 BEARER = "Bearer "
 ONCE = ("Host", "Authorization", "Signature-Input", "Signature", "Content-Digest")
@@ -70,11 +67,12 @@ class Desk:
     async def admit(self, request: web.Request) -> None:
         """Put the reader into `request[READER]`, if there is one, and count the request.
 
-        Raises `Refused("reader.*")`, `TooMany` among them.
+        Raises `Refused("reader.*" | "body.unwanted")`, `TooMany` among them: whatever takes a body
+        says itself who sends it, and does not come by here.
         """
         address = _network(request.remote or "")
         try:
-            found = await self._identify(request, address)
+            found = self._identify(request, address)
         except Refused as refused:
             if not isinstance(refused, TooMany):
                 self._count(self._strangers, address, "this address")
@@ -120,7 +118,9 @@ class Desk:
         self._tokens.mint(secret, member.id, _key(member, reader.via), self._ticks_s())
         return reader, secret
 
-    async def _identify(self, request: web.Request, address: str) -> tuple[Member, Via] | None:
+    def _identify(self, request: web.Request, address: str) -> tuple[Member, Via] | None:
+        if request.body_exists:
+            raise Refused("body.unwanted", "expected a request without a body, found one with it")
         headers = request.headers
         for name in ONCE:
             if len(headers.getall(name, ())) > 1:
@@ -129,14 +129,14 @@ class Desk:
         if signed and "Authorization" in headers:
             raise Refused("reader.signature", "expected a token or a signature, found both")
         if signed:
-            return await self._by_signature(request, address), Via.SIGNATURE
+            return self._by_signature(request, address), Via.SIGNATURE
         if "Authorization" in headers:
             return self._by_token(headers["Authorization"]), Via.TOKEN
         connection = request.get_extra_info("ssl_object")
         der = None if connection is None else _certificate(connection)
         return None if der is None else (self._roster.owner(spki_digest(der)), Via.TLS)
 
-    async def _by_signature(self, request: web.Request, address: str) -> Member:
+    def _by_signature(self, request: web.Request, address: str) -> Member:
         claimed: list[str] = []  # the member, once a signature is to be checked with its key
 
         def find(id: str) -> bytes:
@@ -147,19 +147,19 @@ class Desk:
             return public_key
 
         try:
-            return await self._signer(request, find)
+            return self._signer(request, find)
         except Refused as refused:
             if claimed and not isinstance(refused, TooMany):
                 self._forgeries.take(f"{address} {claimed[0]}", self._ticks_s())
             raise
 
-    async def _signer(self, request: web.Request, find: Callable[[str], bytes]) -> Member:
+    def _signer(self, request: web.Request, find: Callable[[str], bytes]) -> Member:
         if not request.raw_path.startswith("/"):
             raise Refused("reader.signature", "expected a path and query, found another target")
         url = f"{request.scheme}://{request.headers.get('Host', '')}{request.raw_path}"
-        message, body = Message(request.method, url, request.headers), await _read_body(request)
+        message = Message(request.method, url, request.headers)
         now_s = self._now_s()
-        signed = verify(message, body, find, now_s)
+        signed = verify(message, b"", find, now_s)  # without a body: none was let in
         if signed.authority not in self._names:
             names = " or ".join(sorted(self._names))
             raise Refused(
@@ -191,21 +191,6 @@ class Desk:
     def _count(self, pace: Pace, who: str, label: str) -> None:
         self._check(pace, who, label)
         pace.take(who, self._ticks_s())
-
-
-async def _read_body(request: web.Request) -> bytes:
-    """The body of a signed request, which is short; raises `Refused`."""
-    if not request.can_read_body:
-        return b""
-    if request.content_length is None or request.content_length > BODY_BYTES_MAX:
-        raise Refused(
-            "reader.signature", f"expected a body of a stated length up to {BODY_BYTES_MAX} bytes"
-        )
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await request.read()
-    except TimeoutError:
-        raise Refused("body.slow", f"expected the body in {BODY_TIMEOUT_S} s") from None
 
 
 def _required(why: str) -> Refused:

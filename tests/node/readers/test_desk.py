@@ -271,14 +271,35 @@ def test_a_good_token_beside_a_stripped_signature_is_refused(network: Network) -
     run(network, check)
 
 
-def test_a_signed_body_is_bounded(network: Network) -> None:
-    """Nobody makes us digest megabytes before we know who it is."""
+@pytest.mark.parametrize(
+    ("lines", "body"),
+    [
+        (("Content-Length: 6",), "a body"),
+        (("Content-Length: 60000000", "Content-Encoding: gzip"), ""),
+        (("Transfer-Encoding: chunked",), "0\r\n\r\n"),
+    ],
+)
+def test_a_body_is_refused_before_it_is_read(
+    network: Network, lines: tuple[str, ...], body: str
+) -> None:
+    """Nothing that asks who reads takes one: nobody makes us read, unpack or digest it."""
 
     async def check(url: str, node: Node) -> None:
-        address, body = f"{url}/v1/tokens", bytes(desk.BODY_BYTES_MAX + 1)
-        headers = signed(address, method="POST", body=body)
-        got = await call("POST", address, headers=headers, data=body)
-        assert_problem(got, 401, "reader.signature")
+        request = smuggled(url, *lines) + body.encode()
+        status, answer = await raw(url, request)
+        assert (status, answer["code"]) == (400, "body.unwanted")
+
+    run(network, check)
+
+
+def test_a_signed_body_is_refused_too(network: Network) -> None:
+    """A token is minted without one, whoever asks."""
+
+    async def check(url: str, node: Node) -> None:
+        address = f"{url}/v1/tokens"
+        headers = signed(address, method="POST", body=b"a body")
+        got = await call("POST", address, headers=headers, data=b"a body")
+        assert_problem(got, 400, "body.unwanted")
 
     run(network, check)
 
