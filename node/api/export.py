@@ -97,7 +97,8 @@ class Exports:
     ) -> AsyncGenerator[bytes, None]:
         """The head, and each page as it is written: `limit` items in all if it was given.
 
-        No page leaves before what is restricted in it is noted.
+        No page leaves before what is restricted in it is noted, nor when its reader may read no
+        more.
         """
         given = "limit" in query.model_fields_set
         left = query.limit if given else None
@@ -108,6 +109,7 @@ class Exports:
             answer, data = await self._reader.run(
                 self._write, request.match_info, read, query, writer, left
             )
+            self._context.desk.look_again(request)
             await self._context.desk.note(request, answer.shown)
             page: Any = answer.body
             yield head + data

@@ -27,6 +27,7 @@ BURST_S = 10  # seconds' worth of requests that may come at once
 TOKEN_BYTES = 32
 BEARER = "Bearer "
 ONCE = ("Host", "Authorization", "Signature-Input", "Signature", "Content-Digest")
+ADMITTED = web.RequestKey("admitted", Member)  # the reader as the chain had it then
 IPV6_BITS = 64  # of an address that count: one subscriber has as many as that leaves
 
 
@@ -85,6 +86,19 @@ class Desk:
         member, via = found
         self._count(self._readers, member.id, member.id)
         request[READER] = Reader(member.id, member.role, via)
+        request[ADMITTED] = member
+
+    def look_again(self, request: web.Request) -> None:
+        """Whether the reader of an answer that goes on may have more of it: nobody, or as it was.
+
+        Raises `Refused("reader.unknown" | "reader.standing" | "reader.expired")`.
+        """
+        before = request.get(ADMITTED)
+        if before is None:
+            return
+        member = self._roster.member(before.id)
+        if (member.public_key, member.transport) != (before.public_key, before.transport):
+            raise Refused("reader.expired", f"expected {member.id} with the keys that it came with")
 
     async def note(self, request: web.Request, shown: Sequence[Shown]) -> None:
         """Return once it is on disk that this reader was shown these.
