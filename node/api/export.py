@@ -9,7 +9,7 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import fields
 from typing import Any, cast
@@ -22,6 +22,8 @@ from node.api.answer import JSON, VARY, Answer, Path, Read, Reader
 from node.api.context import ApiContext
 from node.api.times import time_fields
 from node.api.views import LIMIT_MAX
+from node.readers.pace import TooMany
+from node.readers.shown import Shown
 from vm.refusal import Refused
 from vm.state import Record
 
@@ -104,20 +106,30 @@ class Exports:
         left = query.limit if given else None
         if hasattr(query, "limit"):
             query = query.model_copy(update={"limit": left or LIMIT_MAX})
-        head = writer.head()
+        head, begun = writer.head(), False
         while True:
             answer, data = await self._reader.run(
                 self._write, request.match_info, read, query, writer, left
             )
-            self._context.desk.look_again(request)
-            await self._context.desk.note(request, answer.shown)
+            await self._note(request, answer.shown, patient=begun)
             page: Any = answer.body
             yield head + data
-            head = b""
+            head, begun = b"", True
             left = None if left is None else left - len(page.items)
             if page.next is None or (left is not None and left <= 0):
                 return
             query = query.model_copy(update={read.turn: page.next})
+
+    async def _note(self, request: web.Request, shown: Sequence[Shown], *, patient: bool) -> None:
+        """As the desk does; one that is `patient` comes again when its reader's pace lets it."""
+        while True:
+            self._context.desk.look_again(request)
+            try:
+                return await self._context.desk.note(request, shown)
+            except TooMany as busy:
+                if not patient:
+                    raise
+                await _pause(busy.wait_s)
 
     def _write(
         self, path: Path, read: Read, query: Any, writer: "_Writer", left: int | None
@@ -143,6 +155,10 @@ class Exports:
             log.warning("export.cut", path=request.path[:200], reason=str(error)[:200])
             if request.transport is not None:
                 request.transport.abort()
+
+
+async def _pause(seconds: float) -> None:
+    await asyncio.sleep(seconds)
 
 
 def _headers(read: Read, media_type: str) -> dict[str, str]:

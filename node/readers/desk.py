@@ -103,7 +103,8 @@ class Desk:
     async def note(self, request: web.Request, shown: Sequence[Shown]) -> None:
         """Return once it is on disk that this reader was shown these.
 
-        Raises `Refused("reader.required")` for a reader that nobody knows, and as
+        Each beyond the first counts as one more request, for each takes room for ever. Raises
+        `Refused("reader.required")` for a reader that nobody knows, `TooMany`, and as
         `Logbook.append` does.
         """
         if not shown:
@@ -111,6 +112,9 @@ class Desk:
         reader = request.get(READER)
         if reader is None:
             raise _required(f"a {shown[0].kind} is shown to known readers only")
+        if len(shown) > 1:
+            self._check(self._readers, reader.member, reader.member)
+            self._readers.charge(reader.member, len(shown) - 1, self._ticks_s())
         time_ms, height = int(self._now_s() * 1_000), self._height()
         await self.logbook.append(
             [

@@ -8,14 +8,16 @@ lines when they are asked for.
 """
 
 import asyncio
+import errno
 import os
 import secrets
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from node.wire.disk import replace_file, sync_folder, write_at
+from node.wire.disk import DISK_FREE_BYTES_MIN, replace_file, sync_folder, write_at
 from vm import tree
 from vm.accesslog import LOG_ID_BYTES, AccessLine
 from vm.refusal import Refused
@@ -31,6 +33,8 @@ LINE_BYTES_MAX = FRAME_BYTES - LENGTH_BYTES - CHECK_BYTES  # the longest takes 2
 CHUNK_LEVEL = 8  # nodes from here up are kept: one for 256 lines
 CHUNK_LINES = 1 << CHUNK_LEVEL
 GROUP_MAX = 1_024  # lines that one sync writes, and so the most that a crash may tear
+# Readers cannot take from the validator what it needs to go on, nor as much again.
+FREE_BYTES_MIN = 2 * DISK_FREE_BYTES_MIN
 WAITING_MAX = 4_096  # lines that wait to be written
 
 
@@ -155,6 +159,8 @@ class Logbook:
 
     def _store(self, packed: Sequence[bytes]) -> None:
         """Write and sync; on failure nothing of it stays, or nothing more is ever written."""
+        if shutil.disk_usage(self._path.parent).free < FREE_BYTES_MIN:
+            raise OSError(errno.ENOSPC, f"fewer than {FREE_BYTES_MIN} bytes are free")
         end = self.size * FRAME_BYTES
         try:
             write_at(self._file, b"".join(map(_frame, packed)), end)

@@ -2,17 +2,28 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from node.readers import log
 from node.readers.log import CHUNK_LINES, FILE, FRAME_BYTES, GROUP_MAX, IDENTITY, Logbook
+from node.wire.disk import DISK_FREE_BYTES_MIN
 from vm import tree
 from vm.accesslog import AccessLine, Via
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, pack
+
+
+class Usage(NamedTuple):
+    """What `shutil.disk_usage` says, in bytes."""
+
+    total: int
+    used: int
+    free: int
 
 
 def line(number: int) -> AccessLine:
@@ -245,3 +256,25 @@ def test_a_log_keeps_its_identity_and_a_new_one_has_another(tmp_path: Path) -> N
 
     assert first.identity == again.identity != other.identity
     assert refused.value.code == "access.damaged"
+
+
+@pytest.mark.parametrize("free", [log.FREE_BYTES_MIN, log.FREE_BYTES_MIN - 1])
+def test_the_log_leaves_the_validator_its_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    """Below a floor that lies above its own nothing restricted is shown; the chain goes on."""
+
+    async def check() -> None:
+        logbook = Logbook(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(0, 0, free))
+        if free >= log.FREE_BYTES_MIN:
+            await logbook.append(lines(1))
+        else:
+            with pytest.raises(Refused, match="bytes are free") as refused:
+                await logbook.append(lines(1))
+            assert refused.value.code == "reader.unlogged"
+        logbook.close()
+
+    asyncio.run(check())
+    assert log.FREE_BYTES_MIN > DISK_FREE_BYTES_MIN
+    assert kept(tmp_path)[0] == int(free >= log.FREE_BYTES_MIN)

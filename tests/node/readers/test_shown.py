@@ -6,15 +6,25 @@ from typing import Any, cast
 
 import pytest
 
+from node.api import export
 from node.api.app import build_api
 from node.api.keys import write_keys
 from node.api.resource import RESOURCES
 from node.audit.prove import executed
-from node.readers import log
+from node.readers import desk, log
 from node.readers.shown import LINEAGE, records_shown, transaction_shown
 from tests.node.api.asking import assert_problem
 from tests.node.network import HOSPITALS, MODEL, POISONER, TASK, Network, learn, register_dataset
-from tests.node.readers.reading import AUDITOR, TRAINER, ask, noted, private_network, run, token
+from tests.node.readers.reading import (
+    AUDITOR,
+    TRAINER,
+    ask,
+    noted,
+    private_network,
+    run,
+    signed,
+    token,
+)
 from tests.node.serving import Node, get
 from vm.access import RESTRICTED as RESTRICTED_RECORDS
 from vm.accesslog import AccessLine, Via
@@ -153,6 +163,50 @@ def test_a_transaction_of_a_restricted_kind_is_noted(
         assert [(line.kind, line.subject.hex()) for line in noted(node)] == [(kind, id)] * lines
 
     run(learned, check)
+
+
+def test_each_line_counts_as_a_request(learned: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One member cannot fill a validator's disk: it waits as if it had asked for each by itself."""
+    monkeypatch.setattr(desk, "BURST_S", 0.05)  # fifty of a thousand a second
+    now = [1_700_000_000.0]
+    names = [state_key("verdict", (TASK, 1, "nobody", f"v{n}")) for n in range(20)]
+
+    async def check(url: str, node: Node) -> None:
+        path = f"{url}/v1/records?keys={write_keys(names)}"
+        codes = []
+        for _ in range(5):
+            headers = signed(path, TRAINER, at_s=now[0])
+            codes.append((await get(path, headers=headers)).status)
+        assert codes == [200] * 3 + [429] * 2
+        assert node.logbook.size == 60
+        now[0] += 0.02
+        assert (await get(path, headers=signed(path, TRAINER, at_s=now[0]))).status == 200
+
+    run(learned, check, now_s=lambda: now[0])
+
+
+def test_an_export_waits_for_its_reader_s_pace(
+    learned: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not cut off for being long: each page comes when its lines may be noted."""
+    monkeypatch.setattr(desk, "BURST_S", 0.002)  # two of a thousand a second
+    monkeypatch.setattr(export, "LIMIT_MAX", 2)
+    now = [1_700_000_000.0]
+    paused: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(export, "_pause", pause)
+
+    async def check(url: str, node: Node) -> None:
+        path = f"{url}/v1/holdouts?format=ndjson"
+        got = await get(path, headers=signed(path, TRAINER, at_s=now[0]))
+        assert got.body.count(b"\n") == node.logbook.size == 4
+
+    run(learned, check, now_s=lambda: now[0])
+    assert paused
 
 
 def test_an_answer_that_cannot_be_noted_does_not_leave(
