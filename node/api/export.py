@@ -109,7 +109,7 @@ class Exports:
         head, begun = writer.head(), False
         while True:
             answer, data = await self._reader.run(
-                self._write, request.match_info, read, query, writer, left
+                self._write, request.match_info, read, query, writer
             )
             await self._note(request, answer.shown, patient=begun)
             page: Any = answer.body
@@ -118,7 +118,8 @@ class Exports:
             left = None if left is None else left - len(page.items)
             if page.next is None or (left is not None and left <= 0):
                 return
-            query = query.model_copy(update={read.turn: page.next})
+            following = {read.turn: page.next} | ({} if left is None else {"limit": left})
+            query = query.model_copy(update=following)
 
     async def _note(self, request: web.Request, shown: Sequence[Shown], *, patient: bool) -> None:
         """As the desk does; one that is `patient` comes again when its reader's pace lets it."""
@@ -131,13 +132,11 @@ class Exports:
                     raise
                 await _pause(busy.wait_s)
 
-    def _write(
-        self, path: Path, read: Read, query: Any, writer: "_Writer", left: int | None
-    ) -> tuple[Answer, bytes]:
+    def _write(self, path: Path, read: Read, query: Any, writer: "_Writer") -> tuple[Answer, bytes]:
         """A page, and its items as they are sent; in a thread, as both take time."""
         answer = read.answer(self._context, path, query)
         page: Any = answer.body
-        return answer, writer.body(page.items[:left])
+        return answer, writer.body(page.items)
 
     async def _send(
         self,

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from node.api import export
+from node.api import export, records
 from node.api.app import build_api
 from node.api.keys import write_keys
 from node.api.resource import RESOURCES
@@ -183,6 +183,19 @@ def test_each_line_counts_as_a_request(learned: Network, monkeypatch: pytest.Mon
         assert (await get(path, headers=signed(path, TRAINER, at_s=now[0]))).status == 200
 
     run(learned, check, now_s=lambda: now[0])
+
+
+def test_an_export_notes_what_it_shows_and_no_more(
+    learned: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last page ends where its limit does, however the pages before fell."""
+    monkeypatch.setattr(records, "SCAN_RECORDS_MAX", 2)
+
+    async def check(url: str, node: Node) -> None:
+        got = await ask(f"{url}/v1/holdouts?format=ndjson&limit=3")
+        assert got.body.count(b"\n") == len(noted(node)) == 3
+
+    run(learned, check)
 
 
 def test_an_export_waits_for_its_reader_s_pace(
