@@ -55,7 +55,11 @@ class Connection:
     async def __aenter__(self) -> Self:
         tls = None if self._credentials is None else self._credentials.tls
         connector = aiohttp.TCPConnector(ssl=tls if tls is not None else True)
-        self._session = aiohttp.ClientSession(timeout=_timeout(0), connector=connector)
+        self._session = aiohttp.ClientSession(
+            timeout=_timeout(0),
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),  # no node fills our memory, or marks who asks
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
