@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ConfigDict, Field
 
-from node.api.answer import SHOWN, Answer, Reader, parse_query, problem, respond
+from node.api.answer import SHOWN, Answer, Pool, parse_query, problem, respond
 from node.api.context import ApiContext
 from node.api.resource import ACCESS_LOG_PATH, LINES_MAX, TOKENS_PATH
 from node.api.security import is_open
@@ -84,7 +84,7 @@ def keeping(context: ApiContext) -> Middleware:
     return kept
 
 
-def add_routes(router: web.UrlDispatcher, context: ApiContext, reads: Reader) -> None:
+def add_routes(router: web.UrlDispatcher, context: ApiContext, reads: Pool) -> None:
     """Where tokens are minted and the access log is read."""
 
     async def mint(request: web.Request) -> web.StreamResponse:

@@ -9,7 +9,7 @@ from typing import cast
 
 from aiohttp import web
 
-from node.api.answer import Reader, parse_query
+from node.api.answer import Pool, parse_query
 from node.api.context import ApiContext
 from node.api.resource import parse_number
 from node.api.scan import require_kept, summaries
@@ -32,7 +32,7 @@ class Streams:
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def serve(
-        self, context: ApiContext, reader: Reader, request: web.Request
+        self, context: ApiContext, reader: Pool, request: web.Request
     ) -> web.StreamResponse:
         """Send every certified block after the reader's last.
 
@@ -70,7 +70,7 @@ class Streams:
 
 async def _send_blocks(
     context: ApiContext,
-    reader: Reader,
+    reader: Pool,
     request: web.Request,
     response: web.StreamResponse,
     height: int,

@@ -18,7 +18,7 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel
 
-from node.api.answer import JSON, VARY, Answer, Path, Read, Reader
+from node.api.answer import JSON, VARY, Answer, Path, Pool, Read
 from node.api.context import ApiContext
 from node.api.times import time_fields
 from node.api.views import LIMIT_MAX
@@ -67,7 +67,7 @@ def _like(likes: Mapping[str, float], kind: str) -> float:
 class Exports:
     """The streams of whole lists that are open."""
 
-    def __init__(self, context: ApiContext, reader: Reader) -> None:
+    def __init__(self, context: ApiContext, reader: Pool) -> None:
         self._context = context
         self._reader = reader
         self._open = 0
