@@ -115,7 +115,8 @@ class Desk:
         if len(shown) > 1:
             self._check(self._readers, reader.member, reader.member)
             self._readers.charge(reader.member, len(shown) - 1, self._ticks_s())
-        time_ms, height = int(self._now_s() * 1_000), self._height()
+        time_ms = int(self._now_s() * 1_000)
+        height = int(request.query.get("at", self._height()))  # the read has judged it
         await self.logbook.append(
             [
                 AccessLine(time_ms, reader.member, reader.via, item.kind, item.subject, height)

@@ -135,6 +135,18 @@ def test_a_line_names_the_record_s_place_and_not_its_content(learned: Network) -
     run(learned, check)
 
 
+@pytest.mark.parametrize("path", [VERDICT, "/v1/holdouts", f"{UPDATE}/visits/nobody"])
+def test_a_line_names_the_height_that_was_asked_for(learned: Network, path: str) -> None:
+    """What stood there at another time is another thing to have seen."""
+
+    async def check(url: str, node: Node) -> None:
+        at = node.feed.height - 1
+        assert (await ask(f"{url}{path}?at={at}")).status in (200, 404)
+        assert {line.height for line in noted(node)} == {at}
+
+    run(learned, check)
+
+
 @pytest.mark.parametrize("path", RESTRICTED)
 def test_on_a_public_network_the_restricted_is_for_members(tmp_path: Path, path: str) -> None:
     """A stranger reads the rest; what is refused is not noted, for nothing was shown."""
