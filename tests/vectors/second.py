@@ -251,15 +251,20 @@ class Auditor:
         signed = header if later is None else later[1]
         expect(header[1] == signed[1] == self.chain)
         expect(certificate[1:3] == [signed[2], digest("header", encode(signed))])
-        known = [epoch for epoch in self.epochs if epoch[2] <= max(signed[2], 1)]
+        known = self.until(signed[2])
         expect(bool(known))
-        ruling = known[-1]
-        expect(signed[8] == digest("epoch", encode(ruling)))
-        self.votes(certificate, ruling)
+        expect(signed[8] == digest("epoch", encode(known[-1])))
+        self.votes(certificate, known[-1])
         if later is not None:
             leaf = digest("header", encode(header))
             expect(merkle_root(leaf, header[2], signed[2], later[2]) == signed[7])
+        if earlier := self.until(header[2]):
+            expect(header[8] == digest("epoch", encode(earlier[-1])))
         return list(header)
+
+    def until(self, height: int) -> list[Any]:
+        """The known epochs that have begun at a height; genesis is under the first."""
+        return [epoch for epoch in self.epochs if epoch[2] <= max(height, 1)]
 
     def votes(self, certificate: list[Any], epoch: list[Any]) -> None:
         """A quorum of distinct seats that may vote signed the certificate's header."""
