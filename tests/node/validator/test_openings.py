@@ -497,3 +497,12 @@ def test_what_is_left_of_rounds_that_have_ended_goes_at_once(office: Office) -> 
     office.restarted(leftover=(OFFER.address,))
 
     assert office.openings.due() == [OFFER.address]
+
+
+def test_a_newcomer_that_catches_up_starts_again(office: Office) -> None:
+    """At a height where a round is judged and its own organisation is not enrolled yet."""
+    openings = Openings(
+        lambda: office.chain.state, "newcomer.validator", lambda address: False, (OFFER.address,)
+    )
+
+    assert openings.due() == [OFFER.address]
