@@ -236,7 +236,7 @@ class Loop:
         if trace is None or trace.head.script is None or trace.head.environment is None:
             return None
         head, own = trace.head, OwnLoop(trace.head.script, trace.head.environment)
-        if head != replace(_head(assignment, own, head.segments, head.state), every=head.every):
+        if not head.is_of(_head(assignment, own, head.segments, head.state)):
             return None
         last = trace.newest()
         if last is None or len(last.segments) != head.segments:

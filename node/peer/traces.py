@@ -38,7 +38,7 @@ LOSS_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Whose training a trace is; equal heads are one training, which goes on where it stopped.
+    """Whose training a trace is; heads equal but for `every` are one, which goes on as it began.
 
     `base` commits to the weights that the round starts from, `data` to the training rows, `recipe`
     to all else on the chain that decides the outcome; of a site's own training loop `script` and
@@ -64,6 +64,10 @@ class Head:
     environment: Digest | None
     until_ms: TimeMs
     every: Count
+
+    def is_of(self, training: "Head") -> bool:
+        """Whether the trace is one of this training, whatever room there was for it."""
+        return self == replace(training, every=self.every)
 
     @property
     def snapshot_bytes(self) -> int:
@@ -205,11 +209,11 @@ class TraceStore:
         answers an auditor, slower. Raises `Refused("peer.trace_room")` if that is not enough.
         """
         with self._lock:
-            head = self._spread(head)
             folder = self._path(head.task, head.round)
             found = self.find(head.task, head.round)
-            if found is not None and found.head == head:
-                return found
+            if found is not None and found.head.is_of(head):
+                return found  # its update may be on the chain: no other room makes it another trace
+            head = self._spread(head)
             shutil.rmtree(folder, ignore_errors=True)
             self._make_room(self._need(head))
             # Two snapshots reveal the rows between them: nobody else looks in here.
