@@ -141,6 +141,10 @@ class Trace:
         """Where training goes on; None if it starts anew."""
         return self.nearest(self.head.segments)
 
+    def begun_ns(self) -> int:
+        """When it was begun, by the disk's clock: its head is written once."""
+        return (self._folder / HEAD).stat().st_mtime_ns
+
     def snapshot_bytes(self) -> int:
         """What its snapshots take now; entries, a few hundred bytes each, are not counted."""
         return sum(path.stat().st_size for path in self._folder.glob(f"{SNAPSHOT}*"))
@@ -205,8 +209,9 @@ class TraceStore:
     def begin(self, head: Head) -> Trace:
         """The trace of this training: the kept one if it is the same, else an empty one.
 
-        Of older trainings snapshots make way, the oldest's first, and what is left of them still
-        answers an auditor, slower. Raises `Refused("peer.trace_room")` if that is not enough.
+        Of earlier trainings snapshots make way, of the first begun first: the rounds of the newest
+        may go on. What is left still answers an auditor, slower.
+        Raises `Refused("peer.trace_room")` if that is not enough.
         """
         with self._lock:
             folder = self._path(head.task, head.round)
@@ -263,7 +268,7 @@ class TraceStore:
 
     def _make_room(self, need: int) -> None:
         traces = [trace for trace in map(self._at, self._folders()) if trace is not None]
-        traces.sort(key=lambda trace: (trace.head.until_ms, trace.head.task, trace.head.round))
+        traces.sort(key=lambda trace: (trace.begun_ns(), trace.head.task, trace.head.round))
         used = sum(trace.snapshot_bytes() for trace in traces)
         for trace in traces:
             if used + need <= self._bytes_max:
