@@ -1,6 +1,7 @@
 """A site's own training loop over the peer's socket, from its join to its update."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,56 @@ def test_what_a_script_has_handed_over_stays_through_a_crash(
     trace = town.traces(1).find(TASK, 1)
     assert trace is not None
     assert root(origin(update(town)), trace.segments()) == update(town).trace
+
+
+def test_what_a_script_has_begun_is_no_update_after_a_restart(tmp_path: Path, path: Path) -> None:
+    """Half a round is sent for nobody: the next script starts it anew."""
+    town = opened(tmp_path)
+
+    def half() -> None:
+        model, optimizer = model_and_optimizer()
+        with fl.join(TASK, str(path)) as rnd:
+            rnd.load(model)
+            with torch.no_grad():
+                model.weight.add_(1.0)
+            rnd.snapshot(5, model, optimizer)
+            raise Refused("test.died", "expected a whole round, found half of one")
+
+    assert code_with_script(town, path, half) == "test.died"
+    begun = town.traces(1).find(TASK, 1)
+    assert begun is not None
+    assert len(begun.segments()) == 1
+
+    weights = with_script(town, path, lambda: plain_loop(path))
+
+    assert delta(town) == weights
+    assert update(town).segments == 4
+
+
+def test_what_a_script_has_handed_over_in_another_round_is_no_update_of_this_one(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a store of another chain, on which everything has the same name."""
+    town = opened(tmp_path)
+
+    async def away(shelf: object, content: bytes) -> str:
+        raise Refused("blob.too_few_copies", "expected 2 validators to take it, found 1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Shelf, "bring", away)
+        code_with_script(town, path, lambda: plain_loop(path))
+    store = town.traces(1)
+    trace = store.find(TASK, 1)
+    assert trace is not None
+    snapshots = [trace.nearest(count) for count in (1, 2, 3, 4)]
+    other = store.begin(replace(trace.head, beacon=bytes(32)))
+    for count, snapshot in enumerate(snapshots, start=1):
+        assert snapshot is not None
+        other.keep(count, snapshot)
+
+    weights = with_script(town, path, lambda: plain_loop(path))
+
+    assert delta(town) == weights
 
 
 def test_model_and_optimizer_go_on_from_rounded_numbers() -> None:
