@@ -11,12 +11,14 @@ import pytest
 import structlog.testing
 
 from fl.body import DeclineRound
+from fl.trace import origin, root
 from fl.train import Keep, Result, Snapshot, train
 from node.client.client import Client
 from node.peer import training, watch
 from node.peer.retention import expire
+from node.peer.traces import TraceStore
 from node.peer.trainer import Trainer
-from node.peer.training import Train
+from node.peer.training import Local, Train
 from tests.fl.dialogue import TASK
 from tests.harness import Item
 from tests.node.hospital import Town
@@ -264,14 +266,21 @@ def test_an_update_that_arrives_while_its_peer_starts_again_keeps_its_trace(
     assert len(trace.segments()) == town.chain.get(Update, TASK, 1, "hospital-1").segments
 
 
+@pytest.mark.parametrize("snapshots", [16, 8], ids=["room", "half the room"])
 def test_a_training_ends_once_its_update_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshots: int
 ) -> None:
-    """Whoever still trains, or waits for a script, has nothing to send any more."""
+    """Whoever still trains, or waits for a script, has nothing to send any more.
+
+    What is kept is the trace of that update, whatever room there is since the peer started again.
+    """
     monkeypatch.setattr(watch, "LOOK_S", 0.001)
     town, pending, endless = opened(tmp_path), list[Item](), Endless()
     trainer = killed_while_sending(town, pending)
-    trainer._training = town.trainer(1, train=endless)._training
+    before = town.traces(1).find(TASK, 1)
+    assert before is not None
+    room = TraceStore(tmp_path / "hospital-1", snapshots * before.head.snapshot_bytes)
+    trainer._traces, trainer._training = room, lambda task: Local(room, endless)
 
     async def scenario() -> None:
         work = asyncio.create_task(trainer.work(TASK))
@@ -281,7 +290,9 @@ def test_a_training_ends_once_its_update_is_there(
 
     asyncio.run(asyncio.wait_for(scenario(), 30))
 
-    assert town.traces(1).find(TASK, 1) is not None
+    trace, update = room.find(TASK, 1), town.chain.get(Update, TASK, 1, "hospital-1")
+    assert trace is not None
+    assert root(origin(update), trace.segments()) == update.trace
 
 
 def killed_while_sending(town: Town, pending: list[Item]) -> Trainer:
