@@ -128,12 +128,13 @@ class Approvals:
                 f"expected a task of [training] tasks, found {task.id}, which is not listed",
             )
         remedy = f"read its terms and approve them with: concilium peer approve HOME {task.id}"
-        if self.is_withdrawn(task.id):
+        kept = self._kept(task.id)  # once: another process may change it meanwhile
+        if kept == WITHDRAWN:
             raise Refused(
                 "peer.not_approved",
                 f"expected task {task.id} approved by this site, found it withdrawn here: {remedy}",
             )
-        approved = self._listed.get(task.id) or self._pinned(task.id)
+        approved = self._listed.get(task.id) or self._pinned(task.id, kept)
         if approved is None and self._mode == "list":
             self.approve(task)
             return
@@ -175,8 +176,8 @@ class Approvals:
         except FileNotFoundError:
             return None
 
-    def _pinned(self, task: str) -> Digest | None:
-        kept = self._kept(task)
+    def _pinned(self, task: str, kept: bytes | None) -> Digest | None:
+        """The digest that was kept of a task's terms; raises `Refused("peer.approval_file")`."""
         if kept is None:
             return None
         try:
