@@ -244,16 +244,16 @@ class TraceStore:
         with self._lock:
             shutil.rmtree(self._path(task, number), ignore_errors=True)
 
-    def due(self, now_ms: int) -> list[tuple[str, int]]:
-        """Task and number of rounds whose trace may go by its head; what is no trace goes now."""
+    def heads(self) -> list[Head]:
+        """Of all traces; what is none goes now."""
         found = []
         with self._lock:
             for folder in self._folders():
                 trace = self._at(folder)
                 if trace is None:
                     shutil.rmtree(folder, ignore_errors=True)
-                elif trace.head.until_ms < now_ms:
-                    found.append((trace.head.task, trace.head.round))
+                else:
+                    found.append(trace.head)
         return found
 
     def _spread(self, head: Head) -> Head:

@@ -8,7 +8,7 @@ import pytest
 
 from fl.approval import terms_digest
 from fl.body import ApproveTask, ProofOfLearning
-from node.peer.approval import Approvals, Mode
+from node.peer.approval import WITHDRAWN, Approvals, Mode
 from node.peer.words import duration, sentences
 from tests.fl.dialogue import MODEL, TASK, TERMS, opening
 from tests.node.hospital import Town
@@ -109,7 +109,7 @@ def test_a_withdrawal_at_the_very_moment_of_a_look_is_no_damage(
 
     def read(approvals: Approvals, id: str) -> bytes | None:
         found = kept(approvals, id)
-        town.approvals(1, mode).withdraw(TASK)
+        next(tmp_path.glob("*/approved/*")).write_bytes(WITHDRAWN)
         return found
 
     monkeypatch.setattr(Approvals, "_kept", read)

@@ -15,7 +15,7 @@ from fl.trace import origin, root
 from fl.train import Keep, Result, Snapshot, train
 from node.client.client import Client
 from node.peer import training, watch
-from node.peer.retention import expire
+from node.peer.retention import ENDED, expire
 from node.peer.traces import TraceStore
 from node.peer.trainer import Trainer
 from node.peer.training import Local, Train
@@ -93,10 +93,10 @@ def test_the_trace_stays_as_long_as_an_auditor_may_ask(tmp_path: Path) -> None:
     The round's own deadline counts, which a chain that stood still has set later than any terms.
     """
     town = opened(tmp_path, trace_retention_ms=1_000)
-    client, traces = cast(Client, town.board()), town.traces(1)
+    client, traces, submitted = cast(Client, town.board()), town.traces(1), set[tuple[str, int]]()
 
     def expired(now_ms: int) -> int:
-        return asyncio.run(expire(traces, client, now_ms))
+        return asyncio.run(expire(traces, client, now_ms, submitted))
 
     run(town.trainer(1).work(TASK))
     trace = traces.find(TASK, 1)
@@ -114,6 +114,46 @@ def test_the_trace_stays_as_long_as_an_auditor_may_ask(tmp_path: Path) -> None:
     assert expired(opened_ms + 10**9 + 1_000) == 0
     assert expired(opened_ms + 10**9 + 1_001) == 1
     assert traces.find(TASK, 1) is None
+
+
+def test_a_training_of_which_nothing_was_submitted_leaves_no_trace(tmp_path: Path) -> None:
+    """Its peer was away as the round ended: no auditor asks for it, however long others are kept.
+
+    While the round is under way it stays, for its update may still come.
+    """
+    town = opened(tmp_path)
+    with pytest.raises(Killed):
+        run(town.trainer(1, train=killed_after(2)).work(TASK))
+    for number in (2, 3, 4):
+        run(town.trainer(number).work(TASK))
+    client = cast(Client, town.board())
+    assert asyncio.run(expire(town.traces(1), client, 0, set())) == 0
+
+    while town.chain.get(Round, TASK, 1).phase not in ENDED:
+        town.chain.block(time_ms=town.chain.time_ms + 10**6)
+    submitted = set[tuple[str, int]]()
+    found = [asyncio.run(expire(town.traces(number), client, 0, submitted)) for number in (1, 2)]
+
+    assert found == [1, 0]
+    nobody = cast(Client, None)  # what is known to be submitted is not asked for again
+    assert asyncio.run(expire(town.traces(2), nobody, 0, submitted)) == 0
+    assert town.traces(1).find(TASK, 1) is None
+    assert town.traces(2).find(TASK, 1) is not None
+
+
+def test_a_trace_that_names_nothing_on_the_chain_goes_by_its_own_time(tmp_path: Path) -> None:
+    """As from a store of another chain: not in the very last millisecond of it."""
+    town = opened(tmp_path)
+    run(town.trainer(1).work(TASK))
+    traces, empty = town.traces(1), Town(tmp_path / "empty")
+    trace = traces.find(TASK, 1)
+    assert trace is not None
+
+    def expired(now_ms: int) -> int:
+        return asyncio.run(expire(traces, cast(Client, empty.board()), now_ms, set()))
+
+    assert expired(trace.head.until_ms) == 0
+    assert expired(trace.head.until_ms + 1) == 1
 
 
 class Endless:

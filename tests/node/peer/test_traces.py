@@ -187,7 +187,7 @@ def test_a_head_that_is_damaged_is_no_trace(tmp_path: Path) -> None:
     store = TraceStore(tmp_path, ROOM)
 
     assert store.find("task", 1) is None
-    assert store.due(0) == []
+    assert store.heads() == []
     assert not path.parent.exists()
     assert store.begin(head()).newest() is None
 
@@ -255,15 +255,13 @@ def test_a_model_too_large_for_the_room_is_refused(tmp_path: Path) -> None:
         TraceStore(tmp_path, SNAPSHOT).begin(head())
 
 
-def test_a_trace_is_due_when_its_time_is_over(tmp_path: Path) -> None:
-    """Not in the very last millisecond of it; dropping it leaves the others."""
+def test_a_trace_that_is_dropped_leaves_the_others(tmp_path: Path) -> None:
+    """Each round's is its own."""
     store = TraceStore(tmp_path, ROOM)
-    for number, until_ms in ((1, 100), (2, 200)):
-        store.begin(head(number, until_ms=until_ms))
-
-    assert store.due(100) == []
-    assert store.due(101) == [("task", 1)]
+    for number in (1, 2):
+        store.begin(head(number))
 
     store.drop("task", 1)
+
     assert store.find("task", 1) is None
-    assert store.find("task", 2) is not None
+    assert store.heads() == [head(2)]

@@ -91,6 +91,24 @@ def test_a_trainer_gives_no_approval_again_that_was_withdrawn(tmp_path: Path) ->
     assert town.submitted == []
 
 
+def test_a_withdrawal_while_rows_are_read_approves_nothing(tmp_path: Path) -> None:
+    """They may be many; the chain hears of no approval that was taken back before it was said."""
+    town = Town(tmp_path)
+    town.chain.applied([opening()])
+    town.approvals(2, "ask").approve(town.chain.get(Task, TASK))
+    trainer = town.trainer(2, mode="ask")
+    rows = trainer._rowkeeper.rows
+
+    async def slowly(*arguments: Any) -> Any:
+        town.approvals(2, "ask").withdraw(TASK)
+        return await rows(*arguments)
+
+    trainer._rowkeeper.rows = slowly  # type: ignore[method-assign, assignment]
+
+    assert code_of(trainer.work(TASK)) == "peer.not_approved"
+    assert town.submitted == []
+
+
 def test_nothing_leaves_after_a_withdrawal_within_the_training(tmp_path: Path) -> None:
     """Training goes on for hours; the update is asked for its site's word before it is brought."""
     town = Town(tmp_path)
