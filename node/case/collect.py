@@ -11,6 +11,7 @@ from node.case.beside import AuditKey, Known, trace_beside, updates_of
 from node.case.proofs import Checkpoint, Proofs, normal
 from node.client.client import Client
 from node.client.reply import ProofBody, Reply, read_base64
+from vm.block import Header
 from vm.conduct import Audit
 from vm.inclusion import MultiProof, read_multiproof, verify_records
 from vm.record import ModelHead
@@ -77,9 +78,15 @@ async def _fetch_lineage(client: Client, id: str, version: int, at: int | None) 
         body = reply.read(ProofBody)
         return client.verified(reply, partial(check, body))
 
+    def read_newest(reply: Reply) -> tuple[ModelAudit, Header]:
+        found = read(reply)
+        return found, found.proof.certified.header
+
     path = LINEAGE_PATH.format(id=id, version=version)
-    query = "" if at is None else f"?at={at}"
-    return await client.ask(path + query, read, bytes_max=ANSWER_BYTES_MAX)
+    if at is not None:
+        return await client.ask(f"{path}?at={at}", read, bytes_max=ANSWER_BYTES_MAX)
+    found, _ = await client.newest(path, read_newest, bytes_max=ANSWER_BYTES_MAX)
+    return found
 
 
 async def _fetch_beside(client: Client, story: ModelAudit, auditor: str) -> tuple[MultiProof, ...]:

@@ -1,5 +1,6 @@
 """Case files made by auditors: equal from every node, signed, and verified from any beginning."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,9 +12,12 @@ import pytest
 from node.audit.file import Anchor, trust_in, write_file
 from node.audit.prove import newest, prove_header, prove_key
 from node.case.archive import lineage_file, read_checkpoint, verify_case
+from node.case.collect import collect
+from node.client.client import Client
 from tests.harness import key_of
 from tests.node.case.made import AUDITOR, make, parts_of, refusal, run_case, trust_of
 from tests.node.network import HOSPITALS, MODEL, Network, certificate, grow, open_network
+from tests.node.serving import hide, serve
 from vm.record import ModelHead
 from vm.refusal import Refused
 from vm.state import state_key
@@ -89,6 +93,24 @@ def test_a_height_gives_the_same_bytes_however_far_the_chain_has_come(
 
     assert before.content["attestations"]
     assert before.content["usage"]["batches"] == []
+
+
+def test_a_node_cannot_hide_what_came_since_behind_an_earlier_lineage(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack: before the last blocks there was neither mark nor use, and that was true."""
+
+    async def main() -> None:
+        async with serve(network) as (liar, _), serve(network) as (honest, _):
+            hide(monkeypatch, liar, network.chain.head.height - 5)
+            async with Client(network.genesis, [liar, honest]) as client:
+                proofs = await collect(client, MODEL, auditor=AUDITOR)
+                assert proofs.checkpoint.certified.header.height == network.chain.head.height
+            async with Client(network.genesis, [liar]) as client:
+                with pytest.raises(Refused, match=r"client\.stale"):
+                    await collect(client, MODEL, auditor=AUDITOR)
+
+    asyncio.run(main())
 
 
 # Signers
