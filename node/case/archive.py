@@ -74,8 +74,6 @@ def verify_case(trust: Trust, data: bytes) -> Audit:
     files = {name: part for name, part in parts.items() if name.startswith(FOLDER)}
     trust, proofs = open_proofs(trust, files)
     case, steps = tell(trust, proofs, auditor)
-    if write_proofs(proofs) != files:
-        raise Refused("case.proofs", "expected proof files as they are written, found others")
     # 3. what is derived follows from them
     found, derived = _derive(case)
     for name in DERIVED:
@@ -106,13 +104,21 @@ def lineage_file(data: bytes) -> bytes:
 def read_checkpoint(trust: Trust, data: bytes) -> Checkpoint:
     """The checkpoint under which a case file or another proof file stands, verified.
 
+    Its steps and its anchor are verified too, as they go into what the auditor signs.
     Raises `Refused` as `open_file` and `verify_header`, or with `case.checkpoint`.
     """
     opened = open_file(trust, lineage_file(data) if data.startswith(MAGIC) else data)
     if isinstance(opened.proof, ConsistencyProof):
         raise Refused("case.checkpoint", "expected a file with one checkpoint, found two in it")
+    if not opened.vouched:
+        raise Refused(
+            "case.checkpoint",
+            f"expected a file from epoch {trust.epochs[0].number} or later, as what you trust, "
+            "found steps from an earlier one",
+        )
     certified = certified_of(opened.proof)
-    verify_header(certified, opened.trust.chain, opened.trust.epochs)
+    for found in (certified, *(() if opened.anchor is None else (opened.anchor.certified,))):
+        verify_header(found, opened.trust.chain, opened.trust.epochs)
     return Checkpoint(certified, opened.steps, opened.anchor)
 
 

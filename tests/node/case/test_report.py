@@ -1,6 +1,7 @@
 """Case files made by auditors: equal from every node, signed, and verified from any beginning."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from node.audit.file import Anchor, trust_in, write_file
 from node.audit.prove import newest, prove_header, prove_key
 from node.case.archive import lineage_file, read_checkpoint, verify_case
 from node.case.collect import collect
+from node.case.proofs import LINEAGE
 from node.client.client import Client
 from tests.harness import key_of
 from tests.node.case.made import AUDITOR, make, parts_of, refusal, run_case, trust_of
@@ -171,6 +173,8 @@ def test_a_case_under_later_validators_brings_the_steps_to_them(grown: Network) 
     (step,) = checkpoint.steps
     assert len(step.certificate.votes) == 3
     assert len(checkpoint.certified.certificate.votes) == 4
+    proofs = {name: json.loads(part) for name, part in parts_of(found).items() if "proofs/" in name}
+    assert [name for name, file in proofs.items() if file["steps"]] == [LINEAGE]
 
 
 def test_a_case_verifies_from_a_pin_that_is_later_than_its_steps(grown: Network) -> None:
@@ -194,7 +198,23 @@ def test_a_case_that_begins_at_a_pin_brings_what_makes_the_pin_of_use(grown: Net
     trust = trust_in(anchor.pin, lineage_file(found))
 
     assert verify_case(trust, found).height == anchor.pin.height
-    assert refusal(partial(verify_case, trust_of(grown), found)) == "audit.validators"
+    assert refusal(partial(verify_case, trust_of(grown), found)) == "file.from"
+
+
+def test_a_checkpoint_brings_nothing_that_its_reader_cannot_verify(grown: Network) -> None:
+    """The attack: steps or a beginning of somebody's own, in a file that the auditor then signs."""
+    anchor = anchor_of(grown)
+    proof = prove_key(grown.chain, newest(grown.chain), state_key(ModelHead.KIND, (MODEL,)))
+    unsigned = replace(
+        anchor.certified, certificate=replace(anchor.certified.certificate, votes=())
+    )
+    from_pin = write_file(proof, (), anchor=Anchor(unsigned, anchor.epoch))
+
+    for file, code in (
+        (make(grown), "case.checkpoint"),  # its steps lead to the pin: nobody holds who signed them
+        (from_pin.encode(), "audit.certificate.no_quorum"),
+    ):
+        assert refusal(partial(read_checkpoint, pinned(grown), file)) == code
 
 
 def pinned(network: Network) -> Trust:
