@@ -46,15 +46,18 @@ MODE = 0o100644 << 16
 UNIX = 3
 
 
-def make_case(case: Case, proofs: Proofs, key: SigningKey) -> bytes:
+def make_case(trust: Trust, case: Case, proofs: Proofs, key: SigningKey) -> bytes:
     """A case file, signed with `key`: equal bytes for equal cases, proofs and keys.
 
-    Raises `Refused("case.auditor")` as whoever verifies it would.
+    It is read back: no bound stands in the way of whoever verifies it. Raises `Refused` as
+    `verify_case` does where it reads, or with `case.auditor`.
     """
     _check_auditor(case)
     _, derived = _derive(case)
     signature = write_signature(derived[SUMMARY], case.auditor.member, key)
-    return _write(_arrange(derived, signature, write_proofs(proofs)))
+    data = _write(_arrange(derived, signature, write_proofs(proofs)))
+    open_proofs(trust, _proofs_of(_read(data)))
+    return data
 
 
 def verify_case(trust: Trust, data: bytes) -> Audit:
@@ -71,7 +74,7 @@ def verify_case(trust: Trust, data: bytes) -> Audit:
     parts = _read(data)
     # 2. the proofs hold, and tell one story
     auditor = read_auditor(parts[SIGNATURE])
-    files = {name: part for name, part in parts.items() if name.startswith(FOLDER)}
+    files = _proofs_of(parts)
     trust, proofs = open_proofs(trust, files)
     case, steps = tell(trust, proofs, auditor)
     # 3. what is derived follows from them
@@ -141,6 +144,10 @@ def _arrange(
         PROV: derived[PROV],
         **proofs,
     }
+
+
+def _proofs_of(parts: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: part for name, part in parts.items() if name.startswith(FOLDER)}
 
 
 def _expect_equal(name: str, expected: bytes, found: bytes) -> None:

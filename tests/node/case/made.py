@@ -96,7 +96,7 @@ def make(
     trust, proofs = asyncio.run(fetch(network, auditor, at, checkpoint))
     key = key or key_of(auditor)
     case, _ = tell(trust, proofs, Auditor(auditor, key.public))
-    return make_case(case, proofs, key)
+    return make_case(trust, case, proofs, key)
 
 
 def titled(case: Case, title: str) -> Case:

@@ -94,6 +94,15 @@ def test_each_entry_of_the_contents_leads_to_a_section(case: Case) -> None:
     assert targets == sections
 
 
+def test_the_page_says_where_it_does_not_tell_all_batches(case: Case) -> None:
+    """The totals are of all."""
+    fewer = replace(case, beside=replace(case.beside, batches=case.beside.batches[1:]))
+    said = "There are more batches than one file shows."
+
+    assert said not in read(case).text
+    assert said in read(fewer).text
+
+
 def test_a_marked_version_says_so_first(case: Case) -> None:
     """Above everything else."""
     text = read(case).text

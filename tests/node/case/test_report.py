@@ -115,6 +115,36 @@ def test_a_node_cannot_hide_what_came_since_behind_an_earlier_lineage(
     asyncio.run(main())
 
 
+def test_a_file_is_read_back_when_it_is_written(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody signs what nobody would read."""
+    monkeypatch.setattr("node.case.archive.CASE_BYTES_MAX", 1_000)
+
+    assert refusal(partial(make, network)) == "case.too_large"
+
+
+def test_many_batches_of_one_leave_out_none_of_another(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack: so many records of uses that nobody can report on the model any more."""
+    monkeypatch.setattr("node.case.beside.BATCHES_MAX", 3)
+
+    audit = verify_case(trust_of(network), make(network))
+
+    assert "the newest 2 of 3 batches of uses, within the model's totals" in audit.steps
+    usage = audit.content["usage"]
+    told = [
+        (item["organisation"], item["batches"], item["shown"]) for item in usage["organisations"]
+    ]
+    assert told == [(HOSPITALS[0], 2, 1), (HOSPITALS[1], 1, 1)]
+    assert [(item["organisation"], item["number"]) for item in usage["batches"]] == [
+        (HOSPITALS[0], 2),
+        (HOSPITALS[1], 1),
+    ]
+    assert not usage["complete"]
+
+
 # Signers
 
 
