@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+from node.api.keys import KEYS_MAX
 from node.audit.lineage import Lineage, Part, Records, Signer
 from node.audit.signers import Act
 from vm.conduct import Audit, AuditOutcome, Visit
@@ -93,10 +94,10 @@ class Known:
 
 
 def audit_keys(values: Mapping[bytes, bytes | None]) -> tuple[AuditKey, ...]:
-    """Whose attestations of which updates the proofs are of."""
+    """Whose attestations of which updates the proofs show; that there is none says nothing."""
     found = []
-    for name in values:
-        match decode(name):
+    for name, value in values.items():
+        match None if value is None else decode(name):
             case (Audit.KIND, str(task), int(number), str(organisation), str(auditor)):
                 found.append((task, number, organisation, auditor))
     return tuple(found)
@@ -144,6 +145,22 @@ def trace_beside(
         organisations=tuple(found for found in organisations if found is not None),
         auditor=signing,
     )
+
+
+def due(
+    values: Mapping[bytes, bytes | None],
+    lineage: Lineage,
+    audits: Collection[AuditKey],
+    auditor: str,
+) -> list[tuple[bytes, ...]]:
+    """The keys that follow from `values` and are missing there, as many at a time as nodes serve.
+
+    Nothing else says what is asked for and in which files it stands: all nodes' proofs are equal.
+    """
+    known = Known(values)
+    trace_beside(known, lineage, audits, auditor)
+    missing = tuple(known.missing)
+    return [missing[begin : begin + KEYS_MAX] for begin in range(0, len(missing), KEYS_MAX)]
 
 
 def _trace_batches(
