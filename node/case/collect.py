@@ -104,11 +104,12 @@ async def _fetch_beside(client: Client, story: ModelAudit, auditor: str) -> tupl
 
 
 async def _fetch_audits(client: Client, story: ModelAudit, height: int) -> list[AuditKey]:
-    """Who had attested what by then, by nodes' word: each update counts how many there must be."""
+    """Who had attested what by then, from nodes that list as many as the update counts."""
     found = []
     for update in updates_of(story.lineage):
-        if update.audits_passed + update.audits_failed + update.audits_unavailable:
-            async for audit in client.records(Audit, *update.key, at=height):
+        count = update.audits_passed + update.audits_failed + update.audits_unavailable
+        if count:
+            async for audit in client.records(Audit, *update.key, at=height, count=count):
                 found.append(audit.key)
     return found
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ from node.case.archive import lineage_file, read_checkpoint, verify_case
 from node.case.collect import collect
 from node.case.proofs import LINEAGE
 from node.client.client import Client
+from node.client.connection import Connection
+from node.client.reply import Reply
 from tests.harness import key_of
 from tests.node.case.made import AUDITOR, make, parts_of, refusal, run_case, trust_of
 from tests.node.network import HOSPITALS, MODEL, Network, certificate, grow, open_network
@@ -143,6 +146,31 @@ def test_many_batches_of_one_leave_out_none_of_another(
         (HOSPITALS[1], 1),
     ]
     assert not usage["complete"]
+
+
+def test_a_node_that_lists_no_attestations_stops_no_report(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack: each update counts its own, so whoever lists fewer is passed over."""
+    honest = Connection.fetch
+
+    async def main() -> None:
+        async with serve(network) as (liar, _), serve(network) as (other, _):
+
+            async def fetch(connection: Connection, url: str, path: str, *rest: Any) -> Reply:
+                if url == liar and "/audits" in path:
+                    return Reply(url, 200, b'{"items": [], "next": null}')
+                return await honest(connection, url, path, *rest)
+
+            monkeypatch.setattr(Connection, "fetch", fetch)
+            async with Client(network.genesis, [liar, other]) as client:
+                await collect(client, MODEL, auditor=AUDITOR)
+                assert client.distrusted[liar].code == "client.count"
+            async with Client(network.genesis, [liar]) as client:
+                with pytest.raises(Refused, match=r"client\.count"):
+                    await collect(client, MODEL, auditor=AUDITOR)
+
+    asyncio.run(main())
 
 
 # Signers
