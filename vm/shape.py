@@ -80,7 +80,7 @@ Count: TypeAlias = Annotated[int, Int(0, HEIGHT_MAX)]
 TimeMs: TypeAlias = Annotated[int, Int(0, HEIGHT_MAX)]
 Name: TypeAlias = Annotated[str, Text(NAME_BYTES_MAX, NAME)]
 Code: TypeAlias = Annotated[str, Text(CODE_BYTES_MAX, r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")]
-Note: TypeAlias = Annotated[str, Text(NOTE_BYTES_MAX, r"[^\x00-\x1f\x7f]*")]
+Note: TypeAlias = Annotated[str, Text(NOTE_BYTES_MAX, r"[^\x00-\x1f\x7f-\x9f]*")]
 Address: TypeAlias = Annotated[str, Text(ADDRESS_BYTES_MAX, r"b[a-z2-7]{58}(?:[a-z2-7]{2})?")]
 
 

@@ -14,7 +14,7 @@ from node.case.page import write_page
 from node.case.prov import write_prov
 
 GOLDEN = {
-    "page": "3b3fda12b53cfe418451662d1d301ab771cc543c1ab7fc5442d4a9245e971823",
+    "page": "47fdf30e798b2637a4339083f7c9411e0b03c5a6f13c59022ff82e6f933f4f04",
     "prov": "1a7bc1be66fca7bd273b10a70304d107eed50cb684fae9c1707501f099ac3072",
     "summary": "081ada5b6db3780e0d45fdb329dcc090b6416e2298187ced1528498c8621ccac",
 }

@@ -70,6 +70,16 @@ def test_a_strangers_words_are_text_and_nothing_else(case: Case) -> None:
     assert title in page.text
 
 
+def test_a_strangers_words_do_not_turn_the_words_beside_them(case: Case) -> None:
+    """Whatever direction they are written in, or say that they are, ends with them."""
+    title = "\u202egoog \u2066x"
+
+    page = write_page(contents(titled(case, title))).decode()
+
+    assert title in page
+    assert page.count(f"<bdi>{title}</bdi>") == page.count(title)
+
+
 def test_every_table_has_a_caption_and_its_headers_say_what_they_head(case: Case) -> None:
     """A screen reader can find its way."""
     page = read(case)
