@@ -22,7 +22,7 @@ from vm import tree
 from vm.refusal import Refused
 from vm.shape import pack, unpack
 from vm.transaction import TRANSACTION_BYTES_MAX, Transaction
-from vm.usage import AGE_MS_MAX, ENTRIES_MAX, Action, Use, UseBatch
+from vm.usage import AGE_MS_MAX, ENTRIES_MAX, Action, Use, UseBatch, hours
 
 FILE = "uses.sqlite"
 LAYOUT = 1  # of the tables below
@@ -302,7 +302,7 @@ _BATCHES = "SELECT id, body, before, signed, number, code FROM batch"
 def batch_of(leaves: Sequence[bytes]) -> UseBatch:
     """What the chain is told of these leaves, which are of one subject."""
     uses = [unpack(Use, leaf) for leaf in leaves]
-    times = [use.time_ms for use in uses]
+    first_ms, last_ms = hours([use.time_ms for use in uses])
     return UseBatch(
         model=uses[0].model,
         version=uses[0].version,
@@ -311,8 +311,8 @@ def batch_of(leaves: Sequence[bytes]) -> UseBatch:
         count=sum(use.count for use in uses),
         entries=len(uses),
         root=tree.root(leaves),
-        first_ms=min(times),
-        last_ms=max(times),
+        first_ms=first_ms,
+        last_ms=last_ms,
     )
 
 

@@ -14,9 +14,9 @@ from node.case.page import write_page
 from node.case.prov import write_prov
 
 GOLDEN = {
-    "page": "47fdf30e798b2637a4339083f7c9411e0b03c5a6f13c59022ff82e6f933f4f04",
-    "prov": "1a7bc1be66fca7bd273b10a70304d107eed50cb684fae9c1707501f099ac3072",
-    "summary": "081ada5b6db3780e0d45fdb329dcc090b6416e2298187ced1528498c8621ccac",
+    "page": "c3febc7bb8663b78761482eb3f403f63e36d61bdc550c28fd3e958b9bf19cabc",
+    "prov": "cd2781f5ecc04f4818f29b17aa2cf4bdc69bb01107eb52ad06374f7d06874ffb",
+    "summary": "86d96dd357b5d6ef8c6c840920a7f8eeeacdcb68b5026566fb7c12702de5c918",
 }
 
 

@@ -18,7 +18,7 @@ from tests.vm.uses import BATCH
 from vm import tree
 from vm.refusal import Refused
 from vm.transaction import Transaction, sign
-from vm.usage import AGE_MS_MAX, ENTRIES_MAX, Action, Purpose
+from vm.usage import AGE_MS_MAX, ENTRIES_MAX, Action, Purpose, hours
 
 NOW_MS = 1_700_000_000_000
 WRITER = """
@@ -77,7 +77,10 @@ def test_a_batch_holds_what_belongs_together(tmp_path: Path) -> None:
         assert bound(uses) == [2, 1, 1]
         body = uses.batch(1).body
         assert (body.model, body.version, body.purpose) == ("risk", 3, Purpose.CARE)
-        assert (body.count, body.first_ms, body.last_ms) == (7, NOW_MS - 9, NOW_MS)
+        assert (body.count, body.first_ms, body.last_ms) == (
+            7,
+            *hours((NOW_MS - 9, NOW_MS)),
+        )
         assert body.root == tree.root(uses.leaves(1))
         assert [use.count for use, _, _ in uses.uses(1)] == [2, 5]
         assert uses.waiting(NOW_MS) == []
