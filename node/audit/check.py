@@ -25,7 +25,7 @@ from vm.inclusion import (
     MultiProof,
     expect_key,
     read_multiproof,
-    verify_lineage,
+    verify_multiproof,
 )
 from vm.learning import UpdateStatus
 from vm.quorum import Epoch
@@ -105,7 +105,7 @@ def audit_lineage(
     chain: Digest, epochs: Sequence[Epoch], proof: MultiProof, id: str, version: int
 ) -> ModelAudit:
     """Verify a lineage with nothing trusted but the chain's id and the epochs followed from it."""
-    proven = _Proven(verify_lineage(proof, chain, epochs))
+    proven = _Proven(verify_multiproof(proof, chain, epochs))
     lineage = trace(proven, id, version)
     proven.expect_all_read()
     header = proof.certified.header

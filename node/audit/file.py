@@ -27,7 +27,7 @@ from vm.inclusion import (
     verify_block,
     verify_consistency,
     verify_header,
-    verify_lineage,
+    verify_multiproof,
     verify_record,
     verify_transaction,
 )
@@ -347,7 +347,7 @@ def _audit_record(trust: Trust, subject: Subject, proof: RecordProof) -> Audit:
 
 
 def _audit_records(trust: Trust, subject: Subject, proof: MultiProof) -> Audit:
-    verify_lineage(proof, trust.chain, trust.epochs)
+    verify_multiproof(proof, trust.chain, trust.epochs)
     absent = sum(entry.value is None for entry in proof.records)
     steps = (
         certificate_step(proof.certified, trust.epochs),

@@ -16,7 +16,7 @@ from node.case.beside import (
 )
 from node.case.contents import Auditor, Case
 from node.case.proofs import Proofs
-from vm.inclusion import MultiProof, verify_lineage
+from vm.inclusion import MultiProof, verify_multiproof
 from vm.refusal import Refused
 from vm.trust import Trust
 
@@ -33,7 +33,7 @@ def tell(trust: Trust, proofs: Proofs, auditor: Auditor) -> tuple[Case, tuple[st
     for proof in proofs.beside:
         if proof.certified.header != header:
             raise Refused("case.checkpoint", "expected all records under one header, found two")
-        values |= verify_lineage(proof, trust.chain, trust.epochs)
+        values |= verify_multiproof(proof, trust.chain, trust.epochs)
     known = Known(values)
     audits = audit_keys(values)
     beside = trace_beside(known, story.lineage, audits, auditor.member)
