@@ -271,7 +271,7 @@ def verify_transaction(
     return transaction
 
 
-def verify_lineage(
+def verify_multiproof(
     proof: MultiProof, chain: Digest, epochs: Sequence[Epoch]
 ) -> dict[bytes, bytes | None]:
     """Check every path of a multiproof; return what its state keys hold.
@@ -290,7 +290,7 @@ def verify_records(
     proof: MultiProof, keys: Collection[bytes], chain: Digest, epochs: Sequence[Epoch]
 ) -> dict[bytes, bytes | None]:
     """Check a multiproof of exactly these keys; return what they hold."""
-    found = verify_lineage(proof, chain, epochs)
+    found = verify_multiproof(proof, chain, epochs)
     asked = set(keys)
     if found.keys() != asked:
         raise Refused(

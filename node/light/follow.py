@@ -17,10 +17,11 @@ from node.client.client import UNKNOWN_EPOCH, Client
 from node.client.proven import Proven
 from node.light import ask
 from node.light.conflict import Conflict, find
-from node.light.history import STEPS_MAX, History, begin, parting, too_long
+from node.light.history import History, begin, parting, too_long
 from vm.genesis import Genesis
 from vm.inclusion import CertifiedHeader
 from vm.refusal import Refused
+from vm.succession import STEPS_MAX
 from vm.trust import Pin
 
 

@@ -353,8 +353,9 @@ class Auditor:
             expect(use[3:7] == [batch[1], *batch[5:8]])
             expect(batch[11] <= use[2] <= batch[12] and use[7] <= batch[8])
         if tag == "all":
-            times = [use[2] for use in found]
-            total = [sum(use[7] for use in found), min(times), max(times)]
+            times, hour = [use[2] for use in found], 3_600_000
+            first, last = min(times) // hour * hour, (max(times) + hour - 1) // hour * hour
+            total = [sum(use[7] for use in found), first, last]
             expect(total == [batch[8], *batch[11:13]])
         return found
 
@@ -366,7 +367,7 @@ MEMBERS = {"format", "kind", "chain", "from", "steps", "subject", "proof"}
 
 def read_file(text: str, genesis: bytes, pin: str | None) -> None:
     """Verify a proof file from the genesis, or from a pin alone."""
-    file = json.loads(text)
+    file = json.loads(text, object_pairs_hook=once)
     expect(set(file) == MEMBERS and file["format"] == "concilium.proof.v2")
     auditor, start = Auditor(genesis), file["from"]
     if start is not None:
@@ -379,10 +380,18 @@ def read_file(text: str, genesis: bytes, pin: str | None) -> None:
     else:
         expect(pin is None)
     expect(file["chain"] == auditor.chain.hex())
-    for step in map(unwrap, file["steps"]):
-        if step[3][1] > auditor.epochs[-1][1]:
-            auditor.follow(step)
+    begin = 0 if start is None else unwrap(start["epoch"])[1]
+    expect(begin == auditor.epochs[0][1] and len(file["steps"]) <= 1024)
+    for number, step in enumerate(map(unwrap, file["steps"]), begin + 1):
+        expect(step[3][1] == number)
+        auditor.follow(step)
     judge(auditor, file["kind"], file["subject"], unwrap(file["proof"]))
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, each member of which stands once."""
+    expect(len(dict(pairs)) == len(pairs))
+    return dict(pairs)
 
 
 def judge(auditor: Auditor, kind: str, subject: dict[str, Any], proof: list[Any]) -> None:
@@ -397,7 +406,7 @@ def judge(auditor: Auditor, kind: str, subject: dict[str, Any], proof: list[Any]
         case "transaction":
             expect(subject == {"transaction": auditor.transaction(proof).hex()})
         case "block":
-            expect(set(subject) == {"block", "under"})
+            expect(set(subject) == {"block", "under"} and {*map(type, subject.values())} == {int})
             auditor.block(proof, subject["block"], subject["under"])
         case "consistency":
             auditor.consistency(proof)
