@@ -66,6 +66,16 @@ def test_each_direct_requirement_is_pinned(
     assert not missing
 
 
+def test_what_writes_case_files_is_exact_in_every_installation(
+    setup_cfg: configparser.ConfigParser, pins: dict[str, str]
+) -> None:
+    """Another version may write other bytes, and refuse every case file of ours."""
+    asked = setup_cfg["options"]["install_requires"].split()
+
+    for name in ("jinja2", "prov", "rfc8785"):
+        assert f"{name}=={pins[name]}" in asked
+
+
 def test_the_base_install_is_light(setup_cfg: configparser.ConfigParser) -> None:
     """Auditing needs neither torch nor LevelDB nor numpy; validating needs no torch."""
     asked = requirements(setup_cfg)

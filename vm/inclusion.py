@@ -155,13 +155,7 @@ def verify_header(certified: CertifiedHeader, chain: Digest, epochs: Sequence[Ep
             f"expected a certificate of height {epochs[0].first} or higher, from which on the "
             f"validators are known, found one of {signed.height}",
         )
-    epoch = ruling(epochs, signed.height)
-    if signed.validators != epoch.digest:
-        raise Refused(
-            "audit.validators",
-            f"expected epoch {epoch.number} with digest {epoch.digest.hex()} at height "
-            f"{signed.height}, found {signed.validators.hex()}",
-        )
+    epoch = _expect_ruling(epochs, signed)
     # 4. a quorum signed
     try:
         verify_checkpoint(certificate, chain, epoch.validators)
@@ -175,6 +169,21 @@ def verify_header(certified: CertifiedHeader, chain: Digest, epochs: Sequence[Ep
             "audit.history",
             f"expected header {header.height} in the history of {signed.height}, found no path",
         )
+    # 6. which epochs both have followed: a set that was retired by then signs no later history
+    if max(header.height, 1) >= epochs[0].first:
+        _expect_ruling(epochs, header)
+
+
+def _expect_ruling(epochs: Sequence[Epoch], header: Header) -> Epoch:
+    """The epoch that rules a header's height, which must be the one that the header names."""
+    epoch = ruling(epochs, header.height)
+    if header.validators != epoch.digest:
+        raise Refused(
+            "audit.validators",
+            f"expected epoch {epoch.number} with digest {epoch.digest.hex()} at height "
+            f"{header.height}, found {header.validators.hex()}",
+        )
+    return epoch
 
 
 def read_multiproof(data: bytes) -> MultiProof:
@@ -262,7 +271,7 @@ def verify_transaction(
     return transaction
 
 
-def verify_lineage(
+def verify_multiproof(
     proof: MultiProof, chain: Digest, epochs: Sequence[Epoch]
 ) -> dict[bytes, bytes | None]:
     """Check every path of a multiproof; return what its state keys hold.
@@ -281,7 +290,7 @@ def verify_records(
     proof: MultiProof, keys: Collection[bytes], chain: Digest, epochs: Sequence[Epoch]
 ) -> dict[bytes, bytes | None]:
     """Check a multiproof of exactly these keys; return what they hold."""
-    found = verify_lineage(proof, chain, epochs)
+    found = verify_multiproof(proof, chain, epochs)
     asked = set(keys)
     if found.keys() != asked:
         raise Refused(

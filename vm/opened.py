@@ -16,7 +16,7 @@ from vm.refusal import Refused
 from vm.shape import Bytes, Count, Digest, Many, unpack
 from vm.sparse import VALUE_BYTES_MAX
 from vm.state import state_key
-from vm.usage import ENTRIES_MAX, Use, UseBatchRecord
+from vm.usage import ENTRIES_MAX, Use, UseBatchRecord, hours
 
 USE_BYTES_MAX = 256  # of a packed use: a name of 64 bytes, two digests, numbers and codes
 PROOF_BYTES_MAX = 24 * 1024 * 1024  # ENTRIES_MAX leaves at their longest, and the record's proof
@@ -133,8 +133,7 @@ def _read_use(leaf: bytes, batch: UseBatchRecord) -> Use:
 
 
 def _check_total(uses: Sequence[Use], batch: UseBatchRecord) -> None:
-    times = [use.time_ms for use in uses]
-    found = (sum(use.count for use in uses), min(times), max(times))
+    found = (sum(use.count for use in uses), *hours([use.time_ms for use in uses]))
     if found != (batch.count, batch.first_ms, batch.last_ms):
         raise Refused(
             "audit.use.total",

@@ -31,11 +31,13 @@ SIDE_MAX = 65_536  # of one axis, and of a layer's width
 WINDOW_MAX = 64  # sequence numbers in flight; as many as one view change can carry
 BLOB_BYTES_MAX = 4 * 1024**3  # 4 GiB: a manifest of 1 MiB chunks stays under 256 KiB
 
-Title = Annotated[str, Text(120, r"[^\x00-\x1f\x7f]*")]
+Title = Annotated[str, Text(120, r"[^\x00-\x1f\x7f-\x9f]*")]
 Region = Annotated[str, Text(6, r"[A-Z]{2}(?:-[A-Z0-9]{1,3})?")]  # ISO 3166-1 or 3166-2
 Condition = Annotated[str, Text(11, r"DUO:[0-9]{7}")]  # GA4GH Data Use Ontology
 KeyDigits = Annotated[str, Text(64, r"[0-9a-f]{64}")]
-Label = Annotated[str, Text(64, r"[^\x00-\x1f\x7f]+")]  # a column, unit or level as in the source
+Label = Annotated[
+    str, Text(64, r"[^\x00-\x1f\x7f-\x9f]+")
+]  # a column, unit or level as in the source
 Side = Annotated[int, Int(1, SIDE_MAX)]
 Window = Annotated[int, Int(1, WINDOW_MAX)]
 

@@ -70,16 +70,23 @@ CODE_BYTES_MAX = 48
 NOTE_BYTES_MAX = 200
 ADDRESS_BYTES_MAX = 64  # CIDv1, base32, sha2-256: 59 characters raw, 61 of a manifest
 
+NAME = r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?"
+
 Digest: TypeAlias = Annotated[bytes, Bytes(32, 32)]
 PublicKey: TypeAlias = Annotated[bytes, Bytes(32, 32)]
 Signature: TypeAlias = Annotated[bytes, Bytes(64, 64)]
 Height: TypeAlias = Annotated[int, Int(0, HEIGHT_MAX)]
 Count: TypeAlias = Annotated[int, Int(0, HEIGHT_MAX)]
 TimeMs: TypeAlias = Annotated[int, Int(0, HEIGHT_MAX)]
-Name: TypeAlias = Annotated[str, Text(NAME_BYTES_MAX, r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")]
+Name: TypeAlias = Annotated[str, Text(NAME_BYTES_MAX, NAME)]
 Code: TypeAlias = Annotated[str, Text(CODE_BYTES_MAX, r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")]
-Note: TypeAlias = Annotated[str, Text(NOTE_BYTES_MAX, r"[^\x00-\x1f\x7f]*")]
+Note: TypeAlias = Annotated[str, Text(NOTE_BYTES_MAX, r"[^\x00-\x1f\x7f-\x9f]*")]
 Address: TypeAlias = Annotated[str, Text(ADDRESS_BYTES_MAX, r"b[a-z2-7]{58}(?:[a-z2-7]{2})?")]
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may stand where a `Name` does."""
+    return len(text) <= NAME_BYTES_MAX and re.fullmatch(NAME, text, re.ASCII) is not None
 
 
 def pack(item: object) -> bytes:

@@ -16,6 +16,8 @@ from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import Digest
 
+STEPS_MAX = 1_024  # of one history; a change of validators every week for twenty years
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

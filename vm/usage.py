@@ -5,6 +5,7 @@ counts and times; `vm.opened` shows single leaves to whoever asks. Nothing here 
 purposes are codes, and a note is a digest under a salt that is not shown with it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, ClassVar
@@ -21,6 +22,7 @@ ENTRIES_MAX = 65_536  # uses in one batch: all leaves of one take about 7 MiB to
 COUNT_MAX = 1_000_000  # of one use: more rows than anybody scores in one call
 SALT_BYTES = 16  # of a leaf: nobody guesses 128 bits
 AGE_MS_MAX = 90 * 24 * 3_600_000  # of a use when it is recorded: a quarter, and no back-dating
+HOUR_MS = 3_600_000  # to which a batch's times are rounded: one use alone tells nobody's minute
 AHEAD_MS_MAX = 60_000  # of a hospital's clock before a block's time, which may lag by 30 s itself
 
 Salt = Annotated[bytes, Bytes(SALT_BYTES, SALT_BYTES)]
@@ -68,8 +70,8 @@ class Use:
 class UseBatch:
     """Body of `model.use`: `entries` uses of one model version, for one purpose, `count` in all.
 
-    `root` is the RFC 6962 root over the packed uses; `first_ms` and `last_ms` are the earliest and
-    the latest of their times.
+    `root` is the RFC 6962 root over the packed uses; `first_ms` and `last_ms` are the `hours`
+    around the earliest and the latest of their times.
     """
 
     VERSION: ClassVar[int] = 1
@@ -156,6 +158,11 @@ def note_digest(salt: bytes, note: str) -> Digest:
     return digest(USE_NOTE, salt + note.encode())
 
 
+def hours(times_ms: Sequence[int]) -> tuple[int, int]:
+    """The full hour by which these times have begun, and that by which they are over."""
+    return min(times_ms) // HOUR_MS * HOUR_MS, -(-max(times_ms) // HOUR_MS) * HOUR_MS
+
+
 def record_uses(state: State, context: Context, body: UseBatch) -> None:
     """Record a batch of uses; a mark on the model forbids none, for what was done is to be known.
 
@@ -196,21 +203,22 @@ def record_uses(state: State, context: Context, body: UseBatch) -> None:
 
 
 def _check_times(body: UseBatch, now_ms: int) -> None:
-    if body.first_ms > body.last_ms or (body.entries == 1 and body.first_ms != body.last_ms):
+    span_ms = body.last_ms - body.first_ms
+    whole = body.first_ms % HOUR_MS == span_ms % HOUR_MS == 0
+    if span_ms < 0 or not whole or (body.entries == 1 and span_ms > HOUR_MS):
         raise Refused(
             "use.times",
-            f"expected {body.entries} uses from their first time to their last, found "
-            f"{body.first_ms} ms to {body.last_ms} ms",
+            f"expected the full hours around {body.entries} uses, found {body.first_ms} ms to "
+            f"{body.last_ms} ms",
         )
-    if body.last_ms > now_ms + AHEAD_MS_MAX:
+    first_ms, last_ms = hours((now_ms - AGE_MS_MAX, now_ms + AHEAD_MS_MAX))
+    if body.last_ms > last_ms:
         raise Refused(
-            "use.future",
-            f"expected uses up to {now_ms + AHEAD_MS_MAX} ms, found one of {body.last_ms} ms",
+            "use.future", f"expected uses up to {last_ms} ms, found one up to {body.last_ms} ms"
         )
-    if body.first_ms < now_ms - AGE_MS_MAX:
+    if body.first_ms < first_ms:
         raise Refused(
-            "use.old",
-            f"expected uses from {now_ms - AGE_MS_MAX} ms on, found one of {body.first_ms} ms",
+            "use.old", f"expected uses from {first_ms} ms on, found one from {body.first_ms} ms on"
         )
 
 

@@ -53,7 +53,7 @@ def _read_blocks(context: ApiContext, _: Path, query: BlocksQuery) -> Answer:
         if len(items) == query.limit:
             break
     following = cursor_below(name, reached) if reached > last else None
-    return Answer(BlockPage(items=items, next=following), shown=matcher.shown)
+    return Answer(BlockPage(items=items, next=following))
 
 
 def _candidates(

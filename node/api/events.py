@@ -4,6 +4,7 @@ The text/event-stream format is that of the HTML standard, section 9.2.
 """
 
 import asyncio
+from collections.abc import Iterable
 from itertools import islice
 from typing import cast
 
@@ -16,6 +17,7 @@ from node.api.scan import require_kept, summaries
 from node.api.times import write_time
 from node.api.views import EventsQuery, EventView, RecordKey
 from node.audit.prove import certified_row
+from vm.access import RESTRICTED
 from vm.encoding import decode
 from vm.refusal import Refused
 
@@ -112,11 +114,15 @@ def _event(context: ApiContext, height: int) -> EventView | None:
         time_ms=row.header.time_ms,
         time=write_time(row.header.time_ms),
         transactions=summaries(context.chain, row),
-        records=[_record_key(key) for key in islice(row.writes, EVENT_RECORDS_MAX)],
+        records=_record_keys(islice(row.writes, EVENT_RECORDS_MAX)),
         left_out=max(0, len(row.writes) - EVENT_RECORDS_MAX),
     )
 
 
-def _record_key(key: bytes) -> RecordKey:
-    kind, *parts = cast("tuple[str, ...]", decode(key))
-    return RecordKey(kind=kind, key=list(parts))
+def _record_keys(keys: Iterable[bytes]) -> list[RecordKey]:
+    """The changed records; of each restricted kind only that some have, once."""
+    found: dict[tuple[str, ...], None] = {}
+    for key in keys:
+        kind, *parts = cast("tuple[str, ...]", decode(key))
+        found[(kind,) if kind in RESTRICTED else (kind, *parts)] = None
+    return [RecordKey(kind=kind, key=list(parts)) for kind, *parts in found]

@@ -14,12 +14,12 @@ from node.api.context import ApiContext
 from node.api.resource import NAME
 from node.api.times import Instant, Moment
 from node.api.views import ListQuery, RecordsQuery
-from node.readers.shown import Shown, transaction_shown
+from vm.access import ACCESS
 from vm.block import Receipt, Result
 from vm.learning import Task
 from vm.record import Member
 from vm.refusal import Refused
-from vm.shape import CODE_BYTES_MAX, NAME_BYTES_MAX, Digest, unpack
+from vm.shape import CODE_BYTES_MAX, NAME_BYTES_MAX, unpack
 from vm.state import Record, State
 from vm.transaction import BODY_BYTES_MAX, Intent
 
@@ -151,7 +151,7 @@ def about(query: ListQuery) -> frozenset[Mention]:
 class Matcher:
     """Whether transactions are what a query asks for; made for one page of a list.
 
-    `shown` are the restricted ones of which their bodies told that they are.
+    Bodies of restricted kinds are not looked into: whether they match would tell what they name.
     """
 
     def __init__(self, context: ApiContext, state: State, query: AboutQuery) -> None:
@@ -159,7 +159,6 @@ class Matcher:
         self._query = query
         self._id = query.id if isinstance(query, TransactionsQuery) and query.id else ""
         self._asked = about(query)
-        self.shown: tuple[Shown, ...] = ()
         self._organisation = cache(partial(_organisation, state))
         self._model = cache(partial(_model, state))
 
@@ -168,11 +167,6 @@ class Matcher:
         """Whether it leaves anything out."""
         query = self._query
         return bool(self._id or query.result or query.sender or query.kind or self._asked)
-
-    def note(self, kind: str, id: Digest) -> None:
-        """A transaction matched."""
-        if self._asked:
-            self.shown += transaction_shown(kind, id)
 
     def receipt(self, receipt: Receipt) -> bool:
         """Whether a transaction with this receipt can match."""
@@ -201,7 +195,7 @@ class Matcher:
         """What a body names, the model of its task, and its sender's organisation."""
         found = {("organisation", self._organisation(intent.sender))}
         kind = self._kinds.get(intent.kind)
-        if kind is None:
+        if kind is None or ACCESS[intent.kind].restricted:
             return found
         try:
             body: Any = unpack(kind.body, intent.body, BODY_BYTES_MAX)

@@ -1,6 +1,7 @@
 """Refusals over HTTP: problem details (RFC 9457) with our stable code as an extension."""
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,29 @@ PROBLEMS_PATH = "/v1/problems"
 TYPE_PATH = PROBLEMS_PATH + "/"  # followed by the code: what a problem's `type` resolves to
 PROBLEM_BYTES_MAX = 256 * 1024  # ours take a few hundred, with a proof of absence up to 30 KiB
 CODE_CHARACTERS_MAX = 48
+CODE = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.ASCII)
+OURS = frozenset(  # rooms of what a client finds out by itself, or of its own command line
+    {
+        "audit",
+        "case",
+        "certificate",
+        "client",
+        "config",
+        "encoding",
+        "file",
+        "frontier",
+        "genesis",
+        "history",
+        "key",
+        "lineage",
+        "pin",
+        "shape",
+        "state_path",
+        "store",
+        "succession",
+        "usage",
+    }
+)
 DETAIL_CHARACTERS_MAX = 500
 
 
@@ -126,7 +150,15 @@ def parse_problem(body: bytes, url: str, status: int) -> Refused:
         code, detail = fields["code"], fields["detail"]
     except (ValueError, KeyError, TypeError, RecursionError):
         code, detail = None, None
-    if not isinstance(code, str) or not isinstance(detail, str):
+    if not isinstance(code, str) or not isinstance(detail, str) or not _may_say(code):
         code = "http.answer"
         detail = f"{url}: expected a problem document, found status {status}"
-    return Refused(code[:CODE_CHARACTERS_MAX], detail[:DETAIL_CHARACTERS_MAX])
+    shown = "".join(c if c.isprintable() else "\ufffd" for c in detail[:DETAIL_CHARACTERS_MAX])
+    return Refused(code, shown)
+
+
+def _may_say(code: str) -> bool:
+    """Whether a node may refuse with this code: that its proofs are false is for us to find."""
+    if len(code) > CODE_CHARACTERS_MAX or not CODE.fullmatch(code):
+        return False
+    return code in PROBLEMS or code.partition(".")[0] not in OURS

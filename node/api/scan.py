@@ -87,14 +87,11 @@ def matching(chain: "Chain", row: "BlockRow", matcher: Matcher) -> list[Transact
     """The transactions of a block that match, in order of execution."""
     if not any(matcher.receipt(receipt) for receipt in row.receipts):
         return []
-    found = [
+    return [
         summary(transaction, row, index)
         for index, transaction in enumerate(opened(chain, row))
         if matcher.receipt(row.receipts[index]) and matcher.intent(transaction.intent)
     ]
-    for item in found:
-        matcher.note(item.kind, bytes.fromhex(item.id))
-    return found
 
 
 def opened(chain: "Chain", row: "BlockRow") -> Iterator[Transaction]:

@@ -228,7 +228,7 @@ def _read_transactions(context: ApiContext, _: Path, query: TransactionsQuery) -
         following = _cursor(name, row.header.height - 1, TRANSACTIONS_MAX) if more else None
         if len(found) == room:
             break
-    return Answer(TransactionPage(items=items, next=following), shown=matcher.shown)
+    return Answer(TransactionPage(items=items, next=following))
 
 
 def _position(name: str, query: TransactionsQuery, first: int) -> tuple[int, int | None]:

@@ -387,7 +387,7 @@ class StatusView(BaseModel):
 
 
 class RecordKey(BaseModel):
-    """Which record changed."""
+    """Which record changed; of restricted kinds some have, and `key` is empty."""
 
     kind: str
     key: list[str | int]

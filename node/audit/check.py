@@ -25,7 +25,7 @@ from vm.inclusion import (
     MultiProof,
     expect_key,
     read_multiproof,
-    verify_lineage,
+    verify_multiproof,
 )
 from vm.learning import UpdateStatus
 from vm.quorum import Epoch
@@ -74,8 +74,9 @@ class ModelAudit:
 async def audit_model(client: Client, id: str, version: int | None = None) -> ModelAudit:
     """Fetch and verify the lineage of a model version, the newest if None.
 
-    A node whose answer does not hold is passed over for the next; see `client.distrusted`. Raises
-    `Refused` with `audit.*`, `lineage.*`, `client.unreachable`, or what a node answered.
+    A node whose answer does not hold is passed over for the next; see `client.distrusted`. None is
+    taken from below a height that was proven: marks, audits and uses may have come since. Raises
+    `Refused` with `audit.*`, `lineage.*`, `client.*`, or what a node answered.
     """
     newest: tuple[str, ...] = ()
     if version is None:
@@ -86,16 +87,17 @@ async def audit_model(client: Client, id: str, version: int | None = None) -> Mo
         newest = (f"version {version} the newest at height {header.height}, {utc(header.time_ms)}",)
     wanted = version
 
-    def read(reply: Reply) -> ModelAudit:
+    def read(reply: Reply) -> tuple[ModelAudit, Header]:
         body = reply.read(ProofBody)
-        return client.verified(reply, lambda: _audit(body))
+        found = client.verified(reply, lambda: _audit(body))
+        return found, found.proof.certified.header
 
     def _audit(body: ProofBody) -> ModelAudit:
         proof = read_multiproof(read_base64(body.proof))
         return audit_lineage(client.chain, client.proven.epochs, proof, id, wanted)
 
     path = LINEAGE_PATH.format(id=id, version=version)
-    found = await client.ask(path, read, bytes_max=ANSWER_BYTES_MAX)
+    found, _ = await client.newest(path, read, bytes_max=ANSWER_BYTES_MAX)
     return replace(found, audit=replace(found.audit, steps=(*found.audit.steps, *newest)))
 
 
@@ -103,7 +105,7 @@ def audit_lineage(
     chain: Digest, epochs: Sequence[Epoch], proof: MultiProof, id: str, version: int
 ) -> ModelAudit:
     """Verify a lineage with nothing trusted but the chain's id and the epochs followed from it."""
-    proven = _Proven(verify_lineage(proof, chain, epochs))
+    proven = _Proven(verify_multiproof(proof, chain, epochs))
     lineage = trace(proven, id, version)
     proven.expect_all_read()
     header = proof.certified.header

@@ -6,18 +6,17 @@ set of validators to the next, from genesis or from a pin. `docs/protocol.md` la
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from node.api.resource import BY_KIND
 from node.api.views import base64_text
 from node.audit.check import Audit, audit_lineage, certificate_step, report
+from node.audit.document import FILE_FORMAT, Start, Subject, read_document
 from node.client.reply import read_base64
 from node.home.document import dump
 from vm.encoding import decode
 from vm.inclusion import (
-    MULTIPROOF_BYTES_MAX,
     BlockProof,
     CertifiedHeader,
     ConsistencyProof,
@@ -27,26 +26,24 @@ from vm.inclusion import (
     read_multiproof,
     verify_block,
     verify_consistency,
-    verify_lineage,
+    verify_header,
+    verify_multiproof,
     verify_record,
     verify_transaction,
 )
 from vm.opened import UseProof, read_proof, verify_uses
 from vm.quorum import Epoch
 from vm.refusal import Refused
-from vm.shape import pack, unpack
+from vm.shape import HEIGHT_MAX, is_name, pack, unpack
 from vm.sparse import VALUE_BYTES_MAX
 from vm.succession import Step
 from vm.trust import Pin, Trust, advance, from_pin
 
-FILE_BYTES_MAX = MULTIPROOF_BYTES_MAX // 3 * 4 + 1024 * 1024  # base64, and JSON around it
-FILE_FORMAT = "concilium.proof.v2"
 KINDS = ("record", "records", "transaction", "block", "consistency", "lineage", "use")
 
 Proof: TypeAlias = (
     RecordProof | TransactionProof | BlockProof | ConsistencyProof | MultiProof | UseProof
 )
-Subject: TypeAlias = dict[str, Any]  # what a file is said to prove, as JSON
 
 
 class Version(NamedTuple):
@@ -105,7 +102,8 @@ def write_file(
 class Opened(NamedTuple):
     """A file as it was read: its proof, which is not verified yet, and the trust to verify it with.
 
-    `trust` is the reader's, advanced by those of `steps` that it did not have.
+    `trust` is the reader's, advanced by those of `steps` that it did not have. `vouched` says
+    whether each step and the anchor hold by that trust; what lies before its beginning cannot.
     """
 
     kind: str
@@ -114,6 +112,7 @@ class Opened(NamedTuple):
     trust: Trust
     steps: tuple[Step, ...]
     anchor: Anchor | None
+    vouched: bool
 
 
 def verify_file(trust: Trust, data: str | bytes) -> Audit:
@@ -123,25 +122,65 @@ def verify_file(trust: Trust, data: str | bytes) -> Audit:
 
 def open_file(trust: Trust, data: str | bytes) -> Opened:
     """Read a file and take its steps; raises `Refused` with `file.*` or the step that failed."""
-    document = _read(data)
+    document = read_document(data)
     if document.chain != trust.chain.hex():
         raise Refused(
             "audit.chain", f"expected chain {trust.chain.hex()}, found {document.chain[:64]}"
         )
-    start = None if document.start is None else _read_anchor(document.start)
+    anchor = None if document.start is None else _read_anchor(document.start)
+    begin = 0
+    if anchor is not None:
+        begin = anchor.epoch.number
+        _check_anchor(trust, anchor)
     steps = tuple(unpack(Step, read_base64(text)) for text in document.steps)
-    for step in steps:
-        newest = trust.epochs[-1].number
-        if start is not None and step.epoch.number > newest + 1:
-            raise Refused(
-                "file.from",
-                f"expected steps from epoch {newest} on, found one to {step.epoch.number}: verify "
-                f"it with its own pin {start.pin}",
-            )
-        if step.epoch.number > newest:  # else it is known who ruled
-            trust = advance(trust, step)
+    first = trust.epochs[0].number
+    for number, step in enumerate(steps, begin + 1):
+        trust = _take(trust, step, number)
+    if anchor is not None and begin >= first and anchor.pin != trust.pin:
+        verify_header(anchor.certified, trust.chain, trust.epochs)
     proof = _unpack(document.kind, read_base64(document.proof))
-    return Opened(document.kind, document.subject, proof, trust, steps, start)
+    vouched = begin >= first or not (steps or anchor)
+    return Opened(document.kind, document.subject, proof, trust, steps, anchor, vouched)
+
+
+def _check_anchor(trust: Trust, anchor: Anchor) -> None:
+    """Raise `Refused` with `pin.*` or `file.from` unless it is of this chain and known epochs.
+
+    Of an epoch before the first that is known nobody can say more than that its header names it.
+    """
+    from_pin(trust.chain, anchor.pin, anchor.certified, anchor.epoch)
+    place = anchor.epoch.number - trust.epochs[0].number
+    if place >= len(trust.epochs):
+        raise Refused(
+            "file.from",
+            f"expected a beginning in an epoch up to {trust.epochs[-1].number}, found one in "
+            f"{anchor.epoch.number}: verify it with its own pin {anchor.pin}",
+        )
+    if place >= 0 and anchor.epoch != trust.epochs[place]:
+        raise Refused(
+            "file.from",
+            f"expected epoch {anchor.epoch.number} as it is known, "
+            f"{trust.epochs[place].digest.hex()}, found {anchor.epoch.digest.hex()}",
+        )
+
+
+def _take(trust: Trust, step: Step, number: int) -> Trust:
+    """Trust after the step to epoch `number`; an epoch that is known has to be the step's.
+
+    Raises `Refused` with `file.steps`, or with `succession.*`.
+    """
+    place = number - trust.epochs[0].number
+    known = trust.epochs[place] if 0 <= place < len(trust.epochs) else None
+    if step.epoch.number != number or known not in (None, step.epoch):
+        raise Refused(
+            "file.steps",
+            f"expected a step to epoch {number} as it is known or follows, found one to "
+            f"{step.epoch.number} with digest {step.epoch.digest.hex()}",
+        )
+    if place <= 0:  # who ruled before it is not known
+        return trust
+    reached = advance(replace(trust, epochs=trust.epochs[:place]), step)
+    return trust if known is not None else reached
 
 
 def trust_in(pin: Pin, data: str | bytes) -> Trust:
@@ -149,14 +188,14 @@ def trust_in(pin: Pin, data: str | bytes) -> Trust:
 
     Raises `Refused` with `file.*`, or `pin.*` if what it brings is not what the pin names.
     """
-    start = _read(data).start
+    start = read_document(data).start
     if start is None:
         raise Refused("file.from", f"expected a file from the pin {pin}, found one from genesis")
     anchor = _read_anchor(start)
     return from_pin(anchor.certified.header.chain, pin, anchor.certified, anchor.epoch)
 
 
-def _read_anchor(start: "_Start") -> Anchor:
+def _read_anchor(start: Start) -> Anchor:
     """What a file brings of its pin; raises `Refused("file.from")` if it is of another."""
     anchor = Anchor(
         unpack(CertifiedHeader, read_base64(start.certified)),
@@ -169,43 +208,6 @@ def _read_anchor(start: "_Start") -> Anchor:
             f"{start.header[:64]}",
         )
     return anchor
-
-
-class _Start(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    height: int
-    header: str
-    certified: str
-    epoch: str
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    format: str
-    kind: str
-    chain: str
-    start: _Start | None = Field(alias="from")
-    steps: list[str]
-    subject: dict[str, Any]
-    proof: str
-
-
-def _read(data: str | bytes) -> _Document:
-    if len(data) > FILE_BYTES_MAX:
-        raise Refused("file.too_large", f"expected at most {FILE_BYTES_MAX} bytes, found more")
-    try:
-        document = _Document.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise Refused(
-            "file.format", f"expected a proof file, found {where[:80]}: {first['msg'][:200]}"
-        ) from None
-    if document.format != FILE_FORMAT:
-        raise Refused("file.format", f"expected {FILE_FORMAT}, found {document.format[:80]}")
-    return document
 
 
 def _unpack(kind: str, data: bytes) -> Proof:
@@ -252,18 +254,18 @@ def read_version(subject: Subject) -> Version:
     """Of which model version a lineage's file is; raises `Refused("audit.subject")`."""
     match subject:
         case {"model": str(model), "version": int(version)} if len(subject) == 2:
-            return Version(model, version)
+            whole = type(version) is int and 0 <= version <= HEIGHT_MAX  # Python: true is one too
+            if whole and is_name(model):
+                return Version(model, version)
     raise Refused("audit.subject", "expected a lineage's model and version, found something else")
 
 
 def _expect(found: Subject, proof: Proof) -> Subject:
     """The proof's subject, if the file names that one; raises `Refused("audit.subject")`."""
     subject = subject_of(proof)
-    if subject != found:
-        raise Refused(
-            "audit.subject",
-            f"expected {json.dumps(subject)[:200]}, found {json.dumps(found)[:200]}",
-        )
+    expected, said = (json.dumps(item, sort_keys=True) for item in (subject, found))
+    if said != expected:  # as text: Python takes true for 1, and 1.0 too
+        raise Refused("audit.subject", f"expected {expected[:200]}, found {said[:200]}")
     return subject
 
 
@@ -345,7 +347,7 @@ def _audit_record(trust: Trust, subject: Subject, proof: RecordProof) -> Audit:
 
 
 def _audit_records(trust: Trust, subject: Subject, proof: MultiProof) -> Audit:
-    verify_lineage(proof, trust.chain, trust.epochs)
+    verify_multiproof(proof, trust.chain, trust.epochs)
     absent = sum(entry.value is None for entry in proof.records)
     steps = (
         certificate_step(proof.certified, trust.epochs),

@@ -46,15 +46,18 @@ MODE = 0o100644 << 16
 UNIX = 3
 
 
-def make_case(case: Case, proofs: Proofs, key: SigningKey) -> bytes:
+def make_case(trust: Trust, case: Case, proofs: Proofs, key: SigningKey) -> bytes:
     """A case file, signed with `key`: equal bytes for equal cases, proofs and keys.
 
-    Raises `Refused("case.auditor")` as whoever verifies it would.
+    It is read back: no bound stands in the way of whoever verifies it. Raises `Refused` as
+    `verify_case` does where it reads, or with `case.auditor`.
     """
     _check_auditor(case)
     _, derived = _derive(case)
     signature = write_signature(derived[SUMMARY], case.auditor.member, key)
-    return _write(_arrange(derived, signature, write_proofs(proofs)))
+    data = _write(_arrange(derived, signature, write_proofs(proofs)))
+    open_proofs(trust, _proofs_of(_read(data)))
+    return data
 
 
 def verify_case(trust: Trust, data: bytes) -> Audit:
@@ -71,11 +74,9 @@ def verify_case(trust: Trust, data: bytes) -> Audit:
     parts = _read(data)
     # 2. the proofs hold, and tell one story
     auditor = read_auditor(parts[SIGNATURE])
-    files = {name: part for name, part in parts.items() if name.startswith(FOLDER)}
+    files = _proofs_of(parts)
     trust, proofs = open_proofs(trust, files)
     case, steps = tell(trust, proofs, auditor)
-    if write_proofs(proofs) != files:
-        raise Refused("case.proofs", "expected proof files as they are written, found others")
     # 3. what is derived follows from them
     found, derived = _derive(case)
     for name in DERIVED:
@@ -106,13 +107,21 @@ def lineage_file(data: bytes) -> bytes:
 def read_checkpoint(trust: Trust, data: bytes) -> Checkpoint:
     """The checkpoint under which a case file or another proof file stands, verified.
 
+    Its steps and its anchor are verified too, as they go into what the auditor signs.
     Raises `Refused` as `open_file` and `verify_header`, or with `case.checkpoint`.
     """
     opened = open_file(trust, lineage_file(data) if data.startswith(MAGIC) else data)
     if isinstance(opened.proof, ConsistencyProof):
         raise Refused("case.checkpoint", "expected a file with one checkpoint, found two in it")
+    if not opened.vouched:
+        raise Refused(
+            "case.checkpoint",
+            f"expected a file from epoch {trust.epochs[0].number} or later, as what you trust, "
+            "found steps from an earlier one",
+        )
     certified = certified_of(opened.proof)
-    verify_header(certified, opened.trust.chain, opened.trust.epochs)
+    for found in (certified, *(() if opened.anchor is None else (opened.anchor.certified,))):
+        verify_header(found, opened.trust.chain, opened.trust.epochs)
     return Checkpoint(certified, opened.steps, opened.anchor)
 
 
@@ -135,6 +144,10 @@ def _arrange(
         PROV: derived[PROV],
         **proofs,
     }
+
+
+def _proofs_of(parts: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: part for name, part in parts.items() if name.startswith(FOLDER)}
 
 
 def _expect_equal(name: str, expected: bytes, found: bytes) -> None:

@@ -5,10 +5,11 @@ missing; whoever verifies runs it on what was proven, so both mean the same reco
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+from node.api.keys import KEYS_MAX
 from node.audit.lineage import Lineage, Part, Records, Signer
 from node.audit.signers import Act
 from vm.conduct import Audit, AuditOutcome, Visit
@@ -24,7 +25,7 @@ from vm.usage import Action, ModelUsage, OrganisationUsage, UseBatchRecord
 
 R = TypeVar("R", bound=Record)
 
-BATCHES_MAX = 20_000  # of uses in one file: 20 MiB of records and proofs, and as much derived
+BATCHES_MAX = 8_000  # of uses in one file: 8 MiB of records and proofs, and as much derived
 
 AuditKey: TypeAlias = tuple[str, int, str, str]  # task, round, organisation, the auditor's
 
@@ -41,6 +42,7 @@ class Attested:
 class Beside:
     """Attestations and batches of uses in order of key; people and institutions in order of id.
 
+    Of batches each organisation shows as many as an equal share of `BATCHES_MAX`, its newest.
     `usage` is None of a model of which no use was recorded. `signers` and `organisations` are those
     that the lineage does not hold already. `auditor` is who signed the file, None if the chain had
     none of that name.
@@ -92,10 +94,10 @@ class Known:
 
 
 def audit_keys(values: Mapping[bytes, bytes | None]) -> tuple[AuditKey, ...]:
-    """Whose attestations of which updates the proofs are of."""
+    """Whose attestations of which updates the proofs show; that there is none says nothing."""
     found = []
-    for name in values:
-        match decode(name):
+    for name, value in values.items():
+        match None if value is None else decode(name):
             case (Audit.KIND, str(task), int(number), str(organisation), str(auditor)):
                 found.append((task, number, organisation, auditor))
     return tuple(found)
@@ -145,21 +147,37 @@ def trace_beside(
     )
 
 
+def due(
+    values: Mapping[bytes, bytes | None],
+    lineage: Lineage,
+    audits: Collection[AuditKey],
+    auditor: str,
+) -> list[tuple[bytes, ...]]:
+    """The keys that follow from `values` and are missing there, as many at a time as nodes serve.
+
+    Nothing else says what is asked for and in which files it stands: all nodes' proofs are equal.
+    """
+    known = Known(values)
+    trace_beside(known, lineage, audits, auditor)
+    missing = tuple(known.missing)
+    return [missing[begin : begin + KEYS_MAX] for begin in range(0, len(missing), KEYS_MAX)]
+
+
 def _trace_batches(
     records: Records, model: str, totals: tuple[OrganisationUsage, ...]
 ) -> tuple[UseBatchRecord, ...]:
-    """All batches that the totals count; raises `Refused("case.too_large")`."""
-    count = sum(item.batches for item in totals)
-    if count > BATCHES_MAX:
-        raise Refused(
-            "case.too_large", f"expected at most {BATCHES_MAX} batches of uses, found {count}"
-        )
+    """All batches that the totals count, or of each organisation the newest in its share."""
     found = (
         records.get(UseBatchRecord, model, item.organisation, number)
         for item in totals
-        for number in range(1, item.batches + 1)
+        for number in range(item.batches - _shown(item, totals) + 1, item.batches + 1)
     )
     return tuple(batch for batch in found if batch is not None)
+
+
+def _shown(item: OrganisationUsage, totals: Sequence[OrganisationUsage]) -> int:
+    """How many batches of an organisation a file shows: nobody's many leave out another's."""
+    return min(item.batches, BATCHES_MAX // len(totals))
 
 
 def _trace_signers(records: Records, names: Iterable[str]) -> tuple[Signer, ...]:
@@ -232,10 +250,11 @@ def check_attested(beside: Beside, lineage: Lineage) -> str:
 def check_uses(beside: Beside) -> str:
     """Check that the batches of uses come to the totals: none is left out, and none is too many.
 
-    Raises `Refused("case.usage")`; returns what was checked, in words.
+    Where only the newest are due, that all of these are there and come to no more. Raises
+    `Refused("case.usage")`; returns what was checked, in words.
     """
-    usage = beside.usage
-    for item in () if usage is None else usage.organisations:
+    totals = () if beside.usage is None else beside.usage.organisations
+    for item in totals:
         batches = [batch for batch in beside.batches if batch.organisation == item.organisation]
         found = OrganisationUsage(
             item.organisation,
@@ -243,14 +262,19 @@ def check_uses(beside: Beside) -> str:
             sum(batch.count for batch in batches if batch.action is Action.INFERENCE),
             sum(batch.count for batch in batches if batch.action is Action.EXPORT),
         )
-        if found != item:
+        due = _shown(item, totals)
+        within = found.inferences <= item.inferences and found.exports <= item.exports
+        if found.batches != due or not within or (due == item.batches and found != item):
             raise Refused(
                 "case.usage",
-                f"expected {item.batches} batches of uses by {item.organisation} that come to "
+                f"expected {due} batches of uses by {item.organisation} that come to "
                 f"{item.inferences} inferences and {item.exports} exports, found {found.batches} "
                 f"that come to {found.inferences} and {found.exports}",
             )
-    return f"{len(beside.batches)} batches of uses, which come to the model's totals"
+    shown, count = len(beside.batches), sum(item.batches for item in totals)
+    if shown < count:
+        return f"the newest {shown} of {count} batches of uses, within the model's totals"
+    return f"{shown} batches of uses, which come to the model's totals"
 
 
 def check_keys(beside: Beside, lineage: Lineage) -> str:

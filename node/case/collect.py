@@ -3,14 +3,15 @@
 from functools import partial
 from typing import TypeAlias
 
-from node.api.keys import KEYS_MAX, write_keys
+from node.api.keys import write_keys
 from node.api.resource import LINEAGE_PATH, TOGETHER_PATH
 from node.audit.check import ANSWER_BYTES_MAX, ModelAudit, audit_lineage
 from node.audit.file import Anchor, Version
-from node.case.beside import AuditKey, Known, trace_beside, updates_of
+from node.case.beside import AuditKey, due, updates_of
 from node.case.proofs import Checkpoint, Proofs, normal
 from node.client.client import Client
 from node.client.reply import ProofBody, Reply, read_base64
+from vm.block import Header
 from vm.conduct import Audit
 from vm.inclusion import MultiProof, read_multiproof, verify_records
 from vm.record import ModelHead
@@ -77,40 +78,38 @@ async def _fetch_lineage(client: Client, id: str, version: int, at: int | None) 
         body = reply.read(ProofBody)
         return client.verified(reply, partial(check, body))
 
+    def read_newest(reply: Reply) -> tuple[ModelAudit, Header]:
+        found = read(reply)
+        return found, found.proof.certified.header
+
     path = LINEAGE_PATH.format(id=id, version=version)
-    query = "" if at is None else f"?at={at}"
-    return await client.ask(path + query, read, bytes_max=ANSWER_BYTES_MAX)
+    if at is not None:
+        return await client.ask(f"{path}?at={at}", read, bytes_max=ANSWER_BYTES_MAX)
+    found, _ = await client.newest(path, read_newest, bytes_max=ANSWER_BYTES_MAX)
+    return found
 
 
 async def _fetch_beside(client: Client, story: ModelAudit, auditor: str) -> tuple[MultiProof, ...]:
-    """Records beside the lineage: those that are known to be due, until no more follow from them.
-
-    What is asked for, and in which order, follows from the records alone, so that proofs from any
-    node are equal.
-    """
+    """Records beside the lineage: those that are due, until no more follow from them."""
     height = story.proof.certified.header.height
     audits = await _fetch_audits(client, story, height)
     values: Values = {}
     proofs: list[MultiProof] = []
-    while True:
-        known = Known(values)
-        trace_beside(known, story.lineage, audits, auditor)
-        if not known.missing:
-            return tuple(proofs)
-        missing = tuple(known.missing)
-        for begin in range(0, len(missing), KEYS_MAX):
-            keys = missing[begin : begin + KEYS_MAX]
+    while parts := due(values, story.lineage, audits, auditor):
+        for keys in parts:
             proof = await _fetch_records(client, keys, height)
             values |= {entry.key: entry.value for entry in proof.records}
             proofs.append(proof)
+    return tuple(proofs)
 
 
 async def _fetch_audits(client: Client, story: ModelAudit, height: int) -> list[AuditKey]:
-    """Who had attested what by then, by nodes' word: each update counts how many there must be."""
+    """Who had attested what by then, from nodes that list as many as the update counts."""
     found = []
     for update in updates_of(story.lineage):
-        if update.audits_passed + update.audits_failed + update.audits_unavailable:
-            async for audit in client.records(Audit, *update.key, at=height):
+        count = update.audits_passed + update.audits_failed + update.audits_unavailable
+        if count:
+            async for audit in client.records(Audit, *update.key, at=height, count=count):
                 found.append(audit.key)
     return found
 

@@ -293,13 +293,21 @@ def _attested(item: Attested) -> dict[str, Any]:
 
 
 def _usage(beside: Beside) -> dict[str, Any]:
-    """What members recorded of the model's use: totals, kinds of use, and every batch."""
+    """What members recorded of the model's use: totals, and the batches shown by kind and singly.
+
+    `complete` says whether these are all that the totals count.
+    """
     kinds: dict[tuple[str, int, str, str], list[UseBatchRecord]] = {}
     for batch in beside.batches:
         kind = (batch.organisation, batch.version, batch.purpose.value, batch.action.value)
         kinds.setdefault(kind, []).append(batch)
+    shown = Counter(batch.organisation for batch in beside.batches)
+    totals = () if beside.usage is None else beside.usage.organisations
     return {
-        "organisations": [] if beside.usage is None else dump(beside.usage.organisations),
+        "organisations": [
+            dict(dump(item)) | {"shown": shown[item.organisation]} for item in totals
+        ],
+        "complete": len(beside.batches) == sum(item.batches for item in totals),
         "kinds": [
             {
                 "organisation": batches[0].organisation,

@@ -61,18 +61,22 @@ def _cut(certificate: CheckpointCertificate, validators: ValidatorSet) -> Checkp
 
 
 def write_proofs(proofs: Proofs) -> dict[str, bytes]:
-    """The files by name, in order."""
+    """The files by name, in order; the steps to the validators stand in the first alone."""
     checkpoint = proofs.checkpoint
-
-    def write(proof: MultiProof, lineage: Version | None) -> bytes:
-        held = replace(proof, certified=checkpoint.certified)
-        text = write_file(held, checkpoint.steps, lineage=lineage, anchor=checkpoint.anchor)
-        return text.encode()
-
-    found = {LINEAGE: write(proofs.lineage, proofs.version)}
+    found = {LINEAGE: _write_lineage(checkpoint, proofs.lineage, proofs.version)}
     for number, proof in enumerate(proofs.beside, 1):
-        found[records_name(number)] = write(proof, None)
+        found[records_name(number)] = _write_records(checkpoint, proof)
     return found
+
+
+def _write_lineage(checkpoint: Checkpoint, proof: MultiProof, version: Version) -> bytes:
+    held = replace(proof, certified=checkpoint.certified)
+    text = write_file(held, checkpoint.steps, lineage=version, anchor=checkpoint.anchor)
+    return text.encode()
+
+
+def _write_records(checkpoint: Checkpoint, proof: MultiProof) -> bytes:
+    return write_file(replace(proof, certified=checkpoint.certified)).encode()
 
 
 def records_name(number: int) -> str:
@@ -81,26 +85,33 @@ def records_name(number: int) -> str:
 
 
 def open_proofs(trust: Trust, files: Mapping[str, bytes]) -> tuple[Trust, Proofs]:
-    """What files of proofs hold, not verified yet, and the trust that their steps lead to.
+    """What files of proofs hold, not verified yet, and the trust that the lineage's steps lead to.
 
-    Raises `Refused` as `open_file`, or with `case.checkpoint` or `case.kind`.
+    One file is opened after the other, and of each no more is kept than its proof. Raises `Refused`
+    as `open_file`, or with `case.checkpoint`, `case.kind` or `case.proofs`.
     """
-    opened = {name: open_file(trust, data) for name, data in files.items()}
-    first = opened[LINEAGE]
+    first = open_file(trust, files[LINEAGE])
     story = _expect_kind(LINEAGE, first, "lineage")
     checkpoint = Checkpoint(story.certified, first.steps, first.anchor)
+    version = read_version(first.subject)
+    _expect_written(LINEAGE, _write_lineage(checkpoint, story, version), files[LINEAGE])
     beside = []
-    for name, found in opened.items():
+    for name, data in files.items():
         if name == LINEAGE:
             continue
-        proof = _expect_kind(name, found, "records")
-        if Checkpoint(proof.certified, found.steps, found.anchor) != checkpoint:
+        proof = _expect_kind(name, open_file(first.trust, data), "records")
+        if proof.certified != checkpoint.certified:
             raise Refused(
                 "case.checkpoint", f"expected {name} under the lineage's checkpoint, found another"
             )
+        _expect_written(name, _write_records(checkpoint, proof), data)
         beside.append(proof)
-    version = read_version(first.subject)
     return first.trust, Proofs(checkpoint, version, story, tuple(beside))
+
+
+def _expect_written(name: str, expected: bytes, found: bytes) -> None:
+    if expected != found:
+        raise Refused("case.proofs", f"expected {name} as it is written, found it otherwise")
 
 
 def _expect_kind(name: str, found: Opened, kind: str) -> MultiProof:

@@ -9,10 +9,10 @@ from node.case.contents import Auditor
 from vm.digest import CASE, digest
 from vm.keys import SigningKey, verify
 from vm.refusal import Refused
+from vm.shape import is_name
 
 SIGNATURE_FORMAT = "concilium.case.signature.v1"
 SIGNATURE_BYTES_MAX = 1_024  # a name of 64 bytes, three values in hexadecimal, and JSON around them
-MEMBER = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 FIELDS = {"digest": 64, "key": 64, "signature": 128}  # lower-case hexadecimal digits of each
 
 
@@ -67,7 +67,7 @@ def _read(data: bytes) -> dict[str, str]:
         or set(document) != {"format", "member", *FIELDS}
         or not all(isinstance(value, str) for value in document.values())
         or document["format"] != SIGNATURE_FORMAT
-        or not MEMBER.fullmatch(document["member"])
+        or not is_name(document["member"])
         or not all(
             re.fullmatch(f"[0-9a-f]{{{size}}}", document[name]) for name, size in FIELDS.items()
         )

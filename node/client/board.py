@@ -77,8 +77,10 @@ class Board:
         async for event in self.client.events():
             self._height = event.height
             changed = {(record.kind, tuple(record.key)) for record in event.records}
+            unnamed = {kind for kind, key in changed if not key}  # which ones is not told
             for asked in {*self._kept, *self._reading}:
-                if event.left_out or (asked[0].KIND, asked[1]) in changed:
+                kind = asked[0].KIND
+                if event.left_out or kind in unnamed or (kind, asked[1]) in changed:
                     self._forget(asked)
             if any(kind in NEWS for kind, _ in changed):
                 self.count += 1

@@ -291,20 +291,22 @@ class Client:
         )
 
     async def records(
-        self, cls: type[R], *prefix: str | int, at: int | None = None
+        self, cls: type[R], *prefix: str | int, at: int | None = None, count: int | None = None
     ) -> AsyncIterator[R]:
         """Records whose key starts with `prefix`, all but its last part; `at` a height if not None.
 
         Each one is proven and they come in order of key, but nothing proves that a node left none
-        out.
+        out. Whoever knows from elsewhere how many there are says so by `count`: a node whose list
+        ends with fewer or more is passed over (`client.count`).
         """
-        path, after = BY_RECORD[cls].list(prefix), b""
+        path, after, left = BY_RECORD[cls].list(prefix), b"", count
         following: str | None = ""
         while following is not None:
             query = f"?limit={LIMIT_MAX}" + (f"&cursor={following}" if following else "")
             query += "" if at is None else f"&at={at}"
-            read = partial(self._read_page, cls=cls, prefix=prefix, after=after)
+            read = partial(self._read_page, cls=cls, prefix=prefix, after=after, left=left)
             page, following, after = await self.ask(path + query, read)
+            left = None if left is None else left - len(page)
             for record in page:
                 yield record
 
@@ -338,13 +340,22 @@ class Client:
         return self.verified(reply, lambda: self.proven.together(body.proof, asked))
 
     def _read_page(
-        self, reply: Reply, cls: type[R], prefix: Key, after: bytes
+        self, reply: Reply, cls: type[R], prefix: Key, after: bytes, left: int | None
     ) -> tuple[list[R], str | None, bytes]:
         """The records of a page, the cursor of the next, and the last key."""
         page = reply.read(PageBody)
-        check = partial(self.proven.records, page, cls, prefix, after)
-        records, last = self.verified(reply, check)
-        return records, page.next if records else None, last
+
+        def check() -> tuple[list[R], str | None, bytes]:
+            records, last = self.proven.records(page, cls, prefix, after)
+            following = page.next if records else None
+            if following is None and left not in (None, len(records)):
+                raise Refused(
+                    "client.count",
+                    f"{reply.url}: expected {left} more {cls.KIND}, found {len(records)}",
+                )
+            return records, following, last
+
+        return self.verified(reply, check)
 
     def _read_receipt(self, reply: Reply, id: bytes) -> Outcome | None:
         if reply.status == 404:

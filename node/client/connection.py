@@ -6,6 +6,7 @@ once. Over https:// the TLS key is enough and no token is asked for.
 """
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -29,6 +30,7 @@ TOKEN_CHARACTERS_MAX = 512
 NONCE_BYTES = 16
 UNKNOWN = ("reader.required", "reader.expired")  # what a token may help against
 BUSY = 429
+WAIT = re.compile(r"[0-9]{1,9}")  # of a Retry-After header; longer ones Python would refuse
 BUSY_TRIES = 4  # of one request, before its caller is told
 WAIT_S_MAX = 20  # for which a node can send us away at a time
 ANSWER_BYTES_MAX = 8 * 1024 * 1024  # of JSON: a page of 100 large records
@@ -177,7 +179,9 @@ def _now_s() -> int:
 
 def _wait_s(text: str) -> float:
     """The seconds of a Retry-After header, within bounds; 1 where there are none."""
-    return float(min(max(int(text), 1), WAIT_S_MAX)) if text.isascii() and text.isdigit() else 1.0
+    if not WAIT.fullmatch(text):
+        return 1.0
+    return float(min(max(int(text), 1), WAIT_S_MAX))
 
 
 def _timeout(bytes_max: int) -> aiohttp.ClientTimeout:

@@ -107,5 +107,5 @@ async def _report(
         )
         trust = client.proven.trust
     case, steps = tell(trust, proofs, auditor)
-    write_new(out, make_case(case, proofs, key))
+    write_new(out, make_case(trust, case, proofs, key))
     return case, steps

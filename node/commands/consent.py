@@ -50,23 +50,37 @@ def approve(home: Path, task: str, *, yes: bool = False, output: Format = "text"
         _require_consent(task, lines)
     _approvals(settings).approve(found)
     note = f"Approved task {task} under terms of digest {digest.hex()}."
-    if asyncio.run(_approve_again(settings, found)):
+    again, stands = asyncio.run(_approve_again(settings, found))
+    if stands is False and found.phase is TaskPhase.OPEN:
+        note += " On the chain it was withdrawn meanwhile: run this again."
+    elif again:
         note += " The approval that was withdrawn on the chain stands again."
     if settings.training.approve == "list" and task not in listed:
         note += f' Add "{task}" to [training] tasks and restart the peer: it works off that list.'
-    data = {"task": task, "approved": True, "digest": digest.hex(), "terms": dump(found.terms)}
+    data = {
+        "task": task,
+        "approved": True,
+        "stands_on_chain": stands,
+        "digest": digest.hex(),
+        "terms": dump(found.terms),
+    }
     show(output, data, "\n".join((*lines, note)) if yes else note)
 
 
-async def _approve_again(settings: config.PeerConfig, task: Task) -> bool:
-    """Give an approval that was withdrawn on the chain again; a first one the peer gives itself."""
+async def _approve_again(settings: config.PeerConfig, task: Task) -> tuple[bool, bool | None]:
+    """Give an approval that was withdrawn on the chain again; a first one the peer gives itself.
+
+    Whether that was done, and whether it stands there after that, for an older withdrawal may have
+    been on its way; None if the chain has none.
+    """
     async with _client(settings) as client:
-        found = await approval_of(client, task, settings.trainer.id)
-        if found is None or found.stands or task.phase is not TaskPhase.OPEN:
-            return False
-        body = ApproveTask(task.id, terms_digest(task.terms))
-        await _pen(client, settings).submit("task.approve", body)
-        return True
+        before = await approval_of(client, task, settings.trainer.id)
+        again = before is not None and not before.stands and task.phase is TaskPhase.OPEN
+        if again:
+            body = ApproveTask(task.id, terms_digest(task.terms))
+            await _pen(client, settings).submit("task.approve", body)
+        after = await approval_of(client, task, settings.trainer.id)
+        return again, None if after is None else after.stands
 
 
 def withdraw(home: Path, task: str, *, output: Format = "text") -> None:
@@ -108,7 +122,7 @@ async def _withdraw(settings: config.PeerConfig, id: str) -> bool | None:
     """Take back what this site has said on the chain, if anything; None if nobody answers."""
     try:
         async with _client(settings) as client:
-            return await say_withdrawn(client, _pen(client, settings), id)
+            return await say_withdrawn(_approvals(settings), client, _pen(client, settings), id)
     except Refused as refused:
         if refused.code != "client.unreachable":
             raise

@@ -1,6 +1,7 @@
 """How commands answer: text for people, JSON for programs, and an exit code for both."""
 
 import json
+import re
 import sys
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -42,6 +43,9 @@ EXIT_CODES = """Exit codes:
   6    the chain goes on under a newer protocol: install newer software
   130  interrupted"""
 
+# C0 but tab and line feed, DEL, C1, and what turns the direction of writing.
+UNPRINTED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
 UNREACHABLE_CODES = frozenset(
     {"api.busy", "blob.unavailable", "blob.unreachable", "client.unreachable", "node.not_ready"}
 )
@@ -81,9 +85,16 @@ def show(output: Format, data: Any, text: RenderableType) -> None:
     if output == "json":
         print(json.dumps(data, indent=2))
         return
+    if isinstance(text, str):
+        text = plain(text)
     # In a pipe or a file there is no edge to fit a table to.
     width = None if sys.stdout.isatty() else 200
     Console(soft_wrap=True, markup=False, highlight=False, width=width).print(text)
+
+
+def plain(text: str) -> str:
+    """A text without what moves the cursor or turns the writing: a file or a node may quote it."""
+    return UNPRINTED.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def show_audit(output: Format, audit: Audit) -> None:
@@ -143,5 +154,5 @@ def _show_error(code: str, message: str, as_json: bool) -> None:
         print(json.dumps({"error": {"code": code, "message": message}}), file=sys.stderr)
         return
     # Messages quote input, such as [section] key: nothing in them is markup.
-    text = Text.assemble((code, "bold red"), ": ", message)
+    text = Text.assemble((code, "bold red"), ": ", plain(message))
     Console(stderr=True, soft_wrap=True, highlight=False).print(text)

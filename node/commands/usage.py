@@ -27,7 +27,7 @@ from node.commands.report import Format, show
 from node.home import config
 from node.home.document import dump
 from node.usage.entry import check_time, make_entry, parse_time, read_entries
-from node.usage.journal import Batch, Journal
+from node.usage.journal import Batch, Journal, Subject
 from node.usage.sender import OnBatch, Sender, Sent
 from node.usage.show import prove_uses
 from vm.refusal import Refused
@@ -124,8 +124,8 @@ def send(home: Path, *, output: Format = "text") -> None:
         table.add_row(
             str(sent.batch or "-"), f"{sent.model} {sent.version}", str(sent.entries), where
         )
-    lines = [f"{late} uses waited for more than 89 days and are not recorded"] if late else []
-    show(output, {"batches": dump(found), "late": late}, Group(table, *lines))
+    data = {"batches": dump(found), "late": dump(late)}
+    show(output, data, Group(table, *_say_late(late)))
     failed = next((sent for sent in found if sent.code is not None), None)
     if failed is not None:
         raise Refused(failed.code or "", failed.reason)
@@ -174,16 +174,23 @@ def list_(home: Path, *, batch: Natural | None = None, output: Format = "text") 
             *(str(body.entries), str(body.count), utc(body.last_ms), _where(item)),
         )
     lines = [f"{item.waiting} uses of {item.name} wait to be sent" for item in waiting]
-    lines += [f"{late} uses waited for more than 89 days and are not recorded"] if late else []
+    lines += _say_late(late)
     data = {
         "batches": [
             {"batch": item.id, "number": item.number, "code": item.code, **dump(item.body)}
             for item in batches
         ],
         "waiting": dump(waiting),
-        "late": late,
+        "late": dump(late),
     }
     show(output, data, Group(*([table] if batches else []), *lines))
+
+
+def _say_late(late: list[Subject]) -> list[str]:
+    return [
+        f"{item.waiting} uses of {item.name} waited for more than 89 days and are not recorded"
+        for item in late
+    ]
 
 
 def _where(batch: Batch) -> str:

@@ -32,11 +32,15 @@ def dump(item: Any) -> Any:
 
 def load(cls: type[T], text: str | bytes) -> T:
     """Read JSON written by `dump`; raises `Refused("document.*" | "shape.*")`."""
+    return from_json(cls, parse(text))
+
+
+def parse(text: str | bytes) -> Any:
+    """JSON values; raises `Refused("document.json" | "document.repeat")`."""
     try:
-        value = json.loads(text, object_pairs_hook=_read_object)
+        return json.loads(text, object_pairs_hook=_read_object)
     except (ValueError, RecursionError) as error:
         raise Refused("document.json", f"expected JSON, found: {error}") from error
-    return from_json(cls, value)
 
 
 def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

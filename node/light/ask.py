@@ -11,7 +11,6 @@ from node.api.resource import EPOCHS_PATH, STEPS_MAX
 from node.audit.file import Anchor
 from node.client.client import NEWEST_PATH, Client
 from node.client.reply import PageBody, ProofBody, Reply, StepsBody, read_base64
-from node.light.history import STEPS_MAX as HISTORY_STEPS_MAX
 from node.light.history import History, begin
 from vm.block import Header
 from vm.genesis import Genesis, check_genesis
@@ -29,6 +28,7 @@ from vm.inclusion import (
 from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import unpack
+from vm.succession import STEPS_MAX as HISTORY_STEPS_MAX
 from vm.succession import Step
 from vm.trust import Pin
 

@@ -17,7 +17,7 @@ from node.audit.check import Audit
 from node.audit.file import Anchor
 from node.client.reply import read_base64
 from node.home.document import dump
-from node.light.history import STEPS_MAX, History, begin, follow
+from node.light.history import History, begin, follow
 from vm.epoch import ruling
 from vm.evidence import Evidence, SignedContent, judge
 from vm.genesis import Genesis
@@ -26,7 +26,7 @@ from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import pack, unpack
 from vm.statement import Slot, SlotKind
-from vm.succession import Step
+from vm.succession import STEPS_MAX, Step
 from vm.trust import Pin
 
 FORMAT = "concilium.conflict.v1"

@@ -17,10 +17,11 @@ from node.client.client import UNKNOWN_EPOCH, Client
 from node.client.proven import Proven
 from node.light import ask
 from node.light.conflict import Conflict, find
-from node.light.history import STEPS_MAX, History, begin, parting, too_long
+from node.light.history import History, begin, parting, too_long
 from vm.genesis import Genesis
 from vm.inclusion import CertifiedHeader
 from vm.refusal import Refused
+from vm.succession import STEPS_MAX
 from vm.trust import Pin
 
 
@@ -91,6 +92,8 @@ class Follower:
             conflict = await node.parts_from(held)
             if conflict is not None:
                 self._note(conflict, node)
+            else:
+                node.require_epochs(held)
 
     async def _lead(self) -> "_Node | None":
         """The highest node, whose history holds the others; None if there is none, or a fork."""
@@ -181,6 +184,16 @@ class _Node:
         except Refused as refused:
             self._fail(refused)
             return None
+
+    def require_epochs(self, held: History) -> None:
+        """Its validators must be those that were followed, from first to last."""
+        if not _is_sound(self) or self.history is None:
+            return
+        known, shown, height = held.trust.epochs, self.history.trust.epochs, _height(self)
+        due = [epoch for epoch in known if epoch.first <= height]
+        if len(shown) < len(due) or any(a != b for a, b in zip(known, shown, strict=False)):
+            self.state, self.code = State.FALSE, "audit.validators"
+            self.message = f"{self.url}: expected the validators that were followed, found others"
 
     async def _newest(self, held: History | None) -> History:
         """Its checkpoint, under the epochs that it was followed to, or that are held, or its own.

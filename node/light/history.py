@@ -11,10 +11,8 @@ from vm.block import Header
 from vm.genesis import Genesis
 from vm.inclusion import CertifiedHeader, ConsistencyProof, verify_consistency, verify_header
 from vm.refusal import Refused
-from vm.succession import Step
+from vm.succession import STEPS_MAX, Step
 from vm.trust import Pin, Trust, advance, from_genesis, from_pin
-
-STEPS_MAX = 1_024  # of one history; a change of validators every week for twenty years
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from node.audit.file import Anchor
-from node.light.history import STEPS_MAX, History, begin, follow
+from node.light.history import History, begin, follow
 from node.wire.disk import replace_file
 from vm.genesis import Genesis
 from vm.inclusion import CertifiedHeader
 from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import Digest, Many, pack, unpack
-from vm.succession import Step
+from vm.succession import STEPS_MAX, Step
 from vm.trust import Pin
 
 TRUST = "trust"

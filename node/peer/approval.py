@@ -5,7 +5,9 @@ first round. A name alone approves nothing for good: whoever approved `preterm` 
 written there then, so the digest of the terms is kept, and other terms under that name are refused.
 """
 
+import asyncio
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +16,7 @@ from fl.body import WithdrawApproval
 from node.client.board import Board
 from node.client.client import Client
 from node.client.submitter import Submitter
+from node.peer.watch import while_wanted
 from node.wire.disk import replace_file
 from vm.digest import DIGEST_BYTES
 from vm.learning import SiteApproval, Task, TaskPhase
@@ -27,8 +30,8 @@ WITHDRAWN = b"withdrawn\n"  # in place of a digest, until somebody approves agai
 Mode = Literal["list", "ask"]
 
 NO_PART = ("peer.not_approved", "peer.withdrawn")  # the site does not stand by the task
-# Somebody else of this site has withdrawn since we looked, or the task has ended.
-NOTHING_TO_WITHDRAW = ("task.not_approved", "task.phase")
+# Since we looked somebody of this site has withdrawn or approved, or the task has ended.
+NOTHING_TO_WITHDRAW = ("task.not_approved", "task.phase", "peer.approved")
 
 
 async def require_standing(
@@ -60,21 +63,36 @@ async def require_not_withdrawn(
             raise
 
 
-async def say_withdrawn(reader: Board | Client, submitter: Submitter, task_id: str) -> bool:
-    """Take back what the chain has of the trainer's site's approval; whether there was any."""
+async def say_withdrawn(
+    approvals: "Approvals", reader: Board | Client, submitter: Submitter, task_id: str
+) -> bool:
+    """Take back what the chain has of the trainer's site's approval; whether that was done.
+
+    Only as long as it is withdrawn here: the newest word of a person counts.
+    """
     task = await reader.record(Task, task_id)
     if task is None or task.phase is not TaskPhase.OPEN:
         return False
     found = await approval_of(reader, task, submitter.member)
     if found is None or not found.stands:
         return False
+    look = partial(_require_withdrawn, approvals, task_id)
     try:
-        await submitter.submit("task.withdraw", WithdrawApproval(task_id))
+        await look()
+        await while_wanted(submitter.submit("task.withdraw", WithdrawApproval(task_id)), look)
     except Refused as refused:
         if refused.code not in NOTHING_TO_WITHDRAW:
             raise
         return False
     return True
+
+
+async def _require_withdrawn(approvals: "Approvals", task_id: str) -> None:
+    if not await asyncio.to_thread(approvals.is_withdrawn, task_id):
+        raise Refused(
+            "peer.approved",
+            f"expected task {task_id} withdrawn by this site, found it approved since",
+        )
 
 
 async def approval_of(reader: Board | Client, task: Task, trainer: str) -> SiteApproval | None:
@@ -110,12 +128,13 @@ class Approvals:
                 f"expected a task of [training] tasks, found {task.id}, which is not listed",
             )
         remedy = f"read its terms and approve them with: concilium peer approve HOME {task.id}"
-        if self.is_withdrawn(task.id):
+        kept = self._kept(task.id)  # once: another process may change it meanwhile
+        if kept == WITHDRAWN:
             raise Refused(
                 "peer.not_approved",
                 f"expected task {task.id} approved by this site, found it withdrawn here: {remedy}",
             )
-        approved = self._listed.get(task.id) or self._pinned(task.id)
+        approved = self._listed.get(task.id) or self._pinned(task.id, kept)
         if approved is None and self._mode == "list":
             self.approve(task)
             return
@@ -157,8 +176,8 @@ class Approvals:
         except FileNotFoundError:
             return None
 
-    def _pinned(self, task: str) -> Digest | None:
-        kept = self._kept(task)
+    def _pinned(self, task: str, kept: bytes | None) -> Digest | None:
+        """The digest that was kept of a task's terms; raises `Refused("peer.approval_file")`."""
         if kept is None:
             return None
         try:

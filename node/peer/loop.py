@@ -136,11 +136,11 @@ class Loop:
             await self._serve(reader, writer)
         except Refused as refused:
             log.warning("loop.refused", code=refused.code, reason=refused.message)
-            _turn(writer, refused.code, refused.message)
+            _turn(writer, refused)
         except (OSError, EOFError, TimeoutError) as error:
             log.warning("loop.left", type=type(error).__name__)
         except asyncio.CancelledError:
-            _turn(writer, "loop.over", "expected the round to wait, found it over: join the next")
+            _turn(writer, _over())
         finally:
             self._connections.discard(connection)
             writer.close()
@@ -156,14 +156,16 @@ class Loop:
                 "loop.task", f"expected a task of [loop] tasks, found {joined.task}: list it there"
             )
         waiting = await self._await_round(joined.task, reader)
+        if waiting.update.done():  # as the script came
+            raise _over()
         waiting.server = asyncio.current_task()
         try:
             evidence = _evidence(joined, waiting.assignment)
             await _offer(writer, waiting.assignment)
-            last = await self._collect(joined, waiting.assignment, reader, writer)
+            trained = await self._collect(joined, evidence, waiting.assignment, reader, writer)
             if not waiting.update.done():  # else the round ended just now
-                ran = OwnLoop(joined.script, joined.environment)
-                waiting.update.set_result(_trained(waiting.assignment, last, evidence, ran))
+                waiting.update.set_result(trained)
+            await _acknowledge(writer, done=True)  # whoever has gone by now is done all the same
         finally:
             waiting.server = None
             async with self._changed:
@@ -202,13 +204,16 @@ class Loop:
     async def _collect(
         self,
         joined: Join,
+        evidence: Evidence,
         assignment: Assignment,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-    ) -> Snapshot:
-        """The last of a round's snapshots, each of which is kept before it is acknowledged."""
+    ) -> Trained:
+        """What a round's snapshots come to, each of which is kept before it is acknowledged.
+
+        The last is not acknowledged here; nor is it kept if the update would be out of range.
+        """
         terms, base = assignment.stage.task.terms, assignment.base
-        evidence = Evidence.SCORED if joined.scored else Evidence.COMMITTED
         count = segments_due(terms.training, evidence)
         trace: Trace | None = None
         last = Snapshot(base.astype(np.int32), np.zeros(0, np.int32), (), ())
@@ -222,12 +227,15 @@ class Loop:
                     f"expected {trace.head.state} numbers of state, found {len(state)}",
                 )
             last = _after(last, weights, state, joined, index)
-            await asyncio.to_thread(trace.keep, index + 1, last)
-            if index + 1 == count:
-                await asyncio.to_thread(trace.sync)
-            writer.write(frames.frame(Taken(done=index + 1 == count)))
-            await writer.drain()
-        return last
+            if index + 1 < count:
+                await asyncio.to_thread(trace.keep, index + 1, last)
+                await _acknowledge(writer, done=False)
+        own = OwnLoop(joined.script, joined.environment)
+        trained = _trained(assignment, last, evidence, own)
+        assert trace is not None, "a round has segments"
+        await asyncio.to_thread(trace.keep, count, last)
+        await asyncio.to_thread(trace.sync)
+        return trained
 
     def _kept(self, assignment: Assignment) -> Trained | None:
         """What a script has handed over for this assignment; None if that is not whole."""
@@ -236,7 +244,7 @@ class Loop:
         if trace is None or trace.head.script is None or trace.head.environment is None:
             return None
         head, own = trace.head, OwnLoop(trace.head.script, trace.head.environment)
-        if head != replace(_head(assignment, own, head.segments, head.state), every=head.every):
+        if not head.is_of(_head(assignment, own, head.segments, head.state)):
             return None
         last = trace.newest()
         if last is None or len(last.segments) != head.segments:
@@ -380,8 +388,17 @@ async def _receive(reader: asyncio.StreamReader) -> Message:
     return frames.message(await reader.readexactly(size))
 
 
-def _turn(writer: asyncio.StreamWriter, code: str, reason: str) -> None:
+def _over() -> Refused:
+    return Refused("loop.over", "expected the round to wait, found it over: join the next")
+
+
+async def _acknowledge(writer: asyncio.StreamWriter, *, done: bool) -> None:
+    writer.write(frames.frame(Taken(done)))
+    await writer.drain()
+
+
+def _turn(writer: asyncio.StreamWriter, why: Refused) -> None:
     """Say why, as far as the script still listens."""
-    words = "".join(letter if letter.isprintable() else " " for letter in reason)
+    words = "".join(letter if letter.isprintable() else " " for letter in why.message)
     note = words.encode()[:NOTE_BYTES_MAX].decode(errors="ignore")
-    writer.write(frames.frame(Turned(code, note)))
+    writer.write(frames.frame(Turned(why.code, note)))

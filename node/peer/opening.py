@@ -22,7 +22,7 @@ from fl.trace import origin, root
 from fl.train import Job, Snapshot, first, regenerate
 from fl.weights import unpack_weights
 from node.client.board import Board
-from node.peer.approval import Approvals, require_not_withdrawn, require_standing
+from node.peer.approval import NO_PART, Approvals, require_not_withdrawn, require_standing
 from node.peer.bases import Bases
 from node.peer.site import LocalData
 from node.peer.stage import Stage, find_stage
@@ -122,26 +122,42 @@ class Opener:
         self._opening = opening
 
     async def work(self, task_id: str) -> None:
-        """Bring what verifiers want of our update, as long as the task's newest round is judged."""
+        """Bring what verifiers want of our update, as long as the task's newest round is judged.
+
+        A piece that is refused, here or there, holds up no other: its `Refused` is raised once no
+        other is wanted, and all is tried again.
+        """
         stage = await find_stage(self._board, task_id, *OPENING_PHASES)
         if stage is None:
             return
         update = await self._permitted(stage)
         if update is None:
             return
-        exhibit = None
+        exhibit, refusals = None, dict[Piece, Refused]()
         async with await self._meet(update.organisation) as meeting:
             while await self._is_judged(stage):
                 pieces = await self._wanted(meeting, update)
-                for piece in pieces[
-                    :1
-                ]:  # then asked again: what others want meanwhile has its turn
-                    exhibit = exhibit or await self._prepare(stage, update)
-                    content = await asyncio.to_thread(exhibit.pack, piece)
-                    await self._require_part(stage, update)  # rows of this site: ask each time
-                    look = partial(self._require_not_withdrawn, stage, update)
-                    await while_wanted(meeting.open(task_id, update.round, piece, content), look)
-                    log.info("piece.opened", task=task_id, round=update.round, piece=piece)
+                if not pieces:
+                    continue
+                # One, then asked again: what others want meanwhile has its turn.
+                piece = next((piece for piece in pieces if piece not in refusals), None)
+                if piece is None:
+                    raise refusals[pieces[0]]
+                exhibit = exhibit or await self._prepare(stage, update)
+                try:
+                    await self._bring(meeting, exhibit, piece)
+                except Refused as refused:
+                    if refused.code in NO_PART:
+                        raise
+                    refusals[piece] = refused
+
+    async def _bring(self, meeting: Rendezvous, exhibit: Exhibit, piece: Piece) -> None:
+        stage, update = exhibit.stage, exhibit.update
+        content = await asyncio.to_thread(exhibit.pack, piece)
+        await self._require_part(stage, update)  # rows of this site: ask each time
+        look = partial(self._require_not_withdrawn, stage, update)
+        await while_wanted(meeting.open(update.task, update.round, piece, content), look)
+        log.info("piece.opened", task=update.task, round=update.round, piece=piece)
 
     async def _wanted(self, meeting: Rendezvous, update: Update) -> tuple[Piece, ...]:
         try:

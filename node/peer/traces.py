@@ -38,7 +38,7 @@ LOSS_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Whose training a trace is; equal heads are one training, which goes on where it stopped.
+    """Whose training a trace is; heads equal but for `every` are one, which goes on as it began.
 
     `base` commits to the weights that the round starts from, `data` to the training rows, `recipe`
     to all else on the chain that decides the outcome; of a site's own training loop `script` and
@@ -64,6 +64,10 @@ class Head:
     environment: Digest | None
     until_ms: TimeMs
     every: Count
+
+    def is_of(self, training: "Head") -> bool:
+        """Whether the trace is one of this training, whatever room there was for it."""
+        return self == replace(training, every=self.every)
 
     @property
     def snapshot_bytes(self) -> int:
@@ -137,6 +141,10 @@ class Trace:
         """Where training goes on; None if it starts anew."""
         return self.nearest(self.head.segments)
 
+    def begun_ns(self) -> int:
+        """When it was begun, by the disk's clock: its head is written once."""
+        return (self._folder / HEAD).stat().st_mtime_ns
+
     def snapshot_bytes(self) -> int:
         """What its snapshots take now; entries, a few hundred bytes each, are not counted."""
         return sum(path.stat().st_size for path in self._folder.glob(f"{SNAPSHOT}*"))
@@ -201,15 +209,16 @@ class TraceStore:
     def begin(self, head: Head) -> Trace:
         """The trace of this training: the kept one if it is the same, else an empty one.
 
-        Of older trainings snapshots make way, the oldest's first, and what is left of them still
-        answers an auditor, slower. Raises `Refused("peer.trace_room")` if that is not enough.
+        Of earlier trainings snapshots make way, of the first begun first: the rounds of the newest
+        may go on. What is left still answers an auditor, slower.
+        Raises `Refused("peer.trace_room")` if that is not enough.
         """
         with self._lock:
-            head = self._spread(head)
             folder = self._path(head.task, head.round)
             found = self.find(head.task, head.round)
-            if found is not None and found.head == head:
-                return found
+            if found is not None and found.head.is_of(head):
+                return found  # its update may be on the chain: no other room makes it another trace
+            head = self._spread(head)
             shutil.rmtree(folder, ignore_errors=True)
             self._make_room(self._need(head))
             # Two snapshots reveal the rows between them: nobody else looks in here.
@@ -235,16 +244,16 @@ class TraceStore:
         with self._lock:
             shutil.rmtree(self._path(task, number), ignore_errors=True)
 
-    def due(self, now_ms: int) -> list[tuple[str, int]]:
-        """Task and number of rounds whose trace may go by its head; what is no trace goes now."""
+    def heads(self) -> list[Head]:
+        """Of all traces; what is none goes now."""
         found = []
         with self._lock:
             for folder in self._folders():
                 trace = self._at(folder)
                 if trace is None:
                     shutil.rmtree(folder, ignore_errors=True)
-                elif trace.head.until_ms < now_ms:
-                    found.append((trace.head.task, trace.head.round))
+                else:
+                    found.append(trace.head)
         return found
 
     def _spread(self, head: Head) -> Head:
@@ -259,7 +268,7 @@ class TraceStore:
 
     def _make_room(self, need: int) -> None:
         traces = [trace for trace in map(self._at, self._folders()) if trace is not None]
-        traces.sort(key=lambda trace: (trace.head.until_ms, trace.head.task, trace.head.round))
+        traces.sort(key=lambda trace: (trace.begun_ns(), trace.head.task, trace.head.round))
         used = sum(trace.snapshot_bytes() for trace in traces)
         for trace in traces:
             if used + need <= self._bytes_max:

@@ -79,7 +79,7 @@ class Trainer:
         approval of ours may have been on its way, also through a crash.
         """
         if await asyncio.to_thread(self._approvals.is_withdrawn, task_id):
-            await say_withdrawn(self._board, self._submitter, task_id)
+            await say_withdrawn(self._approvals, self._board, self._submitter, task_id)
         stage = await find_stage(self._board, task_id, RoundPhase.SUBMIT)
         if stage is None:
             return
@@ -107,7 +107,6 @@ class Trainer:
         body = ApproveTask(task.id, terms_digest(task.terms))
         await self._submitter.submit("task.approve", body)
         log.info("task.approved", task=task.id, terms=body.terms.hex())
-        await self._require_part(task, site)  # and again: it may have been withdrawn meanwhile
 
     def _site(self, stage: Stage) -> Site:
         """Our part in the task, if the task may ask for what it asks."""

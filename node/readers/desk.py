@@ -175,17 +175,18 @@ class Desk:
     def _signer(self, request: web.Request, find: Callable[[str], bytes]) -> Member:
         if not request.raw_path.startswith("/"):
             raise Refused("reader.signature", "expected a path and query, found another target")
-        url = f"{request.scheme}://{request.headers.get('Host', '')}{request.raw_path}"
-        message = Message(request.method, url, request.headers)
-        now_s = self._now_s()
-        signed = verify(message, b"", find, now_s)  # without a body: none was let in
-        if signed.authority not in self._names:
+        host = request.headers.get("Host", "")
+        if host.lower() not in self._names:  # before it becomes part of a URL, which it could bend
             names = " or ".join(sorted(self._names))
             raise Refused(
                 "reader.signature",
-                f"expected a request to {names}, found one to {signed.authority[:80]!r}: "
+                f"expected a request to {names}, found one to {host[:80]!r}: "
                 "[http] names lists what this node is reached by",
             )
+        url = f"{request.scheme}://{host}{request.raw_path}"
+        message = Message(request.method, url, request.headers)
+        now_s = self._now_s()
+        signed = verify(message, b"", find, now_s)
         if signed.created_s < self._started_s:  # what was used before a restart is not remembered
             raise Refused("reader.expired", "expected a signature made since this node started")
         self._nonces.take(signed.member, signed.nonce, now_s)

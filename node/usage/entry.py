@@ -1,7 +1,6 @@
 """One use as a hospital's software says it: checked before it is kept, and given its salts."""
 
 import csv
-import json
 import re
 import secrets
 from collections.abc import Iterator, Mapping
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from node.home.document import parse
 from vm.refusal import Refused
 from vm.shape import pack
 from vm.usage import (
@@ -28,6 +28,7 @@ FIELDS = ("time", "model", "version", "purpose", "action", "count", "note")
 PURPOSES = {purpose.value: purpose for purpose in Purpose}
 ACTIONS = {action.value: action for action in Action}
 REQUIRED = frozenset({"model", "version", "purpose"})
+YEARS = (1970, 2999)  # of a use: the last year of all has hours that are in the next at Greenwich
 INTEGER = re.compile(r"[0-9]{1,16}", re.ASCII)
 
 
@@ -56,8 +57,10 @@ def make_entry(
         raise Refused("use.purpose", f"expected {' or '.join(PURPOSES)}, found {purpose[:40]!r}")
     if action not in ACTIONS:
         raise Refused("use.action", f"expected {' or '.join(ACTIONS)}, found {action[:40]!r}")
-    if note is not None and len(note.encode()) > NOTE_BYTES_MAX:
-        raise Refused("use.note", f"expected a note of at most {NOTE_BYTES_MAX} bytes, found more")
+    if note is not None and not _is_note(note):
+        raise Refused(
+            "use.note", f"expected a note of at most {NOTE_BYTES_MAX} bytes in UTF-8, found another"
+        )
     note_salt = None if note is None else secrets.token_bytes(SALT_BYTES)
     use = Use(
         salt=secrets.token_bytes(SALT_BYTES),
@@ -78,6 +81,13 @@ def make_entry(
             f"{model[:80]!r}, {version} and {count}",
         ) from None
     return Entry(use, leaf, note, note_salt)
+
+
+def _is_note(text: str) -> bool:
+    try:
+        return len(text.encode()) <= NOTE_BYTES_MAX
+    except UnicodeEncodeError:  # half a surrogate pair, as in JSON or on a command line
+        return False
 
 
 def check_time(time_ms: int, now_ms: int) -> None:
@@ -108,6 +118,9 @@ def read_entries(lines: TextIO, form: Literal["csv", "ndjson"], now_ms: int) -> 
 def _csv_rows(lines: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         reader = csv.DictReader(_bounded(lines), restkey="too many", strict=True)
+        names = reader.fieldnames or ()
+        if len(set(names)) < len(names):
+            raise Refused("use.csv", "expected each column once, found one twice")
         for row in reader:
             yield reader.line_num, {name: text for name, text in row.items() if text}
     except csv.Error as error:
@@ -119,11 +132,11 @@ def _json_rows(lines: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = parse(line)
+        except Refused:
             row = None
         if not isinstance(row, dict):
-            raise Refused("use.json", f"line {number}: expected a JSON object, found another text")
+            raise Refused("use.json", f"line {number}: expected a JSON object with each name once")
         yield number, row
 
 
@@ -167,7 +180,7 @@ def parse_time(text: str) -> int:
         found = datetime.fromisoformat(text)
     except ValueError:
         found = None
-    if found is None or found.tzinfo is None:
+    if found is None or found.tzinfo is None or not YEARS[0] <= found.year <= YEARS[1]:
         raise Refused(
             "use.time", f"expected a time such as 2026-03-01T12:00:00Z, found {text[:40]!r}"
         )

@@ -22,7 +22,7 @@ from vm import tree
 from vm.refusal import Refused
 from vm.shape import pack, unpack
 from vm.transaction import TRANSACTION_BYTES_MAX, Transaction
-from vm.usage import AGE_MS_MAX, ENTRIES_MAX, Action, Use, UseBatch
+from vm.usage import AGE_MS_MAX, ENTRIES_MAX, Action, Use, UseBatch, hours
 
 FILE = "uses.sqlite"
 LAYOUT = 1  # of the tables below
@@ -32,7 +32,7 @@ BUSY_S = 30.0  # another process writes for as long as LIST_MAX uses take to wri
 LATE_MS = 24 * 3_600_000  # before the chain takes a use no more: a batch may be a day under way
 TABLES = """
 CREATE TABLE batch (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never that of a batch which was given up
     body BLOB NOT NULL,      -- UseBatch, packed
     entries INTEGER NOT NULL,
     before INTEGER,          -- batches of ours on the chain when it was first signed
@@ -170,12 +170,19 @@ class Journal:
             )
             (kept,) = self._base.execute("SELECT coalesce(max(id), 0) FROM use").fetchone()
             if kept - taken > WAITING_MAX:
-                raise Refused(
-                    "use.waiting",
-                    f"expected at most {WAITING_MAX} uses that wait, found {kept - taken}: "
-                    "concilium usage send",
-                )
+                self._check_waiting()
         return len(rows)
+
+    def _check_waiting(self) -> None:
+        """Refuse more than may wait; what is too old to be sent waits for nothing."""
+        now_ms = time.time_ns() // 1_000_000
+        waiting = sum(subject.waiting for subject in self.waiting(now_ms))
+        if waiting > WAITING_MAX:
+            raise Refused(
+                "use.waiting",
+                f"expected at most {WAITING_MAX} uses that wait, found {waiting}: "
+                "concilium usage send",
+            )
 
     def uses(self, batch: int) -> list[tuple[Use, str | None, bytes | None]]:
         """The uses of a batch in order of its leaves, with notes and their salts."""
@@ -193,23 +200,23 @@ class Journal:
 
     def waiting(self, now_ms: int) -> list[Subject]:
         """What waits to be bound into batches, without uses that are too old for the chain."""
+        return self._subjects(now_ms, late=False)
+
+    def late(self, now_ms: int) -> list[Subject]:
+        """What waited until it was too old for the chain."""
+        return self._subjects(now_ms, late=True)
+
+    def _subjects(self, now_ms: int, *, late: bool) -> list[Subject]:
         rows = self._base.execute(
-            "SELECT subject, count(*) FROM use WHERE batch IS NULL AND time_ms >= ? "
+            "SELECT subject, count(*) FROM use WHERE batch IS NULL AND (time_ms < ?) = ? "
             "GROUP BY subject ORDER BY subject",
-            (_oldest(now_ms),),
+            (_oldest(now_ms), late),
         )
         return [
             Subject(model, int(version), count, name)
             for name, count in rows
             for model, version, *_ in [name.split(" ")]
         ]
-
-    def late(self, now_ms: int) -> int:
-        """How many uses waited until they were too old for the chain."""
-        (found,) = self._base.execute(
-            "SELECT count(*) FROM use WHERE batch IS NULL AND time_ms < ?", (_oldest(now_ms),)
-        ).fetchone()
-        return int(found)
 
     def bind(self, subject: Subject, now_ms: int) -> None:
         """Bind what waits of a subject into batches of at most `ENTRIES_MAX` uses."""
@@ -271,6 +278,16 @@ class Journal:
                 (code, batch.id, _packed(batch.signed)),
             )
 
+    def unbind(self, batch: Batch) -> None:
+        """Give up a batch that the chain will never hold: its uses wait again, or are too old."""
+        with self._writing():
+            gone = self._base.execute(
+                "DELETE FROM batch WHERE id = ? AND signed IS ? AND number IS NULL",
+                (batch.id, _packed(batch.signed)),
+            )
+            if gone.rowcount:
+                self._base.execute("UPDATE use SET batch = NULL WHERE batch = ?", (batch.id,))
+
     def recorded(self, batch: Batch, number: int) -> None:
         """Note that the batch is on the chain, under this number."""
         with self._writing():
@@ -285,7 +302,7 @@ _BATCHES = "SELECT id, body, before, signed, number, code FROM batch"
 def batch_of(leaves: Sequence[bytes]) -> UseBatch:
     """What the chain is told of these leaves, which are of one subject."""
     uses = [unpack(Use, leaf) for leaf in leaves]
-    times = [use.time_ms for use in uses]
+    first_ms, last_ms = hours([use.time_ms for use in uses])
     return UseBatch(
         model=uses[0].model,
         version=uses[0].version,
@@ -294,8 +311,8 @@ def batch_of(leaves: Sequence[bytes]) -> UseBatch:
         count=sum(use.count for use in uses),
         entries=len(uses),
         root=tree.root(leaves),
-        first_ms=min(times),
-        last_ms=max(times),
+        first_ms=first_ms,
+        last_ms=last_ms,
     )
 
 

@@ -19,6 +19,7 @@ from vm.usage import ModelUsage, UseBatchRecord
 
 KIND = "model.use"
 EXPIRED = "transaction.expired"
+OLD = "use.old"
 
 OnBatch: TypeAlias = Callable[[int, int], None]  # uses that are settled, and uses in all
 
@@ -56,6 +57,18 @@ class Sender:
         found = await self._bind(now_ms)
         organisation = await self._organisation()
         unsent = self._journal.unrecorded()
+        found += await self._send_all(unsent, organisation, on_batch)
+        if any(sent.code == OLD for sent in found):
+            await self._bind(now_ms)  # one old use took younger ones with it
+            tried = max(batch.id for batch in unsent)
+            again = [batch for batch in self._journal.unrecorded() if batch.id > tried]
+            found += await self._send_all(again, organisation, on_batch)
+        return found
+
+    async def _send_all(
+        self, unsent: list[Batch], organisation: str, on_batch: OnBatch
+    ) -> list[Sent]:
+        found: list[Sent] = []
         total, done = sum(batch.body.entries for batch in unsent), 0
         for batch in unsent:
             on_batch(done, total)
@@ -121,6 +134,7 @@ class Sender:
     ) -> int | None:
         """The batch's number if it is on the chain after all; None once another may be signed.
 
+        A batch with a use that is too old is given up, for the younger ones in it to be bound anew.
         Raises `refused` again where neither is proven: the same transaction may still apply.
         """
         if refused.code == EXPIRED:
@@ -131,7 +145,9 @@ class Sender:
             number, settled = None, receipt is not None and receipt.result is Result.FAILED
         if not settled:
             raise refused
-        if number is None:
+        if number is None and refused.code == OLD:
+            self._journal.unbind(batch)
+        elif number is None:
             self._journal.refused(batch, refused.code)
         return number
 

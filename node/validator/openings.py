@@ -264,8 +264,15 @@ class Openings:
         return rnd is not None and rnd.phase in OPENING_PHASES
 
     def _takes_part(self, task_id: str) -> bool:
-        """Whether this organisation's approval stands: what its rows are opened on."""
-        found = self._state().get(SiteApproval, task_id, self._home)
+        """Whether this organisation's approval stands: what its rows are opened on.
+
+        A newcomer that catches up stands at heights where it was no member yet.
+        """
+        state = self._state()
+        own = state.get(Member, self._validator)
+        if own is None:
+            return False
+        found = state.get(SiteApproval, task_id, own.organisation)
         return found is not None and found.stands
 
     def _is_open(self, task_id: str, number: int) -> bool:

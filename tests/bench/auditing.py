@@ -66,7 +66,7 @@ def measure(folder: Path, hospitals: int, rounds: int) -> Auditing:
         (trust, proofs), fetch_s = _timed(lambda: asyncio.run(_fetch(network)))
         auditor = Auditor(AUDITOR, key_of(AUDITOR).public)
         (case, _), tell_s = _timed(partial(tell, trust, proofs, auditor))
-        data, make_s = _timed(partial(make_case, case, proofs, key_of(AUDITOR)))
+        data, make_s = _timed(partial(make_case, trust, case, proofs, key_of(AUDITOR)))
         _, verify_s = _timed(partial(verify_case, from_genesis(network.genesis), data))
         each_ms = [
             _record_ms(network, trust, 1 + place % rounds, organisation(1 + place % hospitals))

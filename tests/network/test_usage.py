@@ -119,7 +119,7 @@ def test_each_use_is_recorded_once_in_spite_of_a_kill(ward: Ward) -> None:
     assert sorted(batch.entries for batch in batches) == [1, 1, USES]
     listed = concilium("usage", "list", ward.home, *JSON).data
     assert sorted(batch["number"] for batch in listed["batches"]) == [1, 2, 3]
-    assert (listed["waiting"], listed["late"]) == ([], 0)
+    assert (listed["waiting"], listed["late"]) == ([], [])
 
 
 def test_one_use_or_all_of_a_batch_are_verified_offline(ward: Ward, tmp_path: Path) -> None:

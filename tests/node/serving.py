@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from node.api.admission import ADMITTED, Admission
 from node.api.app import build_api
 from node.api.context import ApiContext, NodeStatus
 from node.api.feed import Feed
+from node.client.connection import Connection
+from node.client.reply import Reply
 from node.program import program
 from node.readers.desk import Desk
 from node.readers.identity import READER, Reader, Roster
@@ -179,6 +182,18 @@ async def serve(
             yield url, node
         await node.logbook.flush()
         node.logbook.close()
+
+
+def hide(patch: pytest.MonkeyPatch, liar: str, height: int) -> None:
+    """Make the node at the URL `liar` tell lineages of that height as if they were the newest."""
+    honest = Connection.fetch
+
+    async def fetch(connection: Connection, url: str, path: str, *rest: Any) -> Reply:
+        late = f"?at={height}" if url == liar and path.endswith("/lineage") else ""
+        return await honest(connection, url, path + late, *rest)
+
+    patch.setattr(Connection, "fetch", fetch)
+    patch.setattr("node.client.client.POLL_S", 0)
 
 
 @dataclass(frozen=True)

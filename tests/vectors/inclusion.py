@@ -23,7 +23,7 @@ from vm.inclusion import (
     verify_block,
     verify_consistency,
     verify_header,
-    verify_lineage,
+    verify_multiproof,
     verify_record,
     verify_records,
     verify_transaction,
@@ -91,7 +91,7 @@ def proofs() -> dict[str, Any]:
         "lineage": {
             "model": MODEL,
             "version": 1,
-            **_claims("MultiProof", lineage, verify_lineage, {}),
+            **_claims("MultiProof", lineage, verify_multiproof, {}),
             "changes": _changes(chain, lineage, made),
         },
     }

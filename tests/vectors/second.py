@@ -251,15 +251,20 @@ class Auditor:
         signed = header if later is None else later[1]
         expect(header[1] == signed[1] == self.chain)
         expect(certificate[1:3] == [signed[2], digest("header", encode(signed))])
-        known = [epoch for epoch in self.epochs if epoch[2] <= max(signed[2], 1)]
+        known = self.until(signed[2])
         expect(bool(known))
-        ruling = known[-1]
-        expect(signed[8] == digest("epoch", encode(ruling)))
-        self.votes(certificate, ruling)
+        expect(signed[8] == digest("epoch", encode(known[-1])))
+        self.votes(certificate, known[-1])
         if later is not None:
             leaf = digest("header", encode(header))
             expect(merkle_root(leaf, header[2], signed[2], later[2]) == signed[7])
+        if earlier := self.until(header[2]):
+            expect(header[8] == digest("epoch", encode(earlier[-1])))
         return list(header)
+
+    def until(self, height: int) -> list[Any]:
+        """The known epochs that have begun at a height; genesis is under the first."""
+        return [epoch for epoch in self.epochs if epoch[2] <= max(height, 1)]
 
     def votes(self, certificate: list[Any], epoch: list[Any]) -> None:
         """A quorum of distinct seats that may vote signed the certificate's header."""
@@ -348,8 +353,9 @@ class Auditor:
             expect(use[3:7] == [batch[1], *batch[5:8]])
             expect(batch[11] <= use[2] <= batch[12] and use[7] <= batch[8])
         if tag == "all":
-            times = [use[2] for use in found]
-            total = [sum(use[7] for use in found), min(times), max(times)]
+            times, hour = [use[2] for use in found], 3_600_000
+            first, last = min(times) // hour * hour, (max(times) + hour - 1) // hour * hour
+            total = [sum(use[7] for use in found), first, last]
             expect(total == [batch[8], *batch[11:13]])
         return found
 
@@ -361,7 +367,7 @@ MEMBERS = {"format", "kind", "chain", "from", "steps", "subject", "proof"}
 
 def read_file(text: str, genesis: bytes, pin: str | None) -> None:
     """Verify a proof file from the genesis, or from a pin alone."""
-    file = json.loads(text)
+    file = json.loads(text, object_pairs_hook=once)
     expect(set(file) == MEMBERS and file["format"] == "concilium.proof.v2")
     auditor, start = Auditor(genesis), file["from"]
     if start is not None:
@@ -374,10 +380,18 @@ def read_file(text: str, genesis: bytes, pin: str | None) -> None:
     else:
         expect(pin is None)
     expect(file["chain"] == auditor.chain.hex())
-    for step in map(unwrap, file["steps"]):
-        if step[3][1] > auditor.epochs[-1][1]:
-            auditor.follow(step)
+    begin = 0 if start is None else unwrap(start["epoch"])[1]
+    expect(begin == auditor.epochs[0][1] and len(file["steps"]) <= 1024)
+    for number, step in enumerate(map(unwrap, file["steps"]), begin + 1):
+        expect(step[3][1] == number)
+        auditor.follow(step)
     judge(auditor, file["kind"], file["subject"], unwrap(file["proof"]))
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, each member of which stands once."""
+    expect(len(dict(pairs)) == len(pairs))
+    return dict(pairs)
 
 
 def judge(auditor: Auditor, kind: str, subject: dict[str, Any], proof: list[Any]) -> None:
@@ -392,7 +406,7 @@ def judge(auditor: Auditor, kind: str, subject: dict[str, Any], proof: list[Any]
         case "transaction":
             expect(subject == {"transaction": auditor.transaction(proof).hex()})
         case "block":
-            expect(set(subject) == {"block", "under"})
+            expect(set(subject) == {"block", "under"} and {*map(type, subject.values())} == {int})
             auditor.block(proof, subject["block"], subject["under"])
         case "consistency":
             auditor.consistency(proof)

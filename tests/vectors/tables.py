@@ -267,6 +267,7 @@ LIMITS: tuple[tuple[ModuleType, str], ...] = (
     (usage, "ENTRIES_MAX"),
     (usage, "COUNT_MAX"),
     (usage, "AGE_MS_MAX"),
+    (usage, "HOUR_MS"),
     (usage, "AHEAD_MS_MAX"),
     (opened, "USE_BYTES_MAX"),
     (opened, "PROOF_BYTES_MAX"),

@@ -35,7 +35,7 @@ from vm.inclusion import (
     verify_block,
     verify_consistency,
     verify_header,
-    verify_lineage,
+    verify_multiproof,
     verify_record,
     verify_records,
     verify_transaction,
@@ -409,7 +409,7 @@ def together(*keys: tuple[str, ...]) -> MultiProof:
 def test_a_multiproof_gives_what_its_keys_hold() -> None:
     """Every path is checked under the one header; absent keys are None."""
     proof = together(KEY, ("nobody",))
-    values = verify_lineage(proof, CHAIN, EPOCHS)
+    values = verify_multiproof(proof, CHAIN, EPOCHS)
     assert values == {RECORD.key: RECORD.value, ABSENCE.key: None}
     assert verify_records(proof, [ABSENCE.key, RECORD.key], CHAIN, EPOCHS) == values
 
@@ -419,7 +419,7 @@ def test_a_multiproof_of_other_keys_than_asked_for_is_refused() -> None:
     asked = [RECORD.key, ABSENCE.key]
     for keys in ((KEY,), (KEY, NEIGHBOUR), (KEY, NEIGHBOUR, ("nobody",))):
         proof = together(*keys)
-        verify_lineage(proof, CHAIN, EPOCHS)
+        verify_multiproof(proof, CHAIN, EPOCHS)
         assert refusal(partial(verify_records, proof, asked, CHAIN, EPOCHS)) == "audit.key"
 
 
@@ -435,9 +435,9 @@ def test_a_multiproof_with_one_forged_record_is_refused() -> None:
         ((), "audit.path.empty"),
     ):
         proof = replace(sound, records=records)
-        assert refusal(partial(verify_lineage, proof, CHAIN, EPOCHS)) == code
+        assert refusal(partial(verify_multiproof, proof, CHAIN, EPOCHS)) == code
     bare = replace(sound, certified=certified_by(HOSPITALS[:1]))
-    code = refusal(lambda: verify_lineage(bare, CHAIN, EPOCHS))
+    code = refusal(lambda: verify_multiproof(bare, CHAIN, EPOCHS))
     assert code == "audit.certificate.no_quorum"
 
 

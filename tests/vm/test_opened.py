@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vectors.ledger import Ledger
-from tests.vm.uses import FIRST, OWNER
+from tests.vm.uses import FIRST, FIRST_MS, LAST_MS, OWNER
 from vm import sparse, tree
 from vm.inclusion import CertifiedHeader, RecordProof
 from vm.opened import USE_BYTES_MAX, AllUses, OneUse, UseProof, read_proof, verify_uses
@@ -43,8 +43,8 @@ def record_of(size: int) -> UseBatchRecord:
         count=size * (size + 1) // 2,
         entries=size,
         root=tree.root(leaves),
-        first_ms=FIRST.time_ms,
-        last_ms=FIRST.time_ms,
+        first_ms=FIRST_MS,
+        last_ms=LAST_MS,
         transaction=bytes(32),
         height=1,
         time_ms=FIRST.time_ms,
@@ -55,8 +55,8 @@ def record_of(size: int) -> UseBatchRecord:
 LIES: dict[int, dict[str, Any]] = {
     11: {"entries": 2},
     12: {"first_ms": FIRST.time_ms + 1, "last_ms": FIRST.time_ms + 1},
-    13: {"last_ms": FIRST.time_ms + 1},
-    14: {"first_ms": FIRST.time_ms - 1},
+    13: {"last_ms": LAST_MS + 1},
+    14: {"first_ms": FIRST_MS - 1},
     15: {"count": 2},
     16: {"count": 7},
     17: {"version": FIRST.version + 1},

@@ -281,6 +281,7 @@ def test_a_record_of_another_length_is_refused(value: Value) -> None:
         (7, "line\nbreak"),
         (7, "bell\x07"),
         (7, "\x7f"),
+        (7, "\x9b31m"),
         (8, "b" + "a" * 57),
         (8, "b" + "a" * 59),
         (8, "b" + "A" * 58),

@@ -21,15 +21,18 @@ from vm.usage import (
     AGE_MS_MAX,
     AHEAD_MS_MAX,
     COUNT_MAX,
+    HOUR_MS,
     Action,
     ModelUsage,
     OrganisationUsage,
     Purpose,
     UseBatch,
     UseBatchRecord,
+    hours,
     note_digest,
 )
 
+FIRST_MS, LAST_MS = hours((START_MS - 1_000, START_MS))
 BATCH = UseBatch(
     model=MODEL,
     version=0,
@@ -38,8 +41,8 @@ BATCH = UseBatch(
     count=40,
     entries=3,
     root=hashlib.sha256(b"uses").digest(),
-    first_ms=START_MS - 1_000,
-    last_ms=START_MS,
+    first_ms=FIRST_MS,
+    last_ms=LAST_MS,
 )
 
 
@@ -99,7 +102,10 @@ def test_others_do_not(role: str) -> None:
         ({"version": 1}, "state.missing"),
         ({"model": "unknown"}, "state.missing"),
         ({"first_ms": BATCH.last_ms + 1}, "use.times"),
-        ({"entries": 1, "count": 1}, "use.times"),  # one use has one time
+        ({"first_ms": BATCH.last_ms + HOUR_MS}, "use.times"),
+        ({"first_ms": BATCH.first_ms + 1}, "use.times"),
+        ({"last_ms": BATCH.last_ms - 1}, "use.times"),
+        ({"entries": 1, "count": 1, "first_ms": BATCH.first_ms - HOUR_MS}, "use.times"),
         ({"count": 2}, "use.count"),
         ({"count": 0}, "use.count"),
         ({"count": 3 * COUNT_MAX + 1}, "use.count"),
@@ -117,15 +123,16 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], code: str) -> None:
     ("first_ms", "last_ms", "code"),
     [
         (-AGE_MS_MAX, AHEAD_MS_MAX, None),
-        (-AGE_MS_MAX - 1, 0, "use.old"),
-        (0, AHEAD_MS_MAX + 1, "use.future"),
+        (-AGE_MS_MAX - HOUR_MS, 0, "use.old"),
+        (0, AHEAD_MS_MAX + HOUR_MS, "use.future"),
     ],
 )
 def test_uses_are_recorded_in_time(first_ms: int, last_ms: int, code: str | None) -> None:
     """Neither before they took place, but for clocks, nor after anybody may have made them up."""
     chain = registered()
     now_ms = chain.time_ms + BLOCK_MS
-    item = use(first_ms=now_ms + first_ms, last_ms=now_ms + last_ms)
+    first, last = hours((now_ms + first_ms, now_ms + last_ms))
+    item = use(first_ms=first, last_ms=last)
 
     codes = chain.block([item])
 
@@ -169,9 +176,9 @@ def test_a_mark_on_the_model_hinders_no_record() -> None:
     chain.applied([dialogue.visit(2, 1)])
     chain.applied([attestation(2, 1, AuditOutcome.FAILED)])
     assert chain.get(ModelMark, MODEL).decision is MarkDecision.OPEN
-    now_ms = chain.time_ms
+    first_ms, last_ms = hours((chain.time_ms,))
 
-    chain.applied([use(version=1, first_ms=now_ms, last_ms=now_ms)])
+    chain.applied([use(version=1, first_ms=first_ms, last_ms=last_ms)])
 
 
 def test_a_batch_that_comes_again_is_counted_once() -> None:
@@ -211,8 +218,8 @@ def test_totals_are_the_sum_of_the_batches_in_any_order(
             purpose=purpose,
             entries=entries,
             count=entries * each,
-            last_ms=START_MS,
-            first_ms=START_MS,
+            last_ms=LAST_MS,
+            first_ms=FIRST_MS,
         )
         for site, action, purpose, entries, each in said
     ]

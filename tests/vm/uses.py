@@ -7,7 +7,7 @@ from tests.fl.dialogue import MODEL
 from tests.harness import START_MS, Item
 from vm import tree
 from vm.shape import pack
-from vm.usage import Action, Purpose, Use, UseBatch, note_digest
+from vm.usage import Action, Purpose, Use, UseBatch, hours, note_digest
 
 NOTE, NOTE_SALT = "ward 3, list of 1 March", bytes(range(32, 48))
 OWNER = "hospital-2"
@@ -31,6 +31,7 @@ NOTED = replace(
 )
 THIRD = replace(FIRST, salt=bytes(range(48, 64)), time_ms=START_MS + 30, count=30)
 LEAVES = tuple(pack(use) for use in (FIRST, NOTED, THIRD))
+FIRST_MS, LAST_MS = hours((START_MS, START_MS + 60))
 BATCH = UseBatch(
     model=MODEL,
     version=1,
@@ -39,8 +40,8 @@ BATCH = UseBatch(
     count=43,
     entries=3,
     root=tree.root(LEAVES),
-    first_ms=START_MS,
-    last_ms=START_MS + 60,
+    first_ms=FIRST_MS,
+    last_ms=LAST_MS,
 )
 
 

@@ -9,7 +9,7 @@ from node.validator.prune import Pruner
 from tests.node.api.asking import assert_problem, run
 from tests.node.network import HOSPITALS, MODEL, TASK, Network, learn, register_dataset
 from tests.node.serving import Got, Node, get, proof_of
-from vm.inclusion import MultiProof, RecordProof, read_record, verify_lineage, verify_records
+from vm.inclusion import MultiProof, RecordProof, read_record, verify_multiproof, verify_records
 from vm.record import Dataset, ModelHead
 from vm.shape import unpack
 from vm.sparse import DamagedNode
@@ -86,7 +86,7 @@ def test_lineages_rounds_and_lists_are_read_at_a_height_too(learned: Network) ->
         assert_problem(await get(f"{url}/v1/{LINEAGE}?at={made - 1}"), 404, "lineage.missing")
         lineage = proof_of(MultiProof, (await get(f"{url}/v1/{LINEAGE}?at={made}")).body)
         assert lineage.certified.header.height == made
-        verify_lineage(lineage, chain.id, chain.epochs)
+        verify_multiproof(lineage, chain.id, chain.epochs)
         one = await get(f"{url}/v1/tasks/{TASK}/rounds/1?at={made}")
         assert one.body["record"]["phase"] == "closed"
         assert one.body["checkpoint"]["header"]["height"] == made

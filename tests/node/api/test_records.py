@@ -19,7 +19,7 @@ from tests.node.network import (
 )
 from tests.node.serving import Node, get, proof_of
 from vm.encoding import encode
-from vm.inclusion import MultiProof, RecordProof, read_record, verify_header, verify_lineage
+from vm.inclusion import MultiProof, RecordProof, read_record, verify_header, verify_multiproof
 from vm.learning import Round, Task
 from vm.record import Dataset, Member
 from vm.shape import pack
@@ -92,7 +92,7 @@ def test_several_records_come_in_one_proof(learned: Network) -> None:
         got = await get(f"{url}/v1/records?keys={write_keys(keys)}")
 
         proof = proof_of(MultiProof, got.body)
-        values = verify_lineage(proof, learned.chain.id, (learned.chain.epoch,))
+        values = verify_multiproof(proof, learned.chain.id, (learned.chain.epoch,))
         state = learned.chain.state()
         assert got.body.keys() == {"proof"}
         assert values.keys() == set(keys)
@@ -250,7 +250,7 @@ def test_a_lineage_comes_whole_under_one_header(learned: Network) -> None:
 
         proof = proof_of(MultiProof, got.body)
         chain = learned.chain
-        assert len(verify_lineage(proof, chain.id, (chain.epoch,))) == got.body["records"]
+        assert len(verify_multiproof(proof, chain.id, (chain.epoch,))) == got.body["records"]
         assert_problem(
             await get(f"{url}/v1/models/{MODEL}/versions/3/lineage"), 404, "lineage.missing"
         )

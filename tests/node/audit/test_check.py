@@ -17,7 +17,7 @@ from node.audit.prove import newest, prove_lineage, prove_together
 from node.client.client import Client
 from tests.harness import genesis_of
 from tests.node.network import HOSPITALS, MODEL, POISONER, Network, certificate
-from tests.node.serving import serve, serve_app
+from tests.node.serving import hide, serve, serve_app
 from vm.genesis import check_genesis
 from vm.inclusion import MultiProof
 from vm.refusal import Refused
@@ -240,6 +240,24 @@ def test_a_model_that_does_not_exist_is_said_to_be_missing(network: Network) -> 
                 await audit_model(client, "nothing")
             with pytest.raises(Refused, match=r"lineage\.missing"):
                 await audit_model(client, MODEL, 9)
+
+    asyncio.run(main())
+
+
+def test_a_lineage_from_below_a_proven_height_is_passed_over(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack: a node hides a mark or an audit behind a lineage of before, which was true."""
+    top = network.chain.head.height
+
+    async def main() -> None:
+        async with serve(network) as (liar, _), serve(network) as (honest, _):
+            hide(monkeypatch, liar, top - 1)
+            async with Client(network.genesis, [liar, honest]) as client:
+                assert (await audit_model(client, MODEL, 1)).audit.height == top
+            async with Client(network.genesis, [liar]) as client:
+                with pytest.raises(Refused, match=r"client\.stale"):
+                    await audit_model(client, MODEL, 1)
 
     asyncio.run(main())
 

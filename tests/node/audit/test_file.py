@@ -23,11 +23,13 @@ from node.audit.prove import (
 )
 from tests.harness import genesis_of
 from tests.node.network import MODEL, Network, grow, open_network, shrink
-from vm.inclusion import MultiProof
+from vm.inclusion import CertifiedHeader, MultiProof
+from vm.quorum import Epoch
 from vm.record import Member, ModelHead
 from vm.refusal import Refused
 from vm.shape import pack
 from vm.state import state_key
+from vm.succession import STEPS_MAX, Step
 from vm.trust import Pin, Trust, from_genesis
 
 HEAD = state_key(ModelHead.KIND, (MODEL,))
@@ -126,6 +128,8 @@ def test_a_malformed_file_is_refused(network: Network) -> None:
         ("transaction", {"transaction": "00" * 32}),
         ("block", {"block": 2, "under": 8}),
         ("blocks", {"older": 1, "newer": 1}),
+        ("block 1", {"block": True, "under": 8}),
+        ("block 1", {"block": 1.0, "under": 8}),
         ("model ", {"model": MODEL}),
         ("model ", {"model": MODEL, "version": "2"}),
         ("model ", {"model": MODEL, "version": 2, "more": 1}),
@@ -158,8 +162,65 @@ def test_a_file_above_the_bound_is_not_read(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Size is checked before anything is parsed."""
-    monkeypatch.setattr("node.audit.file.FILE_BYTES_MAX", 10)
+    monkeypatch.setattr("node.audit.document.FILE_BYTES_MAX", 10)
     assert refusal(lambda: verify_file(trust_of(network), " " * 11)) == "file.too_large"
+
+
+def test_all_but_the_proof_is_short(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attack: values that take twenty times the memory of their text; a proof is one string."""
+    text = files(network)[f"model_head {MODEL}"]
+    around = len(text) - len(json.loads(text)["proof"])
+
+    monkeypatch.setattr("node.audit.document.AROUND_BYTES_MAX", around)
+
+    assert verify_file(trust_of(network), text).subject == f"model_head {MODEL}"
+    for longer in (text + " ", tampered(text, subject={"record": [""] * around})):
+        assert refusal(partial(verify_file, trust_of(network), longer)) == "file.too_large"
+
+
+def test_a_file_has_no_more_steps_than_a_history(network: Network) -> None:
+    """So many strings of nothing are refused before one is read."""
+    text = files(network)[f"model_head {MODEL}"]
+    changed = tampered(text, steps=[""] * (STEPS_MAX + 1))
+
+    assert refusal(partial(verify_file, trust_of(network), changed)) == "file.format"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"kind"', '"kind": "lineage", "kind"'),
+        ('"proof"', '"proof": "", "proof"'),
+        ('"subject": {', '"subject": {"proof": "AAAA",'),
+        ('"record": [', '"record": [], "record": ['),
+    ],
+)
+def test_a_member_twice_is_refused(network: Network, old: str, new: str) -> None:
+    """The attack: a file that two readers take for two."""
+    text = files(network)[f"model_head {MODEL}"]
+    assert old in text
+    changed = text.replace(old, new, 1)
+
+    assert refusal(partial(verify_file, trust_of(network), changed)) == "file.format"
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        {"model": MODEL, "version": -5},
+        {"model": MODEL, "version": True},
+        {"model": MODEL, "version": 2.0},
+        {"model": MODEL, "version": 10**30},
+        {"model": "x" * 300, "version": 2},
+        {"model": "é", "version": 2},
+        {"model": "", "version": 2},
+    ],
+)
+def test_a_lineage_is_of_a_name_and_a_number(network: Network, subject: dict[str, Any]) -> None:
+    """What no record's key can hold is refused before a key is made of it."""
+    text = tampered(write_file(lineage_of(network), lineage=LINEAGE), subject=subject)
+
+    assert refusal(partial(verify_file, trust_of(network), text)) == "audit.subject"
 
 
 # From a pin
@@ -234,3 +295,50 @@ def test_what_a_file_says_of_its_start_is_what_it_brings(grown: Network) -> None
     for member, value in (("height", 2), ("header", "00" * 32)):
         changed = tampered(text, **{"from": start | {member: value}})
         assert refusal(partial(verify_file, trust_of(grown), changed)) == "file.from"
+
+
+def test_a_beginning_that_is_not_of_the_chain_is_refused(grown: Network) -> None:
+    """The attack: a file that says that it begins at a pin which nobody certified."""
+    true = anchor_at(grown, 1)
+    header = replace(true.certified.header, state=bytes(32))
+    forged = replace(true.certified, header=header)
+    later = replace(true.epoch, number=7, first=9_999)
+    other = replace(true.epoch, first=2)
+    followed = replace(trust_of(grown), epochs=grown.chain.epochs)
+
+    for anchor, code in (
+        (Anchor(forged, true.epoch), "audit.header"),
+        (Anchor(true.certified, later), "pin.epoch"),
+        (Anchor(_naming(forged, later), later), "file.from"),
+        (Anchor(_naming(forged, other), other), "file.from"),
+        (Anchor(replace(forged, header=replace(header, chain=bytes(32))), true.epoch), "pin.chain"),
+    ):
+        text = pinned_file(grown, anchor)
+        assert refusal(partial(verify_file, followed, text)) == code
+
+
+def _naming(certified: CertifiedHeader, epoch: Epoch) -> CertifiedHeader:
+    """A header that names an epoch of somebody's own."""
+    return replace(certified, header=replace(certified.header, validators=epoch.digest))
+
+
+def test_steps_that_are_known_are_the_steps_that_were_followed(grown: Network) -> None:
+    """The attack: whatever stands where a reader already knows who ruled, for others to believe."""
+    proof = prove_key(grown.chain, newest(grown.chain), state_key(Member.KIND, (FIFTH,)))
+    one, two = prove_steps(grown.chain, 0, 9)
+    unsigned = replace(one, certificate=replace(one.certificate, votes=()))
+    moved = replace(one, epoch=replace(one.epoch, first=one.epoch.first + 1))
+    followed = replace(trust_of(grown), epochs=grown.chain.epochs)
+
+    def verify(*steps: Step) -> object:
+        return verify_file(followed, write_file(proof, steps))
+
+    assert verify(one, two)
+    for steps, code in (
+        ((two, one), "file.steps"),
+        ((one, one), "file.steps"),
+        ((two,), "file.steps"),
+        ((moved, two), "file.steps"),
+        ((unsigned, two), "succession.certificate.no_quorum"),
+    ):
+        assert refusal(partial(verify, *steps)) == code

@@ -35,7 +35,7 @@ from vm.record import Role
 from vm.refusal import Refused
 from vm.registry import EnrolMember
 from vm.trust import Trust, from_genesis
-from vm.usage import Action, Purpose, UseBatch
+from vm.usage import Action, Purpose, UseBatch, hours
 
 VERSION = 2
 AUDITOR = f"{HOSPITALS[1]}.auditor"
@@ -96,7 +96,7 @@ def make(
     trust, proofs = asyncio.run(fetch(network, auditor, at, checkpoint))
     key = key or key_of(auditor)
     case, _ = tell(trust, proofs, Auditor(auditor, key.public))
-    return make_case(case, proofs, key)
+    return make_case(trust, case, proofs, key)
 
 
 def titled(case: Case, title: str) -> Case:
@@ -124,9 +124,9 @@ def _attestation(
 
 
 def _uses(network: Network, hospital: str, version: int) -> tuple[str, str, object]:
-    now_ms = network.chain.head.time_ms
+    first_ms, last_ms = hours((network.chain.head.time_ms,))
     body = UseBatch(
-        MODEL, version, Purpose.CARE, Action.INFERENCE, 12, 3, bytes(32), now_ms - 9, now_ms
+        MODEL, version, Purpose.CARE, Action.INFERENCE, 12, 3, bytes(32), first_ms, last_ms
     )
     return f"{hospital}.trainer", "model.use", body
 

@@ -217,6 +217,30 @@ def proving(change: Callable[[Network, list[bytes]], list[bytes]]) -> Forge:
     return forge
 
 
+def split(place: int) -> Forge:
+    """The records in other files: the first of them cut in two."""
+
+    def forge(network: Network, parts: Parts) -> Parts:
+        files = {name: part for name, part in parts.items() if name.startswith("proofs/")}
+        _, proofs = open_proofs(trust_of(network), files)
+        first = [entry.key for entry in proofs.beside[0].records]
+        view = newest(network.chain)
+        cut = [prove_together(network.chain, view, keys) for keys in (first[:place], first[place:])]
+        return parts | write_proofs(replace(proofs, beside=(*cut, *proofs.beside[1:])))
+
+    return forge
+
+
+def swapped(network: Network, parts: Parts) -> Parts:
+    """Two files of records in each other's place."""
+    return parts | {RECORDS: parts[records_name(2)], records_name(2): parts[RECORDS]}
+
+
+def unheard_of(_: Network, keys: list[bytes]) -> list[bytes]:
+    """That somebody has attested nothing."""
+    return [*keys, state_key(Audit.KIND, ("task", 1, "nobody", "nobody"))]
+
+
 def without(kind: str) -> Forge:
     """One record of a kind is left out."""
 
@@ -303,6 +327,10 @@ STORIES = [
     (other_certificate, "case.checkpoint"),
     (sub_quorum, "audit.certificate.no_quorum"),
     (proving(one_more), "case.excess"),
+    (proving(unheard_of), "case.excess"),
+    (proving(lambda _, keys: keys), "case.proofs"),
+    (split(1), "case.proofs"),
+    (swapped, "case.proofs"),
     (unattested(1), "case.audits"),
     (unattested(3), "case.audits"),
     (without(Audit.KIND), "case.excess"),

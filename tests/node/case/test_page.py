@@ -70,6 +70,16 @@ def test_a_strangers_words_are_text_and_nothing_else(case: Case) -> None:
     assert title in page.text
 
 
+def test_a_strangers_words_do_not_turn_the_words_beside_them(case: Case) -> None:
+    """Whatever direction they are written in, or say that they are, ends with them."""
+    title = "\u202egoog \u2066x"
+
+    page = write_page(contents(titled(case, title))).decode()
+
+    assert title in page
+    assert page.count(f"<bdi>{title}</bdi>") == page.count(title)
+
+
 def test_every_table_has_a_caption_and_its_headers_say_what_they_head(case: Case) -> None:
     """A screen reader can find its way."""
     page = read(case)
@@ -92,6 +102,15 @@ def test_each_entry_of_the_contents_leads_to_a_section(case: Case) -> None:
     targets = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     sections = [f"#{attributes['id']}" for tag, attributes in page.elements if tag == "section"]
     assert targets == sections
+
+
+def test_the_page_says_where_it_does_not_tell_all_batches(case: Case) -> None:
+    """The totals are of all."""
+    fewer = replace(case, beside=replace(case.beside, batches=case.beside.batches[1:]))
+    said = "There are more batches than one file shows."
+
+    assert said not in read(case).text
+    assert said in read(fewer).text
 
 
 def test_a_marked_version_says_so_first(case: Case) -> None:

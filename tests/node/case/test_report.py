@@ -1,19 +1,28 @@
 """Case files made by auditors: equal from every node, signed, and verified from any beginning."""
 
+import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from node.audit.file import Anchor, trust_in, write_file
 from node.audit.prove import newest, prove_header, prove_key
 from node.case.archive import lineage_file, read_checkpoint, verify_case
+from node.case.collect import collect
+from node.case.proofs import LINEAGE
+from node.client.client import Client
+from node.client.connection import Connection
+from node.client.reply import Reply
 from tests.harness import key_of
 from tests.node.case.made import AUDITOR, make, parts_of, refusal, run_case, trust_of
 from tests.node.network import HOSPITALS, MODEL, Network, certificate, grow, open_network
+from tests.node.serving import hide, serve
 from vm.record import ModelHead
 from vm.refusal import Refused
 from vm.state import state_key
@@ -91,6 +100,79 @@ def test_a_height_gives_the_same_bytes_however_far_the_chain_has_come(
     assert before.content["usage"]["batches"] == []
 
 
+def test_a_node_cannot_hide_what_came_since_behind_an_earlier_lineage(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack: before the last blocks there was neither mark nor use, and that was true."""
+
+    async def main() -> None:
+        async with serve(network) as (liar, _), serve(network) as (honest, _):
+            hide(monkeypatch, liar, network.chain.head.height - 5)
+            async with Client(network.genesis, [liar, honest]) as client:
+                proofs = await collect(client, MODEL, auditor=AUDITOR)
+                assert proofs.checkpoint.certified.header.height == network.chain.head.height
+            async with Client(network.genesis, [liar]) as client:
+                with pytest.raises(Refused, match=r"client\.stale"):
+                    await collect(client, MODEL, auditor=AUDITOR)
+
+    asyncio.run(main())
+
+
+def test_a_file_is_read_back_when_it_is_written(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody signs what nobody would read."""
+    monkeypatch.setattr("node.case.archive.CASE_BYTES_MAX", 1_000)
+
+    assert refusal(partial(make, network)) == "case.too_large"
+
+
+def test_many_batches_of_one_leave_out_none_of_another(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack: so many records of uses that nobody can report on the model any more."""
+    monkeypatch.setattr("node.case.beside.BATCHES_MAX", 3)
+
+    audit = verify_case(trust_of(network), make(network))
+
+    assert "the newest 2 of 3 batches of uses, within the model's totals" in audit.steps
+    usage = audit.content["usage"]
+    told = [
+        (item["organisation"], item["batches"], item["shown"]) for item in usage["organisations"]
+    ]
+    assert told == [(HOSPITALS[0], 2, 1), (HOSPITALS[1], 1, 1)]
+    assert [(item["organisation"], item["number"]) for item in usage["batches"]] == [
+        (HOSPITALS[0], 2),
+        (HOSPITALS[1], 1),
+    ]
+    assert not usage["complete"]
+
+
+def test_a_node_that_lists_no_attestations_stops_no_report(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack: each update counts its own, so whoever lists fewer is passed over."""
+    honest = Connection.fetch
+
+    async def main() -> None:
+        async with serve(network) as (liar, _), serve(network) as (other, _):
+
+            async def fetch(connection: Connection, url: str, path: str, *rest: Any) -> Reply:
+                if url == liar and "/audits" in path:
+                    return Reply(url, 200, b'{"items": [], "next": null}')
+                return await honest(connection, url, path, *rest)
+
+            monkeypatch.setattr(Connection, "fetch", fetch)
+            async with Client(network.genesis, [liar, other]) as client:
+                await collect(client, MODEL, auditor=AUDITOR)
+                assert client.distrusted[liar].code == "client.count"
+            async with Client(network.genesis, [liar]) as client:
+                with pytest.raises(Refused, match=r"client\.count"):
+                    await collect(client, MODEL, auditor=AUDITOR)
+
+    asyncio.run(main())
+
+
 # Signers
 
 
@@ -149,6 +231,8 @@ def test_a_case_under_later_validators_brings_the_steps_to_them(grown: Network) 
     (step,) = checkpoint.steps
     assert len(step.certificate.votes) == 3
     assert len(checkpoint.certified.certificate.votes) == 4
+    proofs = {name: json.loads(part) for name, part in parts_of(found).items() if "proofs/" in name}
+    assert [name for name, file in proofs.items() if file["steps"]] == [LINEAGE]
 
 
 def test_a_case_verifies_from_a_pin_that_is_later_than_its_steps(grown: Network) -> None:
@@ -172,7 +256,23 @@ def test_a_case_that_begins_at_a_pin_brings_what_makes_the_pin_of_use(grown: Net
     trust = trust_in(anchor.pin, lineage_file(found))
 
     assert verify_case(trust, found).height == anchor.pin.height
-    assert refusal(partial(verify_case, trust_of(grown), found)) == "audit.validators"
+    assert refusal(partial(verify_case, trust_of(grown), found)) == "file.from"
+
+
+def test_a_checkpoint_brings_nothing_that_its_reader_cannot_verify(grown: Network) -> None:
+    """The attack: steps or a beginning of somebody's own, in a file that the auditor then signs."""
+    anchor = anchor_of(grown)
+    proof = prove_key(grown.chain, newest(grown.chain), state_key(ModelHead.KIND, (MODEL,)))
+    unsigned = replace(
+        anchor.certified, certificate=replace(anchor.certified.certificate, votes=())
+    )
+    from_pin = write_file(proof, (), anchor=Anchor(unsigned, anchor.epoch))
+
+    for file, code in (
+        (make(grown), "case.checkpoint"),  # its steps lead to the pin: nobody holds who signed them
+        (from_pin.encode(), "audit.certificate.no_quorum"),
+    ):
+        assert refusal(partial(read_checkpoint, pinned(grown), file)) == code
 
 
 def pinned(network: Network) -> Trust:

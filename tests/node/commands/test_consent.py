@@ -1,4 +1,4 @@
-"""`concilium peer withdraw`: what a person at a hospital is told of an approval taken back."""
+"""`concilium peer approve` and `withdraw`: what a person is told of what became of it."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import pytest
 from node.cli import main
 from node.commands import consent
 from node.home.testnet import write_testnet
-from tests.fl.dialogue import TASK, withdrawal
+from tests.fl.dialogue import TASK, opening, withdrawal
 from tests.node.hospital import Town
 from tests.node.peer.looks import opened
 from vm.learning import SiteApproval, Task, TaskPhase
@@ -37,9 +37,20 @@ class Lagging:
         trace: TracebackType | None,
     ) -> None: ...
 
-    async def record(self, cls: type[Record], *key: str | int) -> Record:
+    async def record(self, cls: type[Record], *key: str | int) -> Record | None:
         """As it was."""
         return self.shown[cls]
+
+
+@dataclass
+class Executed(Lagging):
+    """A client whose nodes show what the town's chain has now."""
+
+    town: Town
+
+    async def record(self, cls: type[Record], *key: str | int) -> Record | None:
+        """As it is."""
+        return self.town.chain.state.get(cls, *key)
 
 
 def ended(town: Town) -> None:
@@ -69,6 +80,54 @@ def test_what_others_have_withdrawn_meanwhile_is_nothing_to_withdraw(
 
     found = json.loads(capsys.readouterr().out)
     assert (found["approved"], found["withdrawn_on_chain"]) == (False, False)
+
+
+@pytest.mark.parametrize("crossed", [False, True])
+def test_who_approves_is_told_whether_that_stands_on_the_chain(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    crossed: bool,
+) -> None:
+    """An older withdrawal may still have been on its way, and come after the approval."""
+    town = opened(tmp_path / "town")
+    town.chain.applied([withdrawal(1)])
+    home = write_testnet(tmp_path / "net", now=NOW).home("hospital-1", "peer")
+    pen, _ = town._parts("hospital-1.trainer")
+    submit = pen.submit
+
+    async def approved(kind: str, body: object) -> Any:
+        receipt = await submit(kind, body)
+        if crossed:
+            town.chain.applied([withdrawal(1)])
+        return receipt
+
+    pen.submit = approved  # type: ignore[method-assign]
+    monkeypatch.setattr(consent, "_client", lambda _: Executed({}, town))
+    monkeypatch.setattr(consent, "_pen", lambda *_: pen)
+
+    assert main(["peer", "approve", str(home), TASK, "--yes", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stands_on_chain"] is not crossed
+    if not crossed:
+        town.chain.applied([withdrawal(1)])
+    assert main(["peer", "approve", str(home), TASK, "--yes"]) == 0
+    words = "withdrawn meanwhile: run this again" if crossed else "stands again"
+    assert words in capsys.readouterr().out
+
+
+def test_a_first_approval_is_the_peers_to_say_on_the_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command says that the chain has none yet, and nothing else there."""
+    town = Town(tmp_path / "town")
+    town.chain.applied([opening()])
+    home = write_testnet(tmp_path / "net", now=NOW).home("hospital-1", "peer")
+    monkeypatch.setattr(consent, "_client", lambda _: Executed({}, town))
+
+    assert main(["peer", "approve", str(home), TASK, "--yes", "--format", "json"]) == 0
+
+    assert json.loads(capsys.readouterr().out)["stands_on_chain"] is None
+    assert town.submitted == []
 
 
 def test_only_a_tasks_id_can_be_withdrawn(

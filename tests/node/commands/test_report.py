@@ -98,3 +98,17 @@ def test_a_result_is_either_json_or_text(capsys: pytest.CaptureFixture[str]) -> 
 
     out = capsys.readouterr().out
     assert out == '{\n  "height": 7\n}\n[x] at height 7\n'
+
+
+def test_what_a_file_quotes_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """The attack: a kind that erases the refusal and writes that all was verified."""
+    quoted = "\x1b[2K\x1b[1A\rverified\x9b8m \u202egood"
+
+    show_refusal(Refused("file.kind", f"expected one of\n\trecord, found {quoted}"), False)
+    show("text", None, quoted)
+
+    shown = capsys.readouterr()
+    for text in (shown.out, shown.err):
+        assert not {"\x1b", "\r", "\x9b", "\u202e"} & set(text)
+        assert "verified" in text
+    assert "\n\trecord" in shown.err.expandtabs(8).replace(" " * 8, "\t")

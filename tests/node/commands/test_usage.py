@@ -73,7 +73,7 @@ def test_what_makes_no_sense_is_refused(
     home = made / "hospital-4" / "steward"
 
     assert answer(capsys, "usage", command, home, *rest) == refusal
-    assert answer(capsys, "usage", "list", home) == {"batches": [], "waiting": [], "late": 0}
+    assert answer(capsys, "usage", "list", home) == {"batches": [], "waiting": [], "late": []}
 
 
 def test_a_folder_that_is_no_home_gets_no_journal(

@@ -8,7 +8,7 @@ import pytest
 
 from fl.approval import terms_digest
 from fl.body import ApproveTask, ProofOfLearning
-from node.peer.approval import Approvals
+from node.peer.approval import WITHDRAWN, Approvals, Mode
 from node.peer.words import duration, sentences
 from tests.fl.dialogue import MODEL, TASK, TERMS, opening
 from tests.node.hospital import Town
@@ -95,6 +95,27 @@ def test_what_was_withdrawn_is_not_approved_by_standing_on_a_list(tmp_path: Path
 
     town.approvals(1).approve(task(town))
     town.approvals(1).require(task(town))
+
+
+@pytest.mark.parametrize("mode", ["list", "ask"])
+def test_a_withdrawal_at_the_very_moment_of_a_look_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    """The command runs beside the peer: one look sees what was there before it, or after."""
+    town = opened(tmp_path)
+    approvals = town.approvals(1, mode)
+    approvals.approve(task(town))
+    kept = Approvals._kept
+
+    def read(approvals: Approvals, id: str) -> bytes | None:
+        found = kept(approvals, id)
+        next(tmp_path.glob("*/approved/*")).write_bytes(WITHDRAWN)
+        return found
+
+    monkeypatch.setattr(Approvals, "_kept", read)
+    approvals.require(task(town))
+
+    assert "withdrawn here" in refuses(approvals, task(town))
 
 
 @pytest.mark.parametrize("content", [b"", b"no digest\n", b"ab" * 31 + b"\n", b"ab" * 33, b"\xff"])

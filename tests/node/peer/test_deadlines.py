@@ -11,12 +11,14 @@ import pytest
 import structlog.testing
 
 from fl.body import DeclineRound
+from fl.trace import origin, root
 from fl.train import Keep, Result, Snapshot, train
 from node.client.client import Client
 from node.peer import training, watch
-from node.peer.retention import expire
+from node.peer.retention import ENDED, expire
+from node.peer.traces import TraceStore
 from node.peer.trainer import Trainer
-from node.peer.training import Train
+from node.peer.training import Local, Train
 from tests.fl.dialogue import TASK
 from tests.harness import Item
 from tests.node.hospital import Town
@@ -91,10 +93,10 @@ def test_the_trace_stays_as_long_as_an_auditor_may_ask(tmp_path: Path) -> None:
     The round's own deadline counts, which a chain that stood still has set later than any terms.
     """
     town = opened(tmp_path, trace_retention_ms=1_000)
-    client, traces = cast(Client, town.board()), town.traces(1)
+    client, traces, submitted = cast(Client, town.board()), town.traces(1), set[tuple[str, int]]()
 
     def expired(now_ms: int) -> int:
-        return asyncio.run(expire(traces, client, now_ms))
+        return asyncio.run(expire(traces, client, now_ms, submitted))
 
     run(town.trainer(1).work(TASK))
     trace = traces.find(TASK, 1)
@@ -112,6 +114,46 @@ def test_the_trace_stays_as_long_as_an_auditor_may_ask(tmp_path: Path) -> None:
     assert expired(opened_ms + 10**9 + 1_000) == 0
     assert expired(opened_ms + 10**9 + 1_001) == 1
     assert traces.find(TASK, 1) is None
+
+
+def test_a_training_of_which_nothing_was_submitted_leaves_no_trace(tmp_path: Path) -> None:
+    """Its peer was away as the round ended: no auditor asks for it, however long others are kept.
+
+    While the round is under way it stays, for its update may still come.
+    """
+    town = opened(tmp_path)
+    with pytest.raises(Killed):
+        run(town.trainer(1, train=killed_after(2)).work(TASK))
+    for number in (2, 3, 4):
+        run(town.trainer(number).work(TASK))
+    client = cast(Client, town.board())
+    assert asyncio.run(expire(town.traces(1), client, 0, set())) == 0
+
+    while town.chain.get(Round, TASK, 1).phase not in ENDED:
+        town.chain.block(time_ms=town.chain.time_ms + 10**6)
+    submitted = set[tuple[str, int]]()
+    found = [asyncio.run(expire(town.traces(number), client, 0, submitted)) for number in (1, 2)]
+
+    assert found == [1, 0]
+    nobody = cast(Client, None)  # what is known to be submitted is not asked for again
+    assert asyncio.run(expire(town.traces(2), nobody, 0, submitted)) == 0
+    assert town.traces(1).find(TASK, 1) is None
+    assert town.traces(2).find(TASK, 1) is not None
+
+
+def test_a_trace_that_names_nothing_on_the_chain_goes_by_its_own_time(tmp_path: Path) -> None:
+    """As from a store of another chain: not in the very last millisecond of it."""
+    town = opened(tmp_path)
+    run(town.trainer(1).work(TASK))
+    traces, empty = town.traces(1), Town(tmp_path / "empty")
+    trace = traces.find(TASK, 1)
+    assert trace is not None
+
+    def expired(now_ms: int) -> int:
+        return asyncio.run(expire(traces, cast(Client, empty.board()), now_ms, set()))
+
+    assert expired(trace.head.until_ms) == 0
+    assert expired(trace.head.until_ms + 1) == 1
 
 
 class Endless:
@@ -264,14 +306,21 @@ def test_an_update_that_arrives_while_its_peer_starts_again_keeps_its_trace(
     assert len(trace.segments()) == town.chain.get(Update, TASK, 1, "hospital-1").segments
 
 
+@pytest.mark.parametrize("snapshots", [16, 8], ids=["room", "half the room"])
 def test_a_training_ends_once_its_update_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshots: int
 ) -> None:
-    """Whoever still trains, or waits for a script, has nothing to send any more."""
+    """Whoever still trains, or waits for a script, has nothing to send any more.
+
+    What is kept is the trace of that update, whatever room there is since the peer started again.
+    """
     monkeypatch.setattr(watch, "LOOK_S", 0.001)
     town, pending, endless = opened(tmp_path), list[Item](), Endless()
     trainer = killed_while_sending(town, pending)
-    trainer._training = town.trainer(1, train=endless)._training
+    before = town.traces(1).find(TASK, 1)
+    assert before is not None
+    room = TraceStore(tmp_path / "hospital-1", snapshots * before.head.snapshot_bytes)
+    trainer._traces, trainer._training = room, lambda task: Local(room, endless)
 
     async def scenario() -> None:
         work = asyncio.create_task(trainer.work(TASK))
@@ -281,7 +330,9 @@ def test_a_training_ends_once_its_update_is_there(
 
     asyncio.run(asyncio.wait_for(scenario(), 30))
 
-    assert town.traces(1).find(TASK, 1) is not None
+    trace, update = room.find(TASK, 1), town.chain.get(Update, TASK, 1, "hospital-1")
+    assert trace is not None
+    assert root(origin(update), trace.segments()) == update.trace
 
 
 def killed_while_sending(town: Town, pending: list[Item]) -> Trainer:

@@ -1,6 +1,7 @@
 """A site's own training loop over the peer's socket, from its join to its update."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from fl.model import Rows
 from fl.spec import logistic_regression
 from fl.trace import origin, root
 from fl.verify import Case, judge, update_delta
+from fl.weights import pack_weights
 from node.peer import watch
 from node.peer.loop import Loop
+from node.wire.cid import summarise
 from tests.fl.dialogue import TASK
 from tests.harness import Item
+from tests.node import hospital
 from tests.node.hospital import Town, _Pen, _Shelf
 from tests.node.peer.looks import opened
 from tests.node.peer.script import (
@@ -180,6 +184,77 @@ def test_what_a_script_has_handed_over_stays_through_a_crash(
     assert root(origin(update(town)), trace.segments()) == update(town).trace
 
 
+def test_a_script_that_leaves_before_it_hears_that_it_is_done_is_done(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last snapshot is on disk: nobody waits for another script."""
+    town, frame = opened(tmp_path, evidence=Evidence.SCORED), frames.frame
+
+    def lost(message: frames.Message) -> bytes:
+        if message == frames.Taken(done=True):
+            raise ConnectionResetError
+        return frame(message)
+
+    def script() -> None:
+        with pytest.raises(Refused, match=r"loop\.closed"):
+            fl.fit(Hospital(), TASK, str(path))
+
+    monkeypatch.setattr(frames, "frame", lost)
+    with_script(town, path, script)
+
+    assert delta(town) == [2**22] * 3
+
+
+def test_what_a_script_has_begun_is_no_update_after_a_restart(tmp_path: Path, path: Path) -> None:
+    """Half a round is sent for nobody: the next script starts it anew."""
+    town = opened(tmp_path)
+
+    def half() -> None:
+        model, optimizer = model_and_optimizer()
+        with fl.join(TASK, str(path)) as rnd:
+            rnd.load(model)
+            with torch.no_grad():
+                model.weight.add_(1.0)
+            rnd.snapshot(5, model, optimizer)
+            raise Refused("test.died", "expected a whole round, found half of one")
+
+    assert code_with_script(town, path, half) == "test.died"
+    begun = town.traces(1).find(TASK, 1)
+    assert begun is not None
+    assert len(begun.segments()) == 1
+
+    weights = with_script(town, path, lambda: plain_loop(path))
+
+    assert delta(town) == weights
+    assert update(town).segments == 4
+
+
+def test_what_a_script_has_handed_over_in_another_round_is_no_update_of_this_one(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a store of another chain, on which everything has the same name."""
+    town = opened(tmp_path)
+
+    async def away(shelf: object, content: bytes) -> str:
+        raise Refused("blob.too_few_copies", "expected 2 validators to take it, found 1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Shelf, "bring", away)
+        code_with_script(town, path, lambda: plain_loop(path))
+    store = town.traces(1)
+    trace = store.find(TASK, 1)
+    assert trace is not None
+    snapshots = [trace.nearest(count) for count in (1, 2, 3, 4)]
+    other = store.begin(replace(trace.head, beacon=bytes(32)))
+    for count, snapshot in enumerate(snapshots, start=1):
+        assert snapshot is not None
+        other.keep(count, snapshot)
+
+    weights = with_script(town, path, lambda: plain_loop(path))
+
+    assert delta(town) == weights
+
+
 def test_model_and_optimizer_go_on_from_rounded_numbers() -> None:
     """What is handed over is what the next segment starts from; second moments keep their sense."""
     model, optimizer = model_and_optimizer()
@@ -268,6 +343,26 @@ def test_a_segment_that_moves_nothing_is_refused(tmp_path: Path, path: Path) -> 
     assert code_with_script(town, path, idle) == "loop.zero"
 
 
+def test_an_update_out_of_range_is_refused_and_not_kept(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each segment is in range, and all together are not: the next script's round is whole."""
+    base = pack_weights(logistic_regression(2), 24, np.full(3, -(2**30), np.int64))
+    monkeypatch.setattr(hospital, "BASE", base)
+    monkeypatch.setattr(hospital, "BASE_ADDRESS", summarise([base])[0])
+    town, none = opened(tmp_path), np.zeros(0, np.int64)
+
+    def far() -> None:
+        with fl.join(TASK, str(path)) as rnd:
+            for weight in (0, 1, 2, 2**31 - 1):
+                rnd._hand_over(np.full(3, weight, np.int64), none)
+
+    assert code_with_script(town, path, far) == "update.range"
+
+    with_script(town, path, lambda: plain_loop(path))
+    assert update(town).segments == 4
+
+
 @pytest.mark.parametrize(
     ("model", "code"),
     [
@@ -326,6 +421,30 @@ def test_a_round_that_is_over_is_over_for_its_script(
 
     assert code_with_script(town, path, slow) == "peer.late"
     assert heard == ["loop.over"]
+
+
+def test_a_script_is_offered_no_round_that_ends_as_it_comes(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would train in vain, and hear it at its first snapshot."""
+    town, await_round = opened(tmp_path), Loop._await_round
+
+    async def scenario() -> str:
+        async with asyncio.timeout(DEADLINE_S), loop_of(town, path) as loop:
+            trainer = asyncio.create_task(town.trainer(1, own=loop).work(TASK))
+
+            async def ended(loop: Loop, task: str, reader: asyncio.StreamReader) -> Any:
+                found = await await_round(loop, task, reader)
+                trainer.cancel()
+                await asyncio.gather(trainer, return_exceptions=True)
+                return found
+
+            monkeypatch.setattr(Loop, "_await_round", ended)
+            with pytest.raises(Refused) as refused:
+                await asyncio.to_thread(fl.join, TASK, str(path))
+            return refused.value.code
+
+    assert asyncio.run(scenario()) == "loop.over"
 
 
 def test_a_script_does_not_wait_for_a_task_that_is_over(tmp_path: Path, path: Path) -> None:

@@ -14,6 +14,7 @@ from fl.trace import origin
 from fl.train import Job, segment_batches
 from fl.weights import digest_ints
 from node.peer import opening, watch
+from node.peer.opening import Exhibit
 from node.peer.traces import SNAPSHOT
 from node.wire.openings import PART
 from tests.fl.dialogue import TASK, TERMS
@@ -112,6 +113,45 @@ def test_a_trainer_asks_after_each_piece_what_comes_next(hall: Hall) -> None:
     assert list(shown(hall, PART, "0", "1")) == [PART, "3", "0", "1"]
 
 
+def refusing(refused: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One piece cannot be made."""
+    pack = Exhibit.pack
+
+    def packed(exhibit: Exhibit, piece: str) -> bytes:
+        if piece == refused:
+            raise Refused(code, "expected the committed snapshot, found another")
+        return pack(exhibit, piece)
+
+    monkeypatch.setattr(Exhibit, "pack", packed)
+
+
+def test_a_piece_that_cannot_be_made_holds_up_no_other(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that can be shown is, then the site's own people are told of what cannot."""
+    refusing("0", "training.regenerated", monkeypatch)
+    hall.wanted_pieces.extend(["0", PART, "1"])
+
+    assert code_of(hall.opener().work(TASK)) == "training.regenerated"
+    assert list(hall.opened) == [PART, "1"]
+
+
+def test_a_piece_that_a_validator_does_not_take_holds_up_no_other(hall: Hall) -> None:
+    """Announced as another one before a restart, it is refused; verifiers still get the others."""
+    bring = hall.open
+
+    async def other(task: str, number: int, piece: str, content: bytes) -> None:
+        if piece == PART:
+            raise Refused("opening.offered", "expected the address announced before, found another")
+        await bring(task, number, piece, content)
+
+    hall.open = other  # type: ignore[method-assign]
+    hall.wanted_pieces.extend([PART, "0", "1"])
+
+    assert code_of(hall.opener().work(TASK)) == "opening.offered"
+    assert list(hall.opened) == ["0", "1"]
+
+
 def test_nothing_is_opened_without_the_sites_permission(hall: Hall) -> None:
     """The dataset's record permits it, the configuration no longer does."""
     hall.opening = False
@@ -167,9 +207,15 @@ def test_a_round_that_ends_while_the_trainer_answers(hall: Hall) -> None:
     assert set(hall.opened) == {PART}
 
 
-def test_no_further_piece_is_opened_once_the_site_has_withdrawn(hall: Hall) -> None:
+def test_no_further_piece_is_opened_once_the_site_has_withdrawn(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By whomever of the hospital, while verifiers still ask: its rows stay from then on."""
-    bring = hall.open
+    bring, pack, made = hall.open, Exhibit.pack, list[str]()
+
+    def packed(exhibit: Exhibit, piece: str) -> bytes:
+        made.append(piece)
+        return pack(exhibit, piece)
 
     async def withdrawn(task: str, number: int, piece: str, content: bytes) -> None:
         await bring(task, number, piece, content)
@@ -177,10 +223,12 @@ def test_no_further_piece_is_opened_once_the_site_has_withdrawn(hall: Hall) -> N
         put(hall, replace(standing, stands=False))
 
     hall.open = withdrawn  # type: ignore[method-assign]
-    hall.wanted_pieces.extend([PART, "2"])
+    monkeypatch.setattr(Exhibit, "pack", packed)
+    hall.wanted_pieces.extend([PART, "2", "3"])
 
     assert code_of(hall.opener().work(TASK)) == "peer.withdrawn"
     assert set(hall.opened) == {PART}
+    assert made == [PART, "2"]  # nor is any more made to be opened
 
 
 def test_a_withdrawal_ends_the_bringing_of_a_piece(

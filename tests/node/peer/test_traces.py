@@ -1,5 +1,6 @@
 """Traces on disk: training goes on from what is sound in them, and they take bounded room."""
 
+import os
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -186,7 +187,7 @@ def test_a_head_that_is_damaged_is_no_trace(tmp_path: Path) -> None:
     store = TraceStore(tmp_path, ROOM)
 
     assert store.find("task", 1) is None
-    assert store.due(0) == []
+    assert store.heads() == []
     assert not path.parent.exists()
     assert store.begin(head()).newest() is None
 
@@ -228,21 +229,39 @@ def test_all_traces_together_are_bounded(tmp_path: Path) -> None:
     assert found[-1].newest() is not None
 
 
+def test_room_is_made_by_the_trainings_that_began_first(tmp_path: Path) -> None:
+    """A task whose traces may go sooner is no older: its newest update may still be on its way."""
+    store = TraceStore(tmp_path, 4 * 8 * SNAPSHOT)
+    rounds = [
+        head(7, task="brief", until_ms=50),
+        *(head(number, until_ms=1_000 + number) for number in (1, 2, 3)),
+        head(8, task="brief", until_ms=60),
+        *(head(number, until_ms=1_000 + number) for number in (4, 5)),
+    ]
+    for minute, rnd in enumerate(rounds):
+        trace = store.begin(rnd)
+        os.utime(tmp_path / "traces" / rnd.task / str(rnd.round) / "head", (60 * minute,) * 2)
+        for count, snapshot in enumerate(snapshots(8), start=1):
+            trace.keep(count, snapshot)
+
+    found = [store.find(rnd.task, rnd.round) for rnd in rounds]
+    whole = [trace is not None and trace.newest() is not None for trace in found]
+    assert whole == [False, False, False, False, True, True, True]
+
+
 def test_a_model_too_large_for_the_room_is_refused(tmp_path: Path) -> None:
     """With what to do, before anything is trained."""
     with pytest.raises(Refused, match=r"peer\.trace_room: .*raise \[store\] traces_mib"):
         TraceStore(tmp_path, SNAPSHOT).begin(head())
 
 
-def test_a_trace_is_due_when_its_time_is_over(tmp_path: Path) -> None:
-    """Not in the very last millisecond of it; dropping it leaves the others."""
+def test_a_trace_that_is_dropped_leaves_the_others(tmp_path: Path) -> None:
+    """Each round's is its own."""
     store = TraceStore(tmp_path, ROOM)
-    for number, until_ms in ((1, 100), (2, 200)):
-        store.begin(head(number, until_ms=until_ms))
-
-    assert store.due(100) == []
-    assert store.due(101) == [("task", 1)]
+    for number in (1, 2):
+        store.begin(head(number))
 
     store.drop("task", 1)
+
     assert store.find("task", 1) is None
-    assert store.find("task", 2) is not None
+    assert store.heads() == [head(2)]

@@ -91,6 +91,24 @@ def test_a_trainer_gives_no_approval_again_that_was_withdrawn(tmp_path: Path) ->
     assert town.submitted == []
 
 
+def test_a_withdrawal_while_rows_are_read_approves_nothing(tmp_path: Path) -> None:
+    """They may be many; the chain hears of no approval that was taken back before it was said."""
+    town = Town(tmp_path)
+    town.chain.applied([opening()])
+    town.approvals(2, "ask").approve(town.chain.get(Task, TASK))
+    trainer = town.trainer(2, mode="ask")
+    rows = trainer._rowkeeper.rows
+
+    async def slowly(*arguments: Any) -> Any:
+        town.approvals(2, "ask").withdraw(TASK)
+        return await rows(*arguments)
+
+    trainer._rowkeeper.rows = slowly  # type: ignore[method-assign, assignment]
+
+    assert code_of(trainer.work(TASK)) == "peer.not_approved"
+    assert town.submitted == []
+
+
 def test_nothing_leaves_after_a_withdrawal_within_the_training(tmp_path: Path) -> None:
     """Training goes on for hours; the update is asked for its site's word before it is brought."""
     town = Town(tmp_path)
@@ -181,6 +199,36 @@ def test_a_withdrawal_while_the_approval_is_on_its_way_is_said_too(
 
     assert [type(body) for body in town.submitted] == [ApproveTask, WithdrawApproval]
     assert not town.chain.get(SiteApproval, TASK, "hospital-2").stands
+
+
+@pytest.mark.parametrize("when", ["before it is said", "while it is said"])
+def test_an_approval_by_a_person_is_not_taken_back_for_an_older_withdrawal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The newest word counts: somebody approves again while the peer says the word before."""
+    monkeypatch.setattr(watch, "LOOK_S", 0)
+    town = opened(tmp_path)
+    town.approvals(2, "ask").withdraw(TASK)
+    trainer, early = town.trainer(2, mode="ask"), when.startswith("before")
+    record, submit = trainer._board.record, trainer._submitter.submit
+
+    async def look(cls: Any, *key: Any) -> Any:
+        if cls is SiteApproval and early:
+            town.approvals(2, "ask").approve(town.chain.get(Task, TASK))
+        return await record(cls, *key)
+
+    async def slow(kind: str, body: Any) -> Any:
+        if kind == "task.withdraw" and not early:
+            town.approvals(2, "ask").approve(town.chain.get(Task, TASK))
+            await asyncio.Event().wait()
+        return await submit(kind, body)
+
+    monkeypatch.setattr(trainer._board, "record", look, raising=False)
+    trainer._submitter.submit = slow  # type: ignore[method-assign]
+    run(asyncio.wait_for(trainer.work(TASK), 30))
+
+    assert town.chain.get(SiteApproval, TASK, "hospital-2").stands
+    assert [type(body) for body in town.submitted] == [ProofOfLearning]
 
 
 def test_a_peer_that_has_lost_its_store_withdraws_nothing(tmp_path: Path) -> None:

@@ -304,6 +304,23 @@ def test_a_signed_body_is_refused_too(network: Network) -> None:
     run(network, check)
 
 
+@pytest.mark.parametrize("tail", ["/v1/members?limit=3#", "/v1/members?limit=3&x="])
+def test_a_host_that_bends_the_url_moves_no_signature(network: Network, tail: str) -> None:
+    """Who carries a signed request cannot have another path answered under its name."""
+
+    async def check(url: str, _: Node) -> None:
+        headers = signed(f"{url}/v1/members?limit=3")
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        host = url.removeprefix("http://") + tail
+        request = f"GET /v1/blocks HTTP/1.1\r\nHost: {host}\r\n{lines}Connection: close\r\n\r\n"
+
+        status, body = await raw(url, request.encode())
+
+        assert (status, body.get("code")) == (401, "reader.signature")
+
+    run(network, check)
+
+
 async def raw(url: str, request: bytes) -> tuple[int, dict[str, Any]]:
     """What a node answers to these bytes."""
     host, _, port = url.removeprefix("http://").partition(":")

@@ -1,9 +1,11 @@
 """What is restricted: shown to known readers only, by every route, and noted before it leaves."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import aiohttp
 import pytest
 
 from node.api import export, records
@@ -11,6 +13,7 @@ from node.api.app import build_api
 from node.api.keys import write_keys
 from node.api.resource import RESOURCES
 from node.audit.prove import executed
+from node.client.sse import EventReader
 from node.readers import desk, log
 from node.readers.shown import LINEAGE, records_shown, transaction_shown
 from tests.node.api.asking import assert_problem
@@ -57,8 +60,6 @@ RESTRICTED = {
     f"/v1/models/{MODEL}/uses/{HOSPITALS[0]}": ("use_batch", 1, 200),
     KEYS: ("verdict", 1, 200),
     "/v1/holdouts?format=csv": ("holdout", 4, 200),
-    f"/v1/transactions?kind=learning.verdict&model={MODEL}": ("learning.verdict", 4, 200),
-    f"/v1/blocks?kind=learning.verdict&model={MODEL}": ("learning.verdict", 4, 200),
     LINEAGE_PATH: (LINEAGE, 1, 200),
 }
 OPEN = (
@@ -301,12 +302,50 @@ def test_an_unknown_kind_is_not_restricted() -> None:
     assert transaction_shown("no.such.kind", bytes(32)) == ()
 
 
+@pytest.mark.parametrize("noun", ["transactions", "blocks"])
+def test_a_filter_does_not_look_into_restricted_bodies(learned: Network, noun: str) -> None:
+    """Else a stranger learned by guessing which model or dataset a restricted one is about."""
+
+    async def check(url: str, node: Node) -> None:
+        mine = await token(url)
+        path = f"{url}/v1/{noun}?kind=learning.verdict"
+        assert (await get(path, headers=mine)).body["items"]
+        assert (await get(f"{path}&organisation={HOSPITALS[0]}", headers=mine)).body["items"]
+        assert (await get(f"{path}&model={MODEL}", headers=mine)).body["items"] == []
+        assert noted(node) == []
+
+    run(learned, check)
+
+
+def test_events_do_not_name_restricted_records(learned: Network) -> None:
+    """That verdicts came may be known; on whose update, by whom, is shown to known readers."""
+    found: set[tuple[str, tuple[str | int, ...]]] = set()
+
+    async def check(url: str, node: Node) -> None:
+        mine = await token(url)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{url}/v1/events?since=0", headers=mine) as response,
+        ):
+            reader = EventReader()
+            async for part in response.content.iter_any():
+                for event in reader.feed(part):
+                    data = json.loads(event.data)
+                    found.update((item["kind"], tuple(item["key"])) for item in data["records"])
+                    if data["height"] == learned.chain.head.height:
+                        return
+
+    run(learned, check)
+
+    restricted = {(kind, key) for kind, key in found if kind in RESTRICTED_RECORDS}
+    assert restricted == {("verdict", ()), ("holdout", ())}
+    assert any(key for kind, key in found if kind == "update")
+
+
 # Every route, and whether it can show what is restricted: a new one has to be written down here.
 ROUTES = {
     "restricted": {
-        "/v1/blocks",  # by what the bodies of its transactions name
         "/v1/records",
-        "/v1/transactions",
         "/v1/tasks/{id}/rounds/{number}",
         "/v1/models/{id}/versions/{version}/lineage",
         "/v1/transactions/{id}",
@@ -332,6 +371,7 @@ ROUTES = {
         "/docs",
         "/openapi.json",
         "/v1/access-log",
+        "/v1/blocks",
         "/v1/blocks/{height}",
         "/v1/checkpoints",
         "/v1/checkpoints/{height}",
@@ -343,6 +383,7 @@ ROUTES = {
         "/v1/search",
         "/v1/status",
         "/v1/tokens",
+        "/v1/transactions",
     },
 }
 

@@ -91,6 +91,7 @@ def test_salts_are_never_equal() -> None:
         (",risk,3,care,,,,more", "use.fields"),
         ("yesterday,risk,3,care,,,", "use.time"),
         ("2023-11-14T22:13:19,risk,3,care,,,", "use.time"),  # of which zone?
+        ("9999-12-31T23:59:59-23:59,risk,3,care,,,", "use.time"),
         ("2023-01-01T00:00:00Z,risk,3,care,,,", "use.old"),
         ("2024-01-01T00:00:00Z,risk,3,care,,,", "use.future"),
         (",risk,3,care,,," + "x" * (NOTE_BYTES_MAX + 1), "use.note"),
@@ -110,11 +111,19 @@ def test_a_line_that_the_chain_would_refuse_is_refused_here(line: str, code: str
         ("[1]", "use.json"),
         ('{"model": "risk", "version": true, "purpose": "care"}', "use.fields"),
         ('{"model": "risk", "version": 3, "purpose": "care", "patient": 7}', "use.fields"),
+        ('{"model": "risk", "version": 3, "purpose": "care", "version": 4}', "use.json"),
+        ('{"model": "risk", "version": 3, "purpose": "care", "note": "\\ud800"}', "use.note"),
+        ('{"model": "\\ud800", "version": 3, "purpose": "care"}', "use.fields"),
     ],
 )
 def test_a_line_of_json_is_no_less_strict(line: str, code: str) -> None:
     """An unknown name is refused: it may be what nobody wanted to tell."""
     assert code_of(line, "ndjson") == code
+
+
+def test_a_column_twice_is_refused() -> None:
+    """Nobody knows which of the two was meant."""
+    assert code_of("model,model,version,purpose\nrisk,other,3,care\n") == "use.csv"
 
 
 def test_the_line_is_named() -> None:

@@ -18,7 +18,7 @@ from tests.vm.uses import BATCH
 from vm import tree
 from vm.refusal import Refused
 from vm.transaction import Transaction, sign
-from vm.usage import AGE_MS_MAX, ENTRIES_MAX, Action, Purpose
+from vm.usage import AGE_MS_MAX, ENTRIES_MAX, Action, Purpose, hours
 
 NOW_MS = 1_700_000_000_000
 WRITER = """
@@ -77,7 +77,10 @@ def test_a_batch_holds_what_belongs_together(tmp_path: Path) -> None:
         assert bound(uses) == [2, 1, 1]
         body = uses.batch(1).body
         assert (body.model, body.version, body.purpose) == ("risk", 3, Purpose.CARE)
-        assert (body.count, body.first_ms, body.last_ms) == (7, NOW_MS - 9, NOW_MS)
+        assert (body.count, body.first_ms, body.last_ms) == (
+            7,
+            *hours((NOW_MS - 9, NOW_MS)),
+        )
         assert body.root == tree.root(uses.leaves(1))
         assert [use.count for use, _, _ in uses.uses(1)] == [2, 5]
         assert uses.waiting(NOW_MS) == []
@@ -98,12 +101,41 @@ def test_who_never_sends_hears_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """The disk is not filled without end; what was bound makes room."""
     monkeypatch.setattr(journal_module, "WAITING_MAX", 2)
     with Journal(tmp_path) as uses:
-        uses.add([entry(), entry()])
+        uses.record("risk", 3, "care")
+        uses.record("risk", 3, "care")
         with pytest.raises(Refused, match=r"use\.waiting"):
-            uses.add([entry()])
+            uses.record("risk", 3, "care")
         assert bound(uses) == [2]
 
-        assert uses.add([entry()]) == 1
+        uses.record("risk", 3, "care")
+
+
+def test_what_is_too_old_to_be_sent_hinders_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sending would not help: it waits for nothing any more."""
+    monkeypatch.setattr(journal_module, "WAITING_MAX", 1)
+    with Journal(tmp_path) as uses:
+        uses.add([entry(time_ms=1), entry(time_ms=2), entry(time_ms=3)])
+
+        uses.record("risk", 3, "care")
+
+
+def test_a_batch_that_is_given_up_frees_its_uses(tmp_path: Path) -> None:
+    """In one step, unless another process has signed it meanwhile; its number is used no more."""
+    with Journal(tmp_path) as uses:
+        uses.add([entry(), entry()])
+        assert bound(uses) == [2]
+        before = uses.batch(1)
+        uses.sign(before, transaction(), 0)
+
+        uses.unbind(before)
+        assert uses.waiting(NOW_MS) == []
+        uses.unbind(uses.batch(1))
+
+        assert [subject.waiting for subject in uses.waiting(NOW_MS)] == [2]
+        assert bound(uses) == [2]
+        assert [batch.id for batch in uses.batches()] == [2]
 
 
 def test_a_list_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +187,7 @@ def test_uses_that_waited_too_long_poison_no_batch(tmp_path: Path) -> None:
         uses.add([old, entry()])
 
         assert bound(uses) == [1]
-        assert uses.late(NOW_MS) == 1
+        assert [subject.waiting for subject in uses.late(NOW_MS)] == [1]
 
 
 def test_notes_stay_here_for_their_owner_alone(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def test_a_node_that_lies_of_expiry_makes_nobody_sign_twice(
 def test_a_batch_that_the_chain_refuses_holds_up_no_other(
     network: Network, journal: Journal
 ) -> None:
-    """Too old by the blocks' time, and after it one that is not: the first is tried again."""
+    """Too old by the blocks' time, and after it one that is not: the first is given up."""
     journal.add(uses(1))
 
     async def check(sender: Sender, _: Client, node: Node) -> None:
@@ -250,8 +250,42 @@ def test_a_batch_that_the_chain_refuses_holds_up_no_other(
         found = await sender.send(now_ms)
 
         assert told(found) == [(1, None, "use.old"), (2, 1, None)]
-        assert (journal.batch(1).code, journal.batch(1).signed) == ("use.old", None)
-        assert told(await sender.send(now_ms)) == [(1, None, "use.old")]
+        assert [subject.waiting for subject in journal.late(now_ms)] == [1]
+        assert await sender.send(now_ms) == []
+
+    run(network, journal, check)
+    assert recorded(network) == 1
+
+
+def test_one_old_use_takes_no_younger_ones_with_it(network: Network, journal: Journal) -> None:
+    """Bound before an outage, refused after it for one use: the others are bound and sent anew."""
+    day_ms = 24 * 3_600_000
+
+    def use(time_ms: int) -> Entry:
+        return make_entry(
+            model=MODEL,
+            version=0,
+            purpose="care",
+            action="inference",
+            count=1,
+            note=None,
+            time_ms=time_ms,
+        )
+
+    async def check(sender: Sender, _: Client, node: Node) -> None:
+        network.late_ms = 100 * day_ms
+        header = network.block()
+        node.feed.publish(header.height)
+        now_ms = header.time_ms
+        journal.add([use(now_ms - 91 * day_ms), use(now_ms - 1), use(now_ms)])
+        await sender._bind(now_ms - 5 * day_ms)
+        assert [batch.entries for batch in (item.body for item in journal.batches())] == [3]
+
+        found = await sender.send(now_ms)
+
+        assert told(found) == [(1, None, "use.old"), (2, 1, None)]
+        assert [sent.entries for sent in found] == [3, 2]
+        assert [subject.waiting for subject in journal.late(now_ms)] == [1]
 
     run(network, journal, check)
     assert recorded(network) == 1

@@ -490,6 +490,16 @@ def test_what_a_restart_left_is_deleted_when_that_round_is_judged(office: Office
     assert office.openings.due() == [OFFER.address]
 
 
+def test_what_a_restart_left_is_deleted_when_the_site_withdraws(office: Office) -> None:
+    """Its rows go with its word, whoever has announced them before."""
+    office.restarted(leftover=(OFFER.address,))
+    assert office.openings.due() == []
+
+    office.chain.applied([withdrawal(1)])
+
+    assert office.openings.due() == [OFFER.address]
+
+
 def test_what_is_left_of_rounds_that_have_ended_goes_at_once(office: Office) -> None:
     """A validator that was down when the round ended keeps no rows."""
     office.end_round()
@@ -497,3 +507,12 @@ def test_what_is_left_of_rounds_that_have_ended_goes_at_once(office: Office) -> 
     office.restarted(leftover=(OFFER.address,))
 
     assert office.openings.due() == [OFFER.address]
+
+
+def test_a_newcomer_that_catches_up_starts_again(office: Office) -> None:
+    """At a height where a round is judged and its own organisation is not enrolled yet."""
+    openings = Openings(
+        lambda: office.chain.state, "newcomer.validator", lambda address: False, (OFFER.address,)
+    )
+
+    assert openings.due() == [OFFER.address]
