@@ -7,9 +7,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ConfigDict, Field
 
-from node.api.answer import SHOWN, Answer, Reader, parse_query, problem, respond
+from node.api.answer import SHOWN, Answer, Pool, parse_query, problem, respond
 from node.api.context import ApiContext
-from node.api.security import ACCESS_LOG, TOKENS, is_open
+from node.api.resource import ACCESS_LOG_PATH, LINES_MAX, TOKENS_PATH
+from node.api.security import is_open
 from node.api.views import DECIMAL, HeightText, NoQuery
 from node.readers.identity import READER
 from node.readers.pace import TooMany
@@ -19,7 +20,6 @@ from vm.accesslog import AccessLog
 from vm.record import Role
 from vm.refusal import Refused
 
-LINES_MAX = 200  # of one page; each with a path of some 20 digests: 250 KiB
 CHALLENGE = 'Bearer realm="concilium"'
 
 
@@ -84,7 +84,7 @@ def keeping(context: ApiContext) -> Middleware:
     return kept
 
 
-def add_routes(router: web.UrlDispatcher, context: ApiContext, reads: Reader) -> None:
+def add_routes(router: web.UrlDispatcher, context: ApiContext, reads: Pool) -> None:
     """Where tokens are minted and the access log is read."""
 
     async def mint(request: web.Request) -> web.StreamResponse:
@@ -101,8 +101,8 @@ def add_routes(router: web.UrlDispatcher, context: ApiContext, reads: Reader) ->
         query = parse_query(request, AccessQuery)
         return respond(request, await reads.run(_read_page, context, query))
 
-    router.add_post(TOKENS, mint)
-    router.add_get(ACCESS_LOG, look)
+    router.add_post(TOKENS_PATH, mint)
+    router.add_get(ACCESS_LOG_PATH, look)
 
 
 def _read_page(context: ApiContext, query: AccessQuery) -> Answer:

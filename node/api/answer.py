@@ -31,12 +31,9 @@ JSON = "application/json"
 VARY = "Accept, Authorization"  # how an answer is written, and who may have it
 HEIGHT = ("height.future", "height.pruned")  # what a read at a height may be refused with
 BUSY = ("api.busy", "node.not_ready")  # what every read of the chain may be refused with
-COMMON = (
-    "query.unknown",
-    "query.invalid",
-    "http.refused",
-    "method.unknown",
-    "internal",
+COMMON = ("query.unknown", "query.invalid", "http.refused", "method.unknown", "internal")
+DESK = (  # what a reader may be told where one is asked for
+    "body.unwanted",
     "reader.required",
     "reader.signature",
     "reader.expired",
@@ -83,7 +80,7 @@ class Read:
     turn: str = "cursor"
 
 
-class Reader:
+class Pool:
     """The pool in which blocking reads run."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ import structlog
 from aiohttp import web
 
 from node.api import access, events, transactions
-from node.api.answer import JSON, Read, Reader, parse_query, problem, respond, send
+from node.api.answer import JSON, Pool, Read, parse_query, problem, respond, send
 from node.api.context import ApiContext
 from node.api.docs import POLICY, write_page
 from node.api.export import Exports, choose_format
@@ -37,7 +37,7 @@ def build_api(context: ApiContext) -> web.Application:
         middlewares=[answer_refusals, access.keeping(context)],
         client_max_size=transactions.SUBMIT_BYTES_MAX,
     )
-    reader, streams = Reader(), events.Streams()
+    reader, streams = Pool(), events.Streams()
     submissions = transactions.Submissions(context)
     lookups = Lookups(context, reader)
     exports = Exports(context, reader)
@@ -77,7 +77,7 @@ def build_api(context: ApiContext) -> web.Application:
     return app
 
 
-def _read_handler(context: ApiContext, reader: Reader, exports: Exports, read: Read) -> Handler:
+def _read_handler(context: ApiContext, reader: Pool, exports: Exports, read: Read) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         query = parse_query(request, read.query)
         media_type = choose_format(request, read, query)

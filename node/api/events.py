@@ -10,7 +10,7 @@ from typing import cast
 
 from aiohttp import web
 
-from node.api.answer import Reader, parse_query
+from node.api.answer import Pool, parse_query
 from node.api.context import ApiContext
 from node.api.resource import parse_number
 from node.api.scan import require_kept, summaries
@@ -34,7 +34,7 @@ class Streams:
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def serve(
-        self, context: ApiContext, reader: Reader, request: web.Request
+        self, context: ApiContext, reader: Pool, request: web.Request
     ) -> web.StreamResponse:
         """Send every certified block after the reader's last.
 
@@ -55,7 +55,7 @@ class Streams:
         )
         try:
             await response.prepare(request)
-            await _send_blocks(context, reader, response, height)
+            await _send_blocks(context, reader, request, response, height)
         except ConnectionResetError:
             pass  # the reader has left
         except Refused:  # too late for a problem document: who resumes is told what it is
@@ -71,18 +71,24 @@ class Streams:
 
 
 async def _send_blocks(
-    context: ApiContext, reader: Reader, response: web.StreamResponse, height: int
+    context: ApiContext,
+    reader: Pool,
+    request: web.Request,
+    response: web.StreamResponse,
+    height: int,
 ) -> None:
-    """Send what comes after `height`, for as long as the reader stays."""
+    """Send what comes after `height`, for as long as the reader stays and may read."""
     await response.write(b": certified blocks follow\n\n")
     announced = height
     while True:
         try:
             announced = await asyncio.wait_for(context.feed.wait(announced), HEARTBEAT_S)
         except TimeoutError:
+            context.desk.look_again(request)
             await response.write(b": heartbeat\n\n")
         # None where a certificate came before the block itself: the next turn sends it
         while height < announced and (event := await reader.run(_event, context, height + 1)):
+            context.desk.look_again(request)
             height = event.height
             data = event.model_dump_json()
             await response.write(f"id: {height}\nevent: block\ndata: {data}\n\n".encode())

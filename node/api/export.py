@@ -9,7 +9,7 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import fields
 from typing import Any, cast
@@ -18,10 +18,12 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel
 
-from node.api.answer import JSON, VARY, Answer, Path, Read, Reader
+from node.api.answer import JSON, VARY, Answer, Path, Pool, Read
 from node.api.context import ApiContext
 from node.api.times import time_fields
 from node.api.views import LIMIT_MAX
+from node.readers.pace import TooMany
+from node.readers.shown import Shown
 from vm.refusal import Refused
 from vm.state import Record
 
@@ -65,7 +67,7 @@ def _like(likes: Mapping[str, float], kind: str) -> float:
 class Exports:
     """The streams of whole lists that are open."""
 
-    def __init__(self, context: ApiContext, reader: Reader) -> None:
+    def __init__(self, context: ApiContext, reader: Pool) -> None:
         self._context = context
         self._reader = reader
         self._open = 0
@@ -97,33 +99,44 @@ class Exports:
     ) -> AsyncGenerator[bytes, None]:
         """The head, and each page as it is written: `limit` items in all if it was given.
 
-        No page leaves before what is restricted in it is noted.
+        No page leaves before what is restricted in it is noted, nor when its reader may read no
+        more.
         """
         given = "limit" in query.model_fields_set
         left = query.limit if given else None
         if hasattr(query, "limit"):
             query = query.model_copy(update={"limit": left or LIMIT_MAX})
-        head = writer.head()
+        head, begun = writer.head(), False
         while True:
             answer, data = await self._reader.run(
-                self._write, request.match_info, read, query, writer, left
+                self._write, request.match_info, read, query, writer
             )
-            await self._context.desk.note(request, answer.shown)
+            await self._note(request, answer.shown, patient=begun)
             page: Any = answer.body
             yield head + data
-            head = b""
+            head, begun = b"", True
             left = None if left is None else left - len(page.items)
             if page.next is None or (left is not None and left <= 0):
                 return
-            query = query.model_copy(update={read.turn: page.next})
+            following = {read.turn: page.next} | ({} if left is None else {"limit": left})
+            query = query.model_copy(update=following)
 
-    def _write(
-        self, path: Path, read: Read, query: Any, writer: "_Writer", left: int | None
-    ) -> tuple[Answer, bytes]:
+    async def _note(self, request: web.Request, shown: Sequence[Shown], *, patient: bool) -> None:
+        """As the desk does; one that is `patient` comes again when its reader's pace lets it."""
+        while True:
+            self._context.desk.look_again(request)
+            try:
+                return await self._context.desk.note(request, shown)
+            except TooMany as busy:
+                if not patient:
+                    raise
+                await _pause(busy.wait_s)
+
+    def _write(self, path: Path, read: Read, query: Any, writer: "_Writer") -> tuple[Answer, bytes]:
         """A page, and its items as they are sent; in a thread, as both take time."""
         answer = read.answer(self._context, path, query)
         page: Any = answer.body
-        return answer, writer.body(page.items[:left])
+        return answer, writer.body(page.items)
 
     async def _send(
         self,
@@ -141,6 +154,10 @@ class Exports:
             log.warning("export.cut", path=request.path[:200], reason=str(error)[:200])
             if request.transport is not None:
                 request.transport.abort()
+
+
+async def _pause(seconds: float) -> None:
+    await asyncio.sleep(seconds)
 
 
 def _headers(read: Read, media_type: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from contextlib import suppress
 import structlog
 from aiohttp import web
 
-from node.api.answer import Answer, Reader, parse_query
+from node.api.answer import Answer, Pool, parse_query
 from node.api.context import ApiContext
 from node.api.resource import parse_digest
 from node.api.transactions import is_pending, read_transaction, tell_settled
@@ -26,7 +26,7 @@ class Lookups:
     whose transaction it settled: they crowd out neither event streams nor other reads.
     """
 
-    def __init__(self, context: ApiContext, reader: Reader) -> None:
+    def __init__(self, context: ApiContext, reader: Pool) -> None:
         self._context = context
         self._reader = reader
         self._waits: dict[bytes, set[asyncio.Future[Answer | None]]] = {}  # by transaction

@@ -8,12 +8,12 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from node.api.answer import COMMON, Read
+from node.api.answer import COMMON, DESK, Read
 from node.api.export import CSV, NDJSON
 from node.api.problem import CONTENT_TYPE, PROBLEMS, TYPE_PATH
 from node.api.resource import DIGEST, NAME, NUMBERS
 from node.api.routes import OPENAPI, OTHERS, READS, Other
-from node.api.security import SCHEMES, requirements
+from node.api.security import SCHEMES, is_open, requirements
 from node.api.transactions import LOOKUP, MSGPACK
 from node.api.views import ProblemView
 from vm.shape import CODE_BYTES_MAX, HEIGHT_MAX, NAME_BYTES_MAX
@@ -125,7 +125,7 @@ def _operation(
         "summary": summary,
         "tags": [_tag(path)],
         "parameters": [*_path_parameters(path), *_query_parameters(query)],
-        "responses": _problems((*codes, *COMMON)),
+        "responses": _problems((*codes, *COMMON, *(() if is_open(method, path) else DESK))),
         "security": requirements(method, path, public),
     }
 

@@ -93,6 +93,9 @@ BY_KIND: dict[str, Resource] = {resource.record.KIND: resource for resource in R
 EPOCHS_PATH = "/v1/epochs"
 STEPS_MAX = 32  # of one answer: 64 seats each with a key and a vote take 20 KiB as base64
 TOGETHER_PATH = "/v1/records"  # several records of any kinds, under one header
+TOKENS_PATH = "/v1/tokens"
+ACCESS_LOG_PATH = "/v1/access-log"
+LINES_MAX = 200  # of a page of it; each with a path of some 20 digests: 250 KiB
 LINEAGE_PATH = "/v1/models/{id}/versions/{version}/lineage"
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from node.api import access, blocks, epochs, events, proofs, records, search, status, transactions
 from node.api.answer import BUSY, Read
-from node.api.security import ACCESS_LOG, TOKENS
+from node.api.resource import ACCESS_LOG_PATH, TOKENS_PATH
 from node.api.views import (
     EventsQuery,
     LookupQuery,
@@ -75,7 +75,7 @@ OTHERS = (
     ),
     Other(
         "post",
-        TOKENS,
+        TOKENS_PATH,
         NoQuery,
         "A bearer token for who asks by TLS or signature",
         access.TokenAnswer,
@@ -84,7 +84,7 @@ OTHERS = (
     ),
     Other(
         "get",
-        ACCESS_LOG,
+        ACCESS_LOG_PATH,
         access.AccessQuery,
         "What restricted records this node has shown to whom, for auditors",
         access.AccessPage,

@@ -3,7 +3,9 @@
 from typing import Any
 
 from node.api.problem import TYPE_PATH
+from node.api.resource import ACCESS_LOG_PATH, LINEAGE_PATH, RESOURCES, TOKENS_PATH
 from node.api.transactions import TRANSACTIONS
+from vm.access import RESTRICTED
 
 SCHEMES: dict[str, Any] = {
     "mutualTLS": {
@@ -24,8 +26,13 @@ SCHEMES: dict[str, Any] = {
 }
 # To these nobody need be identified, on any network.
 OPEN = ("/livez", "/readyz", "/openapi.json", "/docs", TYPE_PATH.rstrip("/"))  # and below them
-TOKENS = "/v1/tokens"
-ACCESS_LOG = "/v1/access-log"
+# What is shown here is restricted whatever was asked for: it needs a reader on any network.
+KNOWN = {ACCESS_LOG_PATH, LINEAGE_PATH} | {
+    path
+    for resource in RESOURCES
+    if resource.record.KIND in RESTRICTED
+    for path in (resource.path, resource.collection)
+}
 
 
 def is_open(method: str, path: str) -> bool:
@@ -43,6 +50,6 @@ def requirements(method: str, path: str, public: bool) -> list[dict[str, list[st
     if is_open(method, path):
         return [{}]
     named: list[dict[str, list[str]]] = [{name: []} for name in SCHEMES]
-    if path == TOKENS:  # a token mints none
+    if path == TOKENS_PATH:  # a token mints none
         return [item for item in named if "token" not in item]
-    return [{}, *named] if public and path != ACCESS_LOG else named
+    return [{}, *named] if public and path not in KNOWN else named

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, Field
 
+from node.api.resource import ACCESS_LOG_PATH, LINES_MAX
 from node.client.client import Client
 from node.client.reply import read_base64
 from vm import tree
-from vm.accesslog import LOG_ID_BYTES, AccessLine, AccessLog
+from vm.accesslog import LOG_ID_BYTES, AccessLine
 from vm.refusal import Refused
-from vm.shape import HEIGHT_MAX, Digest, unpack
+from vm.shape import Digest, unpack
 
-PATH = "/v1/access-log"
-LINES_MAX = 200  # of one page
+LINES_NEW_MAX = 100_000  # of one log that one run reads: a node that lies has no end of them
 
 
 class LogItem(BaseModel):
@@ -27,7 +27,7 @@ class LogPage(BaseModel):
     """A part of a node's access log."""
 
     validator: str
-    size: int = Field(ge=0, le=HEIGHT_MAX)
+    root: str
     consistency: list[str] = Field(max_length=tree.PATH_MAX)
     items: list[LogItem] = Field(max_length=LINES_MAX)
 
@@ -46,43 +46,66 @@ NOTHING = Known(bytes(LOG_ID_BYTES), 0, tree.EMPTY_ROOT)
 
 async def validator_of(client: Client) -> str:
     """Whose log the client's node says that it has."""
-    page = await client.ask(f"{PATH}?size=0", lambda reply: reply.read(LogPage))
+    page = await client.ask(f"{ACCESS_LOG_PATH}?size=0", lambda reply: reply.read(LogPage))
     return page.validator
 
 
-async def new_lines(client: Client, digest: AccessLog, known: Known) -> AsyncIterator[AccessLine]:
-    """The lines beyond `known`, in order, each proven under the digest on chain.
-
-    `client` asks the node of `digest.validator` alone. Raises `Refused("audit.access")` where the
-    log is another than what the chain has, or than what was known; then, and not before, is it
-    sure that all of it was given.
-    """
-    at = known.size
-    if at and digest.log != known.log:
+def _check_grown(digest: Known, known: Known) -> None:
+    """Refuse (`audit.access`) a digest of another log than `known`, or of a shorter one."""
+    if known.size and digest.log != known.log:
         raise _differs("the log that was verified before", "one that was begun since")
-    if digest.size < at:
-        raise _differs(f"{at} lines as before", f"{digest.size} on the chain")
-    if digest.size == at and digest.root != known.root:
+    if digest.size < known.size:
+        raise _differs(f"{known.size} lines as before", f"{digest.size} on the chain")
+    if digest.size == known.size and digest.root != known.root:
         raise _differs("the root that was verified before", "another one of as many lines")
-    while at < digest.size:
-        path = f"{PATH}?after={at}&size={digest.size}&limit={LINES_MAX}"
-        page = await client.ask(path, lambda reply: reply.read(LogPage))
+
+
+async def reach(client: Client, digest: Known, known: Known) -> Known:
+    """How far one run reads: to the digest on chain, or `LINES_NEW_MAX` beyond what is known.
+
+    What comes back is shown to be the beginning of the digest's log. `client` asks the node whose
+    log it is. Raises `Refused("audit.access")`.
+    """
+    size = known.size + LINES_NEW_MAX
+    if digest.size <= size:
+        return digest
+    root = (await _ask(client, size, size, 1)).root
+    part = Known(digest.log, size, *_digests([root]))
+    _check_beginning(await _ask(client, size, digest.size, 1), digest, part)
+    return part
+
+
+async def new_lines(client: Client, digest: Known, known: Known) -> AsyncIterator[AccessLine]:
+    """The lines beyond `known`, in order, each proven under `digest`, which `reach` gave.
+
+    `client` asks the node whose log it is. Raises `Refused("audit.access")` where the log is
+    another than what the chain has, or than what was known; then, and not before, is it sure that
+    all of it was given.
+    """
+    _check_grown(digest, known)
+    for at in range(known.size, digest.size, LINES_MAX):
+        page = await _ask(client, at, digest.size, LINES_MAX)
         if at == known.size:
             _check_beginning(page, digest, known)
-        if not page.items:
-            raise _differs(f"line {at} of {digest.size}", "no line")
-        for item in page.items:
-            yield _check_line(item, at, digest)
-            at += 1
+        expected = min(LINES_MAX, digest.size - at)
+        if len(page.items) != expected:
+            raise _differs(f"{expected} lines from {at} on", f"{len(page.items)}")
+        for place, item in enumerate(page.items, at):
+            yield _check_line(item, place, digest)
 
 
-def _check_beginning(page: LogPage, digest: AccessLog, known: Known) -> None:
+async def _ask(client: Client, after: int, size: int, limit: int) -> LogPage:
+    path = f"{ACCESS_LOG_PATH}?after={after}&size={size}&limit={limit}"
+    return await client.ask(path, lambda reply: reply.read(LogPage))
+
+
+def _check_beginning(page: LogPage, digest: Known, known: Known) -> None:
     path = _digests(page.consistency)
     if not tree.verify_consistency(known.size, digest.size, known.root, digest.root, path):
         raise _differs(f"the {known.size} lines known before at its beginning", "others")
 
 
-def _check_line(item: LogItem, place: int, digest: AccessLog) -> AccessLine:
+def _check_line(item: LogItem, place: int, digest: Known) -> AccessLine:
     line = read_base64(item.line)
     if not tree.verify_inclusion(line, place, digest.size, _digests(item.path), digest.root):
         raise _differs(f"line {place} under the digest on chain", "another")

@@ -83,6 +83,8 @@ class Client:
         if not self.urls or not all(url.startswith(("http://", "https://")) for url in self.urls):
             found = ", ".join(self.urls) or "none"
             raise Refused("client.urls", f"expected http:// or https:// URLs, found {found}")
+        if any("@" in url for url in self.urls):  # a name and password would go to the node
+            raise Refused("client.urls", "expected URLs without user and password, found an @")
         self._connection = Connection(credentials)
 
     async def __aenter__(self) -> Self:

@@ -18,13 +18,13 @@ from multidict import CIMultiDict
 from pydantic import BaseModel, Field, ValidationError
 
 from node.api.problem import PROBLEM_BYTES_MAX, parse_problem, read_body
+from node.api.resource import TOKENS_PATH
 from node.client.credentials import Credentials
 from node.client.reply import Reply, reason
 from node.readers.signature import Message, sign
 from vm.encoding import encode
 from vm.refusal import Refused
 
-TOKENS_PATH = "/v1/tokens"
 TOKEN_BYTES_MAX = 4 * 1024  # of the answer that holds a token: ours take 200
 TOKEN_CHARACTERS_MAX = 512
 NONCE_BYTES = 16
@@ -57,7 +57,11 @@ class Connection:
     async def __aenter__(self) -> Self:
         tls = None if self._credentials is None else self._credentials.tls
         connector = aiohttp.TCPConnector(ssl=tls if tls is not None else True)
-        self._session = aiohttp.ClientSession(timeout=_timeout(0), connector=connector)
+        self._session = aiohttp.ClientSession(
+            timeout=_timeout(0),
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),  # no node fills our memory, or marks who asks
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

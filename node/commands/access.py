@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from node.audit.access import NOTHING, Known, new_lines, validator_of
+from node.audit.access import LINES_NEW_MAX, NOTHING, Known, new_lines, reach, validator_of
 from node.client.client import Client
 from node.commands.files import read_file
 from node.commands.report import Format, show
@@ -22,16 +22,19 @@ from vm.refusal import Refused
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One validator's log up to its digest on chain; `lines` are those beyond what was known.
+    """One validator's log, as far as it was read: `left` lines are missing to its digest on chain.
 
-    `number` counts the logs that it has begun.
+    `number` counts the logs that it has begun; `reads` are the lines beyond what was known, by
+    reader and kind, and `lines` themselves, if they were asked for.
     """
 
     validator: str
     number: int
     known: Known
     height: int
-    lines: tuple[AccessLine, ...]
+    left: int
+    reads: Counter[tuple[str, str]]
+    lines: list[AccessLine]
 
 
 def access(
@@ -47,13 +50,14 @@ def access(
     ----------
     keep
         A file with the digests that were verified before, which the logs must begin with; it is
-        written anew with those of now. With it only new lines are read.
+        written anew with those of now. With it only new lines are read, 100,000 of a log at a
+        time: go on by running the command again.
     lines
         Print every new line, with --format json.
     """
     source = options.source()
     before = {} if keep is None or not keep.exists() else _read(keep)
-    found = asyncio.run(_verify_all(source, before))
+    found = asyncio.run(_verify_all(source, before, lines))
     good = {at: item for at, item in found.items() if isinstance(item, Found)}
     if keep is not None:
         _write(keep, before | {item.validator: item.known for item in good.values()})
@@ -61,11 +65,15 @@ def access(
     failures = [item for item in found.values() if isinstance(item, Refused)]
     for refused in sorted(failures, key=lambda item: item.code != "audit.access"):
         raise refused
+    for item in good.values():
+        if item.left:
+            raise _unfinished(item)
 
 
 async def _verify_all(
     source: Source,
     before: dict[str, Known],
+    lines: bool,
 ) -> dict[str, Found | Refused]:
     """What each node's log comes to; two of one validator are refused."""
     found: dict[str, Found | Refused] = {}
@@ -80,23 +88,38 @@ async def _verify_all(
                             "audit.access", f"{url}: expected another validator than {validator}"
                         )
                     told.add(validator)
-                    found[url] = await _verify(client, node, validator, before)
+                    known = before.get(validator, NOTHING)
+                    found[url] = await _verify(client, node, validator, known, lines)
             except Refused as refused:
                 found[url] = refused
     return found
 
 
-async def _verify(client: Client, node: Client, validator: str, before: dict[str, Known]) -> Found:
-    digest, header = await client.record_at(AccessLog, validator)
-    known = before.get(validator, NOTHING)
-    if digest is None:  # nothing was published yet
-        digest = AccessLog(
+async def _verify(client: Client, node: Client, validator: str, known: Known, lines: bool) -> Found:
+    """What a validator's log comes to, read from its node under the digest that `client` proves."""
+    record, header = await client.record_at(AccessLog, validator)
+    if record is None:  # nothing was published yet
+        record = AccessLog(
             *(validator, NOTHING.log, 0, NOTHING.size, NOTHING.root),
             *(header.height, header.time_ms),
         )
-    lines = tuple([line async for line in new_lines(node, digest, known)])
-    known = Known(digest.log, digest.size, digest.root)
-    return Found(validator, digest.number, known, digest.height, lines)
+    digest = Known(record.log, record.size, record.root)
+    part = await reach(node, digest, known)
+    left = digest.size - part.size
+    found = Found(validator, record.number, part, record.height, left, Counter(), [])
+    async for line in new_lines(node, part, known):
+        found.reads[line.reader, line.kind] += 1
+        if lines:
+            found.lines.append(line)
+    return found
+
+
+def _unfinished(found: Found) -> Refused:
+    return Refused(
+        "access_log.unfinished",
+        f"expected at most {LINES_NEW_MAX} new lines of {found.validator} in one run, found "
+        f"{found.left} more: run again with --keep, as often as it takes",
+    )
 
 
 def _read(path: Path) -> dict[str, Known]:
@@ -119,17 +142,17 @@ def _write(path: Path, known: dict[str, Known]) -> None:
 def _data(item: Found | Refused, lines: bool) -> dict[str, Any]:
     if isinstance(item, Refused):
         return {"error": item.code, "message": item.message}
-    counts = Counter((line.reader, line.kind) for line in item.lines)
     return {
         "validator": item.validator,
         "log": item.number,
         "size": item.known.size,
         "root": item.known.root.hex(),
         "height": item.height,
-        "new": len(item.lines),
+        "new": item.reads.total(),
+        "left": item.left,
         "reads": [
             {"reader": reader, "kind": kind, "lines": count}
-            for (reader, kind), count in sorted(counts.items())
+            for (reader, kind), count in sorted(item.reads.items())
         ],
         **({"lines": [dump(line) for line in item.lines]} if lines else {}),
     }
@@ -144,8 +167,6 @@ def _table(found: dict[str, Found | Refused]) -> Table:
         table.add_row(
             item.validator, str(item.number), str(item.known.size), item.known.root.hex()[:16]
         )
-        for (reader, kind), count in sorted(
-            Counter((line.reader, line.kind) for line in item.lines).items()
-        ):
+        for (reader, kind), count in sorted(item.reads.items()):
             table.add_row("", "", "", "", reader, kind, str(count))
     return table

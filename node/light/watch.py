@@ -130,9 +130,9 @@ def _describe_checkpoint(held: History) -> Line:
 
 def _keep(conflict: Conflict, store: Store) -> str:
     """Write the evidence; where it is, or why it is not."""
+    path = store.note(f"{conflict.name}.json", write_conflict(conflict))  # first, if room is short
     for name, data in write_faults(conflict):
         store.note(name, data)
-    path = store.note(f"{conflict.name}.json", write_conflict(conflict))
     return "nowhere: the folder of evidence is full" if path is None else str(path)
 
 

@@ -4,7 +4,6 @@ Whoever brings a credential is judged by it alone: one that does not hold is nev
 favour of another, nor of reading without any.
 """
 
-import asyncio
 import secrets
 import ssl
 from collections.abc import Callable, Sequence
@@ -25,11 +24,10 @@ from vm.record import Member
 from vm.refusal import Refused
 
 BURST_S = 10  # seconds' worth of requests that may come at once
-BODY_BYTES_MAX = 64 * 1024  # of a signed request: its digest is taken before anything else
-BODY_TIMEOUT_S = 10.0  # for a signed body to arrive
 TOKEN_BYTES = 32
 BEARER = "Bearer "
 ONCE = ("Host", "Authorization", "Signature-Input", "Signature", "Content-Digest")
+ADMITTED = web.RequestKey("admitted", Member)  # the reader as the chain had it then
 IPV6_BITS = 64  # of an address that count: one subscriber has as many as that leaves
 
 
@@ -65,15 +63,17 @@ class Desk:
         self._tokens, self._nonces = Tokens(), Nonces()
         self._readers = Pace(per_s, ceil(per_s * BURST_S))
         self._strangers = Pace(per_s, ceil(per_s * BURST_S))
+        self._forgeries = Pace(per_s, ceil(per_s * BURST_S))  # by address and who is claimed to ask
 
     async def admit(self, request: web.Request) -> None:
         """Put the reader into `request[READER]`, if there is one, and count the request.
 
-        Raises `Refused("reader.*")`, `TooMany` among them.
+        Raises `Refused("reader.*" | "body.unwanted")`, `TooMany` among them: whatever takes a body
+        says itself who sends it, and does not come by here.
         """
         address = _network(request.remote or "")
         try:
-            found = await self._identify(request, address)
+            found = self._identify(request, address)
         except Refused as refused:
             if not isinstance(refused, TooMany):
                 self._count(self._strangers, address, "this address")
@@ -86,11 +86,25 @@ class Desk:
         member, via = found
         self._count(self._readers, member.id, member.id)
         request[READER] = Reader(member.id, member.role, via)
+        request[ADMITTED] = member
+
+    def look_again(self, request: web.Request) -> None:
+        """Whether the reader of an answer that goes on may have more of it: nobody, or as it was.
+
+        Raises `Refused("reader.unknown" | "reader.standing" | "reader.expired")`.
+        """
+        before = request.get(ADMITTED)
+        if before is None:
+            return
+        member = self._roster.member(before.id)
+        if (member.public_key, member.transport) != (before.public_key, before.transport):
+            raise Refused("reader.expired", f"expected {member.id} with the keys that it came with")
 
     async def note(self, request: web.Request, shown: Sequence[Shown]) -> None:
         """Return once it is on disk that this reader was shown these.
 
-        Raises `Refused("reader.required")` for a reader that nobody knows, and as
+        Each beyond the first counts as one more request, for each takes room for ever. Raises
+        `Refused("reader.required")` for a reader that nobody knows, `TooMany`, and as
         `Logbook.append` does.
         """
         if not shown:
@@ -98,7 +112,11 @@ class Desk:
         reader = request.get(READER)
         if reader is None:
             raise _required(f"a {shown[0].kind} is shown to known readers only")
-        time_ms, height = int(self._now_s() * 1_000), self._height()
+        if len(shown) > 1:
+            self._check(self._readers, reader.member, reader.member)
+            self._readers.charge(reader.member, len(shown) - 1, self._ticks_s())
+        time_ms = int(self._now_s() * 1_000)
+        height = int(request.query.get("at", self._height()))  # the read has judged it
         await self.logbook.append(
             [
                 AccessLine(time_ms, reader.member, reader.via, item.kind, item.subject, height)
@@ -119,7 +137,9 @@ class Desk:
         self._tokens.mint(secret, member.id, _key(member, reader.via), self._ticks_s())
         return reader, secret
 
-    async def _identify(self, request: web.Request, address: str) -> tuple[Member, Via] | None:
+    def _identify(self, request: web.Request, address: str) -> tuple[Member, Via] | None:
+        if request.body_exists:
+            raise Refused("body.unwanted", "expected a request without a body, found one with it")
         headers = request.headers
         for name in ONCE:
             if len(headers.getall(name, ())) > 1:
@@ -128,15 +148,31 @@ class Desk:
         if signed and "Authorization" in headers:
             raise Refused("reader.signature", "expected a token or a signature, found both")
         if signed:
-            self._check(self._strangers, address, "this address")  # before a signature costs time
-            return await self._by_signature(request), Via.SIGNATURE
+            return self._by_signature(request, address), Via.SIGNATURE
         if "Authorization" in headers:
             return self._by_token(headers["Authorization"]), Via.TOKEN
         connection = request.get_extra_info("ssl_object")
         der = None if connection is None else _certificate(connection)
         return None if der is None else (self._roster.owner(spki_digest(der)), Via.TLS)
 
-    async def _by_signature(self, request: web.Request) -> Member:
+    def _by_signature(self, request: web.Request, address: str) -> Member:
+        claimed: list[str] = []  # the member, once a signature is to be checked with its key
+
+        def find(id: str) -> bytes:
+            public_key = self._roster.member(id).public_key
+            label = f"what is signed as {id} at this address"
+            self._check(self._forgeries, f"{address} {id}", label)  # before it costs time
+            claimed.append(id)
+            return public_key
+
+        try:
+            return self._signer(request, find)
+        except Refused as refused:
+            if claimed and not isinstance(refused, TooMany):
+                self._forgeries.take(f"{address} {claimed[0]}", self._ticks_s())
+            raise
+
+    def _signer(self, request: web.Request, find: Callable[[str], bytes]) -> Member:
         if not request.raw_path.startswith("/"):
             raise Refused("reader.signature", "expected a path and query, found another target")
         host = request.headers.get("Host", "")
@@ -148,9 +184,9 @@ class Desk:
                 "[http] names lists what this node is reached by",
             )
         url = f"{request.scheme}://{host}{request.raw_path}"
-        message, body = Message(request.method, url, request.headers), await _read_body(request)
+        message = Message(request.method, url, request.headers)
         now_s = self._now_s()
-        signed = verify(message, body, lambda id: self._roster.member(id).public_key, now_s)
+        signed = verify(message, b"", find, now_s)
         if signed.created_s < self._started_s:  # what was used before a restart is not remembered
             raise Refused("reader.expired", "expected a signature made since this node started")
         self._nonces.take(signed.member, signed.nonce, now_s)
@@ -175,21 +211,6 @@ class Desk:
     def _count(self, pace: Pace, who: str, label: str) -> None:
         self._check(pace, who, label)
         pace.take(who, self._ticks_s())
-
-
-async def _read_body(request: web.Request) -> bytes:
-    """The body of a signed request, which is short; raises `Refused`."""
-    if not request.can_read_body:
-        return b""
-    if request.content_length is None or request.content_length > BODY_BYTES_MAX:
-        raise Refused(
-            "reader.signature", f"expected a body of a stated length up to {BODY_BYTES_MAX} bytes"
-        )
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await request.read()
-    except TimeoutError:
-        raise Refused("body.slow", f"expected the body in {BODY_TIMEOUT_S} s") from None
 
 
 def _required(why: str) -> Refused:

@@ -8,14 +8,18 @@ lines when they are asked for.
 """
 
 import asyncio
+import errno
 import os
 import secrets
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from node.wire.disk import replace_file, sync_folder, write_at
+import structlog
+
+from node.wire.disk import DISK_FREE_BYTES_MIN, replace_file, sync_folder, write_at
 from vm import tree
 from vm.accesslog import LOG_ID_BYTES, AccessLine
 from vm.refusal import Refused
@@ -24,14 +28,19 @@ from vm.shape import Digest, pack
 FOLDER = "access"  # of a validator's store
 FILE = "lines"
 IDENTITY = "identity"  # drawn when the log was begun: one that is lost does not go on as another
-FRAME_BYTES = 256  # of one line: length, packed line, zeros, checksum
+FRAME_BYTES = 256  # of one line: length, packed line, zeros, where its group begins, checksum
 LENGTH_BYTES = 2
+GROUP_BYTES = 8
 CHECK_BYTES = 4
-LINE_BYTES_MAX = FRAME_BYTES - LENGTH_BYTES - CHECK_BYTES  # the longest takes 200
+LINE_BYTES_MAX = FRAME_BYTES - LENGTH_BYTES - GROUP_BYTES - CHECK_BYTES  # the longest takes 200
 CHUNK_LEVEL = 8  # nodes from here up are kept: one for 256 lines
 CHUNK_LINES = 1 << CHUNK_LEVEL
 GROUP_MAX = 1_024  # lines that one sync writes, and so the most that a crash may tear
+# Readers cannot take from the validator what it needs to go on, nor as much again.
+FREE_BYTES_MIN = 2 * DISK_FREE_BYTES_MIN
 WAITING_MAX = 4_096  # lines that wait to be written
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +61,10 @@ class Logbook:
     """One validator's access log. One process has it at a time: it lies in the locked store."""
 
     def __init__(self, folder: Path) -> None:
-        """Open it, or make it; what a crash has torn off at the end is cut off.
+        """Open it, or make it; what a crash has left of the last group of lines is cut off.
 
-        Raises `Refused("access.damaged")` if its identity or a line that was synced is damaged, and
-        OSError.
+        Raises `Refused("access.damaged")` if its identity or a line of an earlier group is damaged,
+        and OSError.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / FILE
@@ -86,7 +95,14 @@ class Logbook:
         return self._frontier
 
     async def append(self, lines: Sequence[AccessLine]) -> None:
-        """Return once the lines are on disk; raises `Refused("reader.unlogged")`."""
+        """Return once the lines are on disk; raises `Refused("reader.unlogged")`.
+
+        More than a group's worth is written as several: no crash may tear more than one.
+        """
+        for first in range(0, len(lines), GROUP_MAX):
+            await self._append(lines[first : first + GROUP_MAX])
+
+    async def _append(self, lines: Sequence[AccessLine]) -> None:
         if self._broken or self._held + len(lines) > WAITING_MAX:
             reason = "its disk failed" if self._broken else f"more than {WAITING_MAX} lines wait"
             raise _unlogged(reason)
@@ -155,9 +171,11 @@ class Logbook:
 
     def _store(self, packed: Sequence[bytes]) -> None:
         """Write and sync; on failure nothing of it stays, or nothing more is ever written."""
+        if shutil.disk_usage(self._path.parent).free < FREE_BYTES_MIN:
+            raise OSError(errno.ENOSPC, f"fewer than {FREE_BYTES_MIN} bytes are free")
         end = self.size * FRAME_BYTES
         try:
-            write_at(self._file, b"".join(map(_frame, packed)), end)
+            write_at(self._file, b"".join(_frame(line, self.size) for line in packed), end)
             os.fsync(self._file)
         except OSError:
             try:
@@ -176,25 +194,34 @@ class Logbook:
     def _recover(self) -> None:
         size = os.fstat(self._file).st_size
         whole = size // FRAME_BYTES
-        while self.size < whole:
-            chunk = self._frames(self.size, min(CHUNK_LINES, whole - self.size))
-            for frame in chunk:
-                line = _unframe(frame)
-                if line is None:
-                    self._cut(whole)
-                    return
-                self._add(line)
-        os.ftruncate(self._file, whole * FRAME_BYTES)
+        for frame in self._stored(whole):
+            line = _unframe(frame)
+            if line is None:
+                self._require_torn(whole)
+                break
+            self._add(line)
+        if size > self.size * FRAME_BYTES:
+            log.warning("access.cut", lines=self.size, bytes_cut=size - self.size * FRAME_BYTES)
+            os.ftruncate(self._file, self.size * FRAME_BYTES)
 
-    def _cut(self, whole: int) -> None:
-        """Drop what the last write before a crash has left of itself, and nothing older."""
-        if whole - self.size > GROUP_MAX:
+    def _stored(self, count: int) -> Iterator[bytes]:
+        """The first `count` frames, read chunk by chunk."""
+        for first in range(0, count, CHUNK_LINES):
+            yield from self._frames(first, min(CHUNK_LINES, count - first))
+
+    def _require_torn(self, whole: int) -> None:
+        """Refuse damage after the lines read so far that the last write cannot have left.
+
+        A line further on that was written with a later group says that what is here was synced.
+        """
+        torn = whole - self.size <= GROUP_MAX
+        later = self._frames(self.size + 1, whole - self.size - 1) if torn else ()
+        if not torn or any(_unframe(frame) and _group(frame) > self.size for frame in later):
             raise Refused(
                 "access.damaged",
                 f"{self._path}: expected line {self.size} as it was written, found it damaged: put "
                 "the file back from a backup, or move it away and tell the auditors",
             )
-        os.ftruncate(self._file, self.size * FRAME_BYTES)
 
     def _frames(self, first: int, count: int) -> list[bytes]:
         data = os.pread(self._file, count * FRAME_BYTES, first * FRAME_BYTES)
@@ -236,10 +263,19 @@ def _identify(folder: Path) -> bytes:
     return identity
 
 
-def _frame(line: bytes) -> bytes:
+def _frame(line: bytes, group: int) -> bytes:
+    """A line as it stands in the file, written with the group that begins at line `group`."""
     assert len(line) <= LINE_BYTES_MAX, f"a line takes {len(line)} bytes"
-    body = (len(line).to_bytes(LENGTH_BYTES, "big") + line).ljust(FRAME_BYTES - CHECK_BYTES, b"\0")
+    text = (len(line).to_bytes(LENGTH_BYTES, "big") + line).ljust(
+        LENGTH_BYTES + LINE_BYTES_MAX, b"\0"
+    )
+    body = text + group.to_bytes(GROUP_BYTES, "big")
     return body + crc32(body).to_bytes(CHECK_BYTES, "big")
+
+
+def _group(frame: bytes) -> int:
+    """Where the group begins that a line was written with."""
+    return int.from_bytes(frame[-GROUP_BYTES - CHECK_BYTES : -CHECK_BYTES], "big")
 
 
 def _unframe(frame: bytes) -> bytes | None:

@@ -38,7 +38,11 @@ class Pace:
         wait_s = self.wait_s(who, now_s)
         if wait_s > 0:
             return wait_s
-        self._full_s[who] = max(self._full_s.pop(who, now_s), now_s) + self._cost_s
+        self.charge(who, 1, now_s)
+        return 0.0
+
+    def charge(self, who: str, count: int, now_s: float) -> None:
+        """Take `count` from the allowance, whether they are there or not: then `who` waits."""
+        self._full_s[who] = max(self._full_s.pop(who, now_s), now_s) + count * self._cost_s
         if len(self._full_s) > self._asking_max:
             self._full_s.popitem(last=False)
-        return 0.0

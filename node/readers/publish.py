@@ -66,6 +66,8 @@ class Publisher:
             await self._submit("access.digest", body)
         except Refused as refused:
             log.warning("access.unpublished", code=refused.code, reason=refused.message)
+        except OSError as error:  # of the log's disk: the chain goes on, and it is tried again
+            log.warning("access.unpublished", code="access.unreadable", reason=str(error))
         return self._known(self._published()).size >= frontier.size
 
     def _digest(self, frontier: tree.Frontier) -> DigestLog:

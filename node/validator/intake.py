@@ -8,12 +8,11 @@ from pathlib import Path
 from node.api.admission import ADMITTED, SUBMIT_MAX, Admission
 from node.validator.chain import Chain
 from node.validator.mempool import Mempool
+from node.wire.disk import DISK_FREE_BYTES_MIN
 from vm.access import ACCESS, check_access
 from vm.record import Member
 from vm.refusal import Refused
 from vm.transaction import Intent, Transaction, read
-
-DISK_FREE_BYTES_MIN = 64 * 1024 * 1024  # below it nothing is admitted: the journal needs room
 
 
 class Intake:

@@ -4,6 +4,9 @@ import errno
 import os
 from pathlib import Path
 
+DISK_FREE_BYTES_MIN = (
+    64 * 1024 * 1024
+)  # below it a validator admits nothing: its journal needs room
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota or file-size limit reached
 
 

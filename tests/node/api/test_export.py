@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from node.api import export
-from node.api.answer import Answer, Read, Reader
+from node.api.answer import Answer, Pool, Read
 from node.api.export import csv_row, flat
 from node.api.routes import READS
 from node.api.views import LIMIT_MAX
@@ -128,7 +128,7 @@ def test_a_stream_that_cannot_go_on_is_cut_and_never_ends_as_if_whole(
     learned: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that reads to the end is told that the end did not come."""
-    given = Reader.run
+    given = Pool.run
     asked = 0
 
     async def fail_second(self: Any, *args: Any) -> Any:
@@ -138,7 +138,7 @@ def test_a_stream_that_cannot_go_on_is_cut_and_never_ends_as_if_whole(
             raise Refused("api.busy", "expected room, found none")
         return await given(self, *args)
 
-    monkeypatch.setattr(Reader, "run", fail_second)
+    monkeypatch.setattr(Pool, "run", fail_second)
     monkeypatch.setattr(export, "LIMIT_MAX", 2)
 
     async def check(url: str, _: Node) -> None:

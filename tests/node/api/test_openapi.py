@@ -1,5 +1,6 @@
 """The description: valid, whole, and what a browser shows of it."""
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -57,6 +58,60 @@ def test_every_operation_says_what_comes_of_it() -> None:
                 assert parameter["in"] == "path" or parameter["description"], where
                 if parameter["schema"].get("type") == "integer":
                     assert {"minimum", "maximum"} <= set(parameter["schema"]), where
+
+
+def test_where_a_reader_is_needed_on_a_public_network_is_said() -> None:
+    """Wherever what is restricted is shown whatever is asked for: strangers get 401 there."""
+    needed = {
+        path
+        for path, methods in describe(public=True)["paths"].items()
+        for found in methods.values()
+        if {} not in found["security"]
+    }
+
+    update = "/v1/tasks/{id}/rounds/{number}/updates/{organisation}"
+    assert needed == {
+        "/v1/tokens",
+        "/v1/access-log",
+        "/v1/models/{id}/versions/{version}/lineage",
+        "/v1/holdouts",
+        "/v1/holdouts/{dataset}",
+        "/v1/usages",
+        "/v1/usages/{model}",
+        "/v1/models/{id}/uses/{organisation}",
+        "/v1/models/{id}/uses/{organisation}/{number}",
+        *(
+            f"{update}/{path}"
+            for noun, name in (
+                ("verdicts", "verifier"),
+                ("audits", "auditor"),
+                ("visits", "auditor"),
+            )
+            for path in (noun, f"{noun}/{{{name}}}")
+        ),
+    }
+
+
+def codes(path: str, method: str = "get") -> set[str]:
+    """The problems that an operation is described with."""
+    found = describe(public=True)["paths"][path][method]["responses"]
+    return {
+        code
+        for answer in found.values()
+        for code in re.findall(r"`([a-z_.]+)`", answer.get("description", ""))
+    }
+
+
+def test_problems_are_described_where_they_can_happen() -> None:
+    """Of a body where one is taken, of readers where one is asked for."""
+    body = {"body.slow", "body.too_large", "body.media_type", "body.invalid"}
+
+    assert body <= codes("/v1/transactions", "post")
+    assert not {"reader.required", "body.unwanted"} & codes("/v1/transactions", "post")
+    for path in ("/v1/members", "/v1/holdouts"):
+        assert {"reader.required", "reader.too_many", "body.unwanted"} <= codes(path)
+        assert not body & codes(path)
+    assert not {code for code in codes("/livez") if code.startswith("reader.")}
 
 
 def test_every_code_that_a_route_names_is_a_problem() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from node.audit.access import NOTHING, Known, new_lines, validator_of
+from node.audit import access
+from node.audit.access import NOTHING, Known, new_lines, reach, validator_of
 from node.client.client import Client
 from node.client.credentials import Credentials
 from tests.harness import key_of
@@ -57,9 +59,10 @@ def test_an_auditor_verifies_what_was_read(network: Network) -> None:
                 digest = await client.record(AccessLog, VALIDATOR)
                 assert digest is not None
                 assert await validator_of(client) == VALIDATOR
-                found = [line async for line in new_lines(client, digest, known)]
+                whole = Known(digest.log, digest.size, digest.root)
+                found = [line async for line in new_lines(client, whole, known)]
                 assert {line.reader for line in found} == {AUDITOR}
-                known = Known(digest.log, digest.size, digest.root)
+                known = whole
                 sizes.append((digest.size, len(found)))
             assert sizes == [(3, 3), (5, 2)]
 
@@ -82,7 +85,7 @@ def page(after: int, size: int, lines: list[bytes]) -> Page:
 
     return {
         "validator": VALIDATOR,
-        "size": size,
+        "root": tree.root(lines[:size]).hex(),
         "consistency": [d.hex() for d in tree.consistency_path_at(read, after, size)],
         "items": [
             {
@@ -102,16 +105,29 @@ def read_through(
     lie: Callable[[Page], Page] = lambda page: page,
 ) -> int:
     """How many lines an auditor takes from a node that lies about a log of `lines`."""
-    digest = AccessLog(VALIDATOR, LOG, 1, size, tree.root(PACKED[:size]), 9, 9)
+    return len(read_to(network, known, size, lines, lie)[1])
+
+
+def read_to(
+    network: Network,
+    known: Known = NOTHING,
+    size: int = len(PACKED),
+    lines: list[bytes] = PACKED,
+    lie: Callable[[Page], Page] = lambda page: page,
+) -> tuple[Known, list[AccessLine]]:
+    """How far one run comes, and the lines that it takes."""
+    digest = Known(LOG, size, tree.root(PACKED[:size]))
 
     async def answer(request: web.Request) -> web.Response:
-        return web.json_response(lie(page(int(request.query["after"]), size, lines)))
+        after, asked = int(request.query["after"]), int(request.query["size"])
+        return web.json_response(lie(page(after, asked, lines)))
 
-    async def main() -> int:
+    async def main() -> tuple[Known, list[AccessLine]]:
         app = web.Application()
         app.router.add_get("/v1/access-log", answer)
         async with serve_app(app) as url, Client(network.genesis, [url]) as client:
-            return len([line async for line in new_lines(client, digest, known)])
+            part = await reach(client, digest, known)
+            return part, [line async for line in new_lines(client, part, known)]
 
     return asyncio.run(main())
 
@@ -129,6 +145,71 @@ def test_a_long_log_is_read_page_by_page(network: Network, before: int) -> None:
     known = Known(LOG, before, tree.root(PACKED[:before]))
 
     assert read_through(network, known) == 450 - before
+
+
+def test_one_run_reads_so_many_new_lines_and_the_next_goes_on(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to a root that is shown to begin the chain's: what was read is verified for good."""
+    monkeypatch.setattr(access, "LINES_NEW_MAX", 200)
+    known, runs = NOTHING, []
+    for _ in range(4):
+        known, found = read_to(network, known)
+        assert known.root == tree.root(PACKED[: known.size])
+        runs.append((known.size, len(found)))
+
+    assert runs == [(200, 200), (400, 200), (450, 50), (450, 0)]
+
+
+def test_a_log_without_end_is_read_no_further(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest log that a chain could hold, all of one line: an audit is over all the same."""
+    monkeypatch.setattr(access, "LINES_NEW_MAX", 400)
+    nodes = [tree.root(PACKED[:1])]
+    for _ in range(50):
+        nodes.append(hashlib.sha256(b"\1" + nodes[-1] + nodes[-1]).digest())
+    asked: list[int] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        after, size = int(request.query["after"]), int(request.query["size"])
+        asked.append(after)
+        read = lambda level, index: nodes[level]  # noqa: E731 - all nodes of a level are one
+        return web.json_response(
+            {
+                "validator": VALIDATOR,
+                "root": tree.frontier_at(read, size).root.hex(),
+                "consistency": [d.hex() for d in tree.consistency_path_at(read, after, size)],
+                "items": [
+                    {
+                        "line": base64.b64encode(PACKED[0]).decode(),
+                        "path": [d.hex() for d in tree.inclusion_path_at(read, place, size)],
+                    }
+                    for place in range(after, min(after + 200, size))
+                ],
+            }
+        )
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_get("/v1/access-log", answer)
+        async with serve_app(app) as url, Client(network.genesis, [url]) as client:
+            part = await reach(client, Known(LOG, 2**50, nodes[50]), NOTHING)
+            assert part.size == len([line async for line in new_lines(client, part, NOTHING)])
+
+    asyncio.run(main())
+    assert asked == [400, 400, 0, 200]
+
+
+@pytest.mark.parametrize("name", ["root", "consistency"])
+def test_a_part_that_does_not_begin_the_log_is_refused(
+    network: Network, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Or a node would show a part of its own making, and be believed later."""
+    monkeypatch.setattr(access, "LINES_NEW_MAX", 200)
+    lie = altered(root="00" * 32) if name == "root" else altered(consistency=[])
+
+    assert code_of(network, lie=lie) == "audit.access"
 
 
 def altered(**changes: Any) -> Callable[[Page], Page]:

@@ -268,3 +268,34 @@ def test_reading_needs_no_member_where_it_is_public(tmp_path: Path) -> None:
             assert minted(node) == 0
 
         run(network, check)
+
+
+def test_no_cookie_is_kept(network: Network) -> None:
+    """Nodes have no say in what we remember: not of us, and not in our memory."""
+    brought: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        brought.append(request.headers.get("Cookie", ""))
+        response = web.json_response({})
+        response.set_cookie("mark", "x" * 300)
+        return response
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_get("/x", answer)
+        async with serve_app(app) as url, Connection(None) as opened:
+            named = url.replace("127.0.0.1", "localhost")
+            for _ in range(2):
+                await opened.fetch(named, "/x", BYTES_MAX)
+
+    asyncio.run(main())
+    assert brought == ["", ""]
+
+
+@pytest.mark.parametrize("url", ["http://user:pw@127.0.0.1:1", "https://token@host", "ftp://host"])
+def test_a_url_names_a_host_alone(network: Network, url: str) -> None:
+    """What stands before an @ would be sent as another credential than our own."""
+    with pytest.raises(Refused) as refused:
+        Client(network.genesis, [url])
+
+    assert refused.value.code == "client.urls"

@@ -159,6 +159,19 @@ def test_a_fork_ends_a_watch_with_evidence(network: Network, store: Store, tmp_p
     assert sum("fault" in name for name in files) == 3
 
 
+def test_the_conflict_is_kept_before_what_is_made_of_it(
+    network: Network, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is room for one file more, it is the one that the others can be made of."""
+    monkeypatch.setattr("node.light.store.CONFLICTS_MAX", 1)
+    with forked(tmp_path / "b", 3) as other:
+        lines, _ = watched(network, store, honest(network), honest(other), keep_going=True)
+
+    (kept,) = (store.folder / CONFLICTS).iterdir()
+    assert "fault" not in kept.name
+    assert str(kept) in lines[-1].text
+
+
 def test_a_watch_that_keeps_going_tells_of_a_fork_once(
     network: Network, store: Store, tmp_path: Path
 ) -> None:

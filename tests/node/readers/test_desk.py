@@ -8,9 +8,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from node.readers import desk, signature
+from node.readers import desk
 from node.readers.tokens import TOKEN_S
 from node.wire.tls import client_context, reading_context
+from tests.harness import key_of
 from tests.node.api.asking import assert_problem
 from tests.node.network import HOSPITALS, Network, agree, say
 from tests.node.parties import Consortium
@@ -28,6 +29,8 @@ from tests.node.readers.reading import (
 )
 from tests.node.serving import Got, Node, call, get, serve
 from tests.vm.council import propose, rotation
+from vm import keys
+from vm.keys import SigningKey
 from vm.record import Role, Standing
 
 MEMBERS = "/v1/members?limit=3"
@@ -268,14 +271,35 @@ def test_a_good_token_beside_a_stripped_signature_is_refused(network: Network) -
     run(network, check)
 
 
-def test_a_signed_body_is_bounded(network: Network) -> None:
-    """Nobody makes us digest megabytes before we know who it is."""
+@pytest.mark.parametrize(
+    ("lines", "body"),
+    [
+        (("Content-Length: 6",), "a body"),
+        (("Content-Length: 60000000", "Content-Encoding: gzip"), ""),
+        (("Transfer-Encoding: chunked",), "0\r\n\r\n"),
+    ],
+)
+def test_a_body_is_refused_before_it_is_read(
+    network: Network, lines: tuple[str, ...], body: str
+) -> None:
+    """Nothing that asks who reads takes one: nobody makes us read, unpack or digest it."""
 
     async def check(url: str, node: Node) -> None:
-        address, body = f"{url}/v1/tokens", bytes(desk.BODY_BYTES_MAX + 1)
-        headers = signed(address, method="POST", body=body)
-        got = await call("POST", address, headers=headers, data=body)
-        assert_problem(got, 401, "reader.signature")
+        request = smuggled(url, *lines) + body.encode()
+        status, answer = await raw(url, request)
+        assert (status, answer["code"]) == (400, "body.unwanted")
+
+    run(network, check)
+
+
+def test_a_signed_body_is_refused_too(network: Network) -> None:
+    """A token is minted without one, whoever asks."""
+
+    async def check(url: str, node: Node) -> None:
+        address = f"{url}/v1/tokens"
+        headers = signed(address, method="POST", body=b"a body")
+        got = await call("POST", address, headers=headers, data=b"a body")
+        assert_problem(got, 400, "body.unwanted")
 
     run(network, check)
 
@@ -389,7 +413,7 @@ def test_a_reader_that_asks_too_often_is_told_when_to_come_again(
 def test_strangers_are_counted_by_address(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guesses run dry, also signed ones before they cost a verification; tokens go on."""
+    """Guesses run dry; who shows that it is a member is counted by itself, behind a proxy too."""
     monkeypatch.setattr(desk, "BURST_S", 0.005)
     now = [1_700_000_000.0]
 
@@ -401,11 +425,33 @@ def test_strangers_are_counted_by_address(
         guess = {"Authorization": "Bearer guess"}
         statuses = [(await get(url + MEMBERS, headers=guess)).status for _ in range(6)]
         assert statuses == [401] * 5 + [429]
-        with monkeypatch.context() as costly:
-            costly.setattr(signature, "verify", None)
-            got = await get(url + MEMBERS, headers=signed(url + MEMBERS, at_s=now[0]))
-        assert_problem(got, 429, "reader.too_many")
+        fresh = signed(url + MEMBERS, TRAINER, at_s=now[0])
+        assert (await get(url + MEMBERS, headers=fresh)).status == 200
         assert (await get(url + MEMBERS, headers=mine)).status == 200
+
+    run(network, check, now_s=lambda: now[0])
+
+
+def test_signatures_that_do_not_hold_are_counted_by_whose_they_claim_to_be(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They run dry before they cost a verification; members in whose name nobody forges go on."""
+    monkeypatch.setattr(desk, "BURST_S", 0.005)
+    now = [1_700_000_000.0]
+
+    async def check(url: str, node: Node) -> None:
+        async def ask_as(member: str, key: SigningKey | None = None) -> int:
+            headers = signed(url + MEMBERS, member, key=key, at_s=now[0])
+            return (await get(url + MEMBERS, headers=headers)).status
+
+        statuses = [await ask_as(TRAINER, key_of("mallory")) for _ in range(6)]
+        assert statuses == [401] * 5 + [429]
+        with monkeypatch.context() as costly:
+            costly.setattr(keys, "verify", None)
+            assert await ask_as(TRAINER) == 429
+        assert await ask_as(AUDITOR) == 200
+        now[0] += 1
+        assert await ask_as(TRAINER) == 200
 
     run(network, check, now_s=lambda: now[0])
 

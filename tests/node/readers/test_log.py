@@ -2,17 +2,29 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import structlog
 
 from node.readers import log
 from node.readers.log import CHUNK_LINES, FILE, FRAME_BYTES, GROUP_MAX, IDENTITY, Logbook
+from node.wire.disk import DISK_FREE_BYTES_MIN
 from vm import tree
 from vm.accesslog import AccessLine, Via
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, pack
+
+
+class Usage(NamedTuple):
+    """What `shutil.disk_usage` says, in bytes."""
+
+    total: int
+    used: int
+    free: int
 
 
 def line(number: int) -> AccessLine:
@@ -130,6 +142,53 @@ def test_a_line_damaged_long_after_it_was_synced_is_no_torn_end(tmp_path: Path) 
     assert path.stat().st_size == 2 * GROUP_MAX * FRAME_BYTES
 
 
+@pytest.mark.parametrize("place", [0, 11, 12, 13])
+def test_a_damaged_line_before_the_last_group_is_no_torn_end(tmp_path: Path, place: int) -> None:
+    """However near to the end: what was written after it says that it had been synced."""
+    write(tmp_path, lines(12), lines(2, first=12), lines(3, first=14))
+    path = tmp_path / FILE
+    data = bytearray(path.read_bytes())
+    data[place * FRAME_BYTES + 20] ^= 1
+    path.write_bytes(data)
+
+    with pytest.raises(Refused) as refused:
+        Logbook(tmp_path)
+
+    assert refused.value.code == "access.damaged"
+    assert path.read_bytes() == data
+
+
+def test_what_is_cut_off_is_said(tmp_path: Path) -> None:
+    """Of the last group nobody can tell a torn line from a damaged one: the operator is told."""
+    write(tmp_path, lines(12), lines(3, first=12))
+    path = tmp_path / FILE
+    data = bytearray(path.read_bytes())
+    data[13 * FRAME_BYTES + 20] ^= 1
+    path.write_bytes(data)
+
+    with structlog.testing.capture_logs() as logs:
+        assert kept(tmp_path)[0] == 13
+
+    (said,) = logs
+    assert (said["event"], said["lines"], said["bytes_cut"]) == ("access.cut", 13, 2 * FRAME_BYTES)
+
+
+def test_what_is_more_than_a_group_is_written_as_several(tmp_path: Path) -> None:
+    """A crash in the middle of it is a torn end like any other, and any number can be noted."""
+    count = log.WAITING_MAX + 10
+    write(tmp_path, lines(count))
+    path = tmp_path / FILE
+    data = path.read_bytes()
+    assert kept(tmp_path)[0] == count
+
+    last = count - count % GROUP_MAX
+    path.write_bytes(data[: last * FRAME_BYTES] + bytes((count - last) * FRAME_BYTES))
+    assert kept(tmp_path)[0] == last
+    path.write_bytes(data[: 12 * FRAME_BYTES] + bytes(4 * FRAME_BYTES) + data[16 * FRAME_BYTES :])
+    with pytest.raises(Refused):
+        Logbook(tmp_path)
+
+
 def test_what_cannot_be_synced_is_refused_and_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,3 +304,25 @@ def test_a_log_keeps_its_identity_and_a_new_one_has_another(tmp_path: Path) -> N
 
     assert first.identity == again.identity != other.identity
     assert refused.value.code == "access.damaged"
+
+
+@pytest.mark.parametrize("free", [log.FREE_BYTES_MIN, log.FREE_BYTES_MIN - 1])
+def test_the_log_leaves_the_validator_its_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    """Below a floor that lies above its own nothing restricted is shown; the chain goes on."""
+
+    async def check() -> None:
+        logbook = Logbook(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(0, 0, free))
+        if free >= log.FREE_BYTES_MIN:
+            await logbook.append(lines(1))
+        else:
+            with pytest.raises(Refused, match="bytes are free") as refused:
+                await logbook.append(lines(1))
+            assert refused.value.code == "reader.unlogged"
+        logbook.close()
+
+    asyncio.run(check())
+    assert log.FREE_BYTES_MIN > DISK_FREE_BYTES_MIN
+    assert kept(tmp_path)[0] == int(free >= log.FREE_BYTES_MIN)

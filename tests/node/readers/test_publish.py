@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import structlog
 
 from node.program import program
 from node.readers import publish
@@ -93,6 +94,25 @@ def test_a_digest_that_was_lost_is_sent_again(
         await found.published.wait()
         running.cancel()
         assert found.sent == [1, 1, 1]
+
+    run(tmp_path, check)
+
+
+def test_a_disk_that_fails_ends_no_validator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digest waits until the log can be read again; the operator is told."""
+
+    async def check(found: Set) -> None:
+        def fail(*_: int) -> bytes:
+            raise OSError(5, "Input/output error")
+
+        await found.logbook.append(lines(1))
+        with monkeypatch.context() as broken, structlog.testing.capture_logs() as logs:
+            broken.setattr(Logbook, "root", fail)
+            assert not await found.publisher.attempt()
+        assert [entry["event"] for entry in logs] == ["access.unpublished"]
+        assert await found.publisher.attempt()
 
     run(tmp_path, check)
 

@@ -8,16 +8,26 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
+from node.api import export, records
 from node.api.app import build_api
 from node.api.keys import write_keys
 from node.api.resource import RESOURCES
 from node.audit.prove import executed
 from node.client.sse import EventReader
-from node.readers import log
+from node.readers import desk, log
 from node.readers.shown import LINEAGE, records_shown, transaction_shown
 from tests.node.api.asking import assert_problem
 from tests.node.network import HOSPITALS, MODEL, POISONER, TASK, Network, learn, register_dataset
-from tests.node.readers.reading import AUDITOR, TRAINER, ask, noted, private_network, run, token
+from tests.node.readers.reading import (
+    AUDITOR,
+    TRAINER,
+    ask,
+    noted,
+    private_network,
+    run,
+    signed,
+    token,
+)
 from tests.node.serving import Node, get
 from vm.access import RESTRICTED as RESTRICTED_RECORDS
 from vm.accesslog import AccessLine, Via
@@ -126,6 +136,18 @@ def test_a_line_names_the_record_s_place_and_not_its_content(learned: Network) -
     run(learned, check)
 
 
+@pytest.mark.parametrize("path", [VERDICT, "/v1/holdouts", f"{UPDATE}/visits/nobody"])
+def test_a_line_names_the_height_that_was_asked_for(learned: Network, path: str) -> None:
+    """What stood there at another time is another thing to have seen."""
+
+    async def check(url: str, node: Node) -> None:
+        at = node.feed.height - 1
+        assert (await ask(f"{url}{path}?at={at}")).status in (200, 404)
+        assert {line.height for line in noted(node)} == {at}
+
+    run(learned, check)
+
+
 @pytest.mark.parametrize("path", RESTRICTED)
 def test_on_a_public_network_the_restricted_is_for_members(tmp_path: Path, path: str) -> None:
     """A stranger reads the rest; what is refused is not noted, for nothing was shown."""
@@ -154,6 +176,63 @@ def test_a_transaction_of_a_restricted_kind_is_noted(
         assert [(line.kind, line.subject.hex()) for line in noted(node)] == [(kind, id)] * lines
 
     run(learned, check)
+
+
+def test_each_line_counts_as_a_request(learned: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One member cannot fill a validator's disk: it waits as if it had asked for each by itself."""
+    monkeypatch.setattr(desk, "BURST_S", 0.05)  # fifty of a thousand a second
+    now = [1_700_000_000.0]
+    names = [state_key("verdict", (TASK, 1, "nobody", f"v{n}")) for n in range(20)]
+
+    async def check(url: str, node: Node) -> None:
+        path = f"{url}/v1/records?keys={write_keys(names)}"
+        codes = []
+        for _ in range(5):
+            headers = signed(path, TRAINER, at_s=now[0])
+            codes.append((await get(path, headers=headers)).status)
+        assert codes == [200] * 3 + [429] * 2
+        assert node.logbook.size == 60
+        now[0] += 0.02
+        assert (await get(path, headers=signed(path, TRAINER, at_s=now[0]))).status == 200
+
+    run(learned, check, now_s=lambda: now[0])
+
+
+def test_an_export_notes_what_it_shows_and_no_more(
+    learned: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last page ends where its limit does, however the pages before fell."""
+    monkeypatch.setattr(records, "SCAN_RECORDS_MAX", 2)
+
+    async def check(url: str, node: Node) -> None:
+        got = await ask(f"{url}/v1/holdouts?format=ndjson&limit=3")
+        assert got.body.count(b"\n") == len(noted(node)) == 3
+
+    run(learned, check)
+
+
+def test_an_export_waits_for_its_reader_s_pace(
+    learned: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not cut off for being long: each page comes when its lines may be noted."""
+    monkeypatch.setattr(desk, "BURST_S", 0.002)  # two of a thousand a second
+    monkeypatch.setattr(export, "LIMIT_MAX", 2)
+    now = [1_700_000_000.0]
+    paused: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(export, "_pause", pause)
+
+    async def check(url: str, node: Node) -> None:
+        path = f"{url}/v1/holdouts?format=ndjson"
+        got = await get(path, headers=signed(path, TRAINER, at_s=now[0]))
+        assert got.body.count(b"\n") == node.logbook.size == 4
+
+    run(learned, check, now_s=lambda: now[0])
+    assert paused
 
 
 def test_an_answer_that_cannot_be_noted_does_not_leave(

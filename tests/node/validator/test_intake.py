@@ -12,8 +12,9 @@ import pytest
 from node.api.admission import ADMITTED, SUBMIT_MAX, Admission
 from node.program import program
 from node.validator.chain import Chain
-from node.validator.intake import DISK_FREE_BYTES_MIN, Intake
+from node.validator.intake import Intake
 from node.validator.mempool import SENDER_TRANSACTIONS_MAX, Mempool
+from node.wire.disk import DISK_FREE_BYTES_MIN
 from tests.harness import key_of
 from tests.node.network import Network, open_network
 from vm.block import Payload
