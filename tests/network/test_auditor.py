@@ -18,9 +18,11 @@ from vm.shape import HEIGHT_MAX
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(240)]
 
-# What only the base install has: whoever imports another package finds none.
+# What only the base install has: whoever imports another package finds none. Ctrl-C ends it also
+# where a shell runs these tests in the background, which makes all its children deaf to that.
 BASE = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.modules.update(dict.fromkeys(("torch", "plyvel", "numpy", "safetensors", "pandas")))
 from node.cli import main
 sys.exit(main(sys.argv[1:]))
