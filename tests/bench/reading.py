@@ -12,10 +12,15 @@ from statistics import median, quantiles
 from typing import Any
 
 import aiohttp
+from multidict import CIMultiDict
 
 from node.api.admission import SUBMIT_MAX
+from node.api.resource import TOKENS_PATH
+from node.demo.job import auditor
 from node.home import config
 from node.home.keyfile import read_key
+from node.readers.signature import Message
+from node.readers.signature import sign as sign_request
 from tests.network.running import DEADLINE_S, HOSPITALS, POLL_S, Running, newcomer
 from vm.encoding import encode
 from vm.keys import SigningKey
@@ -112,9 +117,11 @@ class _Bench:
         self._keys = [_admin(net, number) for number in net.numbers]
         self._serial = 0
         self._counted = self._counted_height = 0
+        self._headers: dict[str, str] = {}  # the token of the auditor, who reads
 
     async def run(self, busy: float, seconds: int) -> Reading:
-        async with aiohttp.ClientSession() as session:
+        await self._introduce()
+        async with aiohttp.ClientSession(headers=self._headers) as session:
             limit = await self._seek(session)
             pace = limit * SHARE
             loading = asyncio.create_task(self._load(session, pace))
@@ -128,6 +135,21 @@ class _Bench:
                 loading.cancel()
         load = (done - first) / (end_s - begin_s)
         return summarize(busy, limit, load, CONNECTIONS, answers)
+
+    async def _introduce(self) -> None:
+        reader = auditor(self._net.layout)
+        headers = CIMultiDict[str]()
+        message = Message("POST", self._url + TOKENS_PATH, headers)
+        made = secrets.token_urlsafe(2 * NONCE_BYTES)
+        sign_request(reader.key, reader.member, message, int(time.time()), made)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(self._url + TOKENS_PATH, headers=headers) as response,
+        ):
+            found = await response.json()
+            assert response.status == 201, found
+        token = found["token"]
+        self._headers["Authorization"] = f"Bearer {token}"
 
     async def _seek(self, session: aiohttp.ClientSession) -> float:
         """Transactions certified in a second while `BURST` are always under way."""
@@ -208,7 +230,9 @@ class _Bench:
         answers = []
         loop = asyncio.get_running_loop()
         begin_s = loop.time() + place / CONNECTIONS  # spread over the second, as strangers are
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
+        async with aiohttp.ClientSession(
+            headers=self._headers, connector=aiohttp.TCPConnector(limit=1)
+        ) as session:
             for turn in range(seconds):
                 await asyncio.sleep(max(0.0, begin_s + turn - loop.time()))
                 asked_s = time.perf_counter()
