@@ -1,6 +1,7 @@
 """Vectors of proof files: of a chain of several epochs, from genesis and from a pin."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from node.audit.file import Anchor, trust_in, verify_file, write_file
@@ -56,6 +57,7 @@ def files() -> dict[str, Any]:
         ("no steps", _change(whole, steps=[]), None),
         ("another record", _change(whole, subject={"record": ["member", "nobody"]}), None),
         ("another block", _change(block, subject={"block": 2, "under": chain.height}), None),
+        ("under a header of a set that was retired", write_file(_retired(chain)), None),
         ("no base64", _change(whole, proof="?"), None),
         ("of a pin, from genesis alone", from_pin, None),
         ("from another pin", from_pin, Pin(pinned, bytes(32))),
@@ -123,6 +125,20 @@ def _block(chain: Ledger, height: int) -> BlockProof:
     path = tree.inclusion_path(chain.header_digests()[: chain.height], height)
     later = Later(top.header, path)
     return BlockProof(CertifiedHeader(chain.blocks[height].header, top.certificate, later))
+
+
+def _retired(chain: Ledger) -> BlockProof:
+    """The newest header, which is true, in the history of one that genesis' validators forge."""
+    first, leaves = epochs(chain.state)[0].digest, chain.header_digests()
+    forged = replace(
+        chain.blocks[-1].header,
+        height=len(leaves),
+        history=tree.root(leaves),
+        validators=first,
+        next_validators=first,
+    )
+    later = Later(forged, tree.inclusion_path(leaves, chain.height))
+    return BlockProof(CertifiedHeader(chain.blocks[-1].header, chain.certify(forged), later))
 
 
 def _consistency(chain: Ledger, height: int) -> ConsistencyProof:
