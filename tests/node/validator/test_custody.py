@@ -1,6 +1,5 @@
 """Who may read and bring which blob, through the phases of a round."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,13 +35,6 @@ from vm.learning import Round, RoundPhase
 from vm.record import Role, Standing
 from vm.registry import EnrolMember, SetStanding
 from vm.terms import Evidence
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    """A registry whose task waits for submissions."""
-    with open_network(tmp_path) as network:
-        yield Registry(network)
 
 
 def test_a_models_weights_are_for_every_enrolled_member(registry: Registry) -> None:

@@ -1,6 +1,5 @@
 """When blobs must go, and what a restart remembers of it."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,13 +37,6 @@ from vm.conduct import AuditOutcome
 from vm.learning import RoundPhase, Stored, Update
 from vm.record import Role
 from vm.registry import EnrolMember
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    """A registry whose task waits for submissions."""
-    with open_network(tmp_path) as network:
-        yield Registry(network)
 
 
 def test_updates_go_when_retention_is_over_and_not_before(registry: Registry) -> None:

@@ -1,9 +1,5 @@
 """Which of the snapshots that peers offer is taken, when some of them never give it."""
 
-from collections.abc import Iterator
-
-import pytest
-
 from node.validator.snapshot import (
     STALLED_TICKS,
     Ask,
@@ -13,20 +9,11 @@ from node.validator.snapshot import (
     KeepLeaves,
     Offer,
 )
-from tests.node.network import Network, open_network
+from tests.node.network import Network
 from tests.node.validator.dialogue import answer, core, source_of
-from tests.node.validator.test_prune import grow
 
 TRUE = Offer((24,), 30, 1)
 FALSE = 10**9  # a height that the chain has not
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """A chain of 30 blocks with snapshots at 16 and 24."""
-    with open_network(tmp_path_factory.mktemp("served")) as network:
-        grow(network, 30)
-        yield network
 
 
 def ticks_until_complete(

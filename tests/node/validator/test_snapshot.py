@@ -1,6 +1,5 @@
 """The core of state sync: a whole sync, cut off or not, and when one begins."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -35,23 +34,6 @@ from vm import tree
 from vm.epoch import epochs
 from vm.range import FIRST_PATH, LAST_PATH
 from vm.refusal import Refused
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """A chain of 30 blocks with snapshots at 16 and 24."""
-    with open_network(tmp_path_factory.mktemp("served")) as network:
-        grow(network, 30)
-        yield network
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    made = Store(tmp_path / "joining")
-    yield made
-    made.close()
-
 
 # A whole sync
 

@@ -1,8 +1,7 @@
 """State sync among liars: each is named, and nothing unverified is kept."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,27 +15,11 @@ from node.validator.snapshot import (
     WindowPart,
 )
 from node.validator.store import Store
-from tests.node.network import Network, open_network
+from tests.node.network import Network
 from tests.node.validator.dialogue import PEERS, WINDOW, Dialogue, Lie, core, source_of
-from tests.node.validator.test_prune import everything, grow
+from tests.node.validator.test_prune import everything
 from vm import tree
 from vm.range import LAST_PATH, StateRange
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """A chain of 30 blocks with snapshots at 16 and 24."""
-    with open_network(tmp_path_factory.mktemp("served")) as network:
-        grow(network, 30)
-        yield network
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    made = Store(tmp_path / "joining")
-    yield made
-    made.close()
 
 
 def _first(lie: Callable[[StateRange], StateRange]) -> Lie:

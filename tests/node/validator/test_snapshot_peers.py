@@ -1,10 +1,5 @@
 """Whom state sync asks for what, and whom it leaves alone."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from node.validator.snapshot import (
     CHOICE_TICKS,
     GAPS_MAX,
@@ -23,26 +18,9 @@ from node.validator.snapshot import (
     Request,
 )
 from node.validator.store import Store
-from tests.node.network import Network, open_network
+from tests.node.network import Network
 from tests.node.validator.dialogue import PEERS, Dialogue, answer, core, source_of
-from tests.node.validator.test_prune import grow
 from vm.shape import pack, unpack
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """A chain of 30 blocks with snapshots at 16 and 24."""
-    with open_network(tmp_path_factory.mktemp("served")) as network:
-        grow(network, 30)
-        yield network
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    made = Store(tmp_path / "joining")
-    yield made
-    made.close()
 
 
 def test_requests_are_spread_over_peers(network: Network, store: Store) -> None:
