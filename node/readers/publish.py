@@ -50,9 +50,12 @@ class Publisher:
                 await asyncio.sleep(RETRY_S)
 
     def wait_s(self, now_ms: int) -> float | None:
-        """How long until a digest is due: 0 if it is, None while the chain has the newest."""
+        """How long until a digest is due: 0 if it is, None while the chain has the newest.
+
+        Of a log that has lost lines one is due too: the attempt finds it out and says so.
+        """
         published = self._published()
-        if self._logbook.size <= self._known(published).size:
+        if self._logbook.size == self._known(published).size:
             return None
         if published is None:
             return 0.0
@@ -68,12 +71,12 @@ class Publisher:
             log.warning("access.unpublished", code=refused.code, reason=refused.message)
         except OSError as error:  # of the log's disk: the chain goes on, and it is tried again
             log.warning("access.unpublished", code="access.unreadable", reason=str(error))
-        return self._known(self._published()).size >= frontier.size
+        return self._known(self._published()).size == frontier.size
 
     def _digest(self, frontier: tree.Frontier) -> DigestLog:
         """The body; raises `Refused("access.differs")` if the log is not what the chain knows."""
         known = self._known(self._published())
-        if self._logbook.root(known.size) != known.root:
+        if frontier.size < known.size or self._logbook.root(known.size) != known.root:
             raise Refused(
                 "access.differs",
                 f"expected the {known.size} lines whose digest is on the chain, found others: move "

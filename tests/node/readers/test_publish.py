@@ -132,14 +132,18 @@ def test_a_log_that_was_written_anew_is_not_published(tmp_path: Path) -> None:
 
 
 def test_a_log_that_lost_lines_is_not_published(tmp_path: Path) -> None:
-    """The chain remembers more lines than there are: nothing is due, and auditors will see it."""
+    """The chain remembers more lines than there are: the operator is told, and nothing is sent."""
 
     async def check(found: Set) -> None:
         found.chain.block(
             [(ME, "access.digest", DigestLog(found.logbook.identity, 9, bytes(32), ()))]
         )
         await found.logbook.append(lines(3))
-        assert found.publisher.wait_s(10**13) is None
+        assert found.publisher.wait_s(10**13) == 0
+        with structlog.testing.capture_logs() as logs:
+            assert not await found.publisher.attempt()
+        assert [entry["code"] for entry in logs] == ["access.differs"]
+        assert found.sent == []
 
     run(tmp_path, check)
 
