@@ -8,10 +8,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from node.readers import desk
 from node.readers.tokens import TOKEN_S
 from node.wire.tls import client_context, reading_context
-from tests.harness import key_of
 from tests.node.api.asking import assert_problem
 from tests.node.network import HOSPITALS, Network, agree, say
 from tests.node.parties import Consortium
@@ -29,8 +27,6 @@ from tests.node.readers.reading import (
 )
 from tests.node.serving import Got, Node, call, get, serve
 from tests.vm.council import propose, rotation
-from vm import keys
-from vm.keys import SigningKey
 from vm.record import Role, Standing
 
 MEMBERS = "/v1/members?limit=3"
@@ -378,97 +374,6 @@ def test_a_target_in_absolute_form_is_not_signed(network: Network) -> None:
         assert (status, body["code"]) == (401, "reader.signature")
 
     run(network, check)
-
-
-def test_a_reader_that_asks_too_often_is_told_when_to_come_again(
-    network: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """429 with Retry-After; another member at the same address is not held up."""
-    monkeypatch.setattr(desk, "BURST_S", 0.005)  # five of a thousand a second
-    now = [1_700_000_000.0]
-
-    async def check(url: str, node: Node) -> None:
-        address = f"{url}/v1/tokens"
-        mine, others = [
-            {"Authorization": f"Bearer {got.body['token']}"}
-            for got in [
-                await call(
-                    "POST", address, headers=signed(address, member, method="POST", at_s=now[0])
-                )
-                for member in (AUDITOR, TRAINER)
-            ]
-        ]
-        statuses = [(await get(url + MEMBERS, headers=mine)).status for _ in range(6)]
-        assert statuses == [200] * 4 + [429] * 2
-        got = await get(url + MEMBERS, headers=mine)
-        assert_problem(got, 429, "reader.too_many")
-        assert got.headers["Retry-After"] == "1"
-        assert (await get(url + MEMBERS, headers=others)).status == 200
-        now[0] += 1
-        assert (await get(url + MEMBERS, headers=mine)).status == 200
-
-    run(network, check, now_s=lambda: now[0])
-
-
-def test_strangers_are_counted_by_address(
-    network: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Guesses run dry; who shows that it is a member is counted by itself, behind a proxy too."""
-    monkeypatch.setattr(desk, "BURST_S", 0.005)
-    now = [1_700_000_000.0]
-
-    async def check(url: str, node: Node) -> None:
-        address = f"{url}/v1/tokens"
-        headers = signed(address, method="POST", at_s=now[0])
-        minted = await call("POST", address, headers=headers)
-        mine = {"Authorization": f"Bearer {minted.body['token']}"}
-        guess = {"Authorization": "Bearer guess"}
-        statuses = [(await get(url + MEMBERS, headers=guess)).status for _ in range(6)]
-        assert statuses == [401] * 5 + [429]
-        fresh = signed(url + MEMBERS, TRAINER, at_s=now[0])
-        assert (await get(url + MEMBERS, headers=fresh)).status == 200
-        assert (await get(url + MEMBERS, headers=mine)).status == 200
-
-    run(network, check, now_s=lambda: now[0])
-
-
-def test_signatures_that_do_not_hold_are_counted_by_whose_they_claim_to_be(
-    network: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They run dry before they cost a verification; members in whose name nobody forges go on."""
-    monkeypatch.setattr(desk, "BURST_S", 0.005)
-    now = [1_700_000_000.0]
-
-    async def check(url: str, node: Node) -> None:
-        async def ask_as(member: str, key: SigningKey | None = None) -> int:
-            headers = signed(url + MEMBERS, member, key=key, at_s=now[0])
-            return (await get(url + MEMBERS, headers=headers)).status
-
-        statuses = [await ask_as(TRAINER, key_of("mallory")) for _ in range(6)]
-        assert statuses == [401] * 5 + [429]
-        with monkeypatch.context() as costly:
-            costly.setattr(keys, "verify", None)
-            assert await ask_as(TRAINER) == 429
-        assert await ask_as(AUDITOR) == 200
-        now[0] += 1
-        assert await ask_as(TRAINER) == 200
-
-    run(network, check, now_s=lambda: now[0])
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "together"),
-    [
-        ("192.0.2.1", "192.0.2.2", False),
-        ("2001:db8::1", "2001:db8::ffff:1", True),
-        ("2001:db8::1", "2001:db8:0:1::1", False),
-        ("fe80::1%eth0", "fe80::2", True),
-        ("", "unix", False),
-    ],
-)
-def test_one_subscriber_is_one_address(one: str, other: str, together: bool) -> None:
-    """Of IPv6 everybody has 2^64 addresses: they count as one."""
-    assert (desk._network(one) == desk._network(other)) is together
 
 
 # Mutual TLS
