@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from vm import digest, tree
 from vm.refusal import Refused
 from vm.shape import Bytes, Code, Digest, Height, Many, TimeMs, pack, unpack
-from vm.transaction import TRANSACTION_BYTES_MAX, Transaction, check_lifetime, read
+from vm.transaction import TRANSACTION_BYTES_MAX, Verified, check_lifetime, read
 
 TRANSACTIONS_MAX = 2_000  # of one block
 PAYLOAD_ITEMS_MAX = TRANSACTIONS_MAX + 8  # around them are two arrays, a version and a time
@@ -78,12 +78,12 @@ class Receipt:
 
 
 def check_payload(
-    data: bytes, height: int, chain: Digest, known: Mapping[bytes, Transaction]
-) -> tuple[Payload, tuple[Transaction, ...]]:
+    data: bytes, height: int, chain: Digest, known: Mapping[bytes, Verified]
+) -> tuple[Payload, tuple[Verified, ...]]:
     """Read a proposal and check what bytes and height decide; raises `Refused`.
 
-    `known` maps packed transactions that this node has verified before to their decoded form, so
-    that a signature is verified once. Checked: encoding, bounds, chain, signature, expiry,
+    `known` maps packed transactions to what this node found when it verified them before, so that
+    a signature is verified once. Checked: encoding, bounds, chain, signature, expiry,
     duplicates inside the payload. All else is decided in execution.
     """
     payload = unpack(Payload, data, PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX)

@@ -46,20 +46,36 @@ def encode(value: Value) -> bytes:
     return _pack(value)
 
 
+def encode_checked(value: Value) -> bytes:
+    """`encode` of what a codec or the types of a caller have confined to the subset already."""
+    return _pack(value)
+
+
 def decode(data: bytes, bytes_max: int = MESSAGE_BYTES_MAX, items_max: int = ITEMS_MAX) -> Value:
     """The value whose canonical encoding is `data`.
 
+    It must encode to the same bytes again, which excludes longer forms.
+    Raises `Refused` as `parse`, `check_subset` and `check_canonical` do.
+    """
+    value = parse(data, bytes_max, items_max)
+    check_subset(value)
+    check_canonical(value, data)
+    return value
+
+
+def parse(data: bytes, bytes_max: int, items_max: int) -> Value:
+    """The msgpack value in `data`, in whatever form; it is not one of ours before two more checks.
+
     Items are counted, and lengths bounded by the length of `data` itself, before anything is
-    allocated; and the value must encode to the same bytes again, which excludes longer forms.
-    Raises `Refused` with `encoding.too_large`, `.too_many`, `.malformed`, `.subset` (a type or a
-    depth that we do not use) or `.not_canonical`.
+    allocated. Raises `Refused` with `encoding.too_large`, `.too_many` or `.malformed`.
     """
     if len(data) > bytes_max:
         raise Refused(
             "encoding.too_large", f"expected at most {bytes_max} bytes, found {len(data)}"
         )
     try:
-        if _count(data, items_max) > items_max:
+        # an item takes a byte at least, so that few bytes need no counting
+        if len(data) > items_max and _count(data, items_max) > items_max:
             raise Refused("encoding.too_many", f"expected at most {items_max} items, found more")
         value: Value = msgpack.unpackb(
             data,
@@ -78,15 +94,23 @@ def decode(data: bytes, bytes_max: int = MESSAGE_BYTES_MAX, items_max: int = ITE
             "encoding.malformed",
             f"expected one msgpack value, found {len(data)} bytes that are not",
         ) from error
+    return value
+
+
+def check_subset(value: Value) -> None:
+    """Raise `Refused("encoding.subset")` for a type or a depth that we do not use."""
     if not _in_subset(value):
         raise Refused(
             "encoding.subset",
             "expected only nil, booleans, integers, text, bytes and arrays up to "
             f"{DEPTH_MAX} deep, found another type or more depth",
         )
+
+
+def check_canonical(value: Value, data: bytes) -> None:
+    """Raise `Refused("encoding.not_canonical")` if `data` is not the encoding of `value`."""
     if _pack(value) != data:
         raise Refused("encoding.not_canonical", "expected the shortest form, found a longer one")
-    return value
 
 
 def _count(data: bytes, items_max: int) -> int:

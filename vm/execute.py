@@ -14,7 +14,7 @@ from vm.record import Member
 from vm.refusal import Refused
 from vm.shape import Digest, unpack
 from vm.state import State
-from vm.transaction import BODY_BYTES_MAX, Transaction, check_lifetime
+from vm.transaction import BODY_BYTES_MAX, Verified, check_lifetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Executed:
     `messages` explain the receipts one by one, for people; no root covers them.
     """
 
-    transactions: tuple[Transaction, ...]
+    transactions: tuple[Verified, ...]
     receipts: tuple[Receipt, ...]
     messages: tuple[str, ...]
     writes: dict[bytes, bytes]
@@ -79,7 +79,7 @@ class Executed:
 def execute_block(
     read: Callable[[bytes], bytes | None],
     block: BlockContext,
-    transactions: Sequence[Transaction],
+    transactions: Sequence[Verified],
     remembered: Container[bytes],
     program: Program,
 ) -> Executed:
@@ -96,7 +96,7 @@ def execute_block(
 
 
 def _receipt(
-    state: State, block: BlockContext, transaction: Transaction, kinds: Mapping[str, Kind]
+    state: State, block: BlockContext, transaction: Verified, kinds: Mapping[str, Kind]
 ) -> tuple[Receipt, str]:
     try:
         _apply(state, block, transaction, kinds)
@@ -109,7 +109,7 @@ def _receipt(
 
 
 def _apply(
-    state: State, block: BlockContext, transaction: Transaction, kinds: Mapping[str, Kind]
+    state: State, block: BlockContext, transaction: Verified, kinds: Mapping[str, Kind]
 ) -> None:
     intent = transaction.intent
     # 1. the transaction is alive at this height

@@ -28,7 +28,7 @@ from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import Bytes, Count, Digest, Many, pack, unpack
 from vm.state import Record, state_key
-from vm.transaction import TRANSACTION_BYTES_MAX, Transaction, read
+from vm.transaction import TRANSACTION_BYTES_MAX, Verified, read
 
 RECORDS_MAX = 32_768  # of one proof: a lineage of 400 rounds of 8 hospitals
 SIBLINGS_MAX = 16 * RECORDS_MAX  # of one proof: what so many records in a tree of 2^31 take
@@ -235,9 +235,7 @@ def expect_height(header: Header, height: int) -> None:
         raise Refused("audit.height", f"expected height {height}, found {header.height}")
 
 
-def verify_transaction(
-    proof: TransactionProof, chain: Digest, epochs: Sequence[Epoch]
-) -> Transaction:
+def verify_transaction(proof: TransactionProof, chain: Digest, epochs: Sequence[Epoch]) -> Verified:
     """Check that the header's block executed the transaction with this receipt; return it."""
     header, receipt = proof.certified.header, proof.receipt
     # 1. the header is certified

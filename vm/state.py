@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import ClassVar, Protocol, TypeVar
 
-from vm.encoding import encode
+from vm.encoding import encode_checked
 from vm.refusal import Refused
 from vm.shape import pack, unpack
 from vm.sparse import VALUE_BYTES_MAX
@@ -30,7 +30,7 @@ DECODED_BYTES_MAX = 64 * 1024  # of a record that is kept: 32 MiB of packed byte
 
 def state_key(kind: str, key: tuple[str | int, ...]) -> bytes:
     """The bytes under which the state tree holds a record."""
-    return encode((kind, *key))
+    return encode_checked((kind, *key))
 
 
 class State:

@@ -1,19 +1,21 @@
 """Transactions: signed intents. The id is the digest of the unsigned bytes."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from vm import digest
-from vm.keys import SigningKey, verify
+from vm.keys import SIGNATURE_BYTES, SigningKey, verify
 from vm.refusal import Refused
 from vm.shape import Bytes, Code, Digest, Height, Name, PublicKey, Signature, pack, unpack
 
 BODY_BYTES_MAX = 64 * 1024  # a task with 256 columns takes about 20 KiB
 TRANSACTION_BYTES_MAX = BODY_BYTES_MAX + 512  # the rest is fixed or named fields
-TRANSACTION_ITEMS_MAX = 16  # it has 12, its body being one; a hundred come in one message
+TRANSACTION_ITEMS_MAX = 4_096  # it has 12, its body being one; of fewer bytes none are counted
 TX_LIFETIME_BLOCKS_MAX = 1_024  # ids of that many last blocks are remembered against replay
 NONCE_BYTES = 8
+
+_INTENT_START = 2  # behind the header of an array of three, and the version
+_SIGNATURE_ITEM_BYTES = 2 + SIGNATURE_BYTES  # its header, and itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,18 @@ class Transaction:
         return transaction_id(self.intent)
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A transaction whose chain and signature were checked, with its id and bytes as they came.
+
+    So neither is made again on the way from the wire through mempool and block to disk.
+    """
+
+    intent: Intent
+    id: Digest
+    packed: bytes
+
+
 def transaction_id(intent: Intent) -> Digest:
     """What the sender signs and what a receipt names."""
     return digest.digest(digest.TRANSACTION, pack(intent))
@@ -66,34 +80,26 @@ def sign(
     return Transaction(intent, key.sign(transaction_id(intent)))
 
 
-def read(data: bytes, chain: Digest) -> Transaction:
+def read(data: bytes, chain: Digest) -> Verified:
     """Decode and check what bytes alone decide; raises `Refused`.
 
     Codes: `encoding.*`, `shape.*`, `transaction.chain`, `transaction.signature`.
     """
-    return check(
-        unpack(Transaction, data, TRANSACTION_BYTES_MAX, TRANSACTION_ITEMS_MAX), chain, verify
-    )
-
-
-def check(
-    transaction: Transaction,
-    chain: Digest,
-    verify_signature: Callable[[bytes, bytes, bytes], bool],
-) -> Transaction:
-    """Check chain and signature of a decoded transaction; raises `Refused`."""
+    transaction = unpack(Transaction, data, TRANSACTION_BYTES_MAX, TRANSACTION_ITEMS_MAX)
     intent = transaction.intent
     if intent.chain != chain:
         raise Refused(
             "transaction.chain", f"expected chain {chain.hex()}, found {intent.chain.hex()}"
         )
-    if not verify_signature(intent.public_key, transaction.id, transaction.signature):
+    # the intent's own bytes: an encoding is canonical, so they need not be made again
+    id = digest.digest(digest.TRANSACTION, data[_INTENT_START:-_SIGNATURE_ITEM_BYTES])
+    if not verify(intent.public_key, id, transaction.signature):
         raise Refused(
             "transaction.signature",
-            f"expected a signature by {intent.public_key.hex()} over {transaction.id.hex()}, "
+            f"expected a signature by {intent.public_key.hex()} over {id.hex()}, "
             "found one that does not verify",
         )
-    return transaction
+    return Verified(intent, id, data)
 
 
 def check_lifetime(intent: Intent, height: int) -> None:

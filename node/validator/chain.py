@@ -11,9 +11,9 @@ from vm.execute import BlockContext, Program, execute_block
 from vm.genesis import Genesis, check_genesis, genesis_writes
 from vm.quorum import Epoch
 from vm.refusal import Refused
-from vm.shape import NOTE_BYTES_MAX, Digest, pack
+from vm.shape import NOTE_BYTES_MAX, Digest
 from vm.state import State
-from vm.transaction import TX_LIFETIME_BLOCKS_MAX, Transaction
+from vm.transaction import TX_LIFETIME_BLOCKS_MAX, Verified
 
 CLOCK_SKEW_MS_MAX = 30_000  # a fresh proposal's time may lie that far ahead of a backup's clock
 
@@ -21,8 +21,8 @@ CLOCK_SKEW_MS_MAX = 30_000  # a fresh proposal's time may lie that far ahead of 
 class Chain:
     """The state machine over its store.
 
-    `known` maps packed transactions that this node verified before (its mempool's) to their
-    decoded form, so that a signature is verified once. `epochs` are all that the executed state
+    `known` maps packed transactions to what this node found when it verified them before (its
+    mempool's), so that a signature is verified once. `epochs` are all that the executed state
     has, by number; the last ones may not have begun. `scheduled` is the one among them that came
     with the newest block, if one did.
     """
@@ -32,7 +32,7 @@ class Chain:
         store: Store,
         genesis: Genesis,
         program: Program,
-        known: Mapping[bytes, Transaction],
+        known: Mapping[bytes, Verified],
     ) -> None:
         self.id: Digest = genesis.chain
         self.epochs: tuple[Epoch, ...] = (check_genesis(genesis),)
@@ -81,7 +81,7 @@ class Chain:
         head = self.head
         assert height == head.height + 1, f"expected height {head.height + 1}, found {height}"
         time_ms = head.time_ms + 1
-        transactions: tuple[Transaction, ...] = ()
+        transactions: tuple[Verified, ...] = ()
         if payload:
             proposal, transactions = check_payload(payload, height, self.id, self._known)
             time_ms = max(proposal.time_ms, time_ms)
@@ -99,7 +99,7 @@ class Chain:
             chain=self.id,
             height=height,
             time_ms=time_ms,
-            transactions=transactions_root(tuple(pack(item) for item in done.transactions)),
+            transactions=transactions_root(tuple(item.packed for item in done.transactions)),
             receipts=receipts_root(done.receipts),
             state=update.root.digest,
             history=head.frontier.root,

@@ -12,7 +12,7 @@ from node.wire.disk import DISK_FREE_BYTES_MIN
 from vm.access import ACCESS, check_access
 from vm.record import Member
 from vm.refusal import Refused
-from vm.transaction import Intent, Transaction, read
+from vm.transaction import Intent, Verified, read
 
 
 class Intake:
@@ -37,11 +37,11 @@ class Intake:
         judged = await asyncio.to_thread(self._verify, packed)
         before = len(self._mempool)
         answers = []
-        for data, found in zip(packed, judged, strict=True):
+        for found in judged:
             if isinstance(found, Refused):
                 answers.append(Admission(b"", found.code, found.message))
                 continue
-            refused = self._admit(found, data)
+            refused = self._admit(found)
             code, message = (refused.code, refused.message) if refused else (ADMITTED, "")
             answers.append(Admission(found.id, code, message))
         if len(self._mempool) > before:
@@ -55,7 +55,7 @@ class Intake:
         """
         known: dict[tuple[str, str, bytes], bool] = {}  # of many transactions, few senders
 
-        def allowed(transaction: Transaction) -> bool:
+        def allowed(transaction: Verified) -> bool:
             intent = transaction.intent
             who = (intent.kind, intent.sender, intent.public_key)
             if who not in known:
@@ -71,8 +71,8 @@ class Intake:
             return False
         return True
 
-    def _verify(self, packed: Sequence[bytes]) -> list[Transaction | Refused]:
-        judged: list[Transaction | Refused] = []
+    def _verify(self, packed: Sequence[bytes]) -> list[Verified | Refused]:
+        judged: list[Verified | Refused] = []
         for data in packed:
             known = self._mempool.by_bytes.get(data)
             try:
@@ -81,7 +81,7 @@ class Intake:
                 judged.append(refused)
         return judged
 
-    def _admit(self, transaction: Transaction, data: bytes) -> Refused | None:
+    def _admit(self, transaction: Verified) -> Refused | None:
         intent = transaction.intent
         try:
             self._check_disk()
@@ -90,7 +90,7 @@ class Intake:
             if intent.kind not in ACCESS:
                 raise Refused("transaction.kind", f"expected a built-in kind, found {intent.kind}")
             self._check_access(intent)
-            self._mempool.admit(transaction, data, self._chain.head.height + 1)
+            self._mempool.admit(transaction, self._chain.head.height + 1)
         except Refused as refused:
             return refused
         return None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from vm.block import PAYLOAD_BYTES_MAX, TRANSACTIONS_MAX
 from vm.refusal import Refused
-from vm.transaction import TRANSACTION_BYTES_MAX, Transaction, check_lifetime
+from vm.transaction import TRANSACTION_BYTES_MAX, Verified, check_lifetime
 
 POOL_TRANSACTIONS_MAX = 20_000  # ten full blocks
 POOL_BYTES_MAX = 64 * 1024 * 1024  # sixteen full payloads
@@ -28,7 +28,7 @@ class Mempool:
     """
 
     def __init__(self) -> None:
-        self.by_bytes: dict[bytes, Transaction] = {}
+        self.by_bytes: dict[bytes, Verified] = {}
         self._by_id: dict[bytes, bytes] = {}
         self._drawn: set[bytes] = set()
         self._of_sender: Counter[str] = Counter()
@@ -48,13 +48,13 @@ class Mempool:
         """How many transactions no proposal of ours holds."""
         return len(self._by_id) - len(self._drawn)
 
-    def admit(self, transaction: Transaction, packed: bytes, height: int) -> bool:
+    def admit(self, transaction: Verified, height: int) -> bool:
         """Take a verified transaction; False if it waits here already.
 
         `height` is the next block's. Raises `Refused` with `transaction.expired`,
         `transaction.lifetime`, `mempool.sender_quota` or `mempool.full`.
         """
-        id = transaction.id
+        id, packed = transaction.id, transaction.packed
         if id in self._by_id:
             return False
         check_lifetime(transaction.intent, height)
@@ -155,7 +155,7 @@ class Mempool:
             ]
         )
 
-    def recheck(self, allowed: Callable[[Transaction], bool]) -> None:
+    def recheck(self, allowed: Callable[[Verified], bool]) -> None:
         """Forget what is no longer allowed: once ordered, it could only fail."""
         self.remove(
             [id for id, packed in self._by_id.items() if not allowed(self.by_bytes[packed])]

@@ -24,6 +24,7 @@ from consensus.message import COMPLAINTS_MAX, Body, Envelope, ViewChange
 from node.validator import runtime
 from node.validator.mempool import Mempool
 from tests.consensus.node import Node, validator_set
+from tests.harness import as_read
 from vm.block import Payload
 from vm.refusal import Refused
 from vm.shape import pack, unpack
@@ -112,7 +113,7 @@ class Traffic:
         for i in range(len(self.seats)) if holders is None else holders:
             seat = self.seats[i]
             try:
-                seat.pool.admit(item, pack(item), seat.node.replica.executed + 1)
+                seat.pool.admit(as_read(item), seat.node.replica.executed + 1)
             except Refused:
                 continue
             self.at(0, lambda seat=seat: self._shell(seat))  # type: ignore[misc]

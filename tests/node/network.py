@@ -98,10 +98,12 @@ class Network:
 
     def block(self, *transactions: Transaction, certified: bool = True) -> Header:
         """Execute the next block, a second after the last."""
+        return self.carry(map(pack, transactions), certified=certified)
+
+    def carry(self, packed: Iterable[bytes], *, certified: bool = True) -> Header:
+        """`block` of packed transactions."""
         height = self.chain.head.height + 1
-        payload = Payload(
-            START_MS + height * 1_000 + self.late_ms, tuple(pack(item) for item in transactions)
-        )
+        payload = Payload(START_MS + height * 1_000 + self.late_ms, tuple(packed))
         header = self.chain.execute(height, pack(payload), NO_COMMITS)
         if certified:
             self.certify(header)

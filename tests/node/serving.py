@@ -32,7 +32,7 @@ from vm.accesslog import Via
 from vm.record import Role
 from vm.refusal import Refused
 from vm.shape import unpack
-from vm.transaction import Transaction, read
+from vm.transaction import Verified, read
 
 HOST = "127.0.0.1"
 PER_S = 1_000  # requests of one reader: more than any test sends
@@ -60,8 +60,8 @@ class Node:
     folder: Path
     prompt: bool = False
     ready: tuple[bool, str] = (True, "")
-    waiting: dict[bytes, Transaction] = field(default_factory=dict)
-    judge: Callable[[Transaction], None] = lambda transaction: None
+    waiting: dict[bytes, Verified] = field(default_factory=dict)
+    judge: Callable[[Verified], None] = lambda transaction: None
     asked: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     names: tuple[str, ...] = ()
     known: bool = True  # whether every reader is taken for an auditor, with nothing to show for it
@@ -111,7 +111,7 @@ class Node:
 
     def execute(self) -> None:
         """Execute and certify what waits."""
-        header = self.network.block(*self.waiting.values())
+        header = self.network.carry(item.packed for item in self.waiting.values())
         self.waiting.clear()
         self.feed.publish(header.height)
 

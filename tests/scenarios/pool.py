@@ -5,8 +5,8 @@ from collections.abc import Callable
 from itertools import groupby
 
 from node.validator.mempool import Mempool
+from tests.harness import as_read
 from vm.refusal import Refused
-from vm.shape import pack
 from vm.transaction import Intent, Transaction
 
 HEIGHT = 1  # of the next block
@@ -30,7 +30,7 @@ class Pool:
         for _ in range(int(count)):
             item = self._transaction(sender)
             try:
-                answers["admitted" if self._pool.admit(item, pack(item), HEIGHT) else "repeat"] += 1
+                answers["admitted" if self._pool.admit(as_read(item), HEIGHT) else "repeat"] += 1
             except Refused as refused:
                 answers[refused.code] += 1
         for answer, number in answers.items():

@@ -60,7 +60,7 @@ from vm.record import Member
 from vm.refusal import Refused
 from vm.shape import PublicKey, pack, unpack
 from vm.state import State
-from vm.transaction import Transaction, read
+from vm.transaction import Verified, read
 
 JOURNAL_BYTES_MAX = 8 * 1024  # before it is made anew: several times in a run
 PIPELINE_TRANSACTIONS_MIN = 2  # waiting before a block is proposed beside one in flight
@@ -274,7 +274,7 @@ class Shell:
             if proof is not None or self.chain.store.place(transaction.id) is not None:
                 return proof
             self._check_access(transaction)
-            fresh = self.mempool.admit(transaction, packed, self.chain.head.height + 1)
+            fresh = self.mempool.admit(transaction, self.chain.head.height + 1)
         except Refused:
             return None
         if fresh:
@@ -283,12 +283,12 @@ class Shell:
                 self._around.gossip(self.name, packed)
         return None
 
-    def _check_access(self, transaction: Transaction) -> None:
+    def _check_access(self, transaction: Verified) -> None:
         intent = transaction.intent
         member = self.chain.state().get(Member, intent.sender)
         check_access(intent.kind, member, intent.sender, intent.public_key)
 
-    def _prove(self, transaction: Transaction) -> Proof | None:
+    def _prove(self, transaction: Verified) -> Proof | None:
         store = self.chain.store
         place = store.place(transaction.id)
         if place is None:

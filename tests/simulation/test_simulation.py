@@ -23,9 +23,9 @@ from tests.simulation.trace import Trace
 from tests.simulation.traitor import MOODS
 from vm.execute import Program
 from vm.genesis import Genesis
-from vm.transaction import Transaction
+from vm.transaction import Verified
 
-Known: TypeAlias = Mapping[bytes, Transaction]
+Known: TypeAlias = Mapping[bytes, Verified]
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

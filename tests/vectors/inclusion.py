@@ -163,7 +163,7 @@ def _record(chain: Ledger, made: Made, certified: CertifiedHeader, key: bytes) -
 
 
 def _transaction(made: Made, certified: CertifiedHeader) -> TransactionProof:
-    packed = [pack(item) for item in made.transactions]
+    packed = [item.packed for item in made.transactions]
     return TransactionProof(
         transaction=packed[2],
         receipt=made.receipts[2],

@@ -23,7 +23,7 @@ from vm.record import Role, Standing
 from vm.registry import EnrolMember, SetStanding
 from vm.shape import Digest, pack
 from vm.terms import Evidence
-from vm.transaction import Transaction
+from vm.transaction import Transaction, Verified
 
 STRANGER = "nobody"
 
@@ -33,7 +33,7 @@ class Made:
     """A block, its header and all that it wrote."""
 
     payload: bytes
-    transactions: tuple[Transaction, ...]
+    transactions: tuple[Verified, ...]
     header: Header
     root: sparse.Root
     receipts: tuple[Receipt, ...]
@@ -55,16 +55,20 @@ class Ledger(Chain):
         self, transactions: Sequence[Transaction], *, time_ms: int | None = None
     ) -> list[str]:
         """Order `transactions` at the proposed time, a second later than the last if None."""
+        return self.order([pack(item) for item in transactions], time_ms=time_ms)
+
+    def order(self, packed: Sequence[bytes], *, time_ms: int | None = None) -> list[str]:
+        """`execute` of packed transactions."""
         proposed = self.time_ms + 1_000 if time_ms is None else time_ms
-        return self.deliver(pack(Payload(proposed, tuple(pack(item) for item in transactions))))
+        return self.deliver(pack(Payload(proposed, tuple(packed))))
 
     def deliver(self, payload: bytes) -> list[str]:
         """Execute what consensus ordered; b"" is the null request."""
-        time_ms, found = self.time_ms + 1, tuple[Transaction, ...]()
+        time_ms, found = self.time_ms + 1, tuple[Verified, ...]()
         if payload:
             proposal, found = check_payload(payload, self.height + 1, self.genesis.chain, {})
             time_ms = max(proposal.time_ms, time_ms)
-        codes = super().execute(found, time_ms=time_ms)
+        codes = super().apply(found, time_ms=time_ms)
         executed = {receipt.transaction for receipt in self.receipts}
         self._append(payload, tuple(item for item in found if item.id in executed))
         return codes
@@ -82,14 +86,14 @@ class Ledger(Chain):
         )
         return CheckpointCertificate(header.height, header.digest, tuple(votes))
 
-    def _append(self, payload: bytes, executed: tuple[Transaction, ...]) -> None:
+    def _append(self, payload: bytes, executed: tuple[Verified, ...]) -> None:
         before = self.blocks[-1].root if self.blocks else sparse.EMPTY
         update = sparse.update(self.nodes.__getitem__, before, self.height, self.writes)
         header = Header(
             chain=self.genesis.chain,
             height=self.height,
             time_ms=self.time_ms,
-            transactions=transactions_root(tuple(pack(item) for item in executed)),
+            transactions=transactions_root(tuple(item.packed for item in executed)),
             receipts=receipts_root(self.receipts),
             state=update.root.digest,
             history=self.frontier.root,
@@ -123,7 +127,7 @@ def story() -> Ledger:
     _publish_access_logs(chain)
     chain.applied([dialogue.opening("again"), dialogue.closing(task="again")])
     chain.applied(uses.stories())
-    chain.execute(_refused(chain))
+    chain.order(_refused(chain))
     return chain
 
 
@@ -187,7 +191,7 @@ def _publish_access_logs(chain: Ledger) -> None:
     chain.applied([("hospital-2.validator", "access.digest", begun_anew)])
 
 
-def _refused(chain: Ledger) -> list[Transaction]:
+def _refused(chain: Ledger) -> list[bytes]:
     """Transactions that fail in execution, and one that stood in an earlier block."""
     items: list[Item] = [
         (STRANGER, "task.open", Vote("a", bytes(64))),
@@ -200,7 +204,7 @@ def _refused(chain: Ledger) -> list[Transaction]:
         ("hospital-1.validator", "access.digest", DigestLog(bytes(16), 8, bytes(32), ())),
         ("hospital-1.validator", "access.digest", DigestLog(bytes(16), 9, bytes(32), (bytes(32),))),
     ]
-    return [*(chain.sign(item) for item in items), *chain.blocks[-1].transactions[:1]]
+    return [*(pack(chain.sign(item)) for item in items), chain.blocks[-1].transactions[0].packed]
 
 
 def genesis() -> dict[str, Any]:
@@ -305,7 +309,7 @@ def blocks(chain: Ledger) -> list[dict[str, Any]]:
 def _refused_payloads(chain: Ledger) -> list[dict[str, Any]]:
     """Proposals that bytes and height alone rule out."""
     height = chain.height + 1
-    good = pack(chain.blocks[1].transactions[0])
+    good = chain.blocks[1].transactions[0].packed
     twice = Payload(START_MS, (good, good))
     cases = {
         "no payload": b"\x90",

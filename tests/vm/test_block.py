@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import key_of
+from tests.harness import as_read, key_of
 from vm import block, transaction, tree
 from vm.block import (
     PAYLOAD_BYTES_MAX,
@@ -68,7 +68,7 @@ def test_a_good_proposal_gives_its_time_and_transactions_in_order() -> None:
     payload, found = check_payload(payload_of(*transactions), HEIGHT, CHAIN, {})
 
     assert payload.time_ms == 1_000
-    assert found == transactions
+    assert found == tuple(map(as_read, transactions))
 
 
 def test_an_empty_proposal_is_good() -> None:
@@ -99,7 +99,7 @@ def test_a_repeat_is_known_by_its_id_not_by_its_signature() -> None:
     """Two valid signatures over one intent are still one transaction."""
     first = signed(1)
     other = replace(first, signature=bytes(64))
-    known = {pack(other): other}  # as if it were a second valid signature
+    known = {pack(other): as_read(other)}  # as if it were a second valid signature
 
     with pytest.raises(Refused, match=r"payload\.duplicate"):
         check_payload(payload_of(first, other), HEIGHT, CHAIN, known)
@@ -109,14 +109,14 @@ def test_a_known_transaction_is_not_verified_again(monkeypatch: pytest.MonkeyPat
     """A backup verifies what it has not seen, once; what its mempool verified it takes as it is."""
     calls: list[bytes] = []
 
-    def count(data: bytes, chain: bytes) -> Transaction:
+    def count(data: bytes, chain: bytes) -> transaction.Verified:
         calls.append(data)
         return transaction.read(data, chain)
 
     monkeypatch.setattr(block, "read", count)
     known, fresh = signed(1), signed(2)
 
-    check_payload(payload_of(known, fresh), HEIGHT, CHAIN, {pack(known): known})
+    check_payload(payload_of(known, fresh), HEIGHT, CHAIN, {pack(known): as_read(known)})
 
     assert calls == [pack(fresh)]
 
@@ -124,7 +124,7 @@ def test_a_known_transaction_is_not_verified_again(monkeypatch: pytest.MonkeyPat
 def test_a_known_transaction_is_still_held_to_height_and_uniqueness() -> None:
     """Having verified a signature once says nothing of a later height."""
     old = signed(1, valid_until_height=HEIGHT - 1)
-    known = {pack(old): old}
+    known = {pack(old): as_read(old)}
 
     with pytest.raises(Refused, match=r"transaction\.expired"):
         check_payload(payload_of(old), HEIGHT, CHAIN, known)
@@ -133,7 +133,7 @@ def test_a_known_transaction_is_still_held_to_height_and_uniqueness() -> None:
 def test_a_block_holds_its_greatest_number_of_transactions() -> None:
     """`TRANSACTIONS_MAX` pass and one more is refused before any signature is looked at."""
     transactions = [unsigned(nonce) for nonce in range(TRANSACTIONS_MAX)]
-    known = {pack(item): item for item in transactions}
+    known = {pack(item): as_read(item) for item in transactions}
 
     _, found = check_payload(payload_of(*transactions), HEIGHT, CHAIN, known)
 
@@ -145,10 +145,10 @@ def test_a_block_holds_its_greatest_number_of_transactions() -> None:
 def test_a_payload_past_its_bytes_is_refused() -> None:
     """A payload fills `PAYLOAD_BYTES_MAX` to the byte; one more byte is refused."""
     items = [unsigned(nonce, transaction.BODY_BYTES_MAX) for nonce in range(63)]
-    known = {pack(item): item for item in items}
+    known = {pack(item): as_read(item) for item in items}
     rest = PAYLOAD_BYTES_MAX - len(payload_of(*items)) - len(pack(unsigned(63, 40_000)))
     last, over = (unsigned(63, 40_000 + rest - 3 + more) for more in (0, 1))  # 3: its bin header
-    known |= {pack(last): last, pack(over): over}
+    known |= {pack(last): as_read(last), pack(over): as_read(over)}
 
     full = payload_of(*items, last)
 

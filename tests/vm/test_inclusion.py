@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.harness import genesis_of, key_of
+from tests.harness import as_read, genesis_of, key_of
 from vm import sparse, tree
 from vm.block import Header, Receipt, Result, receipts_root, transactions_root
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
@@ -154,7 +154,7 @@ def test_a_record_reads_as_it_is_in_the_state() -> None:
 
 def test_a_transaction_holds_with_its_receipt() -> None:
     """The transaction is returned once all of it is verified."""
-    assert verify_transaction(TRANSACTION, CHAIN, EPOCHS) == TRANSACTIONS[2]
+    assert verify_transaction(TRANSACTION, CHAIN, EPOCHS) == as_read(TRANSACTIONS[2])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from node.api import events
 from node.api.context import ApiContext
 from node.api.views import EventView
 from node.validator.prune import Pruner
+from tests.harness import as_read
 from tests.node.api.asking import assert_problem, run
 from tests.node.network import HOSPITALS, Network, register_dataset
 from tests.node.serving import Node, get
@@ -42,7 +43,7 @@ def test_events_resume_by_height_and_follow_the_chain(network: Network) -> None:
             async with session.get(f"{url}/v1/events?since=1") as response:
                 assert response.content_type == "text/event-stream"
                 assert await heights(response, 3) == [2, 3, 4]
-                node.waiting[b""] = register_dataset(network, HOSPITALS[0])
+                node.waiting[b""] = as_read(register_dataset(network, HOSPITALS[0]))
                 node.execute()
                 assert await heights(response, 1) == [5]
             headers = {"Last-Event-ID": "3"}

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from node.api import transactions
+from tests.harness import as_read
 from tests.node.api.asking import assert_problem, post, run
 from tests.node.network import HOSPITALS, Network, register_dataset
 from tests.node.serving import Node, call, get, proof_of
@@ -29,7 +30,7 @@ def test_a_certified_transaction_shows_intent_receipt_and_proof(learned: Network
 
         proof = proof_of(TransactionProof, got.body)
         found = verify_transaction(proof, learned.chain.id, (learned.chain.epoch,))
-        assert found == failed
+        assert found == as_read(failed)
         assert proof.receipt.result is Result.FAILED
         assert got.body["status"] == "certified"
         assert got.body["receipt"]["code"] == "dataset.exists"

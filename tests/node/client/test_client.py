@@ -14,6 +14,7 @@ from node.client import connection
 from node.client.client import Client
 from node.client.proven import Asked
 from node.client.reply import ProofBody
+from tests.harness import as_read
 from tests.node.client.asking import DEAD, NEWEST, encoded, lying, refusal, run
 from tests.node.network import HOSPITALS, Network, certificate, open_network, register_dataset
 from tests.node.serving import Node, serve, serve_app
@@ -337,7 +338,7 @@ def test_a_node_that_catches_up_is_waited_for(
             client.urls = [url]
             reading = asyncio.create_task(client.record(Dataset, "hospital-2.opt"))
             await asyncio.sleep(0)
-            node.waiting[b""] = register_dataset(late, HOSPITALS[1])
+            node.waiting[b""] = as_read(register_dataset(late, HOSPITALS[1]))
             node.execute()
             assert await reading is not None
 

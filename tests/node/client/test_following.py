@@ -5,6 +5,7 @@ import asyncio
 from aiohttp import web
 
 from node.client.client import Client
+from tests.harness import as_read
 from tests.node.client.asking import DEAD, FIRST_EVENT
 from tests.node.network import HOSPITALS, Network, register_dataset
 from tests.node.serving import serve, serve_app
@@ -33,7 +34,7 @@ def test_events_go_on_at_another_node(network: Network) -> None:
             async for event in client.events(0):
                 found.append(event.height)
                 if event.height == 4:
-                    node.waiting[b""] = register_dataset(network, HOSPITALS[1])
+                    node.waiting[b""] = as_read(register_dataset(network, HOSPITALS[1]))
                     node.execute()
                 if event.height == 5:
                     break

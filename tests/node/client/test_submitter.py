@@ -9,7 +9,7 @@ import pytest
 from node.client import submitter
 from node.client.client import Client
 from node.client.submitter import LIFETIME_BLOCKS, Submitter
-from tests.harness import genesis_of, key_of
+from tests.harness import as_read, genesis_of, key_of
 from vm.block import Header, Receipt, Result
 from vm.record import Standing
 from vm.refusal import Refused
@@ -65,7 +65,7 @@ def test_it_signs_for_its_member_until_some_heights_ahead() -> None:
     submit(node)
 
     (sent,) = node.sent
-    assert read(pack(sent), CHAIN) == sent
+    assert read(pack(sent), CHAIN) == as_read(sent)
     assert (sent.intent.sender, sent.intent.kind) == (ADMIN, "member.standing")
     assert sent.intent.body == pack(BODY)
     assert sent.intent.valid_until_height == 41 + LIFETIME_BLOCKS

@@ -11,6 +11,7 @@ from node.api.answer import READS_MAX
 from node.audit.prove import prove_transaction
 from node.client import client as client_module
 from node.client.client import Client
+from tests.harness import as_read
 from tests.node.client.asking import DEAD, encoded, lying, refusal, run
 from tests.node.network import HOSPITALS, Network, open_network, register_dataset
 from tests.node.serving import Node, serve, serve_app
@@ -187,7 +188,7 @@ def test_an_expired_transaction_is_given_up(network: Network) -> None:
     network.block()
 
     async def check(client: Client, node: Node) -> None:
-        node.waiting[transaction.id] = transaction
+        node.waiting[transaction.id] = as_read(transaction)
         assert await refusal(client.submit_and_wait(transaction)) == "transaction.expired"
 
     run(network, check)

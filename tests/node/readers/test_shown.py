@@ -16,6 +16,7 @@ from node.audit.prove import executed
 from node.client.sse import EventReader
 from node.readers import desk, log
 from node.readers.shown import LINEAGE, records_shown, transaction_shown
+from tests.harness import as_read
 from tests.node.api.asking import assert_problem
 from tests.node.network import HOSPITALS, MODEL, POISONER, TASK, Network, learn, register_dataset
 from tests.node.readers.reading import (
@@ -281,7 +282,7 @@ def test_a_waiting_look_up_is_noted_when_it_is_answered(network: Network) -> Non
     transaction = register_dataset(network, HOSPITALS[0])
 
     async def check(url: str, node: Node) -> None:
-        node.waiting[transaction.id] = transaction
+        node.waiting[transaction.id] = as_read(transaction)
         got = await ask(f"{url}/v1/transactions/{transaction.id.hex()}")
         assert got.body["status"] == "pending"
         assert noted(node) == []

@@ -19,7 +19,7 @@ from tests.node.network import MODEL, Network, open_network, open_task, register
 from tests.node.serving import Node, serve
 from vm.opened import AllUses, verify_uses
 from vm.refusal import Refused
-from vm.transaction import Transaction
+from vm.transaction import Transaction, Verified
 from vm.trust import from_genesis
 from vm.usage import ModelUsage, UseBatchRecord
 
@@ -174,8 +174,8 @@ async def _die(_: Transaction) -> None:
     raise KeyboardInterrupt
 
 
-def _expired(last: int) -> Callable[[Transaction], None]:
-    def judge(transaction: Transaction) -> None:
+def _expired(last: int) -> Callable[[Verified], None]:
+    def judge(transaction: Verified) -> None:
         if transaction.intent.valid_until_height <= last:
             raise Refused("transaction.expired", "too late for this one")
 

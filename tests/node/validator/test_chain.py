@@ -12,7 +12,7 @@ import pytest
 from node.program import program
 from node.validator.chain import CLOCK_SKEW_MS_MAX, Chain
 from node.validator.store import TRANSACTION, Place, Store
-from tests.harness import START_MS, genesis_of, key_of
+from tests.harness import START_MS, as_read, genesis_of, key_of
 from tests.node.network import (
     HOSPITALS,
     NO_COMMITS,
@@ -195,7 +195,9 @@ def test_a_full_block_is_executed(network: Network) -> None:
         )
         for n in range(TRANSACTIONS_MAX)
     ]
-    known = {pack(item): item for item in items}  # as if each had been verified on its way in
+    known = {
+        pack(item): as_read(item) for item in items
+    }  # as if each had been verified on its way in
     chain = Chain(network.chain.store, network.genesis, program(), known)
 
     header = chain.execute(1, pack(Payload(START_MS, tuple(known))), NO_COMMITS)

@@ -10,6 +10,7 @@ from node.api.admission import SUBMIT_MAX
 from node.validator.gossip import BATCH_BYTES_MAX, RESEND_BYTES_MAX, RESEND_MAX, Gossip
 from node.validator.intake import Intake
 from node.validator.mempool import Mempool
+from tests.harness import as_read
 from tests.node.network import Network, open_network
 from vm.encoding import MESSAGE_BYTES_MAX, Value, decode, encode
 from vm.record import Role
@@ -41,7 +42,7 @@ class Peer:
     def wait(self, number: int) -> bytes:
         """Put a transaction into the pool as if it had been admitted."""
         packed = waiting(number)
-        assert self.pool.admit(packed, pack(packed), 1)
+        assert self.pool.admit(as_read(packed), 1)
         return pack(packed)
 
     def batches(self) -> list[tuple[Value, ...]]:
@@ -189,7 +190,7 @@ def test_a_resend_is_bounded_in_bytes(peer: Peer) -> None:
     """Large transactions that wait do not fill the wire every second."""
     for number in range(RESEND_MAX):
         item = waiting(number, BODY_BYTES_MAX)
-        assert peer.pool.admit(item, pack(item), 1)
+        assert peer.pool.admit(as_read(item), 1)
     peer.gossip.resend()
 
     peer.gossip.resend()

@@ -15,7 +15,7 @@ from node.validator.chain import Chain
 from node.validator.intake import Intake
 from node.validator.mempool import SENDER_TRANSACTIONS_MAX, Mempool
 from node.wire.disk import DISK_FREE_BYTES_MIN
-from tests.harness import key_of
+from tests.harness import as_read, key_of
 from tests.node.network import Network, open_network
 from vm.block import Payload
 from vm.keys import verify
@@ -208,7 +208,7 @@ def test_a_sender_at_its_quota_is_refused(door: Door) -> None:
         waiting = Transaction(
             Intent(bytes(32), "k", ADMIN, bytes(32), b"\x00", 1, nonce), bytes(64)
         )
-        assert door.pool.admit(waiting, pack(waiting), 1)
+        assert door.pool.admit(as_read(waiting), 1)
 
     answers = door.codes(pack(door.enrol(1)), pack(door.enrol(2, "hospital-2.admin")))
 

@@ -15,6 +15,7 @@ from node.validator.mempool import (
     SENDER_TRANSACTIONS_MAX,
     Mempool,
 )
+from tests.harness import as_read
 from vm.block import PAYLOAD_BYTES_MAX, TRANSACTIONS_MAX, Payload
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, pack
@@ -41,7 +42,7 @@ def transaction(
 def admit(pool: Mempool, item: Transaction, height: int = HEIGHT) -> str:
     """The code with which the pool answers; "" for one that waits there already."""
     try:
-        return "admitted" if pool.admit(item, pack(item), height) else ""
+        return "admitted" if pool.admit(as_read(item), height) else ""
     except Refused as refused:
         return refused.code
 
