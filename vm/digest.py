@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 
 # One tag for each kind of thing that is digested or signed. A tag never changes its meaning: a new
 # layout gets a new version number.
@@ -53,6 +54,7 @@ def digest_parts(tag: str, parts: Iterable[bytes | memoryview]) -> bytes:
     return found.digest()
 
 
+@cache
 def _prefix(tag: str) -> bytes:
     name = tag.encode("ascii")
     assert len(name) < 256, "a tag's length is one byte"

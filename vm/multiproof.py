@@ -64,7 +64,7 @@ class _Walk:
 
     def down(self, link: sparse.Link, paths: Sequence[tuple[bytes, bytes]], depth: int) -> None:
         """Prove `paths`, all of them below `link`."""
-        if link is sparse.NOTHING or link.leaf:
+        if link[0] != sparse.INTERIOR:
             self.entries += (self._end(link, path, key, depth) for path, key in paths)
             return
         left, right = sparse.children(self._read, link, depth, paths[0][0])
@@ -74,14 +74,12 @@ class _Walk:
         if middle < len(paths):
             self.down(right, paths[middle:], depth + 1)
         if middle in (0, len(paths)):
-            self.siblings.append((left if middle == 0 else right).digest)
+            self.siblings.append(sparse.link_digest(left if middle == 0 else right))
 
     def _end(self, link: sparse.Link, path: bytes, key: bytes, depth: int) -> Entry:
-        if link is sparse.NOTHING:
-            return Entry(key, None, depth, None)
-        if link.leaf != path:
-            return Entry(key, None, depth, sparse.Leaf(link.leaf, link.value))
-        return Entry(key, sparse.read_leaf(self._read, link)[1], depth, None)
+        if sparse.leaf_path(link) == path:
+            return Entry(key, sparse.read_leaf(self._read, link)[1], depth, None)
+        return Entry(key, None, depth, sparse.leaf_of(link))
 
 
 def verify(entries: Sequence[Entry], siblings: Sequence[Digest], root_digest: Digest) -> None:

@@ -18,8 +18,8 @@ from vm.shape import Bytes, Digest, Many
 from vm.sparse import (
     DEPTH_MAX,
     EMPTY_DIGEST,
+    INTERIOR,
     KEY_BYTES_MAX,
-    NOTHING,
     VALUE_BYTES_MAX,
     Leaf,
     Link,
@@ -30,6 +30,8 @@ from vm.sparse import (
     descend,
     interior_digest,
     leaf_digest,
+    leaf_of,
+    leaf_path,
     link_of,
     read_leaf,
 )
@@ -98,13 +100,14 @@ def prove_range(
         leaves.append(RangeLeaf(key, value))
     first, left = descend(read, root, start)
     last, right = descend(read, root, end)
+    before, after = leaf_of(first), leaf_of(last)
     return StateRange(
         end=end,
         leaves=tuple(leaves),
         left=_outside(left, start, 1),
         right=_outside(right, end, 0),
-        before=Leaf(first.leaf, first.value) if first.leaf and first.leaf < start else None,
-        after=Leaf(last.leaf, last.value) if last.leaf > end else None,
+        before=before if before and before.path < start else None,
+        after=after if after and after.path > end else None,
     )
 
 
@@ -222,10 +225,8 @@ def _leaves(
     waiting = [(link, depth, path)]
     while waiting:
         link, depth, path = waiting.pop()
-        if link is NOTHING:
-            continue
-        if link.leaf:
-            if link.leaf >= start:
+        if link[0] != INTERIOR:
+            if leaf_path(link) >= start:  # an empty subtree's is none
                 yield read_leaf(read, link)
             continue
         left, right = children(read, link, depth, path)

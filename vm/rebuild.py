@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from vm.shape import Digest
 from vm.sparse import (
     DEPTH_MAX,
+    INTERIOR,
     NOTHING,
     Link,
     NodeKey,
     Root,
     bit,
-    interior_bytes,
-    interior_digest,
+    interior_link,
     leaf_link,
     node_key,
     root_of,
@@ -69,12 +69,11 @@ class Rebuild:
 
     def _lift(self, top: int) -> Iterator[Node]:
         """Raise a subtree to the depth `top`, empty places beside it; a leaf needs none."""
-        while not self._link.leaf and self._link is not NOTHING and self._depth > top:
+        while self._link[0] == INTERIOR and self._depth > top:
             depth = self._depth - 1
             pair = (NOTHING, self._link) if bit(self._path, depth) else (self._link, NOTHING)
             yield self._write(*pair, depth)
 
     def _write(self, left: Link, right: Link, depth: int) -> Node:
-        self._link = Link(self._height, interior_digest(left.digest, right.digest), b"", b"")
-        self._depth = depth
-        return node_key(self._height, depth, self._path), interior_bytes(left, right)
+        self._link, self._depth = interior_link(self._height, left, right), depth
+        return node_key(self._height, depth, self._path), left + right

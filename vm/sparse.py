@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Annotated, ClassVar, NamedTuple, NewType, TypeAlias
+from typing import Annotated, ClassVar, NewType, TypeAlias
 
 from vm.digest import STATE_KEY, STATE_VALUE, digest
 from vm.refusal import Refused
@@ -33,6 +33,10 @@ LEAF_PREFIX = b"\x00"
 NODE_PREFIX = b"\x01"
 
 NodeKey = NewType("NodeKey", bytes)
+# What a parent holds of a child, as it is stored: 0 if empty; 1, height, digest if interior;
+# 2, height, path, digest of the value if a leaf. Heights, of who wrote it, have 8 bytes. Bytes and
+# no record, for each level of each read takes a node apart and mostly looks at one field.
+Link = NewType("Link", bytes)
 ReadNode: TypeAlias = Callable[[NodeKey], bytes]  # raises for a node that is not there
 
 
@@ -67,6 +71,13 @@ class Root:
 
 EMPTY = Root(0, EMPTY_DIGEST, None)
 
+NOTHING = Link(b"\x00")
+INTERIOR, LEAF = 1, 2  # first byte of the other links
+_LINK_BYTES = (1, 41, 73)  # by first byte
+_DEPTHS = tuple(depth.to_bytes(2, "big") for depth in range(DEPTH_MAX + 1))
+_BYTES = tuple(bytes((byte,)) for byte in range(256))
+_PATH_BIT = 8 * 9  # where a path begins in the link to a leaf
+
 
 @dataclass(frozen=True, slots=True)
 class Update:
@@ -91,7 +102,7 @@ def get(read: ReadNode, root: Root, key: bytes) -> bytes | None:
     """The value of `key` under `root`, or None. Raises `DamagedNode`, or as `read`."""
     path = digest(STATE_KEY, key)
     link, _ = descend(read, root, path)
-    return read_leaf(read, link)[1] if link.leaf == path else None
+    return read_leaf(read, link)[1] if leaf_path(link) == path else None
 
 
 def prove(read: ReadNode, root: Root, key: bytes) -> StatePath:
@@ -102,9 +113,7 @@ def prove(read: ReadNode, root: Root, key: bytes) -> StatePath:
     path = digest(STATE_KEY, key)
     link, siblings = descend(read, root, path)
     siblings.reverse()
-    if link is NOTHING or link.leaf == path:
-        return StatePath(tuple(siblings), None)
-    return StatePath(tuple(siblings), Leaf(link.leaf, link.value))
+    return StatePath(tuple(siblings), None if leaf_path(link) == path else leaf_of(link))
 
 
 def verify(path: StatePath, root_digest: Digest, key: bytes, value: bytes | None) -> None:
@@ -139,23 +148,10 @@ def update(read: ReadNode, root: Root, height: int, writes: Mapping[bytes, bytes
         path = digest(STATE_KEY, key)
         leaves.append(leaf_link(own, path, digest(STATE_VALUE, value)))
         nodes[node_key(own, DEPTH_MAX, path)] = leaf_bytes(key, value)
-    leaves.sort(key=_path_of)
+    leaves.sort()  # of one height, so by path
     growth = _Growth(read, own, nodes)
     link = growth.merge(link_of(root), leaves, 0)
     return Update(root_of(link), nodes, tuple(growth.stale))
-
-
-class Link(NamedTuple):
-    """What a parent knows of a child; a tuple, because every level of every read makes two."""
-
-    height: bytes  # that wrote the child; 8 bytes big-endian, as node keys hold it
-    digest: bytes
-    leaf: bytes  # the child's path if it is a leaf, else b""
-    value: bytes  # the digest of the child's value if it is a leaf, else b""
-
-
-# The only link to an empty subtree: compared by `is`.
-NOTHING = Link(bytes(8), EMPTY_DIGEST, b"", b"")
 
 
 @dataclass(slots=True)
@@ -171,19 +167,40 @@ class _Growth:
         """The subtree at `link` with `leaves` added, in order of path; `link` if unchanged."""
         if not leaves:
             return link
-        if link is NOTHING:
-            return self._build(leaves, depth)
-        if link.leaf:
+        if len(leaves) == 1:
+            return self._insert(link, leaves[0], depth)
+        if link[0] != INTERIOR:
             return self._build(self._join(link, leaves), depth)
-        path = leaves[0].leaf
+        path = leaf_path(leaves[0])
         left, right = children(self.read, link, depth, path)
         middle = _first_right(leaves, depth)
         new_left = self.merge(left, leaves[:middle], depth + 1)
         new_right = self.merge(right, leaves[middle:], depth + 1)
         if new_left is left and new_right is right:
             return link
-        self.stale.append(node_key(link.height, depth, path))
+        self.stale.append(node_key(link[1:9], depth, path))
         return self._write(new_left, new_right, depth, path)
+
+    def _insert(self, link: Link, leaf: Link, depth: int) -> Link:
+        """`merge` of one leaf, in a loop: below the first levels of a large tree no two meet."""
+        top, path, above = link, leaf_path(leaf), list[tuple[NodeKey, bytes, Link, int]]()
+        while link[0] == INTERIOR:
+            place = _place(depth, path)
+            key = NodeKey(link[1:9] + place)
+            left, right = _open(self.read(key), link, key)
+            turn = bit(path, depth)
+            link, sibling = (right, left) if turn else (left, right)
+            above.append((key, place, sibling, turn))
+            depth += 1
+        made = self._build(self._join(link, [leaf]), depth)
+        if made is link:
+            return top
+        for key, place, sibling, turn in reversed(above):
+            self.stale.append(key)
+            left, right = (sibling, made) if turn else (made, sibling)
+            self.nodes[NodeKey(self.height + place)] = left + right
+            made = interior_link(self.height, left, right)
+        return made
 
     def _build(self, leaves: list[Link], depth: int) -> Link:
         """The subtree of these leaves alone."""
@@ -194,22 +211,25 @@ class _Growth:
         middle = _first_right(leaves, depth)
         left = self._build(leaves[:middle], depth + 1)
         right = self._build(leaves[middle:], depth + 1)
-        return self._write(left, right, depth, leaves[0].leaf)
+        return self._write(left, right, depth, leaf_path(leaves[0]))
 
     def _join(self, old: Link, leaves: list[Link]) -> list[Link]:
         """`leaves` and the leaf that stood in their place, unless one of them replaces it."""
-        place = bisect_left(leaves, old.leaf, key=_path_of)
-        if place == len(leaves) or leaves[place].leaf != old.leaf:
+        if old == NOTHING:
+            return leaves
+        path = leaf_path(old)
+        place = bisect_left(leaves, path, key=leaf_path)
+        if place == len(leaves) or leaf_path(leaves[place]) != path:
             return [*leaves[:place], old, *leaves[place:]]
-        if leaves[place].digest == old.digest:
-            del self.nodes[node_key(self.height, DEPTH_MAX, old.leaf)]
+        if leaves[place][41:] == old[41:]:
+            del self.nodes[node_key(self.height, DEPTH_MAX, path)]
             return [*leaves[:place], old, *leaves[place + 1 :]]
-        self.stale.append(node_key(old.height, DEPTH_MAX, old.leaf))
+        self.stale.append(node_key(old[1:9], DEPTH_MAX, path))
         return leaves
 
     def _write(self, left: Link, right: Link, depth: int, path: bytes) -> Link:
-        self.nodes[node_key(self.height, depth, path)] = interior_bytes(left, right)
-        return Link(self.height, interior_digest(left.digest, right.digest), b"", b"")
+        self.nodes[node_key(self.height, depth, path)] = left + right
+        return interior_link(self.height, left, right)
 
 
 def node_key(height: bytes, depth: int, path: bytes) -> NodeKey:
@@ -217,48 +237,62 @@ def node_key(height: bytes, depth: int, path: bytes) -> NodeKey:
 
     Keys sort by height, so a store writes the nodes of each height behind all earlier ones.
     """
+    return NodeKey(height + _place(depth, path))
+
+
+def leaf_key(height: bytes, key: bytes) -> NodeKey:
+    """Where the leaf of a state key stands that was written at `height`."""
+    return NodeKey(height + _place(DEPTH_MAX, digest(STATE_KEY, key)))
+
+
+def _place(depth: int, path: bytes) -> bytes:
+    """A node key without its height."""
     whole, rest = depth >> 3, depth & 7
-    key = height + depth.to_bytes(2, "big") + path[:whole]
     if rest:
-        key += bytes((path[whole] & 0xFF00 >> rest,))
-    return NodeKey(key)
+        return _DEPTHS[depth] + path[:whole] + _BYTES[path[whole] & 0xFF00 >> rest]
+    return _DEPTHS[depth] + path[:whole]
 
 
 def descend(read: ReadNode, root: Root, path: bytes) -> tuple[Link, list[Digest]]:
     """The leaf or the empty subtree in which `path` ends, and the siblings met, topmost first."""
     link, siblings, depth = link_of(root), [], 0
-    while link is not NOTHING and not link.leaf:
+    while link[0] == INTERIOR:
         left, right = children(read, link, depth, path)
         link, sibling = (right, left) if bit(path, depth) else (left, right)
-        siblings.append(sibling.digest)
+        siblings.append(link_digest(sibling))
         depth += 1
     return link, siblings
 
 
 def children(read: ReadNode, link: Link, depth: int, path: bytes) -> tuple[Link, Link]:
-    """Both children of the interior node at `link`; only what `_write` writes is accepted."""
-    key = node_key(link.height, depth, path)
-    data = read(key)
-    left, middle = _decode(data, 0)
-    right, end = _decode(data, middle)
-    good = end == len(data) and not _collapses(left, right)
-    if not good or interior_digest(left.digest, right.digest) != link.digest:
-        raise DamagedNode(f"expected the interior node {link.digest.hex()} at {key.hex()}")
+    """Both children of the interior node at `link`; raises `DamagedNode`, or as `read`."""
+    key = node_key(link[1:9], depth, path)
+    return _open(read(key), link, key)
+
+
+def _open(data: bytes, link: Link, key: NodeKey) -> tuple[Link, Link]:
+    """The children in a stored node; only what `_write` writes is accepted."""
+    middle = _LINK_BYTES[data[0]] if data and data[0] <= LEAF else len(data)
+    left, right = Link(data[:middle]), Link(data[middle:])
+    good = right and right[0] <= LEAF and len(right) == _LINK_BYTES[right[0]]
+    if not good or _collapses(left, right) or pair_digest(left, right) != link[9:]:
+        raise DamagedNode(f"expected the interior node {link[9:].hex()} at {key.hex()}")
     return left, right
 
 
 def _collapses(left: Link, right: Link) -> bool:
     """Whether fewer than two leaves hang below, so that no interior node stands above them."""
-    lower, other = (right, left) if left is NOTHING else (left, right)
-    return other is NOTHING and (lower is NOTHING or bool(lower.leaf))
+    lower, other = (right, left) if left == NOTHING else (left, right)
+    return other == NOTHING and lower[0] != INTERIOR
 
 
 def read_leaf(read: ReadNode, link: Link) -> tuple[bytes, bytes]:
     """Key and value in the leaf at `link`; raises `DamagedNode`, or as `read`."""
-    node = node_key(link.height, DEPTH_MAX, link.leaf)
+    path = leaf_path(link)
+    node = node_key(link[1:9], DEPTH_MAX, path)
     key, value = split_leaf(read(node))
-    if digest(STATE_KEY, key) != link.leaf or digest(STATE_VALUE, value) != link.value:
-        raise DamagedNode(f"expected the leaf {link.digest.hex()} at {node.hex()}")
+    if digest(STATE_KEY, key) != path or digest(STATE_VALUE, value) != link[41:]:
+        raise DamagedNode(f"expected the leaf {link_digest(link).hex()} at {node.hex()}")
     return key, value
 
 
@@ -275,58 +309,53 @@ def split_leaf(data: bytes) -> tuple[bytes, bytes]:
     return data[2:start], data[start:]
 
 
-def interior_bytes(left: Link, right: Link) -> bytes:
-    """What is stored of an interior node."""
-    return _encode(left) + _encode(right)
-
-
-def _encode(link: Link) -> bytes:
-    """A child: 0 if empty; 1, height, digest if interior; 2, height, path, value if a leaf."""
-    if link is NOTHING:
-        return b"\x00"
-    if link.leaf:
-        return b"\x02" + link.height + link.leaf + link.value
-    return b"\x01" + link.height + link.digest
-
-
-def _decode(data: bytes, start: int) -> tuple[Link, int]:
-    """The child that `data` names from `start`, and where it ends (beyond the end if cut off)."""
-    height, rest = data[start + 1 : start + 9], start + 9
-    match data[start : start + 1]:
-        case b"\x00":
-            return NOTHING, start + 1
-        case b"\x01":
-            return Link(height, data[rest : rest + 32], b"", b""), rest + 32
-        case b"\x02":
-            path, value = data[rest : rest + 32], data[rest + 32 : rest + 64]
-            return leaf_link(height, path, value), rest + 64
-        case _:
-            return NOTHING, len(data) + 1
-
-
 def link_of(root: Root) -> Link:
     """The link to the top of a tree."""
     if root.digest == EMPTY_DIGEST:
         return NOTHING
     height = root.height.to_bytes(8, "big")
     if root.leaf is None:
-        return Link(height, root.digest, b"", b"")
+        return Link(b"\x01" + height + root.digest)
     return leaf_link(height, root.leaf.path, root.leaf.value)
 
 
 def root_of(link: Link) -> Root:
     """The root whose top `link` names; the height of an empty tree is 0."""
-    leaf = Leaf(link.leaf, link.value) if link.leaf else None
-    return Root(int.from_bytes(link.height, "big"), link.digest, leaf)
+    return Root(int.from_bytes(link[1:9], "big"), link_digest(link), leaf_of(link))
 
 
 def leaf_link(height: bytes, path: bytes, value: bytes) -> Link:
     """The link to a leaf, by its path and the digest of its value."""
-    return Link(height, leaf_digest(path, value), path, value)
+    return Link(b"\x02" + height + path + value)
 
 
-def _path_of(link: Link) -> bytes:
-    return link.leaf
+def interior_link(height: bytes, left: Link, right: Link) -> Link:
+    """The link to the node of two children."""
+    return Link(b"\x01" + height + pair_digest(left, right))
+
+
+def leaf_path(link: Link) -> bytes:
+    """The path of the leaf at `link`; b"" of any other link."""
+    return link[9:41] if link[0] == LEAF else b""
+
+
+def leaf_of(link: Link) -> Leaf | None:
+    """The leaf at `link`, if it is the link to one."""
+    return Leaf(link[9:41], link[41:]) if link[0] == LEAF else None
+
+
+def link_digest(link: Link) -> Digest:
+    """The digest of the subtree at `link`."""
+    if link[0] == INTERIOR:
+        return link[9:]
+    return sha256(LEAF_PREFIX + link[9:]).digest() if link[0] == LEAF else EMPTY_DIGEST
+
+
+def pair_digest(left: Link, right: Link) -> Digest:
+    """The digest of the node of two children."""
+    one = left[9:] if left[0] == INTERIOR else link_digest(left)
+    other = right[9:] if right[0] == INTERIOR else link_digest(right)
+    return sha256(NODE_PREFIX + one + other).digest()
 
 
 def leaf_digest(path: bytes, value: bytes) -> bytes:
@@ -346,7 +375,7 @@ def bit(path: bytes, depth: int) -> int:
 
 def _first_right(leaves: list[Link], depth: int) -> int:
     """How many of the sorted `leaves`, alike above `depth`, have bit 0 there."""
-    return bisect_left(leaves, 1, key=lambda link: bit(link.leaf, depth))
+    return bisect_left(leaves, 1, key=lambda link: bit(link, depth + _PATH_BIT))
 
 
 def shared_bits(one: bytes, other: bytes) -> int:

@@ -25,6 +25,7 @@ class Record(Protocol):
 R = TypeVar("R", bound=Record)
 
 DECODED_MAX = 512  # records kept decoded: a task of 256 columns takes 10 ms to read, and is frozen
+READS_MAX = 4_096  # records that one overlay remembers: of a full block, two for each transaction
 DECODED_BYTES_MAX = 64 * 1024  # of a record that is kept: 32 MiB of packed bytes at most
 
 
@@ -36,14 +37,16 @@ def state_key(kind: str, key: tuple[str | int, ...]) -> bytes:
 class State:
     """Records over `read`, which gives the stored bytes of a state key or None.
 
+    What is stored does not change under it, so the first `READS_MAX` records read are remembered.
     Writes since construction are in `writes`. `mark` and `rewind` undo the writes of a transaction
     that failed.
     """
 
-    __slots__ = ("_read", "_undo", "writes")
+    __slots__ = ("_read", "_seen", "_undo", "writes")
 
     def __init__(self, read: Callable[[bytes], bytes | None]) -> None:
         self._read = read
+        self._seen: dict[bytes, bytes | None] = {}
         self.writes: dict[bytes, bytes] = {}
         self._undo: list[tuple[bytes, bytes | None]] = []
 
@@ -52,8 +55,16 @@ class State:
         name = state_key(cls.KIND, key)
         data = self.writes.get(name)
         if data is None:
-            data = self._read(name)
+            data = self._stored(name)
         return None if data is None else _decode(cls, data)
+
+    def _stored(self, name: bytes) -> bytes | None:
+        if name in self._seen:
+            return self._seen[name]
+        data = self._read(name)
+        if len(self._seen) < READS_MAX:
+            self._seen[name] = data
+        return data
 
     def require(self, cls: type[R], *key: str | int) -> R:
         """The record under `key`; raises `Refused("state.missing")`."""

@@ -50,6 +50,7 @@ DAMAGE = (plyvel.CorruptionError, sparse.DamagedNode)  # the disk gave back some
 SNAPSHOTS_MAX = 2  # the last ones, which are exempt from pruning
 WRITES_MAX = 100_000  # state keys that one block writes
 CACHE_BYTES = 64 * 1024 * 1024  # LevelDB's block cache; the rest is the page cache's
+WRITE_BUFFER_BYTES = 32 * 1024 * 1024  # before a table is written: fewer of them are merged again
 KEY_BYTES_MAX = sparse.KEY_BYTES_MAX
 
 
@@ -309,7 +310,18 @@ class Store:
         return data
 
     def read(self, root: sparse.Root, key: bytes) -> bytes | None:
-        """The bytes of a state key under `root`."""
+        """The bytes of a state key under `root`.
+
+        Two rows tell what was last written at the root's height or before; the tree is asked for
+        the rest: what was written anew later, or again as it was, which leaves no leaf.
+        """
+        height = self._get(KEY + key)
+        if height is None:  # the state forgets nothing, so it was never there
+            return None
+        if int.from_bytes(height, "big") <= root.height:
+            leaf = self._get(NODE + sparse.leaf_key(height, key))
+            if leaf is not None:
+                return sparse.split_leaf(leaf)[1]
         return sparse.get(self.node, root, key)
 
     def keys(
@@ -424,6 +436,8 @@ def _open(folder: Path) -> Database:
             str(folder),
             create_if_missing=True,
             lru_cache_size=CACHE_BYTES,
+            write_buffer_size=WRITE_BUFFER_BYTES,
+            compression=None,  # digests and signatures do not shrink: 6 % less for half of the work
             bloom_filter_bits=10,
             paranoid_checks=True,  # else a damaged log is read on past its gap
         )
