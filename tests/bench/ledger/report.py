@@ -1,0 +1,116 @@
+"""All figures of one run: as a document for machines, and as tables for people."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tests.bench.ledger.figures import Latency, Stretch
+from tests.bench.ledger.load import Load
+from tests.bench.ledger.machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was measured; None where a part was left out.
+
+    `verified_per_s` are signatures that all cores verify together, and `bound_tps` the
+    transactions whose signatures so many validators can verify if they do nothing else.
+    """
+
+    machine: Machine
+    validators: int
+    verified_per_s: float
+    bound_tps: float
+    load: Load | None
+
+
+def document(found: Found) -> dict[str, Any]:
+    """For JSON: the goals' figures first, null where they were not measured, then everything."""
+    load = found.load
+    tps = None if load is None else load.batched.tps
+    near = load.latency[0] if load is not None and load.latency else None
+    return {
+        "bound_tps": round(found.bound_tps, 1),
+        "tps": tps,
+        "ratio": None if tps is None else round(tps / found.bound_tps, 4),
+        "latency_ms": None if near is None else {"p50": near.p50, "p99": near.p99},
+        "growth_ratio": None,
+        "bytes_per_tx": None,
+        "rss_mib": None if load is None else load.batched.rss_mib[-1],
+        **asdict(found),
+    }
+
+
+def markdown(found: Found) -> str:
+    """The tables, with what they were measured on."""
+    parts = [_head(found)]
+    if found.load is not None:
+        parts += [_stretches(found, found.load), _latency(found.load)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(found: Found) -> str:
+    at = found.machine
+    return (
+        f"{at.processor}, {at.cores} cores, {at.memory_mib} MiB, {at.system}, Python {at.python}, "
+        f"commit {at.commit}, load {at.load} before. All cores together verify "
+        f"{found.verified_per_s:,.0f} signatures a second, so {found.validators} validators can "
+        f"accept **{found.bound_tps:,.0f} transactions a second** at most."
+    )
+
+
+def _stretches(found: Found, load: Load) -> str:
+    stretches = [load.batched, *([] if load.single is None else [load.single])]
+    head = (
+        f"Transactions of {load.transaction_bytes} bytes, each writing one new record:\n\n"
+        "| transactions a request | certified a second | of the bound | validator, µs each "
+        "| clients, µs each | clients' share of CPU | cores busy | a block | waiting "
+        "| largest validator, MiB |\n" + "| ---: " * 10 + "|"
+    )
+    return "\n".join((head, *(_stretch(item, found.bound_tps) for item in stretches)))
+
+
+def _stretch(item: Stretch, bound_tps: float) -> str:
+    return _row(
+        (
+            f"{item.batch}",
+            f"{item.tps:,.0f} for {item.seconds:.0f} s",
+            f"{item.tps / bound_tps:.3f}",
+            f"{item.validator_us:,.0f}",
+            f"{item.client_us:,.0f}",
+            f"{item.client_cpu_share:.0%}",
+            f"{item.busy:.0%}",
+            f"{item.transactions / max(1, item.blocks):.0f}",
+            " to ".join(f"{count:,}" for count in item.pending),
+            ", ".join(f"{mib:.0f}" for mib in item.rss_mib),
+        )
+    )
+
+
+def _latency(load: Load) -> str:
+    if not load.latency:
+        return ""
+    head = (
+        "| share of that | offered a second | a request | followed | p50, ms | p99 | worst |\n"
+        + "| ---: " * 7
+        + "|"
+    )
+    return "\n".join((head, *map(_waits, load.latency)))
+
+
+def _waits(item: Latency) -> str:
+    return _row(
+        (
+            f"{item.share:.0%}",
+            f"{item.offered:.0f}",
+            f"{item.batch:.1f}",
+            f"{item.samples}",
+            f"{item.p50:.1f}",
+            f"{item.p99:.1f}",
+            f"{item.worst:.1f}",
+        )
+    )
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
