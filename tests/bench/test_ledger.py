@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tests.bench.ledger import bound, machine
 from tests.bench.ledger.figures import Latency, Status, Stretch, Use, certified, percentiles
+from tests.bench.ledger.growth import Growth
 from tests.bench.ledger.load import Load, Run, summarize
 from tests.bench.ledger.machine import Machine
 from tests.bench.ledger.purse import (
@@ -17,6 +18,7 @@ from tests.bench.ledger.purse import (
     Sender,
 )
 from tests.bench.ledger.report import Found, document, markdown
+from tests.bench.ledger.sync import Synced
 from tests.harness import key_of
 from vm.shape import unpack
 from vm.transaction import TX_LIFETIME_BLOCKS_MAX, Transaction, check_lifetime, read
@@ -59,6 +61,17 @@ FOUND = Found(
         single=replace(STRETCH, batch=1, tps=250.0),
         latency=(Latency(0.1, 100.0, 1.0, 700, 20.0, 80.0, 99.0),),
         applied=100_000,
+    ),
+    growth=Growth(
+        records=1_000_000,
+        few=STRETCH,
+        many=replace(STRETCH, tps=800.0, rss_mib=(300.0, 310.0, 320.0)),
+        build_us=300.0,
+        bytes_per_tx=1_400.0,
+        bytes_per_tx_pruned=900.0,
+        prune_s=60.0,
+        restart_s=2.5,
+        sync=Synced(sync_s=100.0, ready_s=102.0, store_mib=900.0, copy_s=2.0, ratio=50.0),
     ),
 )
 
@@ -168,7 +181,9 @@ def test_the_document_begins_with_the_goals() -> None:
     assert (found["tps"], found["ratio"]) == (1_000.0, 0.2)
     assert found["latency_ms"] == {"p50": 20.0, "p99": 80.0}
     assert found["load"]["single"]["tps"] == 250.0
-    assert document(replace(FOUND, load=None))["tps"] is None
+    assert (found["growth_ratio"], found["bytes_per_tx"], found["rss_mib"]) == (0.8, 1_400.0, 320.0)
+    nothing = document(replace(FOUND, load=None, growth=None))
+    assert [name for name in GOALS if nothing[name] is not None] == ["bound_tps"]
 
 
 def test_the_tables_tell_machine_and_bound() -> None:
@@ -179,4 +194,8 @@ def test_the_tables_tell_machine_and_bound() -> None:
     assert "**5,000 transactions a second**" in text
     assert "| 100 | 1,000 for 60 s | 0.200 | 400 |" in text
     assert "| 10% | 100 | 1.0 | 700 | 20.0 | 80.0 | 99.0 |" in text
-    assert "|" not in markdown(replace(FOUND, load=None))
+    assert "| 1,000,000 | 800 for 60 s | 0.160 | 400 |" in text
+    assert "takes **0.8** of what it takes with few" in text
+    assert "| from start to first vote after kill -9, s | 2.5 |" in text
+    assert "| sync by copy | 50.0 |" in text
+    assert "|" not in markdown(replace(FOUND, load=None, growth=None))

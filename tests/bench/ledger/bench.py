@@ -2,47 +2,58 @@
 
 import asyncio
 import os
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.ledger import machine
+from tests.bench.ledger import growth, load, machine
 from tests.bench.ledger.bound import verified_per_s
 from tests.bench.ledger.fleet import Fleet
+from tests.bench.ledger.growth import Growth
 from tests.bench.ledger.load import VALIDATORS, Load, Plan
-from tests.bench.ledger.load import measure as measure_load
 from tests.bench.ledger.report import Found
 
-PARTS = ("load", "latency")
+PARTS = ("load", "latency", "growth", "restart", "sync")
 CLIENTS = 2
 SINGLE_SHARE = 0.5  # of the seconds, for requests of one transaction
+GROWTH = {"growth", "restart", "sync"}  # parts that are measured with many records
+GROWTH_SHARE = 0.5  # of the seconds, with few records and with many
 LATENCY_SHARE = 0.5  # of the seconds, at each of the shares of the load
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is measured: `seconds` of the steady load."""
+    """How much is measured: `seconds` of the steady load, and `records` for growth.
+
+    Blocks of `block_records` must make up more than 1,024 blocks, or pruning leaves all of them and
+    there is no snapshot to sync.
+    """
 
     seconds: float
     bound_s: float
     skip_s: float
     under_way: int  # transactions, of the 20,000 that validators have room for
+    records: int
+    block_records: int
 
 
-WHOLE = Size(seconds=60, bound_s=3.0, skip_s=5.0, under_way=6_000)
-QUICK = Size(seconds=3, bound_s=0.5, skip_s=1.0, under_way=1_000)
+WHOLE = Size(
+    seconds=60, bound_s=3.0, skip_s=5.0, under_way=6_000, records=1_000_000, block_records=400
+)
+QUICK = Size(seconds=3, bound_s=0.5, skip_s=1.0, under_way=1_000, records=5_000, block_records=4)
 
 
 def measure(folder: Path, size: Size, parts: tuple[str, ...]) -> Found:
     """Measure in the empty `folder`; raises `AssertionError` if the network loses anything."""
     at = machine.describe()
     per_s = verified_per_s(os.cpu_count() or 1, size.bound_s)
-    wants_load = "load" in parts or "latency" in parts
     return Found(
         machine=at,
         validators=VALIDATORS,
         verified_per_s=round(per_s, 1),
         bound_tps=round(per_s / VALIDATORS, 1),
-        load=_load(folder / "load", size, parts) if wants_load else None,
+        load=_load(folder / "load", size, parts) if {"load", "latency"} & set(parts) else None,
+        growth=_growth(folder / "growth", size, parts) if GROWTH & set(parts) else None,
     )
 
 
@@ -55,9 +66,18 @@ def _load(folder: Path, size: Size, parts: tuple[str, ...]) -> Load:
         latency_s=size.seconds * LATENCY_SHARE if "latency" in parts else 0,
         skip_s=size.skip_s,
     )
-    fleet = Fleet(folder, size=VALIDATORS)
-    try:
+    with closing(Fleet(folder, size=VALIDATORS)) as fleet:
         fleet.start_all()
-        return asyncio.run(measure_load(fleet, plan))
-    finally:
-        fleet.close()
+        return asyncio.run(load.measure(fleet, plan))
+
+
+def _growth(folder: Path, size: Size, parts: tuple[str, ...]) -> Growth:
+    plan = Plan(
+        clients=CLIENTS,
+        under_way=size.under_way,
+        batched_s=size.seconds * GROWTH_SHARE,
+        single_s=0,
+        latency_s=0,
+        skip_s=size.skip_s,
+    )
+    return growth.measure(folder, size.records, size.block_records, plan, parts)

@@ -181,7 +181,7 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 begun_s = time.perf_counter()
                 due_s, place = chance.expovariate(requests_per_s), 0
-                while due_s < seconds:
+                while due_s < seconds and not self._over:
                     await asyncio.sleep(max(0.0, begun_s + due_s - time.perf_counter()))
                     count = int(batch + chance.random())
                     client, url = clients[place % len(clients)], self._urls[place % len(clients)]

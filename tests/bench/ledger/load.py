@@ -32,6 +32,7 @@ FOLLOWED_PER_S = 25.0  # whose receipts are waited for, at most
 SHARES = (0.1, 0.5)  # of what the network takes at most, at which latency is measured
 PACE = 100.0  # transactions a second, a guess before anything is known
 SEED = 6
+FLOW_S = 30.0  # at most, while something else is looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,15 @@ class Driver:
         samples = len(tally["latency_ms"])
         return Latency(share, offered, order["batch"], samples, p50, p99, worst)
 
+    @asynccontextmanager
+    async def flowing(self, per_s: float) -> AsyncIterator[None]:
+        """Some transactions all the time; every one of them is executed before this ends."""
+        await self._sign(per_s, 1.0)
+        order = {"seconds": FLOW_S, "requests_per_s": per_s, "batch": 1.0, "followed": 0.0}
+        await self._crew.order("arrive", seed=SEED, **order)
+        yield
+        await self._stop()
+
     async def heard(self) -> None:
         """Wait until every validator has said something, from now on."""
         self._newest.clear()
@@ -212,9 +222,9 @@ async def measure(fleet: Fleet, plan: Plan) -> Load:
     """Measure all of it in a running network, which is stopped in the end."""
     single = None
     async with driving(fleet, plan.clients, plan.under_way) as driver:
-        batched = await _warmed(driver, SUBMIT_MAX, plan.batched_s, plan.skip_s)
+        batched = await warmed(driver, SUBMIT_MAX, plan.batched_s, plan.skip_s)
         if plan.single_s:
-            single = await _warmed(driver, 1, plan.single_s, plan.skip_s)
+            single = await warmed(driver, 1, plan.single_s, plan.skip_s)
         shares = SHARES if plan.latency_s else ()
         pace = _pace(batched)
         latency = [await driver.latency(share, pace, plan.latency_s) for share in shares]
@@ -231,7 +241,7 @@ async def measure(fleet: Fleet, plan: Plan) -> Load:
     )
 
 
-async def _warmed(driver: Driver, batch: int, seconds: float, skip_s: float) -> Run:
+async def warmed(driver: Driver, batch: int, seconds: float, skip_s: float) -> Run:
     """A stretch for which is signed what a short one before it shows to be needed."""
     warm = await driver.stretch(batch, PACE, min(WARM_S, seconds), 0.0)
     return await driver.stretch(batch, _pace(warm), seconds, skip_s)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tests.bench.ledger.figures import Latency, Stretch
+from tests.bench.ledger.growth import FEW, Growth
 from tests.bench.ledger.load import Load
 from tests.bench.ledger.machine import Machine
 
@@ -22,21 +23,28 @@ class Found:
     verified_per_s: float
     bound_tps: float
     load: Load | None
+    growth: Growth | None
 
 
 def document(found: Found) -> dict[str, Any]:
-    """For JSON: the goals' figures first, null where they were not measured, then everything."""
+    """For JSON: the goals' figures first, null where they were not measured, then everything.
+
+    `rss_mib` is that of the largest validator: with many records, or of a new chain without them.
+    """
     load = found.load
     tps = None if load is None else load.batched.tps
+    grown = found.growth
+    many = None if grown is None else grown.many
+    rss = many.rss_mib if many is not None else None if load is None else load.batched.rss_mib
     near = load.latency[0] if load is not None and load.latency else None
     return {
         "bound_tps": round(found.bound_tps, 1),
         "tps": tps,
         "ratio": None if tps is None else round(tps / found.bound_tps, 4),
         "latency_ms": None if near is None else {"p50": near.p50, "p99": near.p99},
-        "growth_ratio": None,
-        "bytes_per_tx": None,
-        "rss_mib": None if load is None else load.batched.rss_mib[-1],
+        "growth_ratio": None if grown is None else grown.ratio,
+        "bytes_per_tx": None if grown is None else grown.bytes_per_tx,
+        "rss_mib": None if rss is None else rss[-1],
         **asdict(found),
     }
 
@@ -46,6 +54,8 @@ def markdown(found: Found) -> str:
     parts = [_head(found)]
     if found.load is not None:
         parts += [_stretches(found, found.load), _latency(found.load)]
+    if found.growth is not None:
+        parts += [_growth(found, found.growth), _state(found.growth)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -60,20 +70,56 @@ def _head(found: Found) -> str:
 
 
 def _stretches(found: Found, load: Load) -> str:
-    stretches = [load.batched, *([] if load.single is None else [load.single])]
+    rows = [(f"{load.batched.batch}", load.batched)]
+    if load.single is not None:
+        rows.append(("1", load.single))
+    head = f"Transactions of {load.transaction_bytes} bytes, each writing one new record:\n\n"
+    return head + _table("transactions a request", rows, found.bound_tps)
+
+
+def _growth(found: Found, growth: Growth) -> str:
+    if growth.few is None or growth.many is None:
+        return ""
+    rows = [(f"{FEW:,}", growth.few), (f"{growth.records:,}", growth.many)]
+    table = _table("records before", rows, found.bound_tps)
+    return f"{table}\n\nWith many records it takes **{growth.ratio}** of what it takes with few."
+
+
+def _state(growth: Growth) -> str:
+    lines = [
+        ("executing one in blocks by one process, with its signature made, µs", growth.build_us),
+        ("bytes of the store for each transaction", growth.bytes_per_tx),
+        ("after pruning to 1,024 blocks", growth.bytes_per_tx_pruned),
+        ("pruning, s", growth.prune_s),
+    ]
+    if growth.restart_s is not None:
+        lines.append(("from start to first vote after kill -9, s", growth.restart_s))
+    if growth.sync is not None:
+        lines += [
+            ("state sync to a validator without a store, s", growth.sync.sync_s),
+            ("until it is ready, s", growth.sync.ready_s),
+            ("its store then, MiB", growth.sync.store_mib),
+            ("a synced copy of its files, s", growth.sync.copy_s),
+            ("sync by copy", growth.sync.ratio),
+        ]
+    head = f"| with {growth.records:,} records | |\n| --- | ---: |"
+    return "\n".join((head, *(_row((name, f"{value:,}")) for name, value in lines)))
+
+
+def _table(name: str, rows: Iterable[tuple[str, Stretch]], bound_tps: float) -> str:
     head = (
-        f"Transactions of {load.transaction_bytes} bytes, each writing one new record:\n\n"
-        "| transactions a request | certified a second | of the bound | validator, µs each "
-        "| clients, µs each | clients' share of CPU | cores busy | a block | waiting "
-        "| largest validator, MiB |\n" + "| ---: " * 10 + "|"
+        f"| {name} | certified a second | of the bound | validator, µs each | clients, µs each "
+        "| clients' share of CPU | cores busy | a block | waiting | largest validator, MiB |\n"
+        + "| ---: " * 10
+        + "|"
     )
-    return "\n".join((head, *(_stretch(item, found.bound_tps) for item in stretches)))
+    return "\n".join((head, *(_stretch(label, item, bound_tps) for label, item in rows)))
 
 
-def _stretch(item: Stretch, bound_tps: float) -> str:
+def _stretch(label: str, item: Stretch, bound_tps: float) -> str:
     return _row(
         (
-            f"{item.batch}",
+            label,
             f"{item.tps:,.0f} for {item.seconds:.0f} s",
             f"{item.tps / bound_tps:.3f}",
             f"{item.validator_us:,.0f}",
