@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from tests.bench.ledger import bound, machine
+from tests.bench.ledger.blobs import Blobs
 from tests.bench.ledger.figures import Latency, Status, Stretch, Use, certified, percentiles
 from tests.bench.ledger.growth import Growth
 from tests.bench.ledger.load import Load, Run, summarize
@@ -72,6 +73,17 @@ FOUND = Found(
         prune_s=60.0,
         restart_s=2.5,
         sync=Synced(sync_s=100.0, ready_s=102.0, store_mib=900.0, copy_s=2.0, ratio=50.0),
+    ),
+    blobs=Blobs(
+        model_mb=500.0,
+        files=4,
+        seconds=10.0,
+        mb_s=200.0,
+        raw_mb_s=1_000.0,
+        ratio=0.2,
+        cipher="a cipher",
+        validator_ms=5.0,
+        client_ms=3.0,
     ),
 )
 
@@ -182,7 +194,7 @@ def test_the_document_begins_with_the_goals() -> None:
     assert found["latency_ms"] == {"p50": 20.0, "p99": 80.0}
     assert found["load"]["single"]["tps"] == 250.0
     assert (found["growth_ratio"], found["bytes_per_tx"], found["rss_mib"]) == (0.8, 1_400.0, 320.0)
-    nothing = document(replace(FOUND, load=None, growth=None))
+    nothing = document(replace(FOUND, load=None, growth=None, blobs=None))
     assert [name for name in GOALS if nothing[name] is not None] == ["bound_tps"]
 
 
@@ -197,5 +209,6 @@ def test_the_tables_tell_machine_and_bound() -> None:
     assert "| 1,000,000 | 800 for 60 s | 0.160 | 400 |" in text
     assert "takes **0.8** of what it takes with few" in text
     assert "| from start to first vote after kill -9, s | 2.5 |" in text
+    assert "**0.2** of the 1,000 MB/s of one connection (a cipher)" in text
     assert "| sync by copy | 50.0 |" in text
-    assert "|" not in markdown(replace(FOUND, load=None, growth=None))
+    assert "|" not in markdown(replace(FOUND, load=None, growth=None, blobs=None))

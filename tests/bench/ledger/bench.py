@@ -6,14 +6,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.ledger import growth, load, machine
+from tests.bench.ledger import blobs, growth, load, machine
+from tests.bench.ledger.blobs import Blobs
 from tests.bench.ledger.bound import verified_per_s
 from tests.bench.ledger.fleet import Fleet
 from tests.bench.ledger.growth import Growth
 from tests.bench.ledger.load import VALIDATORS, Load, Plan
 from tests.bench.ledger.report import Found
 
-PARTS = ("load", "latency", "growth", "restart", "sync")
+PARTS = ("load", "latency", "growth", "restart", "sync", "blobs")
 CLIENTS = 2
 SINGLE_SHARE = 0.5  # of the seconds, for requests of one transaction
 GROWTH = {"growth", "restart", "sync"}  # parts that are measured with many records
@@ -35,12 +36,27 @@ class Size:
     under_way: int  # transactions, of the 20,000 that validators have room for
     records: int
     block_records: int
+    model_bytes: int
 
 
 WHOLE = Size(
-    seconds=60, bound_s=3.0, skip_s=5.0, under_way=6_000, records=1_000_000, block_records=400
+    seconds=60,
+    bound_s=3.0,
+    skip_s=5.0,
+    under_way=6_000,
+    records=1_000_000,
+    block_records=400,
+    model_bytes=500_000_000,
 )
-QUICK = Size(seconds=3, bound_s=0.5, skip_s=1.0, under_way=1_000, records=5_000, block_records=4)
+QUICK = Size(
+    seconds=3,
+    bound_s=0.5,
+    skip_s=1.0,
+    under_way=1_000,
+    records=5_000,
+    block_records=4,
+    model_bytes=20_000_000,
+)
 
 
 def measure(folder: Path, size: Size, parts: tuple[str, ...]) -> Found:
@@ -54,6 +70,7 @@ def measure(folder: Path, size: Size, parts: tuple[str, ...]) -> Found:
         bound_tps=round(per_s / VALIDATORS, 1),
         load=_load(folder / "load", size, parts) if {"load", "latency"} & set(parts) else None,
         growth=_growth(folder / "growth", size, parts) if GROWTH & set(parts) else None,
+        blobs=_blobs(folder / "blobs", size) if "blobs" in parts else None,
     )
 
 
@@ -81,3 +98,9 @@ def _growth(folder: Path, size: Size, parts: tuple[str, ...]) -> Growth:
         skip_s=size.skip_s,
     )
     return growth.measure(folder, size.records, size.block_records, plan, parts)
+
+
+def _blobs(folder: Path, size: Size) -> Blobs:
+    with closing(Fleet(folder, size=VALIDATORS)) as fleet:
+        fleet.start_all()
+        return blobs.measure(fleet, folder, size.model_bytes)

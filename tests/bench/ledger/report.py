@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tests.bench.ledger.blobs import Blobs
 from tests.bench.ledger.figures import Latency, Stretch
 from tests.bench.ledger.growth import FEW, Growth
 from tests.bench.ledger.load import Load
@@ -24,6 +25,7 @@ class Found:
     bound_tps: float
     load: Load | None
     growth: Growth | None
+    blobs: Blobs | None
 
 
 def document(found: Found) -> dict[str, Any]:
@@ -56,6 +58,8 @@ def markdown(found: Found) -> str:
         parts += [_stretches(found, found.load), _latency(found.load)]
     if found.growth is not None:
         parts += [_growth(found, found.growth), _state(found.growth)]
+    if found.blobs is not None:
+        parts.append(_blobs(found, found.blobs))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -104,6 +108,16 @@ def _state(growth: Growth) -> str:
         ]
     head = f"| with {growth.records:,} records | |\n| --- | ---: |"
     return "\n".join((head, *(_row((name, f"{value:,}")) for name, value in lines)))
+
+
+def _blobs(found: Found, item: Blobs) -> str:
+    return (
+        f"A model of {item.model_mb:,.0f} MB, in {item.files} files, to {found.validators} "
+        f"validators at once over mutual TLS: {item.seconds:,.1f} s, {item.mb_s:,.0f} MB/s taken "
+        f"by all of them together, **{item.ratio}** of the {item.raw_mb_s:,.0f} MB/s of one "
+        f"connection ({item.cipher}) between two processes that do nothing else. A validator's "
+        f"processor takes {item.validator_ms} ms for a megabyte, the client's {item.client_ms}."
+    )
 
 
 def _table(name: str, rows: Iterable[tuple[str, Stretch]], bound_tps: float) -> str:
