@@ -49,10 +49,10 @@ WHOLE = Size(
     model_bytes=500_000_000,
 )
 QUICK = Size(
-    seconds=3,
+    seconds=2,
     bound_s=0.5,
-    skip_s=1.0,
-    under_way=1_000,
+    skip_s=0.5,
+    under_way=500,
     records=5_000,
     block_records=4,
     model_bytes=20_000_000,
