@@ -15,6 +15,7 @@ from vm.shape import NOTE_BYTES_MAX, Digest
 from vm.state import State
 from vm.transaction import TX_LIFETIME_BLOCKS_MAX, Verified
 
+ROWS_MAX = 8  # executed last that stay decoded: each is read at once, and again once certified
 CLOCK_SKEW_MS_MAX = 30_000  # a fresh proposal's time may lie that far ahead of a backup's clock
 
 
@@ -39,6 +40,7 @@ class Chain:
         self.store = store
         self._known = known
         self._program = program
+        self._rows: dict[int, BlockRow] = {}
         head = store.head()
         self.head = self._write_genesis(genesis) if head is None else head
         if self.head.chain != self.id:
@@ -121,6 +123,10 @@ class Chain:
             self.epochs = (*self.epochs, self.scheduled)
         return header
 
+    def row(self, height: int) -> BlockRow | None:
+        """What execution made of a block; of the newest ones nothing is read for it."""
+        return self._rows.get(height) or self.store.row(height)
+
     def state(self) -> State:
         """A fresh overlay on the newest executed state, certified or not."""
         root = self.head.root
@@ -128,14 +134,13 @@ class Chain:
 
     def view(self, height: int | None = None) -> View | None:
         """The newest certified state, or that of a certified height; None if there is none."""
-        certificate = (
-            self.store.certified(self.head.height)
-            if height is None
-            else self.store.certificate(height)
-        )
+        if height is None:
+            certificate, read = self.store.certified(self.head.height), self.row
+        else:
+            certificate, read = self.store.certificate(height), self.store.row
         if certificate is None:
             return None
-        row = self.store.row(certificate.height)
+        row = read(certificate.height)
         return None if row is None else View(self.store, certificate, row)
 
     def _write_genesis(self, genesis: Genesis) -> Head:
@@ -166,6 +171,8 @@ class Chain:
         frontier, nodes = tree.append(self.head.frontier, digest)
         head = Head(self.id, header.height, digest, header.time_ms, update.root, frontier)
         self.store.write_block(head, row, decided, update, nodes)
+        self._rows.pop(header.height - ROWS_MAX, None)
+        self._rows[header.height] = row
         self.head = head
 
 

@@ -12,6 +12,7 @@ from node.wire.disk import DISK_FREE_BYTES_MIN
 from vm.access import ACCESS, check_access
 from vm.record import Member
 from vm.refusal import Refused
+from vm.state import State
 from vm.transaction import Intent, Verified, read
 
 
@@ -35,13 +36,14 @@ class Intake:
         """Judge each transaction of a request; those that pass wait to be ordered."""
         assert len(packed) <= SUBMIT_MAX, "the caller bounds a request"
         judged = await asyncio.to_thread(self._verify, packed)
-        before = len(self._mempool)
+        before, state = len(self._mempool), self._chain.state()
+        full = self._disk_full()
         answers = []
         for found in judged:
             if isinstance(found, Refused):
                 answers.append(Admission(b"", found.code, found.message))
                 continue
-            refused = self._admit(found)
+            refused = full or self._admit(found, state)
             code, message = (refused.code, refused.message) if refused else (ADMITTED, "")
             answers.append(Admission(found.id, code, message))
         if len(self._mempool) > before:
@@ -53,20 +55,21 @@ class Intake:
 
         It would wait for ever where no block comes, and each backup would time the primary for it.
         """
+        state = self._chain.state()
         known: dict[tuple[str, str, bytes], bool] = {}  # of many transactions, few senders
 
         def allowed(transaction: Verified) -> bool:
             intent = transaction.intent
             who = (intent.kind, intent.sender, intent.public_key)
             if who not in known:
-                known[who] = self._may_send(intent)
+                known[who] = self._may_send(intent, state)
             return known[who]
 
         self._mempool.recheck(allowed)
 
-    def _may_send(self, intent: Intent) -> bool:
+    def _may_send(self, intent: Intent, state: State) -> bool:
         try:
-            self._check_access(intent)
+            _check_access(intent, state)
         except Refused:
             return False
         return True
@@ -81,29 +84,30 @@ class Intake:
                 judged.append(refused)
         return judged
 
-    def _admit(self, transaction: Verified) -> Refused | None:
+    def _admit(self, transaction: Verified, state: State) -> Refused | None:
         intent = transaction.intent
         try:
-            self._check_disk()
             if self._chain.store.place(transaction.id) is not None:
                 return None  # executed before; its receipt says how
             if intent.kind not in ACCESS:
                 raise Refused("transaction.kind", f"expected a built-in kind, found {intent.kind}")
-            self._check_access(intent)
+            _check_access(intent, state)
             self._mempool.admit(transaction, self._chain.head.height + 1)
         except Refused as refused:
             return refused
         return None
 
-    def _check_access(self, intent: Intent) -> None:
-        member = self._chain.state().get(Member, intent.sender)
-        check_access(intent.kind, member, intent.sender, intent.public_key)
-
-    def _check_disk(self) -> None:
+    def _disk_full(self) -> Refused | None:
         free = shutil.disk_usage(self._folder).free
-        if free < DISK_FREE_BYTES_MIN:
-            raise Refused(
-                "disk.full",
-                f"expected {DISK_FREE_BYTES_MIN} bytes free on this validator, found {free}; "
-                "send to another",
-            )
+        if free >= DISK_FREE_BYTES_MIN:
+            return None
+        return Refused(
+            "disk.full",
+            f"expected {DISK_FREE_BYTES_MIN} bytes free on this validator, found {free}; "
+            "send to another",
+        )
+
+
+def _check_access(intent: Intent, state: State) -> None:
+    member = state.get(Member, intent.sender)
+    check_access(intent.kind, member, intent.sender, intent.public_key)

@@ -299,7 +299,7 @@ class Runtime:
         view = self.replica.view
         self._expect_known(sequence, self._promises.knows_commit(epoch, view, certificate))
         header = self._chain.execute(sequence, payload, certificate)
-        row = self._chain.store.row(sequence)
+        row = self._chain.row(sequence)
         assert row is not None, "the block was just written"
         self._after_block(row)
         if payload and certificate.view == view:

@@ -52,6 +52,9 @@ WRITES_MAX = 100_000  # state keys that one block writes
 CACHE_BYTES = 64 * 1024 * 1024  # LevelDB's block cache; the rest is the page cache's
 WRITE_BUFFER_BYTES = 32 * 1024 * 1024  # before a table is written: fewer of them are merged again
 KEY_BYTES_MAX = sparse.KEY_BYTES_MAX
+ROWS_MAX = (
+    8  # rows written last that stay decoded: each is asked for right away, and again once certified
+)
 
 
 @dataclass(frozen=True, slots=True)

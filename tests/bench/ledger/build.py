@@ -30,7 +30,7 @@ from vm.block import Header, Payload
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
 from vm.keys import SigningKey
 from vm.shape import Digest, pack, unpack
-from vm.transaction import Transaction
+from vm.transaction import Transaction, Verified
 
 LIFETIME_BLOCKS = 500  # of each transaction: any number that may stand
 
@@ -48,7 +48,7 @@ def build(fleet: Fleet, records: int, block_records: int) -> None:
 
     No validator runs. With a bar on a terminal.
     """
-    known: dict[bytes, Transaction] = {}
+    known: dict[bytes, Verified] = {}
     with closing(Store(fleet.chain(1))) as store:
         builder = _Builder(fleet, Chain(store, fleet.genesis, program(), known), known)
         steps = builder.grow(records, block_records)
@@ -64,6 +64,12 @@ def build(fleet: Fleet, records: int, block_records: int) -> None:
             store.bind_journal(identity)
 
 
+def _as_verified(data: bytes) -> Verified:
+    """A transaction as if its signature had been verified: it was made here."""
+    made = unpack(Transaction, data)
+    return Verified(made.intent, made.id, data)
+
+
 def disk_bytes(folder: Path) -> int:
     """What the files of a folder hold."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -72,7 +78,7 @@ def disk_bytes(folder: Path) -> int:
 class _Builder:
     """Makes one block after the other."""
 
-    def __init__(self, fleet: Fleet, chain: Chain, known: dict[bytes, Transaction]) -> None:
+    def __init__(self, fleet: Fleet, chain: Chain, known: dict[bytes, Verified]) -> None:
         self._chain = chain
         self._known = known
         self._start_ms = fleet.genesis.time_ms
@@ -98,7 +104,7 @@ class _Builder:
         height = self._chain.head.height + 1
         packed = tuple(self._transaction(place, height) for place in range(count))
         self._known.clear()
-        self._known.update((data, unpack(Transaction, data)) for data in packed)
+        self._known.update((data, _as_verified(data)) for data in packed)
         payload = pack(Payload(self._start_ms + height, packed))
         found = payload_digest(payload)
         votes = self._votes(commit_digest(self._chain.id, 0, 0, height, found))
