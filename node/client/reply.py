@@ -3,6 +3,7 @@
 import base64
 import binascii
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -125,3 +126,20 @@ def reason(error: Exception) -> str:
 def passes(refused: Refused) -> bool:
     """Whether another try may end it."""
     return refused.code.startswith(PASSING)
+
+
+def worst(refusals: Mapping[str, Refused]) -> Refused:
+    """What to say once no node's answer was accepted: `refusals` are by URL, as they were asked.
+
+    The code is what the first node that answered was refused for, a stale answer before others, or
+    `client.unreachable`; where they differ, the message says of each node what it did.
+    """
+    answered = [item for item in refusals.values() if item.code != "client.unreachable"]
+    if not answered:
+        tried = "; ".join(refused.message for refused in refusals.values())
+        return Refused("client.unreachable", f"expected an answer of one node, found {tried}")
+    first = min(answered, key=lambda refused: refused.code != "client.stale")
+    if all(refused.code == first.code for refused in refusals.values()):
+        return first
+    told = "; ".join(f"{url}: {refused}" for url, refused in refusals.items())
+    return Refused(first.code, told)
