@@ -160,6 +160,16 @@ def spki_digest(certificate_der: bytes) -> bytes:
     return key_digest(parse_certificate(certificate_der).public_key())
 
 
+def certified_spki(path: Path) -> bytes:
+    """`spki_digest` of a certificate in a PEM file; raises `Refused("tls.certificate")`."""
+    try:
+        return key_digest(x509.load_pem_x509_certificate(path.read_bytes()).public_key())
+    except (OSError, ValueError) as error:
+        raise Refused(
+            "tls.certificate", f"{path}: expected a PEM certificate, found: {error}"
+        ) from error
+
+
 def key_digest(key: CertificatePublicKeyTypes) -> bytes:
     """SHA-256 of a TLS key's SubjectPublicKeyInfo."""
     return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
