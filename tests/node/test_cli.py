@@ -420,6 +420,7 @@ def test_a_newcomer_is_told_each_step(tmp_path: Path, capsys: pytest.CaptureFixt
         *("--organisation", "hospital-5", "--genesis", net.genesis, "--authority", public),
         *("--like", net.home("hospital-1", "validator"), "--listen", "127.0.0.1:7200"),
         *("--http", "127.0.0.1:7201", "--address", "five.example:7200"),
+        *("--http-name", "five.example:7201", "--http-name", "five.example"),
     )
     granted = call(
         *("validator", "certify", seated["request"]),
@@ -430,24 +431,37 @@ def test_a_newcomer_is_told_each_step(tmp_path: Path, capsys: pytest.CaptureFixt
     seat = json.loads(Path(seated["document"]).read_text())
     assert json.loads(Path(admitted["document"]).read_text())["type"] == "admit_organisation"
     assert (seat["type"], seat["address"]) == ("seat_validator", "five.example:7200")
+    text = (tmp_path / "five" / "concilium.toml").read_text()
+    assert 'names = ["five.example:7201", "five.example"]' in text
     assert granted["transport"] == seat["transport"]
     assert json.loads(Path(rotated["document"]).read_text())["type"] == "rotate_key"
 
 
-def test_an_address_without_a_port_is_a_usage_error(
-    net: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        ("--listen", ("--listen", "here", "--http", "x:1")),
+        ("--http-name", ("--listen", "x:1", "--http", "x:2", "--http-name", "https://x")),
+    ],
+)
+def test_an_address_that_is_none_is_a_usage_error(
+    net: Layout,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    given: tuple[str, ...],
 ) -> None:
     """The option is named, and nothing is written."""
     code, message = refusal(
         capsys,
         *("validator", "init", str(tmp_path / "x"), "--id", "a", "--organisation", "b"),
         *("--genesis", str(net.genesis), "--authority", str(net.directory / "authority")),
-        *("--like", str(net.home("hospital-1", "validator")), "--listen", "here", "--http", "x:1"),
+        *("--like", str(net.home("hospital-1", "validator")), *given),
         exit_code=USAGE,
     )
 
     assert code == "usage.address"
-    assert message.startswith("--listen: ")
+    assert message.startswith(f"{option}: ")
     assert not (tmp_path / "x").exists()
 
 
