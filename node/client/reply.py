@@ -3,6 +3,7 @@
 import base64
 import binascii
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,6 +19,7 @@ from vm.refusal import Refused
 from vm.shape import NOTE_BYTES_MAX
 
 B = TypeVar("B", bound=BaseModel)
+REASON_CHARACTERS_MAX = 160  # of why a node did not answer: a line
 PASSING = (
     "client.",
     "mempool.",
@@ -118,9 +120,15 @@ def read_base64(text: str) -> bytes:
 
 
 def reason(error: Exception) -> str:
-    """Why nobody answered: the system's words where there are any."""
+    """Why nobody answered: the words of TLS or of the system where there are any."""
+    if isinstance(error.__cause__, ssl.SSLError):  # whose numbers are not the system's
+        return str(error.__cause__)[:REASON_CHARACTERS_MAX]
     number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number) if number else (str(error) or type(error).__name__)[:120]
+    return (
+        os.strerror(number)
+        if number
+        else (str(error) or type(error).__name__)[:REASON_CHARACTERS_MAX]
+    )
 
 
 def passes(refused: Refused) -> bool:

@@ -23,6 +23,7 @@ from tests.node.network import Network
 from tests.node.parties import Consortium, Party
 from tests.node.readers.reading import AUDITOR, private_network
 from tests.node.serving import HOST, Node, serve, serve_app
+from vm.refusal import Refused
 
 PATH = "/v1/members?limit=1"
 BYTES_MAX = 1_000_000
@@ -111,6 +112,21 @@ def test_a_reader_without_a_tls_key_mints_a_token_over_tls(
         async with Connection(reader(server)) as one:
             assert (await one.fetch(url, PATH, BYTES_MAX)).status == 200
             assert (await one.fetch(url, PATH, BYTES_MAX)).status == 200
+
+    run(network, server, check)
+
+
+def test_a_server_of_another_authority_is_told_from_one_that_is_away(
+    network: Network, consortium: Consortium, tmp_path: Path
+) -> None:
+    """What TLS says is passed on."""
+    server, other = consortium.certify("validator"), Consortium(tmp_path / "other")
+
+    async def check(url: str, node: Node) -> None:
+        async with Connection(reader(other.certify("validator"))) as one:
+            with pytest.raises(Refused, match="certificate verify failed") as refused:
+                await one.fetch(url, PATH, BYTES_MAX)
+        assert refused.value.code == "client.unreachable"
 
     run(network, server, check)
 
