@@ -1,7 +1,5 @@
 """What a node answered, as far as it can be read without believing it."""
 
-import base64
-import binascii
 import os
 import ssl
 from collections.abc import Mapping
@@ -109,14 +107,6 @@ def read_admissions(reply: Reply) -> list[Admission]:
         ]
     except ValueError:
         raise Refused("http.answer", f"{reply.url}: expected ids in hexadecimal") from None
-
-
-def read_base64(text: str) -> bytes:
-    """The bytes of a proof; raises `Refused("audit.base64")`."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise Refused("audit.base64", "expected a proof in standard base64") from None
 
 
 def reason(error: Exception) -> str:

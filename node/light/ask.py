@@ -8,9 +8,10 @@ from typing import TypeAlias, TypeVar
 from pydantic import BaseModel
 
 from node.api.resource import EPOCHS_PATH, STEPS_MAX
+from node.api.views import read_base64
 from node.audit.file import Anchor
 from node.client.client import NEWEST_PATH, Client
-from node.client.reply import PageBody, ProofBody, Reply, StepsBody, read_base64
+from node.client.reply import PageBody, ProofBody, Reply, StepsBody
 from node.light.history import History, begin
 from vm.block import Header
 from vm.genesis import Genesis, check_genesis
