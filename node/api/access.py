@@ -14,7 +14,7 @@ from node.api.security import is_open
 from node.api.views import DECIMAL, HeightText, NoQuery
 from node.readers.identity import READER
 from node.readers.pace import TooMany
-from node.readers.signature import WANTED
+from node.readers.signature import wanted
 from node.readers.tokens import TOKEN_S
 from vm.accesslog import AccessLog
 from vm.record import Role
@@ -78,7 +78,7 @@ def keeping(context: ApiContext) -> Middleware:
         except Refused as refused:
             if not refused.code.startswith("reader."):
                 raise
-            return _refuse(request, refused)
+            return _refuse(request, refused, wanted(context.desk.server is not None))
         return response
 
     return kept
@@ -135,12 +135,12 @@ def _read_page(context: ApiContext, query: AccessQuery) -> Answer:
     )
 
 
-def _refuse(request: web.Request, refused: Refused) -> web.StreamResponse:
+def _refuse(request: web.Request, refused: Refused, signature: str) -> web.StreamResponse:
     response = respond(request, problem(refused.code, refused.message))
     if response.status == 401:
         expired = ', error="invalid_token"' if refused.code == "reader.expired" else ""
         response.headers["WWW-Authenticate"] = CHALLENGE + expired
-        response.headers["Accept-Signature"] = WANTED
+        response.headers["Accept-Signature"] = signature
     if isinstance(refused, TooMany):
         response.headers["Retry-After"] = str(refused.wait_s)
     return response

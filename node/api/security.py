@@ -21,7 +21,8 @@ SCHEMES: dict[str, Any] = {
         "type": "apiKey",
         "in": "header",
         "name": "Signature",
-        "description": "RFC 9421, Ed25519, by a member's enrolled key; with Signature-Input",
+        "description": "RFC 9421, Ed25519, by a member's enrolled key; with Signature-Input, and "
+        "with Concilium-Server where the node speaks TLS",
     },
 }
 # To these nobody need be identified, on any network.

@@ -5,6 +5,7 @@ a light client needs: every other member of an answer is the node's reading of t
 """
 
 import base64
+import binascii
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from node.api.resource import NUMBER
 from node.api.times import record_times, write_time
 from node.home.document import dump
 from vm.inclusion import CertifiedHeader
+from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, pack
 from vm.state import Record
 from vm.transaction import TRANSACTION_BYTES_MAX
@@ -463,6 +465,14 @@ class SearchAnswer(BaseModel):
 def base64_text(data: bytes) -> str:
     """Bytes as standard base64."""
     return base64.b64encode(data).decode("ascii")
+
+
+def read_base64(text: str) -> bytes:
+    """The bytes of a proof; raises `Refused("audit.base64")`."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused("audit.base64", "expected a proof in standard base64") from None
 
 
 def checkpoint_view(certified: CertifiedHeader) -> CheckpointView:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pydantic import BaseModel, Field
 
 from node.api.resource import ACCESS_LOG_PATH, LINES_MAX
+from node.api.views import read_base64
 from node.client.client import Client
-from node.client.reply import read_base64
 from vm import tree
 from vm.accesslog import LOG_ID_BYTES, AccessLine
 from vm.refusal import Refused

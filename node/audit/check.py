@@ -1,44 +1,32 @@
-"""Audits: what a model came from, fetched over HTTP or read from a file, trusting genesis alone.
+"""Audits: what a model came from, as whoever fetched or read it checks it, trusting genesis alone.
 
-It needs neither LevelDB nor numpy nor torch. Whoever answers is not trusted: every record stands
-under a header that a quorum of validators certified, who were followed from the genesis document,
-and `node.audit.rules` say that the records tell one complete story.
+It needs neither network nor LevelDB, numpy or torch. Whoever gave it is not trusted: every record
+stands under a header that a quorum of validators certified, who were followed from the genesis
+document, and `node.audit.rules` say that the records tell one complete story.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from node.api.resource import LINEAGE_PATH
 from node.audit.lineage import Lineage, Part, RoundLineage, trace
 from node.audit.rules import check_lineage
-from node.client.client import Client
-from node.client.reply import ProofBody, Reply, read_base64
+from node.audit.values import Values
 from node.home.document import dump
 from vm.block import Header
 from vm.epoch import ruling
 from vm.inclusion import (
-    MULTIPROOF_BYTES_MAX,
     CertifiedHeader,
     MultiProof,
-    expect_key,
-    read_multiproof,
     verify_multiproof,
 )
 from vm.learning import UpdateStatus
 from vm.quorum import Epoch
-from vm.record import ModelHead
-from vm.refusal import Refused
-from vm.shape import Digest, unpack
-from vm.sparse import VALUE_BYTES_MAX
-from vm.state import Record, state_key
+from vm.shape import Digest
 from vm.terms import Evidence
 
-R = TypeVar("R", bound=Record)
-
-ANSWER_BYTES_MAX = MULTIPROOF_BYTES_MAX // 3 * 4 + 64 * 1024  # base64, and JSON around it
 EVIDENCE = {
     Evidence.REPLAYED: "verifiers trained parts of it again",
     Evidence.COMMITTED: "bound on chain, not replayed",
@@ -71,41 +59,11 @@ class ModelAudit:
     proof: MultiProof
 
 
-async def audit_model(client: Client, id: str, version: int | None = None) -> ModelAudit:
-    """Fetch and verify the lineage of a model version, the newest if None.
-
-    A node whose answer does not hold is passed over for the next; see `client.distrusted`. None is
-    taken from below a height that was proven: marks, audits and uses may have come since. Raises
-    `Refused` with `audit.*`, `lineage.*`, `client.*`, or what a node answered.
-    """
-    newest: tuple[str, ...] = ()
-    if version is None:
-        head, header = await client.record_at(ModelHead, id)
-        if head is None:
-            raise Refused("lineage.missing", f"expected model {id}, found none")
-        version = head.version
-        newest = (f"version {version} the newest at height {header.height}, {utc(header.time_ms)}",)
-    wanted = version
-
-    def read(reply: Reply) -> tuple[ModelAudit, Header]:
-        body = reply.read(ProofBody)
-        found = client.verified(reply, lambda: _audit(body))
-        return found, found.proof.certified.header
-
-    def _audit(body: ProofBody) -> ModelAudit:
-        proof = read_multiproof(read_base64(body.proof))
-        return audit_lineage(client.chain, client.proven.epochs, proof, id, wanted)
-
-    path = LINEAGE_PATH.format(id=id, version=version)
-    found, _ = await client.newest(path, read, bytes_max=ANSWER_BYTES_MAX)
-    return replace(found, audit=replace(found.audit, steps=(*found.audit.steps, *newest)))
-
-
 def audit_lineage(
     chain: Digest, epochs: Sequence[Epoch], proof: MultiProof, id: str, version: int
 ) -> ModelAudit:
     """Verify a lineage with nothing trusted but the chain's id and the epochs followed from it."""
-    proven = _Proven(verify_multiproof(proof, chain, epochs))
+    proven = Values(verify_multiproof(proof, chain, epochs), "lineage")
     lineage = trace(proven, id, version)
     proven.expect_all_read()
     header = proof.certified.header
@@ -234,34 +192,3 @@ def certificate_step(certified: CertifiedHeader, epochs: Sequence[Epoch]) -> str
 def report(subject: str, header: Header, steps: tuple[str, ...], content: Any) -> Audit:
     """What was verified under `header`."""
     return Audit(subject, header.chain, header.height, header.time_ms, steps, content)
-
-
-class _Proven:
-    """A source of records that has nothing but what was proven."""
-
-    def __init__(self, values: dict[bytes, bytes | None]) -> None:
-        self._values = values
-        self._unread = set(values)
-
-    def get(self, cls: type[R], *key: str | int) -> R | None:
-        name = state_key(cls.KIND, key)
-        if name not in self._values:
-            label = " ".join(str(part) for part in key)
-            raise Refused(
-                "lineage.incomplete", f"expected a path of {cls.KIND} {label}, found none"
-            )
-        self._unread.discard(name)
-        value = self._values[name]
-        if value is None:
-            return None
-        record = unpack(cls, value, VALUE_BYTES_MAX)
-        expect_key(name, state_key(cls.KIND, record.key))
-        return record
-
-    def expect_all_read(self) -> None:
-        """Equal lineages have equal proofs: nothing stands in one that the story does not need."""
-        if self._unread:
-            raise Refused(
-                "lineage.excess",
-                f"expected only records of the lineage, found {len(self._unread)} others",
-            )

@@ -10,10 +10,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 from node.api.resource import BY_KIND
-from node.api.views import base64_text
+from node.api.views import base64_text, read_base64
 from node.audit.check import Audit, audit_lineage, certificate_step, report
 from node.audit.document import FILE_FORMAT, Start, Subject, read_document
-from node.client.reply import read_base64
 from node.home.document import dump
 from vm.encoding import decode
 from vm.inclusion import (

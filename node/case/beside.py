@@ -7,23 +7,18 @@ missing; whoever verifies runs it on what was proven, so both mean the same reco
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from node.api.keys import KEYS_MAX
 from node.audit.lineage import Lineage, Part, Records, Signer
 from node.audit.signers import Act
+from node.audit.values import Values
 from vm.conduct import Audit, AuditOutcome, Visit
 from vm.encoding import decode
-from vm.inclusion import expect_key
 from vm.learning import Update
 from vm.record import Member, MemberKeys, ModelHead, Organisation
 from vm.refusal import Refused
-from vm.shape import unpack
-from vm.sparse import VALUE_BYTES_MAX
-from vm.state import Record, state_key
 from vm.usage import Action, ModelUsage, OrganisationUsage, UseBatchRecord
-
-R = TypeVar("R", bound=Record)
 
 BATCHES_MAX = 8_000  # of uses in one file: 8 MiB of records and proofs, and as much derived
 
@@ -55,42 +50,6 @@ class Beside:
     signers: tuple[Signer, ...]
     organisations: tuple[Organisation, ...]
     auditor: Signer | None
-
-
-class Known:
-    """A source of records that notes what it was asked for and does not have."""
-
-    def __init__(self, values: Mapping[bytes, bytes | None]) -> None:
-        self._values = values
-        self._unread = set(values)
-        self.missing: dict[bytes, None] = {}  # in order, each once
-
-    def get(self, cls: type[R], *key: str | int) -> R | None:
-        """The record under `key`; None if it is known to be absent, or not known."""
-        name = state_key(cls.KIND, key)
-        if name not in self._values:
-            self.missing[name] = None
-            return None
-        self._unread.discard(name)
-        value = self._values[name]
-        if value is None:
-            return None
-        record = unpack(cls, value, VALUE_BYTES_MAX)
-        expect_key(name, state_key(cls.KIND, record.key))
-        return record
-
-    def expect_exact(self) -> None:
-        """Raise `Refused("case.incomplete" | "case.excess")` unless all was known and is needed."""
-        if self.missing:
-            name = next(iter(self.missing)).hex()[:120]
-            raise Refused(
-                "case.incomplete",
-                f"expected a proof of key {name}, found none of {len(self.missing)} that are due",
-            )
-        if self._unread:
-            raise Refused(
-                "case.excess", f"expected only records of the case, found {len(self._unread)} more"
-            )
 
 
 def audit_keys(values: Mapping[bytes, bytes | None]) -> tuple[AuditKey, ...]:
@@ -157,7 +116,7 @@ def due(
 
     Nothing else says what is asked for and in which files it stands: all nodes' proofs are equal.
     """
-    known = Known(values)
+    known = Values(values, None)
     trace_beside(known, lineage, audits, auditor)
     missing = tuple(known.missing)
     return [missing[begin : begin + KEYS_MAX] for begin in range(0, len(missing), KEYS_MAX)]

@@ -5,12 +5,14 @@ from typing import TypeAlias
 
 from node.api.keys import write_keys
 from node.api.resource import LINEAGE_PATH, TOGETHER_PATH
-from node.audit.check import ANSWER_BYTES_MAX, ModelAudit, audit_lineage
+from node.api.views import read_base64
+from node.audit.check import ModelAudit, audit_lineage
 from node.audit.file import Anchor, Version
+from node.audit.model import ANSWER_BYTES_MAX
 from node.case.beside import AuditKey, due, updates_of
 from node.case.proofs import Checkpoint, Proofs, normal
 from node.client.client import Client
-from node.client.reply import ProofBody, Reply, read_base64
+from node.client.reply import ProofBody, Reply
 from vm.block import Header
 from vm.conduct import Audit
 from vm.inclusion import MultiProof, read_multiproof, verify_records

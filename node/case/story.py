@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from node.audit.check import audit_lineage
 from node.audit.lineage import Lineage
+from node.audit.values import Values
 from node.case.beside import (
     AuditKey,
-    Known,
     audit_keys,
     check_attested,
     check_keys,
@@ -34,10 +34,10 @@ def tell(trust: Trust, proofs: Proofs, auditor: Auditor) -> tuple[Case, tuple[st
         if proof.certified.header != header:
             raise Refused("case.checkpoint", "expected all records under one header, found two")
         values |= verify_multiproof(proof, trust.chain, trust.epochs)
-    known = Known(values)
+    known = Values(values, "case")
     audits = audit_keys(values)
     beside = trace_beside(known, story.lineage, audits, auditor.member)
-    known.expect_exact()
+    known.expect_all_read()
     checked = (
         *story.audit.steps,
         f"{len(values)} records beside the lineage to the same root",

@@ -6,7 +6,7 @@ remembered in `distrusted`. It needs neither LevelDB nor numpy nor torch.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Self, TypeVar
 
@@ -29,6 +29,7 @@ from node.client.reply import (
     StepsBody,
     passes,
     read_admissions,
+    worst,
 )
 from node.client.sse import EventReader
 from vm.block import Header, Receipt
@@ -106,21 +107,30 @@ class Client:
     ) -> T:
         """Ask one node after the other until `read` accepts an answer, which is returned.
 
-        GET, or POST of packed `transactions`. If none is accepted, raises what the first node that
-        answered was refused for, or `Refused("client.unreachable")`.
+        GET, or POST of packed `transactions`. If none is accepted, raises what `worst` says.
         """
-        refusals: list[Refused] = []
+
+        async def ask(url: str) -> T:
+            return await self._accept(await self._fetch(url, path, bytes_max, transactions), read)
+
+        return await self.each(ask)
+
+    async def each(self, ask: Callable[[str], Awaitable[T]]) -> T:
+        """What `ask` gives of the first node's URL for which it does not refuse; see `worst`."""
+        refusals: dict[str, Refused] = {}
         for url in tuple(self.urls):
             try:
-                accepted = await self._accept(
-                    await self._fetch(url, path, bytes_max, transactions), read
-                )
+                accepted = await ask(url)
             except Refused as refused:
-                refusals.append(refused)
+                refusals[url] = refused
             else:
                 self._prefer(url)
                 return accepted
-        raise self._worst(refusals)
+        raise worst(refusals)
+
+    async def ask_one(self, url: str, path: str, read: Callable[[Reply], T]) -> T:
+        """As `ask`, of the node at `url` alone."""
+        return await self._accept(await self._fetch(url, path), read)
 
     async def newest(
         self,
@@ -180,7 +190,7 @@ class Client:
     async def _hear(self, url: str) -> bool:
         """Whether this node showed a certified header, or says that it has none yet."""
         try:
-            await self._accept(await self._fetch(url, NEWEST_PATH), self._read_header)
+            await self.ask_one(url, NEWEST_PATH, self._read_header)
         except Refused as refused:
             return refused.code == "node.not_ready"
         return True
@@ -250,13 +260,6 @@ class Client:
         """A node that did not answer costs one call its timeouts, and not every call."""
         self.urls.remove(url)
         self.urls.append(url)
-
-    def _worst(self, refusals: Sequence[Refused]) -> Refused:
-        for refused in sorted(refusals, key=lambda refused: refused.code != "client.stale"):
-            if refused.code != "client.unreachable":
-                return refused
-        tried = "; ".join(refused.message for refused in refusals)
-        return Refused("client.unreachable", f"expected an answer of one node, found {tried}")
 
     # Reading
 
@@ -426,8 +429,8 @@ class Client:
         while True:
             wait_ms = max(0, round(1_000 * (end_s - now_s())))  # the node answers once it is there
             try:
-                reply = await self._fetch(url, f"/v1/transactions/{id.hex()}?wait_ms={wait_ms}")
-                outcome = await self._accept(reply, lambda reply: self._read_receipt(reply, id))
+                path = f"/v1/transactions/{id.hex()}?wait_ms={wait_ms}"
+                outcome = await self.ask_one(url, path, lambda reply: self._read_receipt(reply, id))
             except Refused:
                 return None
             if outcome is not None or now_s() >= end_s:

@@ -2,7 +2,8 @@
 
 A node that wants to know its reader says so (`reader.required`, or `reader.expired` of a token that
 is over). Then a token is minted there by a signed request (RFC 9421), and the request sent again,
-once. Over https:// the TLS key is enough and no token is asked for.
+once. Over https:// the TLS key is enough and no token is asked for; whoever has none signs, for the
+TLS key of the server that it sees, and sends the token to no other.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Self
 
 import aiohttp
@@ -21,7 +23,8 @@ from node.api.problem import PROBLEM_BYTES_MAX, parse_problem, read_body
 from node.api.resource import TOKENS_PATH
 from node.client.credentials import Credentials
 from node.client.reply import Reply, reason
-from node.readers.signature import Message, sign
+from node.client.servers import Servers
+from node.readers.signature import SERVER, Message, sign
 from vm.encoding import encode
 from vm.refusal import Refused
 
@@ -45,21 +48,35 @@ class _Minted(BaseModel):
     token: str = Field(min_length=1, max_length=TOKEN_CHARACTERS_MAX, pattern=r"^[A-Za-z0-9_-]+$")
 
 
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """A token, and the TLS key of the server that minted it; None without TLS."""
+
+    text: str
+    server: str | None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request carries that shows it."""
+        bound = {} if self.server is None else {SERVER: self.server}
+        return {"Authorization": f"Bearer {self.text}", **bound}
+
+
 class Connection:
     """One session with any number of nodes; use it as an asynchronous context manager."""
 
     def __init__(self, credentials: Credentials | None) -> None:
         self._credentials = credentials
-        self._tokens: dict[str, str] = {}  # by URL of the node that minted it
+        self._tokens: dict[str, _Token] = {}  # by URL of the node that minted it
         self._minting = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         tls = None if self._credentials is None else self._credentials.tls
-        connector = aiohttp.TCPConnector(ssl=tls if tls is not None else True)
+        self._servers = Servers(ssl=tls if tls is not None else True)
         self._session = aiohttp.ClientSession(
             timeout=_timeout(0),
-            connector=connector,
+            connector=self._servers,
             cookie_jar=aiohttp.DummyCookieJar(),  # no node fills our memory, or marks who asks
         )
         return self
@@ -134,9 +151,11 @@ class Connection:
 
     def _headers(self, url: str) -> dict[str, str]:
         token = self._tokens.get(url)
-        return {} if token is None else {"Authorization": f"Bearer {token}"}
+        if token is None or token.server != self._servers.key(url):
+            return {}
+        return token.headers
 
-    async def _introduce(self, reply: Reply, used: str | None) -> bool:
+    async def _introduce(self, reply: Reply, used: _Token | None) -> bool:
         """Mint a token at a node that wants to know us; whether there is another than `used`."""
         if reply.status != 401 or self._credentials is None:
             return False
@@ -148,8 +167,9 @@ class Connection:
                 self._tokens[reply.url] = await self._mint(reply.url, self._credentials)
         return True
 
-    async def _mint(self, url: str, credentials: Credentials) -> str:
-        headers = CIMultiDict[str]()
+    async def _mint(self, url: str, credentials: Credentials) -> _Token:
+        server = self._servers.key(url)  # the request has been sent once, without a token
+        headers = CIMultiDict[str]({} if server is None else {SERVER: server})
         message = Message("POST", url + TOKENS_PATH, headers)
         nonce = secrets.token_urlsafe(NONCE_BYTES)
         sign(credentials.key, credentials.member, message, _now_s(), nonce)
@@ -160,7 +180,7 @@ class Connection:
         if response.status != 201:
             raise parse_problem(body, url, response.status)
         try:
-            return _Minted.model_validate_json(body).token
+            return _Token(_Minted.model_validate_json(body).token, server)
         except ValidationError:
             raise Refused("http.answer", f"{url}: expected a token, found none") from None
 

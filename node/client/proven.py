@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import TypeAlias, TypeVar
 
 from node.api.resource import Key
-from node.client.reply import PageBody, read_base64
+from node.api.views import read_base64
+from node.client.reply import PageBody
 from vm.block import Header, Receipt
 from vm.inclusion import (
     CertifiedHeader,

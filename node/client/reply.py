@@ -1,8 +1,8 @@
 """What a node answered, as far as it can be read without believing it."""
 
-import base64
-import binascii
 import os
+import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from vm.refusal import Refused
 from vm.shape import NOTE_BYTES_MAX
 
 B = TypeVar("B", bound=BaseModel)
+REASON_CHARACTERS_MAX = 160  # of why a node did not answer: a line
 PASSING = (
     "client.",
     "mempool.",
@@ -108,20 +109,35 @@ def read_admissions(reply: Reply) -> list[Admission]:
         raise Refused("http.answer", f"{reply.url}: expected ids in hexadecimal") from None
 
 
-def read_base64(text: str) -> bytes:
-    """The bytes of a proof; raises `Refused("audit.base64")`."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise Refused("audit.base64", "expected a proof in standard base64") from None
-
-
 def reason(error: Exception) -> str:
-    """Why nobody answered: the system's words where there are any."""
+    """Why nobody answered: the words of TLS or of the system where there are any."""
+    if isinstance(error.__cause__, ssl.SSLError):  # whose numbers are not the system's
+        return str(error.__cause__)[:REASON_CHARACTERS_MAX]
     number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number) if number else (str(error) or type(error).__name__)[:120]
+    return (
+        os.strerror(number)
+        if number
+        else (str(error) or type(error).__name__)[:REASON_CHARACTERS_MAX]
+    )
 
 
 def passes(refused: Refused) -> bool:
     """Whether another try may end it."""
     return refused.code.startswith(PASSING)
+
+
+def worst(refusals: Mapping[str, Refused]) -> Refused:
+    """What to say once no node's answer was accepted: `refusals` are by URL, as they were asked.
+
+    The code is what the first node that answered was refused for, a stale answer before others, or
+    `client.unreachable`; where they differ, the message says of each node what it did.
+    """
+    answered = [item for item in refusals.values() if item.code != "client.unreachable"]
+    if not answered:
+        tried = "; ".join(refused.message for refused in refusals.values())
+        return Refused("client.unreachable", f"expected an answer of one node, found {tried}")
+    first = min(answered, key=lambda refused: refused.code != "client.stale")
+    if all(refused.code == first.code for refused in refusals.values()):
+        return first
+    told = "; ".join(f"{url}: {refused}" for url, refused in refusals.items())
+    return Refused(first.code, told)

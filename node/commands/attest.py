@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,12 +21,14 @@ from node.home import config
 from node.home.document import dump
 from node.home.genesis import read_genesis
 from node.home.keyfile import read_key, read_secret
+from vm.block import Receipt
 from vm.conduct import AuditOutcome, Visit
 from vm.record import Member
 from vm.refusal import Refused
 from vm.shape import NOTE_BYTES_MAX
 
 if TYPE_CHECKING:
+    from fl.body import AttestAudit
     from node.peer.auditing import Audited, Finding
 
 MIB = 2**20
@@ -105,14 +108,32 @@ async def _audit(
         body = AttestAudit(
             task, number, organisation, found.outcome, found.code, found.reason, found.segments
         )
-        data = {"attested": not dry_run, **dump(body)}
-        text = f"{found.outcome.value}: {found.code}: {found.reason}"
+        attested = ""
+        transaction: dict[str, str] = {}
         if not dry_run:
             submitter = Submitter(client, auditor.member.id, key)
-            receipt = await submitter.submit("learning.audit", body)
-            data["transaction"] = receipt.transaction.hex()
-            text += f"\nAttested at height {receipt.height}: {receipt.transaction.hex()}"
-    show(output, data, text)
+            body, receipt = await _attest(client, submitter, audited, body)
+            transaction["transaction"] = receipt.transaction.hex()
+            attested = f"\nAttested at height {receipt.height}: {receipt.transaction.hex()}"
+    data = {"attested": not dry_run, **dump(body), **transaction}
+    show(output, data, f"{body.outcome.value}: {body.code}: {body.reason}{attested}")
+
+
+async def _attest(
+    client: Client, submitter: Submitter, audited: "Audited", body: "AttestAudit"
+) -> "tuple[AttestAudit, Receipt]":
+    """Attest what was found; that the time was over too, where only its own block could tell.
+
+    An idle chain's newest header stands still, and the block that refuses it is the next one.
+    """
+    try:
+        return body, await submitter.submit("learning.audit", body)
+    except Refused as refused:
+        came_ms = await _came_ms(client, audited, submitter.member)
+        if refused.code != EXPIRED or body.code == EXPIRED or _expired(audited, came_ms) is None:
+            raise
+    late = replace(body, code=EXPIRED)
+    return late, await submitter.submit("learning.audit", late)
 
 
 async def _admit(hospital: config.PeerConfig, auditor: str, audited: "Audited") -> int:

@@ -9,8 +9,9 @@ from rich.console import Group
 from rich.table import Table
 
 from node.api.views import StatusView
-from node.audit.check import Audit, audit_model
+from node.audit.check import Audit
 from node.audit.file import Version, trust_in, verify_file, write_file
+from node.audit.model import audit_model
 from node.case import CASE_BYTES_MAX, MAGIC
 from node.commands import light, proofs
 from node.commands.access import access

@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cyclopts import App
+from pydantic import ValidationError
 
 from node.commands.files import read_file, write_new
 from node.commands.report import Format, show
 from node.home import config
-from node.home.config import Endpoint
+from node.home.config import Endpoint, Http
 from node.home.document import dump
 from vm.refusal import Refused
 
@@ -29,6 +30,7 @@ def init(
     like: Path,
     listen: str,
     http: str,
+    http_name: tuple[str, ...] = (),
     address: str | None = None,
     output: Format = "text",
 ) -> None:
@@ -53,6 +55,9 @@ def init(
         host:port on which to listen for other validators.
     http
         host:port for the HTTP API.
+    http_name
+        A host:port by which clients reach the HTTP API, without a port of 80 or 443, if it is not
+        the one to listen on; repeatable. The certificate names its host.
     address
         host:port at which the other validators reach this one, if it is not the one to listen on.
     """
@@ -67,7 +72,7 @@ def init(
         validators=peers,
         listen=_endpoint("--listen", listen),
         address=_endpoint("--address", address or listen),
-        http=_endpoint("--http", http),
+        http=_http(_endpoint("--http", http), http_name),
     )
     made = write_seat(home, plan, datetime.now(UTC))
     request = None if made.request is None else str(made.request)
@@ -179,6 +184,14 @@ def recover(home: Path, *, restored: bool = False, output: Format = "text") -> N
         f"  concilium run {home}                  # it observes\n"
         f"  concilium validator rotate {home}     # makes a new key, to be approved",
     )
+
+
+def _http(listen: Endpoint, names: tuple[str, ...]) -> Http:
+    try:
+        return Http(listen=listen, names=names)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise Refused("usage.address", f"--http-name: {reason}, found {names}") from error
 
 
 def _endpoint(option: str, text: str) -> Endpoint:

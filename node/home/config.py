@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -89,7 +90,12 @@ Listed = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?(?:=[0-9a-f]{64})?$"),
 ]
-Authority = Annotated[str, StringConstraints(max_length=256, pattern=r"^[A-Za-z0-9._:\[\]-]+$")]
+Authority = Annotated[
+    str,
+    StringConstraints(
+        max_length=256, pattern=r"^(?:\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?$"
+    ),
+]
 Url = Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[^\s/?#]+$")]
 
 
@@ -211,6 +217,12 @@ class Http(Section):
     def known_as(self) -> tuple[str, ...]:
         """The authorities for which a request may be signed."""
         return self.names or (str(self.listen),)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts of these, which a certificate has to name; not one that stands for all."""
+        hosts = (urlsplit(f"//{name}").hostname or "" for name in self.known_as)
+        return tuple(host for host in hosts if host not in ("0.0.0.0", "::"))  # noqa: S104 - left out
 
 
 class ValidatorAddress(Section):

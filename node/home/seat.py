@@ -60,7 +60,7 @@ class Plan:
     validators: dict[str, Endpoint]
     listen: Endpoint
     address: Endpoint
-    http: Endpoint
+    http: Http
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def _write(home: Path, plan: Plan, now: datetime) -> tuple[SeatValidator, bool]:
         chain=Chain(genesis=GENESIS),
         store=ChainStore(folder=Path("store")),
         peer=Peer(listen=plan.listen, validators=plan.validators | {plan.id: plan.address}),
-        http=Http(listen=plan.http),
+        http=plan.http,
     )
     for name in ("keys", "tls"):
         (home / name).mkdir()
@@ -124,9 +124,8 @@ def _write(home: Path, plan: Plan, now: datetime) -> tuple[SeatValidator, bool]:
 
 def _write_tls(home: Path, plan: Plan, member: Voter, now: datetime) -> tuple[bytes, bool]:
     """Key, request and, where the authority's key is at hand, certificate; the key's digest."""
-    made = create_request(
-        member=plan.id, organisation=plan.organisation, hosts=(plan.address.host,)
-    )
+    hosts = (plan.address.host, *plan.http.hosts)
+    made = create_request(member=plan.id, organisation=plan.organisation, hosts=hosts)
     write_tls_key(made.key, home / member.tls_key)
     (home / REQUEST).write_bytes(made.request.public_bytes(Encoding.PEM))
     certificate, key = plan.authority / "authority.crt", plan.authority / "authority.key"

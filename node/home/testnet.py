@@ -50,7 +50,14 @@ from node.home.config import (
 from node.home.document import dump
 from node.home.keyfile import create_key, create_secret, create_voting_key
 from node.validator.journal import FOLDER, create_journal
-from node.wire.pki import Credential, create_authority, issue, spki_digest, write_credential
+from node.wire.pki import (
+    LOCAL_HOSTS,
+    Credential,
+    create_authority,
+    issue,
+    spki_digest,
+    write_credential,
+)
 from vm.genesis import PROTOCOL, Genesis, check_genesis
 from vm.quorum import VALIDATORS_MAX, VALIDATORS_MIN
 from vm.record import Member, Organisation, Role, Sanction, Standing
@@ -261,8 +268,9 @@ class _Writer:
             tls_key=Path("tls") / f"{role.value}.key",
             tls_certificate=Path("tls") / f"{role.value}.crt",
         )
+        hosts = LOCAL_HOSTS if role is Role.VALIDATOR else ()
         credential = issue(
-            self._authority, member=id, organisation=hospital, hosts=(), now=self._now
+            self._authority, member=id, organisation=hospital, hosts=hosts, now=self._now
         )
         self._write_authority(home)
         write_credential(

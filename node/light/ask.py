@@ -8,9 +8,10 @@ from typing import TypeAlias, TypeVar
 from pydantic import BaseModel
 
 from node.api.resource import EPOCHS_PATH, STEPS_MAX
+from node.api.views import read_base64
 from node.audit.file import Anchor
 from node.client.client import NEWEST_PATH, Client
-from node.client.reply import PageBody, ProofBody, Reply, StepsBody, read_base64
+from node.client.reply import PageBody, ProofBody, Reply, StepsBody
 from node.light.history import History, begin
 from vm.block import Header
 from vm.genesis import Genesis, check_genesis
@@ -87,22 +88,37 @@ async def consistency(
 
 
 async def proof(client: Client, wanted: Wanted) -> Provable:
-    """What is wanted, verified; below a pin under the newest checkpoint, for no other counts."""
+    """What is wanted, verified; below a pin under the newest checkpoint, for no other counts.
+
+    A node whose proof does not hold there is passed over for the next, as everywhere.
+    """
 
     def read(reply: Reply) -> tuple[Provable, Header]:
         found = unpack(wanted.proof, read_base64(_proof_text(reply)))
-        if not _is_below_pin(client, found):
-            client.verified(reply, lambda: _check(client, wanted, found))
+        client.verified(reply, lambda: _check(client, wanted, found))
         return found, found.certified.header
 
     if wanted.height is None and wanted.proof is RecordProof:
-        found, _ = await client.newest(wanted.path, read)
-    else:
-        found, _ = await client.ask(wanted.path, read)
+        newest_found, _ = await client.newest(wanted.path, read)
+        return newest_found
+    return await client.each(lambda url: _past(client, url, wanted))
+
+
+async def _past(client: Client, url: str, wanted: Wanted) -> Provable:
+    """One node's proof of what may lie below the pin: then under a header that others prove."""
+
+    def read(reply: Reply) -> tuple[Reply, Provable]:
+        found = unpack(wanted.proof, read_base64(_proof_text(reply)))
+        if not _is_below_pin(client, found):
+            client.verified(reply, lambda: _check(client, wanted, found))
+        return reply, found
+
+    reply, found = await client.ask_one(url, wanted.path, read)
     if _is_below_pin(client, found):
         certified = await block(client, found.certified.header.height)
-        found = replace(found, certified=certified)
-        _check(client, wanted, found)
+        proven = replace(found, certified=certified)
+        client.verified(reply, lambda: _check(client, wanted, proven))
+        return proven
     return found
 
 

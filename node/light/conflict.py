@@ -12,10 +12,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from node.api.views import base64_text
+from node.api.views import base64_text, read_base64
 from node.audit.check import Audit
 from node.audit.file import Anchor
-from node.client.reply import read_base64
 from node.home.document import dump
 from node.light.history import History, begin, follow
 from vm.epoch import ruling

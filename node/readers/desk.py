@@ -34,7 +34,8 @@ IPV6_BITS = 64  # of an address that count: one subscriber has as many as that l
 class Desk:
     """Knows readers, counts their requests, and writes down what is restricted.
 
-    `names` are the authorities (host:port) under which clients reach this node; `height` gives the
+    `names` are the authorities (host:port) under which clients reach this node; `server` is the
+    digest of the TLS key that it shows them, None where it does not end TLS; `height` gives the
     newest certified height; `now_s` is the time in seconds since 1970, `ticks_s` that of a clock
     that nobody sets.
     """
@@ -44,6 +45,7 @@ class Desk:
         *,
         public: bool,
         names: Sequence[str],
+        server: bytes | None,
         per_s: int,
         roster: Roster,
         logbook: Logbook,
@@ -52,6 +54,7 @@ class Desk:
         ticks_s: Callable[[], float],
     ) -> None:
         self.public = public
+        self.server = server
         self.logbook = logbook
         self._names = frozenset(name.lower() for name in names)
         self._per_s = per_s
@@ -186,7 +189,7 @@ class Desk:
         url = f"{request.scheme}://{host}{request.raw_path}"
         message = Message(request.method, url, request.headers)
         now_s = self._now_s()
-        signed = verify(message, b"", find, now_s)
+        signed = verify(message, b"", find, now_s, self.server)
         if signed.created_s < self._started_s:  # what was used before a restart is not remembered
             raise Refused("reader.expired", "expected a signature made since this node started")
         self._nonces.take(signed.member, signed.nonce, now_s)

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 from zlib import crc32
 
 import structlog
@@ -41,6 +42,8 @@ FREE_BYTES_MIN = 2 * DISK_FREE_BYTES_MIN
 WAITING_MAX = 4_096  # lines that wait to be written
 
 log = structlog.get_logger()
+
+_Wait: TypeAlias = tuple[Sequence[AccessLine], asyncio.Future[None]]  # done once they are on disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +75,12 @@ class Logbook:
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._nodes: dict[tuple[int, int], Digest] = {}
         self._frontier = tree.EMPTY
-        self._waiting: list[tuple[Sequence[AccessLine], asyncio.Future[None]]] = []
+        self._waiting: list[_Wait] = []
         self._held = 0  # lines in `_waiting`
         self._writer: asyncio.Task[None] | None = None
-        self._broken = False
+        self._broken = ""  # why nothing is written any more, once nothing is
+        self._bug: Exception | None = None
+        self._stopped = asyncio.Event()
         try:
             self._recover()
             os.fsync(self._file)
@@ -104,14 +109,19 @@ class Logbook:
 
     async def _append(self, lines: Sequence[AccessLine]) -> None:
         if self._broken or self._held + len(lines) > WAITING_MAX:
-            reason = "its disk failed" if self._broken else f"more than {WAITING_MAX} lines wait"
-            raise _unlogged(reason)
+            raise _unlogged(self._broken or f"more than {WAITING_MAX} lines wait")
         written = asyncio.get_running_loop().create_future()
         self._waiting.append((lines, written))
         self._held += len(lines)
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
         await asyncio.shield(written)
+
+    async def failed(self) -> None:
+        """Wait for ever, or raise the bug of ours that has ended the writing."""
+        await self._stopped.wait()
+        assert self._bug is not None, "nothing else stops the writing"
+        raise self._bug
 
     async def flush(self) -> None:
         """Return once nothing waits to be written."""
@@ -147,27 +157,38 @@ class Logbook:
     # Writing
 
     async def _write(self) -> None:
-        """Write what waits, group by group, until nothing does."""
+        """Write what waits, group by group, until nothing does; nobody waits for what failed."""
         while self._waiting:
-            group, count = [self._waiting.pop(0)], 0
-            count = len(group[0][0])
-            while self._waiting and count + len(self._waiting[0][0]) <= GROUP_MAX:
-                group.append(self._waiting.pop(0))
-                count += len(group[-1][0])
-            self._held -= count
-            packed = [pack(line) for lines, _ in group for line in lines]
+            group = self._take()
             try:
-                await asyncio.to_thread(self._store, packed)
+                await self._keep([line for lines, _ in group for line in lines])
             except OSError as error:
-                failure = _unlogged(error.strerror or "its disk failed")
+                _refuse(group, error.strerror or "its disk failed")
+            except Exception as bug:  # noqa: BLE001 - of whatever kind: `failed` raises it
+                self._broken, self._bug = "the writing of the log failed", bug
+                _refuse([*group, *self._waiting], self._broken)
+                self._waiting.clear()
+                self._stopped.set()
+            else:
                 for _, written in group:
-                    written.set_exception(failure)
-                continue
-            for line in packed:
-                self._add(line)
-            for _, written in group:
-                written.set_result(None)
+                    written.set_result(None)
         self._writer = None
+
+    def _take(self) -> list[_Wait]:
+        """What one sync writes of what waits."""
+        group = [self._waiting.pop(0)]
+        count = len(group[0][0])
+        while self._waiting and count + len(self._waiting[0][0]) <= GROUP_MAX:
+            group.append(self._waiting.pop(0))
+            count += len(group[-1][0])
+        self._held -= count
+        return group
+
+    async def _keep(self, lines: Sequence[AccessLine]) -> None:
+        packed = [pack(line) for line in lines]
+        await asyncio.to_thread(self._store, packed)
+        for line in packed:
+            self._add(line)
 
     def _store(self, packed: Sequence[bytes]) -> None:
         """Write and sync; on failure nothing of it stays, or nothing more is ever written."""
@@ -182,7 +203,7 @@ class Logbook:
                 os.ftruncate(self._file, end)
                 os.fsync(self._file)
             except OSError:
-                self._broken = True
+                self._broken = "its disk failed"
             raise
 
     def _add(self, line: bytes) -> None:
@@ -285,6 +306,11 @@ def _unframe(frame: bytes) -> bytes | None:
     if len(frame) != FRAME_BYTES or crc32(body) != int.from_bytes(check, "big") or not length:
         return None
     return body[LENGTH_BYTES : LENGTH_BYTES + length]
+
+
+def _refuse(group: Sequence[_Wait], reason: str) -> None:
+    for _, written in group:
+        written.set_exception(_unlogged(reason))
 
 
 def _unlogged(reason: str) -> Refused:

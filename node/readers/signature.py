@@ -1,8 +1,10 @@
 """Signed requests: HTTP message signatures (RFC 9421) with members' own Ed25519 keys.
 
 Covered are method, authority, path and query, and the digest of a body (RFC 9530). The authority
-binds a signature to one node, the nonce to one use. `http-message-signatures` builds and parses
-what is signed; keys are checked by PyNaCl, like everything else here.
+binds a signature to one node, the nonce to one use. Over https:// the TLS key that the signer saw
+is covered, too: who sits between, with a key of its own, cannot pass the request on.
+`http-message-signatures` builds and parses what is signed; keys are checked by PyNaCl, like
+everything else here.
 """
 
 from collections import Counter, OrderedDict
@@ -27,16 +29,13 @@ from vm.refusal import Refused
 TAG = "concilium"
 LABEL = "concilium"
 COVERED = ("@method", "@authority", "@path", "@query")
+SERVER = "Concilium-Server"  # a field: SHA-256 of the server's SubjectPublicKeyInfo, hexadecimal
 LIFETIME_S = 60  # of a signature: time for a slow link, and little to remember nonces for
 SKEW_S = 10  # by which a reader's clock may be ahead
 NONCE_CHARACTERS_MIN = 16
 NONCE_CHARACTERS_MAX = 64
 NONCES_MAX = 65_536  # remembered at a time: 16 MiB
 NONCES_OF_MEMBER_MAX = 4_096  # 58 signed requests a second: who asks more often mints a token
-WANTED = (  # as Accept-Signature says it (RFC 9421, section 5.1)
-    f'{LABEL}=("@method" "@authority" "@path" "@query")'
-    f';created;expires;keyid;nonce;alg="ed25519";tag="{TAG}"'
-)
 
 
 @dataclass(slots=True)
@@ -62,7 +61,10 @@ class Signed:
 def sign(
     key: keys.SigningKey, member: str, message: Message, now_s: int, nonce: str, body: bytes = b""
 ) -> None:
-    """Add to a request's headers the signature of `member`, and the digest of a body."""
+    """Add to a request's headers the signature of `member`, and the digest of a body.
+
+    It covers `SERVER` where the request has that field.
+    """
     HTTPMessageSigner(signature_algorithm=_Ed25519, key_resolver=_Keys(private=key)).sign(
         message,
         key_id=member,
@@ -71,13 +73,31 @@ def sign(
         nonce=nonce,
         label=LABEL,
         tag=TAG,
-        covered_component_ids=COVERED,
+        covered_component_ids=_covered(SERVER in message.headers),
         body=body or None,
     )
 
 
-def verify(message: Message, body: bytes, find: Callable[[str], bytes], now_s: float) -> Signed:
+def wanted(over_tls: bool) -> str:
+    """What a node wants signed, as Accept-Signature says it (RFC 9421, section 5.1)."""
+    covered = " ".join(f'"{name}"' for name in _covered(over_tls))
+    return f'{LABEL}=({covered});created;expires;keyid;nonce;alg="ed25519";tag="{TAG}"'
+
+
+def _covered(over_tls: bool) -> tuple[str, ...]:
+    return (*COVERED, SERVER.lower()) if over_tls else COVERED
+
+
+def verify(
+    message: Message,
+    body: bytes,
+    find: Callable[[str], bytes],
+    now_s: float,
+    server: bytes | None = None,
+) -> Signed:
     """What the one signature of a request says; `find` gives the public key of a member.
+
+    `server` is the digest of the node's own TLS key, None where it does not end TLS itself.
 
     Raises `Refused("reader.signature" | "reader.expired")`, and what `find` raises.
     """
@@ -92,7 +112,7 @@ def verify(message: Message, body: bytes, find: Callable[[str], bytes], now_s: f
 
     try:
         found = _Verifier(signature_algorithm=_Ed25519, key_resolver=_Keys(public=resolve)).verify(
-            message, max_age=None, require_components=COVERED, body=body
+            message, max_age=None, require_components=_covered(server is not None), body=body
         )
     except HTTPMessageSignaturesException as error:
         if looked_up:
@@ -100,6 +120,8 @@ def verify(message: Message, body: bytes, find: Callable[[str], bytes], now_s: f
         raise _refuse(f"a request signed as RFC 9421 says, found: {error}") from None
     (result,) = found
     parameters = result.parameters
+    if server is not None and result.covered_components[f'"{SERVER.lower()}"'] != server.hex():
+        raise _refuse(f"a request signed for the TLS key {server.hex()}, found one for another")
     if parameters.get("tag") != TAG:
         raise _refuse(f'tag "{TAG}", found {str(parameters.get("tag"))[:40]!r}')
     created, expires = parameters.get("created"), parameters.get("expires")

@@ -1,8 +1,9 @@
 """Shows uses of a batch to an auditor: fetches the batch's record and puts the leaves beside it."""
 
 from node.api.resource import BY_RECORD
+from node.api.views import read_base64
 from node.client.client import Client
-from node.client.reply import ProofBody, Reply, read_base64
+from node.client.reply import ProofBody, Reply
 from node.usage.journal import Journal
 from vm import tree
 from vm.inclusion import RecordProof

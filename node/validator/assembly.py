@@ -244,6 +244,7 @@ class Validator:
                         self._gossip.run(),
                         self._sweep(),
                         self._publisher.run(wall_clock_ms),
+                        self._desk.logbook.failed(),
                         keep_pruned(Pruner(self._chain.store), retain, self._executed),
                         watch(self._chain.store, peers),
                     ):

@@ -8,6 +8,7 @@ from node.readers.desk import Desk
 from node.readers.identity import Roster
 from node.readers.log import FOLDER, Logbook
 from node.validator.chain import Chain
+from node.wire.pki import certified_spki
 from vm.genesis import Genesis
 
 
@@ -16,11 +17,13 @@ def open_desk(
 ) -> Desk:
     """Open the access log and stand ready; `height` is the newest certified one.
 
-    Raises as `Logbook` does; whoever opens it closes the log.
+    Raises as `Logbook` does, and `Refused("tls.certificate")`; whoever opens it closes the log.
     """
+    certificate = config.tls.files(config.member).certificate
     return Desk(
         public=genesis.public,
         names=config.http.known_as,
+        server=certified_spki(certificate) if config.http.tls else None,
         per_s=config.http.reads_per_s,
         roster=Roster(chain.state, lambda: chain.head.height),
         logbook=Logbook(config.store.folder / FOLDER),

@@ -32,7 +32,7 @@ AUTHORITY_DAYS = 20 * 365  # longer than the retention of any record that it hel
 MEMBER_DAYS = 2 * 365
 WARNING_DAYS = 30  # time enough to enrol a new key by an ordinary transaction
 CLOCK_SKEW = timedelta(hours=1)  # certificates start earlier: a peer's clock may lag
-LOCAL_HOSTS = ("localhost", "127.0.0.1")
+LOCAL_HOSTS = ("localhost", "127.0.0.1")  # of validators that are reached on this machine alone
 CERTIFICATE_BYTES_MAX = 16 * 1024  # ours take about 1 KiB
 KEY_BYTES_MAX = 16 * 1024  # a PEM private key of any size in use
 
@@ -71,8 +71,8 @@ def issue(
 ) -> Credential:
     """Issue a certificate with which `member` both serves and connects.
 
-    Its alternative names are the member's id, localhost, 127.0.0.1 and `hosts` (names or
-    addresses).
+    Its alternative names are the member's id and `hosts` (names or addresses): where it is reached
+    and nowhere else, or it would pass there for whoever is.
     """
     made = create_request(member=member, organisation=organisation, hosts=hosts)
     return Credential(certify(authority, made.request, now), made.key)
@@ -81,7 +81,7 @@ def issue(
 def create_request(*, member: str, organisation: str, hosts: Sequence[str]) -> Request:
     """Make a TLS key, and a request (PKCS #10) for what `issue` would give: the key stays here."""
     key = ec.generate_private_key(ec.SECP256R1())
-    names = [_general_name(name) for name in dict.fromkeys((member, *LOCAL_HOSTS, *hosts))]
+    names = [_general_name(name) for name in dict.fromkeys((member, *hosts))]
     request = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(_name(organisation, member))
@@ -158,6 +158,16 @@ def spki_digest(certificate_der: bytes) -> bytes:
     `Refused("tls.certificate")`.
     """
     return key_digest(parse_certificate(certificate_der).public_key())
+
+
+def certified_spki(path: Path) -> bytes:
+    """`spki_digest` of a certificate in a PEM file; raises `Refused("tls.certificate")`."""
+    try:
+        return key_digest(x509.load_pem_x509_certificate(path.read_bytes()).public_key())
+    except (OSError, ValueError) as error:
+        raise Refused(
+            "tls.certificate", f"{path}: expected a PEM certificate, found: {error}"
+        ) from error
 
 
 def key_digest(key: CertificatePublicKeyTypes) -> bytes:

@@ -92,9 +92,14 @@ def concilium(*arguments: str | Path, **environment: str) -> Answer:
 
 
 def fetch(url: str, reader: Credentials | None = None) -> tuple[int, bytes]:
-    """Status and body of a GET, which `reader` signs; (0, b"") if nobody answers."""
-    _, _, host, path = url.split("/", 3)
+    """Status and body of a GET, which `reader` signs; (0, b"") if nobody answers.
+
+    Over https:// `reader` says whom to trust.
+    """
+    scheme, _, host, path = url.split("/", 3)
     connection = http.client.HTTPConnection(host, timeout=DEADLINE_S)
+    if scheme == "https:" and reader is not None:
+        connection = http.client.HTTPSConnection(host, timeout=DEADLINE_S, context=reader.tls)
     message = Message("GET", url, dict[str, str]())
     if reader is not None:
         sign(reader.key, reader.member, message, int(time.time()), secrets.token_hex())
@@ -108,15 +113,29 @@ def fetch(url: str, reader: Credentials | None = None) -> tuple[int, bytes]:
         connection.close()
 
 
-class Running:
-    """A testnet in a new folder and the processes that were started from it."""
+def speak_tls(directory: Path) -> None:
+    """Have the validators of all homes serve TLS, and everybody else ask for it."""
+    for path in directory.glob("**/concilium.toml"):
+        text = path.read_text().replace("http://", "https://")
+        path.write_text(text.replace("\ntls = false\n", "\ntls = true\n"))
 
-    def __init__(self, directory: Path, *, size: int = 4, tasks: Iterable[str] = ()) -> None:
+
+class Running:
+    """A testnet in a new folder and the processes that were started from it.
+
+    With `tls` its validators serve https:// by themselves.
+    """
+
+    def __init__(
+        self, directory: Path, *, size: int = 4, tasks: Iterable[str] = (), tls: bool = False
+    ) -> None:
         base = str(free_ports(2 * size))
         flags = [flag for task in tasks for flag in ("--task", task)]
         flags += ["--organisations", str(size), "--base-port", base]
         answer = concilium("testnet", directory, *flags)
         assert answer.code == 0, answer
+        if tls:
+            speak_tls(directory)
         self.hospitals = tuple(f"hospital-{number}" for number in range(1, size + 1))
         self.layout = Layout(directory, self.hospitals)
         self.genesis = read_genesis(self.layout.genesis)
@@ -194,7 +213,7 @@ class Running:
             until(partial(self._is_ready, number), f"validator {number} ready")
 
     def _is_ready(self, number: int) -> bool:
-        return fetch(f"{self.urls[number - 1]}/readyz")[0] == 200
+        return fetch(f"{self.urls[number - 1]}/readyz", self.auditor)[0] == 200
 
     def close(self) -> None:
         """Kill what still runs."""

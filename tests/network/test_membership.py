@@ -15,7 +15,7 @@ from node.commands.report import OUTDATED, REFUSED
 from node.demo.processes import free_ports
 from node.home import config
 from node.home.admission import Newcomer, write_admin
-from node.home.config import Endpoint
+from node.home.config import Endpoint, Http
 from node.home.keyfile import read_key
 from node.home.seat import Plan, write_seat
 from node.home.testnet import HOST
@@ -87,7 +87,7 @@ def join(net: Running, number: int, ports: int) -> None:
         validators=like.peer.validators,
         listen=at,
         address=at,
-        http=http,
+        http=Http(listen=http),
     )
     made = write_seat(net.home(number), plan, datetime.now(UTC))
     asyncio.run(decide(net, f"seat-{number}", made.seat, number - 1))

@@ -29,6 +29,8 @@ from vm.evidence import Evidence
 from vm.genesis import Genesis
 from vm.keys import SigningKey
 from vm.quorum import Epoch
+from vm.record import Member, Role
+from vm.registry import EnrolMember
 from vm.shape import pack
 from vm.state import State
 from vm.transaction import Transaction, sign
@@ -202,3 +204,15 @@ class _Wire:
         for id in list(self._committee.seats):
             if id != self._me:
                 self.send(id, data)
+
+
+def members(seat: Seat) -> list[str]:
+    """The ids of extra members that the newest certified state of a validator has."""
+    view = seat.chain.view()
+    assert view is not None
+    return [member.id for member in view.list(Member, (), 1) if "extra" in member.id]
+
+
+def enrol(number: int) -> EnrolMember:
+    """A transaction body that enrols one more auditor."""
+    return EnrolMember(f"hospital-1.extra-{number}", Role.AUDITOR, number.to_bytes(32, "big"), None)

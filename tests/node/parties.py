@@ -9,7 +9,14 @@ import aiohttp
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from node.wire.gate import Gate
-from node.wire.pki import AUTHORITY_DAYS, create_authority, issue, spki_digest, write_credential
+from node.wire.pki import (
+    AUTHORITY_DAYS,
+    LOCAL_HOSTS,
+    create_authority,
+    issue,
+    spki_digest,
+    write_credential,
+)
 from node.wire.tls import TlsFiles, client_context
 from vm.record import Member, Role, Standing
 
@@ -49,7 +56,7 @@ class Consortium:
         home = self._folder / f"{name}-{len(list(self._folder.iterdir()))}"
         home.mkdir()
         credential = issue(
-            self._authority, member=name, organisation="h", hosts=(), now=self._issued
+            self._authority, member=name, organisation="h", hosts=LOCAL_HOSTS, now=self._issued
         )
         files = TlsFiles(home / "key.pem", home / "certificate.pem", home / "authority.pem")
         write_credential(credential, certificate=files.certificate, key=files.key)

@@ -64,6 +64,7 @@ class Node:
     judge: Callable[[Verified], None] = lambda transaction: None
     asked: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     names: tuple[str, ...] = ()
+    server: bytes | None = None  # the digest of its TLS key, where it shows one
     known: bool = True  # whether every reader is taken for an auditor, with nothing to show for it
     now_s: Callable[[], float] = time.time
 
@@ -74,6 +75,7 @@ class Node:
         self.desk = (Welcoming if self.known else Desk)(
             public=self.network.genesis.public,
             names=self.names,
+            server=self.server,
             per_s=PER_S,
             roster=Roster(chain.state, lambda: chain.head.height),
             logbook=self.logbook,
@@ -169,11 +171,15 @@ async def serve_app(
 
 @asynccontextmanager
 async def serve(
-    network: Network, *, context: ssl.SSLContext | None = None, **knobs: Any
+    network: Network,
+    *,
+    context: ssl.SSLContext | None = None,
+    door: socket.socket | None = None,
+    **knobs: Any,
 ) -> AsyncIterator[tuple[str, Node]]:
     """Serve a node of `network`; give its URL and what stands behind it."""
     certificate = network.chain.store.certified()
-    door = socket.create_server((HOST, 0))
+    door = door or socket.create_server((HOST, 0))
     name = f"{HOST}:{door.getsockname()[1]}"
     height = 0 if certificate is None else certificate.height
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from node.audit.check import ModelAudit, audit_lineage, audit_model, utc
+from node.audit.check import ModelAudit, audit_lineage, utc
+from node.audit.model import audit_model
 from node.audit.prove import newest, prove_lineage, prove_together
 from node.client.client import Client
 from tests.harness import genesis_of
@@ -276,6 +277,16 @@ def test_auditing_needs_neither_database_nor_numbers() -> None:
         "import sys\n"
         "for name in ('plyvel', 'numpy', 'torch', 'safetensors', 'pandas'):\n"
         "    sys.modules[name] = None\n"
-        "import node.audit.check, node.audit.file, node.client.client, vm.trust\n"
+        "import node.audit.model, node.audit.file, node.client.client, vm.trust\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+
+
+def test_verifying_files_needs_no_network() -> None:
+    """A proof file, a case file, evidence of a fork: nothing that speaks HTTP is loaded."""
+    code = (
+        "import sys\n"
+        "sys.modules['aiohttp'] = None\n"
+        "import node.audit.file, node.case.archive, node.light.conflict\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 
 from node.api import epochs as epochs_api
-from node.audit.check import audit_model
 from node.audit.file import Version, verify_file, write_file
 from node.audit.lineage import trace
+from node.audit.model import audit_model
 from node.audit.prove import newest, prove_header, prove_key, prove_steps, view_header
 from node.audit.rules import check_lineage
 from node.client.client import Client

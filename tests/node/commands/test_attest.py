@@ -22,6 +22,7 @@ from vm.state import Record
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)  # of the certificates; nothing here connects
 AUDITOR = "hospital-2.auditor"
+WITHDRAWN = "audit.unavailable"  # while the trace still has to be there
 PASSED = Finding(AuditOutcome.PASSED, "audit.passed", "4 of 4 segments replayed", 4)
 
 
@@ -72,11 +73,15 @@ class Audits:
         self.replayed += 1
         return PASSED
 
-    def audit(self) -> AuditOutcome:
+    def audit(self, *flags: str) -> AuditOutcome:
         """What the command attests."""
         homes = str(self.layout.auditor), str(self.layout.home("hospital-1", "peer"))
-        assert main(["audit", "learning", *homes, "--task", TASK, "--round", "1"]) == 0
-        return self.town.chain.get(Audit, TASK, 1, "hospital-1", "hospital-2").outcome
+        assert main(["audit", "learning", *homes, "--task", TASK, "--round", "1", *flags]) == 0
+        return self.attested().outcome
+
+    def attested(self) -> Audit:
+        """What the chain has of it."""
+        return self.town.chain.get(Audit, TASK, 1, "hospital-1", "hospital-2")
 
 
 @pytest.fixture
@@ -117,3 +122,18 @@ def test_who_comes_late_to_an_idle_chain_replays_nothing(audits: Audits) -> None
 
     assert audits.audit() is AuditOutcome.UNAVAILABLE
     assert audits.replayed == 0
+
+
+@pytest.mark.parametrize(("late_ms", "code"), [(0, "audit.expired"), (-BLOCK_MS, WITHDRAWN)])
+def test_what_is_unavailable_is_attested_at_once_on_an_idle_chain(
+    audits: Audits, late_ms: int, code: str
+) -> None:
+    """The newest header tells an old time: where the attestation's own block is late, it says so.
+
+    The reason stays as it was given.
+    """
+    audits.end(audits.until_ms() + late_ms)
+
+    assert audits.audit("--unavailable", "consent withdrawn") is AuditOutcome.UNAVAILABLE
+    assert audits.attested().code == code
+    assert audits.attested().reason == "consent withdrawn"

@@ -1,13 +1,15 @@
 """Homes of newcomers, and keys that follow: complete, bound to a journal, and what to propose."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from node.home.admission import Newcomer, write_admin
-from node.home.config import Endpoint, OfficeConfig, ValidatorConfig, load
+from node.home.config import Endpoint, Http, OfficeConfig, ValidatorConfig, load
 from node.home.document import load as load_document
 from node.home.keyfile import read_key, read_voting_key
 from node.home.seat import Plan, make_next_key, write_seat
@@ -21,6 +23,7 @@ from vm.proposal import AdmitOrganisation, RotateKey, SeatValidator
 from vm.refusal import Refused
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - an address to listen on, and nobody's to connect to
 
 
 @pytest.fixture
@@ -40,7 +43,10 @@ def plan(net: Layout, authority: Path) -> Plan:
         validators=like.peer.validators,
         listen=Endpoint("10.0.0.5", 7200),
         address=Endpoint("five.example", 7200),
-        http=Endpoint("127.0.0.1", 7201),
+        http=Http(
+            listen=Endpoint(EVERYWHERE, 7201),
+            names=("api.five.example", "[fd00::5]:7201"),
+        ),
     )
 
 
@@ -57,7 +63,32 @@ def test_a_new_home_is_complete(net: Layout, tmp_path: Path) -> None:
     assert load_document(SeatValidator, _untagged(made.document)) == made.seat
     assert made.seat.public_key == found.key.public
     assert made.seat.address == "five.example:7200"
+    assert config.http.names == ("api.five.example", "[fd00::5]:7201")
     assert config.peer.validators.keys() >= {"hospital-1.validator", "hospital-5.validator"}
+
+
+@pytest.mark.parametrize(
+    ("listen", "names", "hosts"),
+    [
+        (EVERYWHERE, (), []),
+        ("10.0.0.5", (), ["10.0.0.5"]),
+        (EVERYWHERE, ("api.five.example:7201",), ["api.five.example"]),
+        ("::", ("api.example", "[fd00::5]:1"), ["api.example", "fd00::5"]),
+    ],
+)
+def test_the_certificate_names_where_the_validator_is_reached(
+    net: Layout, tmp_path: Path, listen: str, names: tuple[str, ...], hosts: list[str]
+) -> None:
+    """By other validators and by clients; an address that stands for all is no name."""
+    http = Http(listen=Endpoint(listen, 7201), names=names)
+    drawn = replace(plan(net, net.directory / "authority"), http=http)
+
+    write_seat(tmp_path / "five", drawn, NOW)
+
+    config = load(ValidatorConfig, tmp_path / "five", {})
+    found = x509.load_pem_x509_certificate(config.member.tls_certificate.read_bytes())
+    named = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(name.value) for name in named] == ["hospital-5.validator", "five.example", *hosts]
 
 
 def test_without_the_authoritys_key_the_certificate_is_requested(

@@ -106,6 +106,24 @@ def test_whoever_connects_holds_the_tls_key_that_is_enrolled(
     assert len(set(found.values())) == len(found)
 
 
+def test_only_validators_pass_for_this_machine(net: Layout) -> None:
+    """A certificate of a peer or an office is good for no server that is reached here."""
+    passing = {
+        signer.id
+        for signer in signers(net)
+        if isinstance(signer, Identity)
+        and "localhost" in names(signer.tls_certificate).get_values_for_type(x509.DNSName)
+    }
+
+    assert passing == {f"{hospital}.validator" for hospital in net.hospitals}
+
+
+def names(certificate: Path) -> x509.SubjectAlternativeName:
+    """The alternative names of a certificate."""
+    found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    return found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+
+
 def test_the_tls_files_of_each_home_load(net: Layout) -> None:
     """Keys, certificates and authority of a home belong together."""
     for hospital in net.hospitals:

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +27,7 @@ from tests.node.network import Network
 from tests.node.serving import serve_app
 from vm.inclusion import CertifiedHeader, RecordProof, TransactionProof
 from vm.record import Dataset
+from vm.refusal import Refused
 from vm.state import state_key
 from vm.trust import Pin
 
@@ -43,7 +46,7 @@ def asked(
     *servers: Server,
     pin: Pin | None = None,
 ) -> None:
-    """Check a client that has followed an honest node and asks `servers`, or that node."""
+    """Check a client that has followed an honest node and asks `servers` in order, or that node."""
 
     async def held() -> History:
         async with following(network, honest(network), pin=pin) as follower:
@@ -53,13 +56,14 @@ def asked(
 
     async def main() -> None:
         history = await held()
-        server = servers[0] if servers else honest(network)
         proven = Proven(history.trust, history.steps)
-        async with (
-            serve_app(server()) as url,
-            Client(network.genesis, [url], proven=proven) as client,
-        ):
-            await check(client)
+        async with AsyncExitStack() as stack:
+            urls = [
+                await stack.enter_async_context(serve_app(server()))
+                for server in servers or (honest(network),)
+            ]
+            client = Client(network.genesis, urls, proven=proven)
+            await check(await stack.enter_async_context(client))
 
     asyncio.run(main())
 
@@ -151,6 +155,69 @@ def test_a_neighbours_record_is_refused(network: Network) -> None:
         assert await refusal(ask.proof(client, record(None))) == "audit.key"
 
     asked(network, check, server)
+
+
+def forged(proof: RecordProof) -> RecordProof:
+    """Another value than the state held."""
+    return replace(proof, value=b"\x00")
+
+
+def unfounded(proof: RecordProof) -> RecordProof:
+    """As if it stood at a height that no node has."""
+    header = replace(proof.certified.header, height=1_000)
+    return replace(proof, certified=replace(proof.certified, header=header))
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+@pytest.mark.parametrize("lie", [forged, unfounded])
+@pytest.mark.parametrize("height", [None, 2])
+def test_a_liar_who_answers_first_is_passed_over(
+    network: Network,
+    pinned: bool,
+    lie: Callable[[RecordProof], RecordProof],
+    height: int | None,
+) -> None:
+    """At any height, before the pin too: the next node is asked."""
+    server = liar(network, PATH, forging(RecordProof, lie))
+
+    async def check(client: Client) -> None:
+        bad = client.urls[0]
+        found = await ask.proof(client, record(height))
+        assert isinstance(found, RecordProof)
+        assert found.value not in (None, b"\x00")
+        assert bad in client.distrusted or lie is unfounded
+        assert client.urls[-1] == bad
+
+    asked(network, check, server, honest(network), pin=late(network) if pinned else None)
+
+
+def test_what_lies_below_a_pin_is_no_answer_for_now(network: Network) -> None:
+    """A node that shows an old state as the newest is passed over."""
+    view = network.chain.view(3)
+    assert view is not None
+    old = prove_key(network.chain, view, KEY)
+    server = liar(network, PATH, forging(RecordProof, lambda _: old))
+
+    async def check(client: Client) -> None:
+        found = await ask.proof(client, record(None))
+        assert found.certified.header.height == network.chain.head.height
+
+    asked(network, check, server, honest(network), pin=late(network))
+
+
+def test_where_all_nodes_fail_it_says_what_each_one_did(network: Network) -> None:
+    """The code is that of the first; nobody has to guess which node did what."""
+    server = liar(network, PATH, forging(RecordProof, forged))
+
+    async def check(client: Client) -> None:
+        bad, other = client.urls
+        with pytest.raises(Refused) as caught:
+            await ask.proof(client, record(2))
+        assert caught.value.code == "audit.path.root"
+        assert f"{bad}: audit.path.root" in caught.value.message
+        assert f"{other}: audit.missing" in caught.value.message
+
+    asked(network, check, server, lambda: lying({}), pin=late(network))
 
 
 def test_a_client_knows_the_header_at_its_pin(network: Network) -> None:

@@ -1,6 +1,7 @@
 """The access log: lines on disk before anybody hears of them, and a tree that proves each."""
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -232,6 +233,55 @@ def test_a_disk_that_cannot_take_back_is_written_no_more(
         logbook.close()
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("waiting", [1, GROUP_MAX + 1])
+def test_a_full_disk_refuses_each_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: int
+) -> None:
+    """Nobody waits for room, and once there is some the log goes on."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def check() -> None:
+        logbook = Logbook(tmp_path)
+        with monkeypatch.context() as full:
+            full.setattr(log, "write_at", fail)
+            reads = (logbook.append([line(number)]) for number in range(waiting))
+            answers = await asyncio.gather(*reads, return_exceptions=True)
+        assert {getattr(answer, "code", None) for answer in answers} == {"reader.unlogged"}
+        await logbook.append([line(0)])
+        logbook.close()
+
+    asyncio.run(check())
+    assert kept(tmp_path)[0] == 1
+
+
+def test_a_bug_refuses_all_who_wait_and_is_raised_where_the_node_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reads have their answer at once, later ones too, and the node learns what it was."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def check() -> None:
+        logbook = Logbook(tmp_path)
+        failed = asyncio.create_task(logbook.failed())
+        monkeypatch.setattr(log, "write_at", fail)
+        reads = (logbook.append([line(number)]) for number in range(GROUP_MAX + 1))
+        answers = await asyncio.gather(*reads, return_exceptions=True)
+        assert {getattr(answer, "code", None) for answer in answers} == {"reader.unlogged"}
+        with pytest.raises(Refused, match="the writing of the log failed"):
+            await logbook.append([line(0)])
+        with pytest.raises(ZeroDivisionError):
+            await failed
+        await logbook.flush()
+        logbook.close()
+
+    asyncio.run(check())
+    assert kept(tmp_path)[0] == 0
 
 
 def test_lines_that_wait_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 from node.validator.store import Store
 from tests.node.network import Network, open_network
 from tests.node.validator.claims import Registry
+from tests.node.validator.office import Office
 from tests.node.validator.test_prune import grow
 
 
@@ -32,3 +33,9 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
     """A registry whose task waits for submissions."""
     with open_network(tmp_path) as network:
         yield Registry(network)
+
+
+@pytest.fixture
+def office() -> Office:
+    """Before anybody asked for anything."""
+    return Office()

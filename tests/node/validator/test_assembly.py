@@ -1,23 +1,27 @@
 """A validator that cannot use what is on its disk says what, and does not start."""
 
+import asyncio
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from node.demo.processes import free_ports
 from node.home import config
 from node.home.testnet import write_testnet
+from node.readers.log import Logbook
 from node.validator.assembly import Validator
 from vm.refusal import Refused
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+STUCK_S = 30  # a node that goes on is no hanging test
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> config.ValidatorConfig:
     """The configuration of a validator that has run once."""
-    layout = write_testnet(tmp_path / "net", now=NOW)
+    layout = write_testnet(tmp_path / "net", now=NOW, base_port=free_ports(8))
     settings = config.load(config.ValidatorConfig, layout.home("hospital-1", "validator"), {})
     Validator(settings).close()
     return settings
@@ -59,3 +63,21 @@ def test_a_damaged_chain_is_refused(settings: config.ValidatorConfig) -> None:
         log.write_bytes(data)
 
     assert code_of(settings) == "store.corrupt"
+
+
+def test_a_bug_in_the_access_log_ends_the_node(
+    settings: config.ValidatorConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not go on with reads that nobody notes."""
+
+    async def fail(_: Logbook) -> None:
+        raise ZeroDivisionError
+
+    async def run() -> None:
+        async with asyncio.timeout(STUCK_S):
+            await Validator(settings).run()
+
+    monkeypatch.setattr(Logbook, "failed", fail)
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(run())

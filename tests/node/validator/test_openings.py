@@ -1,10 +1,8 @@
-"""Who may ask for openings, bring them and read them, and when they must go."""
+"""Who may ask for openings, bring them and read them."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +10,12 @@ import pytest
 from fl.opening import Opening, Part, pack_opening, pack_part
 from fl.preprocess import ROWS_MAX
 from fl.spec import logistic_regression
-from fl.trace import Origin
-from node.validator.openings import POLLS_MAX, Openings, piece_bytes_max
+from node.validator.openings import POLLS_MAX, piece_bytes_max
 from node.wire.cid import CHUNK_BYTES
-from node.wire.openings import PART, Offer
+from node.wire.openings import PART
 from tests.fl.dialogue import (
-    AGGREGATE_MS,
     TASK,
     TERMS,
-    VERDICT_MS,
     address,
     commit,
     commits,
@@ -28,94 +23,13 @@ from tests.fl.dialogue import (
     opening,
     proof,
     submitted,
-    withdrawal,
 )
-from tests.harness import Chain, organisation
+from tests.harness import organisation
+from tests.node.validator.office import HOME, OFFER, ORIGIN, REPLAYED, SEGMENTS, Office, code_of
 from vm.learning import Round, RoundPhase
-from vm.record import Band, Dataset, Member
+from vm.record import Band, Dataset
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX
-from vm.terms import Evidence
-
-HOME = organisation(1)  # whose validator, and trainer, this is
-SEGMENTS = 4
-ORIGIN = Origin(TASK, 1, f"{HOME}.trainer", "opt-1")
-OFFER = Offer(address("segment 2"), 2_000)
-REPLAYED: dict[str, Any] = {"evidence": Evidence.REPLAYED}  # of a task, or of an update
-
-
-class Office:
-    """The first hospital's mailbox, on a chain whose first round is being judged."""
-
-    def __init__(self, chain: Chain | None = None, leftover: tuple[str, ...] = ()) -> None:
-        self.chain = submitted(opened(**REPLAYED), **REPLAYED) if chain is None else chain
-        self.held: set[str] = set()
-        self.openings = self.restarted(leftover)
-
-    def restarted(self, leftover: tuple[str, ...] = ()) -> Openings:
-        """The mailbox as after a restart of the validator."""
-        self.openings = Openings(
-            lambda: self.chain.state,
-            f"{HOME}.validator",
-            self.held.__contains__,
-            leftover,
-        )
-        return self.openings
-
-    def member(self, number: int, role: str) -> Member:
-        """A hospital's member."""
-        return self.chain.get(Member, f"{organisation(number)}.{role}")
-
-    def want(self, number: int, piece: str, *, task: str = TASK, round_number: int = 1) -> object:
-        """A hospital's verifier asks for a piece of the first hospital's update."""
-        verifier = self.member(number, "verifier")
-        return self.openings.want(verifier, task, round_number, HOME, piece)
-
-    def announce(self, piece: str, offer: Offer = OFFER, by: str = "trainer") -> None:
-        """The first hospital's trainer announces a piece."""
-        self.openings.announce(self.member(1, by), TASK, 1, piece, offer)
-
-    def wanted(self, wait_s: float = 0) -> tuple[str, ...]:
-        """What the trainer is told to bring."""
-        trainer = self.member(1, "trainer")
-        return asyncio.run(self.openings.wanted(trainer, TASK, 1, wait_s))
-
-    def readers(self, blob: str) -> set[str]:
-        """Who may read the blob, of all who are enrolled."""
-        members = [self.chain.get(Member, member.id) for member in self.chain.genesis.members]
-        return {member.id for member in members if self.openings.may_read(member, blob)}
-
-    def writers(self, blob: str, size: int) -> set[str]:
-        """Who may bring the blob, of all who are enrolled."""
-        members = [self.chain.get(Member, member.id) for member in self.chain.genesis.members]
-        return {member.id for member in members if self.openings.may_write(member, blob, size)}
-
-    def end_round(self) -> None:
-        """Deadlines pass until nothing is judged any more."""
-        for _ in range(3):
-            if self.phase() in (RoundPhase.CLOSED, RoundPhase.FAILED, RoundPhase.AGGREGATE):
-                break
-            self.chain.block(time_ms=self.chain.time_ms + VERDICT_MS + AGGREGATE_MS)
-        assert self.phase() in (RoundPhase.CLOSED, RoundPhase.FAILED, RoundPhase.AGGREGATE)
-        self.openings.follow()
-
-    def phase(self) -> RoundPhase:
-        """The first round's."""
-        return self.chain.get(Round, TASK, 1).phase
-
-
-def code_of(call: Callable[[], object]) -> str:
-    """The code with which a call is refused."""
-    with pytest.raises(Refused) as refused:
-        call()
-    return refused.value.code
-
-
-@pytest.fixture
-def office() -> Office:
-    """Before anybody asked for anything."""
-    return Office()
-
 
 # Asking
 
@@ -428,91 +342,3 @@ def test_an_announced_address_of_another_blob_opens_nothing_else(office: Office)
 
 
 # Going
-
-
-def test_openings_are_deleted_when_the_round_is_judged(office: Office) -> None:
-    """From that moment nobody reads them either."""
-    office.want(2, "2")
-    office.announce("2")
-    office.held.add(OFFER.address)
-    assert office.openings.due() == []
-
-    office.end_round()
-
-    assert office.readers(OFFER.address) == set()
-    assert office.writers(OFFER.address, OFFER.bytes) == set()
-    assert office.openings.due() == [OFFER.address]
-    assert office.openings.due() == []
-
-
-def test_a_withdrawal_closes_what_was_opened(office: Office) -> None:
-    """The site's word ends for rows that lie here already, and for verifiers that have asked."""
-    office.want(2, "2")
-    office.announce("2")
-    office.held.add(OFFER.address)
-
-    office.chain.applied([withdrawal(1)])
-    office.openings.follow()
-
-    assert office.readers(OFFER.address) == set()
-    assert office.writers(OFFER.address, OFFER.bytes) == set()
-    assert office.openings.due() == [OFFER.address]
-    for call in (partial(office.want, 3, "2"), office.wanted, partial(office.announce, "2")):
-        assert code_of(call) == "opening.withdrawn"
-    office.restarted(leftover=(OFFER.address,))
-    assert office.openings.due() == [OFFER.address]
-
-
-def test_a_restart_in_the_middle_costs_nothing_that_has_come(office: Office) -> None:
-    """Verifiers ask again, the trainer announces again, and the bytes are there."""
-    office.want(2, "2")
-    office.announce("2")
-    office.held.add(OFFER.address)
-
-    office.restarted(leftover=(OFFER.address,))
-    assert office.openings.due() == []
-    assert office.readers(OFFER.address) == set()
-    assert office.want(2, "2") is None
-    assert office.wanted() == ("2",)
-    office.announce("2")
-
-    assert office.want(2, "2") == OFFER
-    assert office.wanted() == ()
-    assert office.readers(OFFER.address) == {f"{organisation(2)}.verifier"}
-
-
-def test_what_a_restart_left_is_deleted_when_that_round_is_judged(office: Office) -> None:
-    """Also what nobody has announced again."""
-    office.restarted(leftover=(OFFER.address,))
-
-    office.end_round()
-
-    assert office.openings.due() == [OFFER.address]
-
-
-def test_what_a_restart_left_is_deleted_when_the_site_withdraws(office: Office) -> None:
-    """Its rows go with its word, whoever has announced them before."""
-    office.restarted(leftover=(OFFER.address,))
-    assert office.openings.due() == []
-
-    office.chain.applied([withdrawal(1)])
-
-    assert office.openings.due() == [OFFER.address]
-
-
-def test_what_is_left_of_rounds_that_have_ended_goes_at_once(office: Office) -> None:
-    """A validator that was down when the round ended keeps no rows."""
-    office.end_round()
-
-    office.restarted(leftover=(OFFER.address,))
-
-    assert office.openings.due() == [OFFER.address]
-
-
-def test_a_newcomer_that_catches_up_starts_again(office: Office) -> None:
-    """At a height where a round is judged and its own organisation is not enrolled yet."""
-    openings = Openings(
-        lambda: office.chain.state, "newcomer.validator", lambda address: False, (OFFER.address,)
-    )
-
-    assert openings.due() == [OFFER.address]

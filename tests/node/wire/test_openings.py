@@ -26,7 +26,7 @@ from node.wire.openings import (
 from node.wire.tls import server_context
 from tests.fl.dialogue import TASK
 from tests.node.parties import HOST, Consortium, Party, plain_session
-from tests.node.validator.test_openings import HOME, Office
+from tests.node.validator.office import HOME, Office
 from vm.record import Member, Role
 from vm.refusal import Refused
 from vm.terms import SEGMENTS_MAX
