@@ -35,7 +35,7 @@ NOTHING_TO_WITHDRAW = ("task.not_approved", "task.phase", "peer.approved")
 
 
 async def require_standing(
-    approvals: "Approvals", board: Board, task: Task, organisation: str
+    approvals: "Approvals", reader: Board | Client, task: Task, organisation: str
 ) -> None:
     """Raise `Refused("peer.not_approved" | "peer.withdrawn")` unless the site still takes part.
 
@@ -43,7 +43,7 @@ async def require_standing(
     admin may have withdrawn it.
     """
     approvals.require(task)
-    found = await board.record(SiteApproval, task.id, organisation)
+    found = await reader.record(SiteApproval, task.id, organisation)
     if found is not None and not found.stands:
         raise Refused(
             "peer.withdrawn",
