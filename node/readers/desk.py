@@ -34,9 +34,8 @@ IPV6_BITS = 64  # of an address that count: one subscriber has as many as that l
 class Desk:
     """Knows readers, counts their requests, and writes down what is restricted.
 
-    `names` are the authorities (host:port) under which clients reach this node; `height` gives the
-    newest certified height; `now_s` is the time in seconds since 1970, `ticks_s` that of a clock
-    that nobody sets.
+    `names` are the authorities (host:port) under which clients reach this node; `now_s` is the time
+    in seconds since 1970, `ticks_s` that of a clock that nobody sets.
     """
 
     def __init__(
@@ -47,7 +46,6 @@ class Desk:
         per_s: int,
         roster: Roster,
         logbook: Logbook,
-        height: Callable[[], int],
         now_s: Callable[[], float],
         ticks_s: Callable[[], float],
     ) -> None:
@@ -56,7 +54,6 @@ class Desk:
         self._names = frozenset(name.lower() for name in names)
         self._per_s = per_s
         self._roster = roster
-        self._height = height
         self._now_s = now_s
         self._ticks_s = ticks_s
         self._started_s = int(now_s())
@@ -116,10 +113,9 @@ class Desk:
             self._check(self._readers, reader.member, reader.member)
             self._readers.charge(reader.member, len(shown) - 1, self._ticks_s())
         time_ms = int(self._now_s() * 1_000)
-        height = int(request.query.get("at", self._height()))  # the read has judged it
         await self.logbook.append(
             [
-                AccessLine(time_ms, reader.member, reader.via, item.kind, item.subject, height)
+                AccessLine(time_ms, reader.member, reader.via, item.kind, item.subject, item.height)
                 for item in shown
             ]
         )
