@@ -59,7 +59,7 @@ def _read_one(resource: Resource) -> Read:
             return _missing(resource, key, proof)
         found = _view(context, resource, proof)
         answer = RecordAnswer(**dict(found), checkpoint=checkpoint_view(proof.certified))
-        return Answer(answer, shown=records_shown((proof.key,)))
+        return Answer(answer, shown=records_shown((proof.key,), view.height))
 
     return Read(
         resource.path,
@@ -85,7 +85,8 @@ def _read_list(resource: Resource) -> Read:
             next=write_cursor(name, reached) if reached is not None and more else None,
             checkpoint=checkpoint_view(view_header(context.chain, view)),
         )
-        return Answer(page, shown=records_shown(found or [state_key(resource.record.KIND, prefix)]))
+        shown = found or [state_key(resource.record.KIND, prefix)]  # an empty list tells, too
+        return Answer(page, shown=records_shown(shown, view.height))
 
     return Read(
         resource.collection,
@@ -140,13 +141,14 @@ def _read_round(context: ApiContext, path: Path, query: AtQuery) -> Answer:
             commitments=commitments,
             verdicts=verdicts,
         ),
-        shown=records_shown(keys[Verdict]),
+        shown=records_shown(keys[Verdict], view.height),
     )
 
 
 def _read_lineage(context: ApiContext, path: Path, query: AtQuery) -> Answer:
     id, version = str(parse_part("id", path["id"])), parse_number("version", path["version"])
-    proof = prove_lineage(context.chain, view_at(context.chain, query.at), id, version)
+    view = view_at(context.chain, query.at)
+    proof = prove_lineage(context.chain, view, id, version)
     return Answer(
         LineageAnswer(
             model=id,
@@ -155,16 +157,18 @@ def _read_lineage(context: ApiContext, path: Path, query: AtQuery) -> Answer:
             proof=base64_text(write_multiproof(proof)),
             checkpoint=checkpoint_view(proof.certified),
         ),
-        shown=lineage_shown(id, version),
+        shown=lineage_shown(id, version, view.height),
     )
 
 
 def _read_together(context: ApiContext, _: Path, query: KeysQuery) -> Answer:
     """Whatever was asked for, absent or not, and nothing beside the proof: peers ask often."""
     keys = read_keys(query.keys)
-    proof = prove_together(context.chain, view_at(context.chain, query.at), keys)
+    view = view_at(context.chain, query.at)
+    proof = prove_together(context.chain, view, keys)
     return Answer(
-        TogetherAnswer(proof=base64_text(write_multiproof(proof))), shown=records_shown(keys)
+        TogetherAnswer(proof=base64_text(write_multiproof(proof))),
+        shown=records_shown(keys, view.height),
     )
 
 
@@ -199,11 +203,11 @@ def _unpack(resource: Resource, data: bytes) -> Record:
 def _missing(resource: Resource, key: Key, proof: RecordProof) -> Answer:
     """Absence is proven too."""
     label = " ".join(str(part) for part in key)
+    height = proof.certified.header.height
     return problem(
         "record.missing",
-        f"expected {resource.record.KIND} {label}, found none at height "
-        f"{proof.certified.header.height}",
-        shown=records_shown((proof.key,)),
+        f"expected {resource.record.KIND} {label}, found none at height {height}",
+        shown=records_shown((proof.key,), height),
         proof=base64_text(pack(proof)),
     )
 

@@ -151,7 +151,7 @@ def read_transaction(context: ApiContext, id: bytes) -> Answer:
 
 def _shown(proof: TransactionProof, id: bytes) -> tuple[Shown, ...]:
     transaction = unpack(Transaction, proof.transaction, TRANSACTION_BYTES_MAX)
-    return transaction_shown(transaction.intent.kind, id)
+    return transaction_shown(transaction.intent.kind, id, proof.receipt.height)
 
 
 def is_pending(answer: Answer) -> bool:

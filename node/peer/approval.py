@@ -17,7 +17,7 @@ from node.client.board import Board
 from node.client.client import Client
 from node.client.submitter import Submitter
 from node.peer.watch import while_wanted
-from node.wire.disk import replace_file
+from node.wire.disk import create_file, replace_file
 from vm.digest import DIGEST_BYTES
 from vm.learning import SiteApproval, Task, TaskPhase
 from vm.refusal import Refused
@@ -35,7 +35,7 @@ NOTHING_TO_WITHDRAW = ("task.not_approved", "task.phase", "peer.approved")
 
 
 async def require_standing(
-    approvals: "Approvals", board: Board, task: Task, organisation: str
+    approvals: "Approvals", reader: Board | Client, task: Task, organisation: str
 ) -> None:
     """Raise `Refused("peer.not_approved" | "peer.withdrawn")` unless the site still takes part.
 
@@ -43,7 +43,7 @@ async def require_standing(
     admin may have withdrawn it.
     """
     approvals.require(task)
-    found = await board.record(SiteApproval, task.id, organisation)
+    found = await reader.record(SiteApproval, task.id, organisation)
     if found is not None and not found.stands:
         raise Refused(
             "peer.withdrawn",
@@ -136,7 +136,7 @@ class Approvals:
             )
         approved = self._listed.get(task.id) or self._pinned(task.id, kept)
         if approved is None and self._mode == "list":
-            self.approve(task)
+            self._approve_first(task)
             return
         if approved is None:
             raise Refused(
@@ -153,8 +153,15 @@ class Approvals:
     def approve(self, task: Task) -> Digest:
         """Pin the terms as they stand; the newest approval is the one that counts."""
         terms = terms_digest(task.terms)
-        replace_file(self._folder / task.id, f"{terms.hex()}\n".encode())
+        replace_file(self._folder / task.id, _line(terms))
         return terms
+
+    def _approve_first(self, task: Task) -> None:
+        """Pin the terms by the list, unless somebody has said something since we looked."""
+        try:
+            create_file(self._folder / task.id, _line(terms_digest(task.terms)))
+        except FileExistsError:
+            self.require(task)
 
     def withdraw(self, task: str) -> bool:
         """Take back an approval by command; whether there was one.
@@ -192,3 +199,8 @@ class Approvals:
                 f"{task}",
             )
         return terms
+
+
+def _line(terms: Digest) -> bytes:
+    """What the file of an approval holds."""
+    return f"{terms.hex()}\n".encode()

@@ -5,10 +5,11 @@ a secret, seals its judgements, reveals them, and re-runs what others have faile
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import structlog
 
@@ -19,8 +20,9 @@ from fl.scores import reservable, within
 from fl.settle import named_segments
 from fl.verify import Judgement
 from node.client.board import Board
+from node.client.client import Client
 from node.client.submitter import Submitter
-from node.peer.approval import NO_PART, Approvals, require_standing
+from node.peer.approval import NO_PART, Approvals, require_not_withdrawn, require_standing
 from node.peer.bases import Bases
 from node.peer.drawer import Drawer
 from node.peer.replaying import Suspect
@@ -38,6 +40,7 @@ from node.peer.verdicts import (
     rerun_body,
     suspicion,
 )
+from node.peer.watch import while_wanted
 from node.wire.exchange import Exchange
 from vm.learning import (
     Commitment,
@@ -63,6 +66,8 @@ Replay = Callable[
     [Stage, Update, bytes, Sequence[int], Suspect | None], Awaitable[Judgement | None]
 ]
 
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -129,7 +134,7 @@ class Verifier:
             case RoundPhase.VERDICT if bound is not None and bound.seal is None:
                 await self._seal(stage, site, bound)
             case RoundPhase.REVEAL if bound is not None and bound.seal and bound.secret is None:
-                await self._reveal(stage)
+                await self._reveal(stage, site, bound.seal)
             case RoundPhase.RERUN if bound is not None and bound.secret is not None:
                 await self._rerun(stage, site)
 
@@ -143,22 +148,11 @@ class Verifier:
         await self._submitter.submit("learning.commit", CommitSecret(task, number, found))
 
     async def _seal(self, stage: Stage, site: Site, bound: Commitment) -> None:
-        """Judge all updates of others, once, and bind ourselves to what we found."""
+        """Bind ourselves to what we found of the others' updates."""
         task, number, me = stage.task.id, stage.round.number, self._submitter.member
-        body = await asyncio.to_thread(self._drawer.get, task, number)
-        found = None
-        # Of another chain, in a store that outlived it, if it opens no commitment of ours.
-        if body is not None and commitment(task, number, me, body.secret) == bound.commitment:
-            secret, found = body.secret, body.judgements
-        else:
-            secret = self._require_secret(bound)
-            approved = await self._is_approved(stage, site)
-            found = await self._judge(stage, site) if approved else None
-        if found is None or not await self._is_approved(stage, site):
-            found = await self._abstain(stage, site)  # no seal binds us to what we found before
-        body = RevealVerdicts(task, number, secret, found)
+        body = await self._find(stage, site, bound)
         # What has no room in the budget goes, now or since it was judged; nothing is bound yet.
-        withdrawn = any(item.code == WITHDRAWN for item in body.judgements)
+        withdrawn = _is_withdrawn(body)
         choices = (0,) if withdrawn else reservable(stage.task.terms, len(body.judgements))
         left = await self._scores_left(site)
         newest = await self._board.client.record(Commitment, task, number, site.organisation)
@@ -168,8 +162,30 @@ class Verifier:
         body = replace(body, judgements=within(body.judgements, reserved))
         await asyncio.to_thread(self._drawer.put, body)
         packed = [pack(item) for item in body.judgements]
-        sealed = seal(task, number, me, secret, packed)
-        await self._submitter.submit("learning.seal", SealVerdicts(task, number, sealed, reserved))
+        sealed = seal(task, number, me, body.secret, packed)
+        sending = self._submitter.submit(
+            "learning.seal", SealVerdicts(task, number, sealed, reserved)
+        )
+        if withdrawn:
+            await sending
+        elif await self._unless_withdrawn(stage, site, sending) is not None:
+            await self._binds(stage, site, sealed)
+
+    async def _find(self, stage: Stage, site: Site, bound: Commitment) -> RevealVerdicts:
+        """What we say of all updates of others: judged once, nothing once the site withdrew."""
+        task, number, me = stage.task.id, stage.round.number, self._submitter.member
+        body = await asyncio.to_thread(self._drawer.get, task, number)
+        found = None
+        # Of another chain, in a store that outlived it, if it opens no commitment of ours.
+        if body is not None and commitment(task, number, me, body.secret) == bound.commitment:
+            secret, found = body.secret, body.judgements
+        else:
+            secret = self._require_secret(bound)
+            if await self._is_approved(stage, site):
+                found = await self._unless_withdrawn(stage, site, self._judge(stage, site))
+        if found is None or not await self._is_approved(stage, site):
+            found = await self._abstain(stage, site)  # no seal binds us to what we found before
+        return RevealVerdicts(task, number, secret, found)
 
     def _require_secret(self, bound: Commitment) -> Digest:
         """What we committed to; raises `Refused("peer.secret")` if our key was rotated since.
@@ -192,15 +208,42 @@ class Verifier:
         holdout = await self._board.record(Holdout, site.dataset)
         return max(0, dataset.scores_max - (0 if holdout is None else holdout.scores))
 
-    async def _is_approved(self, stage: Stage, site: Site) -> bool:
+    async def _is_approved(
+        self, stage: Stage, site: Site, reader: Board | Client | None = None
+    ) -> bool:
         """Whether the site still stands by the task; it may have withdrawn since we committed."""
+        reader = reader or self._board
         try:
-            await require_standing(self._approvals, self._board, stage.task, site.organisation)
+            await require_standing(self._approvals, reader, stage.task, site.organisation)
         except Refused as refused:
             if refused.code not in NO_PART:
                 raise
             return False
         return True
+
+    async def _unless_withdrawn(
+        self, stage: Stage, site: Site, work: Coroutine[Any, Any, T]
+    ) -> T | None:
+        """What `work` gives; None if it was cut off as the site does not stand by the task."""
+        part = (self._approvals, self._board, stage.task, site.organisation)
+        try:
+            return await while_wanted(work, partial(require_not_withdrawn, *part))
+        except Refused as refused:
+            if refused.code not in NO_PART:
+                raise
+            return None
+
+    async def _binds(self, stage: Stage, site: Site, sealed: Digest) -> bool:
+        """Whether the site stood by the task when its seal was on the chain, as it is now.
+
+        What it says is kept, for it may withdraw before the reveal. A seal can arrive long after
+        it was sent: one that was overtaken by a withdrawal opens nothing that was found on rows.
+        """
+        # Past the board, which may have read it before the seal.
+        if await self._is_approved(stage, site, self._board.client):
+            await asyncio.to_thread(self._drawer.bind, stage.task.id, sealed)
+            return True
+        return await asyncio.to_thread(self._drawer.is_bound, stage.task.id, sealed)
 
     async def _stands(self, stage: Stage, site: Site) -> bool:
         """Whether the site's approval stands on the chain."""
@@ -218,13 +261,19 @@ class Verifier:
             if update.organisation != site.organisation
         )
 
-    async def _reveal(self, stage: Stage) -> None:
+    async def _reveal(self, stage: Stage, site: Site, sealed: Digest) -> None:
         body = await asyncio.to_thread(self._drawer.get, stage.task.id, stage.round.number)
         if body is None:
             raise Refused(
                 "peer.sealed_lost",
                 "expected the judgements that this verifier has sealed in its store, found none: "
                 f"it cannot reveal them in round {stage.round.number}",
+            )
+        if not _is_withdrawn(body) and not await self._binds(stage, site, sealed):
+            raise Refused(
+                "peer.withdrawn",
+                f"expected the seal of round {stage.round.number} on the chain before this site "
+                "withdrew, found it there only since: what was found on its rows is not revealed",
             )
         await self._submitter.submit("learning.verdict", body)
 
@@ -249,12 +298,18 @@ class Verifier:
             return
         found = None
         if await self._is_approved(stage, site):  # else its word stands, and it looks at no row
-            try:
-                blob = await self._exchange.fetch(update.blob, update.blob_bytes)
-                found = await self._replay(stage, update, blob, named, None)
-            finally:
-                await self._exchange.forget(update.blob)
+            again = self._replay_again(stage, update, named)
+            found = await self._unless_withdrawn(stage, site, again)
         await self._submitter.submit("learning.rerun", rerun_body(mine, update, found, named))
+
+    async def _replay_again(
+        self, stage: Stage, update: Update, named: Sequence[int]
+    ) -> Judgement | None:
+        try:
+            blob = await self._exchange.fetch(update.blob, update.blob_bytes)
+            return await self._replay(stage, update, blob, named, None)
+        finally:
+            await self._exchange.forget(update.blob)
 
     async def _updates(self, stage: Stage) -> list[Update]:
         """Each by its key, for a list proves its records but not that none was left out."""
@@ -403,3 +458,8 @@ class Verifier:
             self._since_ms[id] = (number, now_ms)
             return True
         return now_ms - since_ms < wait_ms
+
+
+def _is_withdrawn(body: RevealVerdicts) -> bool:
+    """Whether it says that the site does not stand by the task, and nothing of its rows."""
+    return any(item.code == WITHDRAWN for item in body.judgements)

@@ -6,6 +6,7 @@ favour of another, nor of reading without any.
 
 import secrets
 import ssl
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
@@ -24,6 +25,8 @@ from vm.record import Member
 from vm.refusal import Refused
 
 BURST_S = 10  # seconds' worth of requests that may come at once
+FORGED_NAMES = 4  # at one address: 400 checks a second, by the default pace a tenth of a core
+SIGNERS_MAX = 16_384  # addresses and members that are remembered to have signed there
 TOKEN_BYTES = 32
 BEARER = "Bearer "
 ONCE = ("Host", "Authorization", "Signature-Input", "Signature", "Content-Digest")
@@ -35,9 +38,8 @@ class Desk:
     """Knows readers, counts their requests, and writes down what is restricted.
 
     `names` are the authorities (host:port) under which clients reach this node; `server` is the
-    digest of the TLS key that it shows them, None where it does not end TLS; `height` gives the
-    newest certified height; `now_s` is the time in seconds since 1970, `ticks_s` that of a clock
-    that nobody sets.
+    digest of the TLS key that it shows them, None where it does not end TLS; `now_s` is the time
+    in seconds since 1970, `ticks_s` that of a clock that nobody sets.
     """
 
     def __init__(
@@ -49,7 +51,6 @@ class Desk:
         per_s: int,
         roster: Roster,
         logbook: Logbook,
-        height: Callable[[], int],
         now_s: Callable[[], float],
         ticks_s: Callable[[], float],
     ) -> None:
@@ -57,9 +58,7 @@ class Desk:
         self.server = server
         self.logbook = logbook
         self._names = frozenset(name.lower() for name in names)
-        self._per_s = per_s
         self._roster = roster
-        self._height = height
         self._now_s = now_s
         self._ticks_s = ticks_s
         self._started_s = int(now_s())
@@ -67,6 +66,9 @@ class Desk:
         self._readers = Pace(per_s, ceil(per_s * BURST_S))
         self._strangers = Pace(per_s, ceil(per_s * BURST_S))
         self._forgeries = Pace(per_s, ceil(per_s * BURST_S))  # by address and who is claimed to ask
+        forged_per_s = per_s * FORGED_NAMES
+        self._forgers = Pace(forged_per_s, ceil(forged_per_s * BURST_S))  # by address
+        self._signers: OrderedDict[str, None] = OrderedDict()  # address and member, oldest first
 
     async def admit(self, request: web.Request) -> None:
         """Put the reader into `request[READER]`, if there is one, and count the request.
@@ -119,10 +121,9 @@ class Desk:
             self._check(self._readers, reader.member, reader.member)
             self._readers.charge(reader.member, len(shown) - 1, self._ticks_s())
         time_ms = int(self._now_s() * 1_000)
-        height = int(request.query.get("at", self._height()))  # the read has judged it
         await self.logbook.append(
             [
-                AccessLine(time_ms, reader.member, reader.via, item.kind, item.subject, height)
+                AccessLine(time_ms, reader.member, reader.via, item.kind, item.subject, item.height)
                 for item in shown
             ]
         )
@@ -163,17 +164,33 @@ class Desk:
 
         def find(id: str) -> bytes:
             public_key = self._roster.member(id).public_key
-            label = f"what is signed as {id} at this address"
-            self._check(self._forgeries, f"{address} {id}", label)  # before it costs time
+            self._check_forged(address, id)  # before it costs time
             claimed.append(id)
             return public_key
 
         try:
-            return self._signer(request, find)
+            member = self._signer(request, find)
         except Refused as refused:
             if claimed and not isinstance(refused, TooMany):
                 self._forgeries.take(f"{address} {claimed[0]}", self._ticks_s())
+                self._forgers.take(address, self._ticks_s())
             raise
+        self._signers[f"{address} {member.id}"] = None
+        self._signers.move_to_end(f"{address} {member.id}")
+        if len(self._signers) > SIGNERS_MAX:
+            self._signers.popitem(last=False)
+        return member
+
+    def _check_forged(self, address: str, id: str) -> None:
+        """Raise `TooMany` if too much was forged at this address, as this member or as any.
+
+        Whatever is forged as others, who has signed there before goes on: behind a proxy all have
+        one address.
+        """
+        who = f"{address} {id}"
+        self._check(self._forgeries, who, f"what is signed as {id} at this address")
+        if who not in self._signers:
+            self._check(self._forgers, address, "what is signed at this address")
 
     def _signer(self, request: web.Request, find: Callable[[str], bytes]) -> Member:
         if not request.raw_path.startswith("/"):
@@ -208,7 +225,7 @@ class Desk:
         """Raise `TooMany` if `who` may not ask now."""
         wait_s = pace.wait_s(who, self._ticks_s())
         if wait_s > 0:
-            message = f"expected at most {self._per_s} requests a second of {label}, found more"
+            message = f"expected at most {pace.per_s} requests a second of {label}, found more"
             raise TooMany(wait_s, message)
 
     def _count(self, pace: Pace, who: str, label: str) -> None:

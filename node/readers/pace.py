@@ -23,6 +23,7 @@ class Pace:
     """
 
     def __init__(self, per_s: float, at_once: int, asking_max: int = ASKING_MAX) -> None:
+        self.per_s = per_s
         self._cost_s = 1 / per_s
         self._depth_s = at_once / per_s
         self._asking_max = asking_max

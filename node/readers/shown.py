@@ -16,16 +16,22 @@ LINEAGE = "lineage"  # its verdicts and audits are one line: a model of 100 roun
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A restricted record, by its place in the state tree, or transaction, by its id."""
+    """A restricted record, by its place in the state tree, or transaction, by its id.
+
+    `height` is that of the header under which it is shown.
+    """
 
     kind: str
     subject: Digest
+    height: int
 
 
-def records_shown(keys: Iterable[bytes]) -> tuple[Shown, ...]:
+def records_shown(keys: Iterable[bytes], height: int) -> tuple[Shown, ...]:
     """Those of the records with these state keys that are restricted, absent ones too."""
     return tuple(
-        Shown(kind, digest(STATE_KEY, key)) for key in keys if (kind := _kind(key)) in RESTRICTED
+        Shown(kind, digest(STATE_KEY, key), height)
+        for key in keys
+        if (kind := _kind(key)) in RESTRICTED
     )
 
 
@@ -38,12 +44,13 @@ def _kind(key: bytes) -> str:
     return str(parts[0]) if isinstance(parts, tuple) and parts else ""
 
 
-def transaction_shown(kind: str, id: Digest) -> tuple[Shown, ...]:
+def transaction_shown(kind: str, id: Digest, height: int) -> tuple[Shown, ...]:
     """The transaction, if its kind is restricted; one of no kind at all is not."""
     access = ACCESS.get(kind)
-    return (Shown(kind, id),) if access is not None and access.restricted else ()
+    return (Shown(kind, id, height),) if access is not None and access.restricted else ()
 
 
-def lineage_shown(model: str, version: int) -> tuple[Shown, ...]:
+def lineage_shown(model: str, version: int, height: int) -> tuple[Shown, ...]:
     """Everything restricted in the lineage of a model's version."""
-    return (Shown(LINEAGE, digest(STATE_KEY, state_key(Model.KIND, (model, version)))),)
+    place = digest(STATE_KEY, state_key(Model.KIND, (model, version)))
+    return (Shown(LINEAGE, place, height),)

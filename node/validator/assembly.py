@@ -166,7 +166,7 @@ class Validator:
             votes=lambda: self._chain.epoch.validators.votes(self._id),
         )
         self._accuser = Accuser(self._chain, self._submit_own)
-        self._desk = open_desk(config, genesis, self._chain, lambda: self._certified.height)
+        self._desk = open_desk(config, genesis, self._chain)
         self._resources.callback(self._desk.logbook.close)
         self._publisher = Publisher(
             self._id,

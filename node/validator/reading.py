@@ -1,7 +1,6 @@
 """A validator's desk for readers, put together from its configuration."""
 
 import time
-from collections.abc import Callable
 
 from node.home.config import ValidatorConfig
 from node.readers.desk import Desk
@@ -12,10 +11,8 @@ from node.wire.pki import certified_spki
 from vm.genesis import Genesis
 
 
-def open_desk(
-    config: ValidatorConfig, genesis: Genesis, chain: Chain, height: Callable[[], int]
-) -> Desk:
-    """Open the access log and stand ready; `height` is the newest certified one.
+def open_desk(config: ValidatorConfig, genesis: Genesis, chain: Chain) -> Desk:
+    """Open the access log and stand ready.
 
     Raises as `Logbook` does, and `Refused("tls.certificate")`; whoever opens it closes the log.
     """
@@ -27,7 +24,6 @@ def open_desk(
         per_s=config.http.reads_per_s,
         roster=Roster(chain.state, lambda: chain.head.height),
         logbook=Logbook(config.store.folder / FOLDER),
-        height=height,
         now_s=time.time,
         ticks_s=time.monotonic,
     )

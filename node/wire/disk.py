@@ -46,6 +46,22 @@ def replace_file(path: Path, data: bytes) -> None:
 
     Only its owner may read it. Its folder is made if it is not there.
     """
+    _write_beside(path, data).rename(path)
+    sync_folder(path.parent)
+
+
+def create_file(path: Path, data: bytes) -> None:
+    """As `replace_file`, but raises FileExistsError where something is at `path` by then."""
+    fresh = _write_beside(path, data)
+    try:
+        path.hardlink_to(fresh)
+    finally:
+        fresh.unlink()
+    sync_folder(path.parent)
+
+
+def _write_beside(path: Path, data: bytes) -> Path:
+    """A file in the same folder that holds `data`, on disk all but its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")  # two processes may write at once
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -54,8 +70,7 @@ def replace_file(path: Path, data: bytes) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-    fresh.rename(path)
-    sync_folder(path.parent)
+    return fresh
 
 
 def write_at(file: int, data: bytes, offset: int) -> None:

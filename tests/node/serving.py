@@ -79,7 +79,6 @@ class Node:
             per_s=PER_S,
             roster=Roster(chain.state, lambda: chain.head.height),
             logbook=self.logbook,
-            height=lambda: self.feed.height,
             now_s=self._time_s,
             ticks_s=self._time_s,
         )

@@ -118,6 +118,26 @@ def test_a_withdrawal_at_the_very_moment_of_a_look_is_no_damage(
     assert "withdrawn here" in refuses(approvals, task(town))
 
 
+def test_a_withdrawal_while_a_list_approves_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first look found nothing; what a person says before it is written down counts more."""
+    town = opened(tmp_path)
+    approvals, command = town.approvals(1), town.approvals(1)
+    kept = approvals._kept
+
+    def read(id: str) -> bytes | None:
+        found = kept(id)
+        command.withdraw(id)
+        return found
+
+    monkeypatch.setattr(approvals, "_kept", read)
+
+    assert "withdrawn here" in refuses(approvals, task(town))
+    assert command.is_withdrawn(TASK)
+    assert [path.name for path in tmp_path.glob("*/approved/*")] == [TASK]
+
+
 @pytest.mark.parametrize("content", [b"", b"no digest\n", b"ab" * 31 + b"\n", b"ab" * 33, b"\xff"])
 def test_a_damaged_approval_approves_nothing(tmp_path: Path, content: bytes) -> None:
     """It is said to be damaged, also where the list alone would approve."""

@@ -5,13 +5,8 @@ import pytest
 from node.readers import desk
 from tests.harness import key_of
 from tests.node.api.asking import assert_problem
-from tests.node.network import Network
-from tests.node.readers.reading import (
-    AUDITOR,
-    TRAINER,
-    run,
-    signed,
-)
+from tests.node.network import HOSPITALS, Network
+from tests.node.readers.reading import ADMIN, AUDITOR, TRAINER, run, signed
 from tests.node.readers.test_desk import MEMBERS
 from tests.node.serving import Node, call, get
 from vm import keys
@@ -92,6 +87,51 @@ def test_signatures_that_do_not_hold_are_counted_by_whose_they_claim_to_be(
         assert await ask_as(TRAINER) == 200
 
     run(network, check, now_s=lambda: now[0])
+
+
+def test_signatures_that_do_not_hold_are_counted_by_address_whomever_they_name(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name for each costs no more verifications; who has signed from there before goes on."""
+    monkeypatch.setattr(desk, "BURST_S", 0.005)
+    forged = [f"{hospital}.{role}" for hospital in HOSPITALS for role in ("steward", "verifier")]
+    now, checked, verify = [1_700_000_000.0], [0], keys.verify
+
+    def count(*signed: bytes) -> bool:
+        checked[0] += 1
+        return verify(*signed)
+
+    monkeypatch.setattr(keys, "verify", count)
+
+    async def check(url: str, node: Node) -> None:
+        async def ask_as(member: str, key: SigningKey | None = None) -> int:
+            headers = signed(url + MEMBERS, member, key=key, at_s=now[0])
+            return (await get(url + MEMBERS, headers=headers)).status
+
+        assert await ask_as(TRAINER) == 200
+        for name in forged * 5:
+            assert await ask_as(name, key_of("mallory")) in (401, 429)
+        assert 5 < checked[0] - 1 <= 5 * desk.FORGED_NAMES
+        assert await ask_as(ADMIN) == 429
+        assert await ask_as(TRAINER) == 200
+        now[0] += 1
+        assert await ask_as(ADMIN) == 200
+
+    run(network, check, now_s=lambda: now[0])
+
+
+def test_who_has_signed_is_remembered_within_a_bound(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past it who signed longest ago is as one that never did."""
+    monkeypatch.setattr(desk, "SIGNERS_MAX", 1)
+
+    async def check(url: str, node: Node) -> None:
+        for member in (TRAINER, ADMIN, ADMIN):
+            assert (await get(url + MEMBERS, headers=signed(url + MEMBERS, member))).status == 200
+        assert list(node.desk._signers) == [f"127.0.0.1 {ADMIN}"]
+
+    run(network, check)
 
 
 @pytest.mark.parametrize(

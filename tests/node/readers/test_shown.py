@@ -150,6 +150,39 @@ def test_a_line_names_the_height_that_was_asked_for(learned: Network, path: str)
 
 
 @pytest.mark.parametrize("path", RESTRICTED)
+def test_a_line_names_the_height_under_which_it_was_shown(
+    learned: Network, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """A block may come between the read and its line: the answer tells nothing of it."""
+
+    async def check(url: str, node: Node) -> None:
+        note, before = node.desk.note, node.feed.height
+
+        async def late(*noted: Any) -> None:
+            node.feed.publish(learned.block().height)
+            await note(*noted)
+
+        monkeypatch.setattr(node.desk, "note", late)
+        assert (await ask(url + path)).status == RESTRICTED[path][2]
+        assert node.feed.height > before
+        assert {line.height for line in noted(node)} == {before}
+
+    run(learned, check)
+
+
+def test_a_line_of_a_transaction_names_its_block(learned: Network) -> None:
+    """Nothing else of the chain was shown with it."""
+    id = sent(learned, "learning.verdict")
+
+    async def check(url: str, node: Node) -> None:
+        got = await ask(f"{url}/v1/transactions/{id}")
+        assert [line.height for line in noted(node)] == [got.body["receipt"]["height"]]
+        assert got.body["receipt"]["height"] < node.feed.height
+
+    run(learned, check)
+
+
+@pytest.mark.parametrize("path", RESTRICTED)
 def test_on_a_public_network_the_restricted_is_for_members(tmp_path: Path, path: str) -> None:
     """A stranger reads the rest; what is refused is not noted, for nothing was shown."""
     with private_network(tmp_path, public=True) as network:
@@ -221,16 +254,19 @@ def test_an_export_waits_for_its_reader_s_pace(
     now = [1_700_000_000.0]
     paused: list[float] = []
 
-    async def pause(seconds: float) -> None:
-        paused.append(seconds)
-        now[0] += seconds
-
-    monkeypatch.setattr(export, "_pause", pause)
-
     async def check(url: str, node: Node) -> None:
+        before = node.feed.height
+
+        async def pause(seconds: float) -> None:
+            node.feed.publish(learned.block().height)
+            paused.append(seconds)
+            now[0] += seconds
+
+        monkeypatch.setattr(export, "_pause", pause)
         path = f"{url}/v1/holdouts?format=ndjson"
         got = await get(path, headers=signed(path, TRAINER, at_s=now[0]))
         assert got.body.count(b"\n") == node.logbook.size == 4
+        assert [line.height for line in noted(node)] == [before] * 4  # read before it waited
 
     run(learned, check, now_s=lambda: now[0])
     assert paused
@@ -295,12 +331,12 @@ def test_a_waiting_look_up_is_noted_when_it_is_answered(network: Network) -> Non
 )
 def test_bytes_that_are_no_key_are_not_restricted(key: bytes) -> None:
     """Nothing stands there, and no request can make the node fail."""
-    assert records_shown([key]) == ()
+    assert records_shown([key], 1) == ()
 
 
 def test_an_unknown_kind_is_not_restricted() -> None:
     """Such a transaction failed, and wrote nothing."""
-    assert transaction_shown("no.such.kind", bytes(32)) == ()
+    assert transaction_shown("no.such.kind", bytes(32), 1) == ()
 
 
 @pytest.mark.parametrize("noun", ["transactions", "blocks"])
