@@ -9,9 +9,10 @@ from pathlib import Path
 from tests.bench.ledger import blobs, growth, load, machine
 from tests.bench.ledger.blobs import Blobs
 from tests.bench.ledger.bound import verified_per_s
+from tests.bench.ledger.figures import VALIDATORS
 from tests.bench.ledger.fleet import Fleet
 from tests.bench.ledger.growth import Growth
-from tests.bench.ledger.load import VALIDATORS, Load, Plan
+from tests.bench.ledger.load import Load, Plan
 from tests.bench.ledger.report import Found
 
 PARTS = ("load", "latency", "growth", "restart", "sync", "blobs")
