@@ -88,14 +88,16 @@ FOUND = Found(
 )
 
 
-def test_the_pace_goes_from_certificate_to_certificate() -> None:
-    """Whatever was certified when a stretch began does not count, nor time without a block."""
-    looks = seen((0.5, 10), (1.5, 10), (2.0, 11), (2.1, 10), (4.0, 13), (4.9, 13), (5.5, 14))
-    applied = {10: 1_000, 11: 100, 12: 20, 13: 30, 14: 5_000}
+def test_a_pace_is_of_whole_blocks_and_their_stalls() -> None:
+    """From the last new certificate before a stretch to the first one after it."""
+    looks = seen((0.1, 9), (0.5, 10), (1.5, 10), (2.0, 11), (2.1, 10), (4.0, 13), (9.5, 14))
+    applied = {10: 1_000, 11: 100, 12: 20, 13: 30, 14: 50, 15: 7}
 
-    seconds, transactions, blocks = certified(looks, applied, first_s=1.0, last_s=5.0)
+    found = certified(looks, applied, first_s=1.0, last_s=5.0)
+    late = certified(looks[2:], applied, first_s=1.0, last_s=5.0)
 
-    assert (seconds, transactions, blocks) == (2.0, 50, 2)
+    assert found == (9.0, 200, 4)
+    assert late == (7.5, 100, 3)
 
 
 def test_a_stretch_without_blocks_has_no_pace() -> None:
@@ -109,7 +111,7 @@ def test_processor_time_is_told_by_transaction() -> None:
     """Of one validator among four, and of all clients together."""
     run = Run(
         batch=100,
-        seen=seen((9.0, 0), (10.0, 1), (12.0, 2), (20.0, 3)),
+        seen=seen((9.0, 0), (10.0, 1), (12.0, 2), (20.0, 3), (21.0, 3)),
         begin=Use(10.0, validators=100.0, clients=5.0, bench=1.0),
         end=Use(20.0, validators=108.0, clients=7.0, bench=1.0),
         rss_mib=(1.0, 2.0, 3.0),
@@ -122,7 +124,7 @@ def test_processor_time_is_told_by_transaction() -> None:
     assert (found.validator_us, found.client_us) == (2_000.0, 2_000.0)
     assert found.client_cpu_share == 0.2
     assert found.busy == round(1.0 / (os.cpu_count() or 1), 3)
-    assert found.pending == (1, 3)
+    assert found.pending == (1, 3)  # the most of the last look at each
 
 
 def test_waits_are_told_by_percentiles() -> None:

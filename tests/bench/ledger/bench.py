@@ -9,9 +9,10 @@ from pathlib import Path
 from tests.bench.ledger import blobs, growth, load, machine
 from tests.bench.ledger.blobs import Blobs
 from tests.bench.ledger.bound import verified_per_s
+from tests.bench.ledger.figures import VALIDATORS
 from tests.bench.ledger.fleet import Fleet
 from tests.bench.ledger.growth import Growth
-from tests.bench.ledger.load import VALIDATORS, Load, Plan
+from tests.bench.ledger.load import Load, Plan
 from tests.bench.ledger.report import Found
 
 PARTS = ("load", "latency", "growth", "restart", "sync", "blobs")
@@ -43,7 +44,7 @@ WHOLE = Size(
     seconds=60,
     bound_s=3.0,
     skip_s=5.0,
-    under_way=6_000,
+    under_way=4_000,
     records=1_000_000,
     block_records=400,
     model_bytes=500_000_000,

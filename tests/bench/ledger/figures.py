@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
+VALIDATORS = 4  # of every network here
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -66,21 +68,32 @@ class Latency:
 def certified(
     seen: Sequence[Status], applied: Mapping[int, int], first_s: float, last_s: float
 ) -> tuple[float, int, int]:
-    """Seconds, transactions and blocks from one certificate to another, the farthest in a stretch.
+    """Seconds, transactions and blocks of a stretch, made longer to whole blocks at both ends.
 
-    Between looks, blocks are certified unseen: a moment is that of the look that showed them. One
-    moment alone has no pace: then nothing is counted.
+    It goes from the last look before the stretch that showed a new certificate to the first such
+    look after it, so that a stall at either end counts in full. A stretch with no such look before
+    it begins with the first one in it; with fewer than two nothing is counted.
     """
     moments, highest = list[Status](), -1
     for status in sorted(seen, key=lambda status: status.at_s):
-        if status.height > highest >= 0 and first_s <= status.at_s <= last_s:
+        if status.height > highest >= 0:
             moments.append(status)
         highest = max(highest, status.height)
-    if len(moments) < 2:
+    before = [status for status in moments if status.at_s <= first_s][-1:]
+    inside = [status for status in moments if first_s < status.at_s < last_s]
+    after = [status for status in moments if status.at_s >= last_s][:1]
+    counted = before + inside + after
+    if len(counted) < 2:
         return last_s - first_s, 0, 0
-    first, last = moments[0], moments[-1]
+    first, last = counted[0], counted[-1]
     count = sum(applied[height] for height in range(first.height + 1, last.height + 1))
     return last.at_s - first.at_s, count, last.height - first.height
+
+
+def waiting(seen: Sequence[Status], at_s: float) -> int:
+    """The most transactions that waited at any validator when all were looked at last."""
+    before = [status.pending for status in seen if status.at_s <= at_s]
+    return max(before[-VALIDATORS:], default=0)
 
 
 def percentiles(waits_ms: Sequence[float]) -> tuple[float, float, float]:

@@ -11,9 +11,9 @@ from node.validator.prune import Pruner
 from node.validator.store import Store
 from tests.bench.ledger import sync
 from tests.bench.ledger.build import build, disk_bytes
-from tests.bench.ledger.figures import Stretch
+from tests.bench.ledger.figures import VALIDATORS, Stretch
 from tests.bench.ledger.fleet import Fleet
-from tests.bench.ledger.load import VALIDATORS, Plan, Run, driving, summarize, warmed
+from tests.bench.ledger.load import Plan, Run, driving, summarize, warmed
 from tests.bench.ledger.restart import seconds_to_vote
 from tests.bench.ledger.sync import Synced
 from vm.transaction import TX_LIFETIME_BLOCKS_MAX

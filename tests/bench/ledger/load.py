@@ -15,14 +15,22 @@ from node.client.connection import Connection
 from node.client.reply import Reply
 from tests.bench.ledger import machine
 from tests.bench.ledger.crew import Crew
-from tests.bench.ledger.figures import Latency, Status, Stretch, Use, certified, percentiles
+from tests.bench.ledger.figures import (
+    VALIDATORS,
+    Latency,
+    Status,
+    Stretch,
+    Use,
+    certified,
+    percentiles,
+    waiting,
+)
 from tests.bench.ledger.fleet import Fleet
 from tests.bench.ledger.purse import STRETCH_BLOCKS
-from tests.network.running import DEADLINE_S
 from vm.refusal import Refused
 
-VALIDATORS = 4
 LOOK_S = 0.25  # between two looks at one validator
+DRAIN_S = 300.0  # until all that waits is executed, also where others use the machine
 STATUS_BYTES_MAX = 64 * 1024
 WARM_S = 4.0  # for which the pace is sought
 SPARE = 1.3  # more is signed than the pace asks for
@@ -162,7 +170,7 @@ class Driver:
 
     async def _drained(self) -> None:
         """Wait until nothing waits anywhere."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(DRAIN_S):
             await self._until(lambda: self._pending() == 0)
 
     async def _sign(self, pace: float, seconds: float) -> None:
@@ -262,7 +270,6 @@ def summarize(run: Run, applied: Counter[int]) -> Stretch:
     validators = end.validators - begin.validators
     clients = end.clients - begin.clients
     everything = validators + clients + end.bench - begin.bench
-    inside = [status for status in run.seen if begin.at_s <= status.at_s <= end.at_s]
     return Stretch(
         batch=run.batch,
         seconds=round(seconds, 2),
@@ -273,7 +280,7 @@ def summarize(run: Run, applied: Counter[int]) -> Stretch:
         client_us=round(1e6 * clients / whole, 1),
         client_cpu_share=round(clients / everything, 3),
         busy=round(everything / (end.at_s - begin.at_s) / (os.cpu_count() or 1), 3),
-        pending=(inside[0].pending, inside[-1].pending),
+        pending=(waiting(run.seen, begin.at_s), waiting(run.seen, end.at_s)),
         rss_mib=run.rss_mib,
         admitted=run.tally["admitted"],
         returned=run.tally["returned"],

@@ -24,18 +24,18 @@ async def seconds_to_vote(fleet: Fleet) -> float:
     journal = fleet.home(KILLED) / STORE / JOURNAL / SEGMENT
     me = f"{fleet.hospitals[KILLED - 1]}.validator"
     fleet.kill(KILLED)
-    before, size = _voted(journal, 0, me), journal.stat().st_size
+    before, size = voted(journal, 0, me), journal.stat().st_size
     begun_s = time.perf_counter()
     fleet.start(KILLED)
     async with asyncio.timeout(DEADLINE_S):
         while True:
             await asyncio.sleep(LOOK_S)
             grown = journal.stat().st_size  # a journal that was made anew is read whole
-            if _voted(journal, size if grown >= size else 0, me) > before:
+            if voted(journal, size if grown >= size else 0, me) > before:
                 return time.perf_counter() - begun_s
 
 
-def _voted(journal: Path, start: int, me: str) -> int:
+def voted(journal: Path, start: int, me: str) -> int:
     """The highest block that we voted for in what a journal holds from `start` on."""
     with journal.open("rb") as file:
         file.seek(start)
