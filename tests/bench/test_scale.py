@@ -16,6 +16,7 @@ from tests.bench.scale.figures import document, markdown
 from tests.bench.scale.plot import svg
 from tests.bench.scale.run import Run
 from tests.bench.scale.timeline import EUROPE, LAN, Clock, Core, Net
+from tests.bench.scale.validator import GOSSIP
 
 AT_ONCE = Net("at-once", 0.0, 0.0, inf)
 SECONDS = 1.0
@@ -34,11 +35,11 @@ DEAR = replace(  # every piece has its price, in round numbers
 
 
 def once(n: int, costs: Costs = FREE, net: Net = AT_ONCE) -> Run:
-    """A run at rest in which the primary is brought one request, and a second passes."""
+    """A run at rest in which the primary is brought one request, and seconds pass."""
     run = Run(n, net, costs, seed=1)
     run.clock.run(1.0)
     run.submit(0, 1)
-    run.clock.run(2.0)
+    run.clock.run(4.0)
     return run
 
 
@@ -120,6 +121,17 @@ def test_a_large_message_occupies_its_link() -> None:
     slow = once(4, FREE, Net("slow", 0.0, 0.0, 10_000.0))
 
     assert slow.waits[0] > once(4).waits[0] + 0.05
+
+
+def test_what_waits_for_long_is_handed_on_again() -> None:
+    """Where a block takes longer than two looks at what waits, all hand it to all others."""
+    near, far = (
+        sum(validator.sent[GOSSIP] for validator in once(4, FREE, net).validators)
+        for net in (AT_ONCE, Net("far", 0.4, 0.4))
+    )
+
+    assert near == 3
+    assert far > near
 
 
 def test_costs_are_measured_and_curves_told(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ class Costs:
     decode_s: Mapping[str, float]
     encode_s: Mapping[str, float]
     step_s: Mapping[str, float]
-    verify_s: float  # a message's signature, in a thread of its own
+    verify_s: float  # a message's signature
+    hop_s: float  # to a thread that verifies it, and back
     sign_s: float
     frame_s: float
     entry_s: float  # an entry appended to the journal
@@ -38,6 +39,7 @@ class Costs:
     held_byte_s: float  # hashed and appended to the journal
     batch_s: float  # a message of transactions
     intake_s: float  # one of its transactions: decoded, verified, judged, admitted
+    again_s: float  # one that waits here already
     draw_s: float  # a transaction drawn and packed into a proposal
     check_s: float  # a transaction in another's proposal, known from before
     block_s: float
@@ -61,4 +63,4 @@ def _of(table: Mapping[str, float], name: str) -> float:
     return table[name] if name in table else max(table.values(), default=0.0)
 
 
-FREE = Costs({}, {}, {}, *([0.0] * 15))
+FREE = Costs({}, {}, {}, *([0.0] * 17))

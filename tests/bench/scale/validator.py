@@ -7,6 +7,7 @@ store and signatures of others are costs alone: nobody crashes or lies here.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from consensus.event import (
     Broadcast,
@@ -45,6 +46,8 @@ from consensus.message import (
 from consensus.outbox import Sign
 from consensus.replica import History, Replica, Start
 from consensus.window import window_max
+from node.api.admission import SUBMIT_MAX
+from node.validator.gossip import RESEND_MAX, RESEND_MS
 from node.validator.mempool import Mempool
 from node.validator.runtime import (
     BATCH_EVENTS_MAX,
@@ -63,6 +66,7 @@ from vm.certificate import CheckpointCertificate
 from vm.keys import SigningKey
 from vm.quorum import Validator as Seat
 from vm.quorum import ValidatorSet
+from vm.refusal import Refused
 from vm.shape import Digest, pack
 from vm.transaction import Transaction
 
@@ -128,6 +132,7 @@ class Validator:
         self._ask = ask
         self._pool = Mempool()
         self._done: set[bytes] = set()  # ids of executed transactions
+        self._waited: set[bytes] = set()  # when transactions were handed on again
         self._header: Digest = GENESIS_HEADER
         self._blocks: dict[int, Block] = {}
         self._certificates: dict[int, CheckpointCertificate] = {}
@@ -158,6 +163,7 @@ class Validator:
         self.core.run(self._begin)
 
     def _begin(self) -> Action:
+        self._resend_later()
         self._perform(self.replica.recover(()), Work.STATUS)
         return self._sync
 
@@ -179,22 +185,46 @@ class Validator:
         costs, body = self._costs, envelope.body
         cost_s = costs.frame_s + costs.decode(body.TAG)
         cost_s += len(envelope.payload or b"") * (costs.frame_byte_s + costs.decode_byte_s)
-        self.core.spend(work_of(body), cost_s + costs.verify_s * is_signed(body))
+        verify_s = (costs.verify_s + costs.hop_s) * is_signed(body)
+        self.core.spend(work_of(body), cost_s + verify_s)
         return lambda: self._post(Received(envelope))
 
     def _admit(self, request: Request, *, forward: bool) -> Action:
-        costs = self._costs
-        frame_s = 0.0 if forward else costs.frame_s
-        self.core.spend(Work.TRANSACTIONS, frame_s + costs.batch_s + len(request) * costs.intake_s)
+        costs, known = self._costs, self._pool.by_bytes
+        again = sum(packed in known for packed, _ in request)
+        self.core.spend(
+            Work.TRANSACTIONS,
+            (0.0 if forward else costs.frame_s)
+            + costs.batch_s
+            + (len(request) - again) * costs.intake_s
+            + again * costs.again_s,
+        )
         for packed, transaction in request:
             if self._book.ids[packed] not in self._done:
-                self._pool.admit(transaction, packed, self.executed + 1)
+                with suppress(Refused):  # it is full: who brought it is told to come again
+                    self._pool.admit(transaction, packed, self.executed + 1)
         if forward:
-            size = sum(len(packed) for packed, _ in request)
-            for peer in self._others():
-                self.core.spend(Work.TRANSACTIONS, costs.frame_s + size * costs.frame_byte_s)
-                self._carry(peer, GOSSIP, size, lambda peer=peer: peer.hear(request))  # type: ignore[misc]
+            self._forward(request)
         return self._wake
+
+    def _forward(self, request: Request) -> None:
+        costs, size = self._costs, sum(len(packed) for packed, _ in request)
+        for peer in self._others():
+            self.core.spend(Work.TRANSACTIONS, costs.frame_s + size * costs.frame_byte_s)
+            self._carry(peer, GOSSIP, size, lambda peer=peer: peer.hear(request))  # type: ignore[misc]
+
+    def _resend(self) -> None:
+        """What waits for long is handed on again, by everybody who has it: see `Gossip.resend`."""
+        oldest = self._pool.oldest(RESEND_MAX)
+        again = [(item, self._pool.by_bytes[item]) for item in oldest if item in self._waited]
+        for at in range(0, len(again), SUBMIT_MAX):
+            self._forward(again[at : at + SUBMIT_MAX])
+        self._waited = set(oldest)
+        self._resend_later()
+
+    def _resend_later(self) -> None:
+        due_s = self._clock.now_s + RESEND_MS / 1_000
+        self._clock.at(due_s, lambda: self.core.run(self._resend))
 
     # Turns
 
