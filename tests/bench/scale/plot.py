@@ -9,9 +9,8 @@ from tests.bench.scale.run import Point
 COLOURS = ("#06c", "#393", "#c80", "#c33", "#639", "#888")  # by number of validators, in order
 WIDTH, HEIGHT = 230, 190  # of a panel's inside
 LEFT, TOP, RIGHT, BOTTOM = 46, 52, 14, 40
-WAIT_MS_MIN, WAIT_MS_MAX = 10.0, 10_000.0  # of the axis of waits, in powers of ten
+WAIT_MS_MIN, WAIT_MS_MAX = 10.0, 2_000.0  # of the axis of waits, which has powers of ten
 TPS_STEP = 500  # of the axis of throughput
-SHARE_MAX = 1.0
 
 Place = tuple[float, float]
 
@@ -61,8 +60,8 @@ def _waits(found: Scale, net: str, counts: Sequence[int], right: int) -> str:
         + _curve(places(n, lambda point: point.p99_ms), _colour(place), ' stroke-dasharray="3 2"')
         for place, n in enumerate(counts)
     )
-    columns = [(WIDTH * tps / right, f"{tps}") for tps in range(0, right + 1, TPS_STEP)]
-    rows = [(y(10.0**power), f"{10**power:,}") for power in range(1, 5)]
+    columns = [(WIDTH * tps / right, f"{tps:,}") for tps in range(0, right + 1, TPS_STEP)]
+    rows = [(y(10.0**power), f"{10**power:,}") for power in range(1, 4)]
     words = "transactions/s certified; ms at p50, p99 dashed"
     return _axes(net, columns, rows, words) + curves
 
@@ -72,7 +71,7 @@ def _shares(found: Scale, net: str, counts: Sequence[int]) -> str:
     curves = "".join(
         _curve(
             [
-                (WIDTH * point.load, HEIGHT * (1 - point.vote_share / SHARE_MAX))
+                (WIDTH * point.load, HEIGHT * (1 - point.vote_share))
                 for point in [*_loads(found, net, n), found.at(n, net, 1.0)]
             ],
             _colour(place),
