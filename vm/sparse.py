@@ -14,7 +14,7 @@ path. So a leaf that moves down when a neighbour arrives is not written again.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Annotated, ClassVar, NewType, TypeAlias
@@ -76,6 +76,7 @@ INTERIOR, LEAF = 1, 2  # first byte of the other links
 _LINK_BYTES = (1, 41, 73)  # by first byte
 _DEPTHS = tuple(depth.to_bytes(2, "big") for depth in range(DEPTH_MAX + 1))
 _BYTES = tuple(bytes((byte,)) for byte in range(256))
+_LEAF_KEY_BYTES = 10 + DEPTH_MAX // 8  # no interior node stands so deep
 _PATH_BIT = 8 * 9  # where a path begins in the link to a leaf
 
 
@@ -240,9 +241,24 @@ def node_key(height: bytes, depth: int, path: bytes) -> NodeKey:
     return NodeKey(height + _place(depth, path))
 
 
+def split_keys(joined: bytes) -> Iterator[NodeKey]:
+    """Node keys that were joined: each tells by its depth how long it is."""
+    start = 0
+    while start < len(joined):
+        depth = int.from_bytes(joined[start + 8 : start + 10], "big")
+        end = start + 10 + (depth + 7 >> 3)
+        yield NodeKey(joined[start:end])
+        start = end
+
+
 def leaf_key(height: bytes, key: bytes) -> NodeKey:
     """Where the leaf of a state key stands that was written at `height`."""
     return NodeKey(height + _place(DEPTH_MAX, digest(STATE_KEY, key)))
+
+
+def is_leaf_key(key: NodeKey) -> bool:
+    """Whether a node's key is that of a leaf."""
+    return len(key) == _LEAF_KEY_BYTES
 
 
 def _place(depth: int, path: bytes) -> bytes:

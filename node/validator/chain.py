@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from consensus.message import Block, CommitCertificate
+from node.validator.nodes import Nodes
 from node.validator.store import BlockRow, Head, Store, View
 from vm import sparse, tree
 from vm.block import Header, check_payload, receipts_root, transactions_root
@@ -41,6 +42,7 @@ class Chain:
         self._known = known
         self._program = program
         self._rows: dict[int, BlockRow] = {}
+        self._nodes = Nodes(store.node)
         head = store.head()
         self.head = self._write_genesis(genesis) if head is None else head
         if self.head.chain != self.id:
@@ -96,7 +98,7 @@ class Chain:
             _Remembered(self.store, height),
             self._program,
         )
-        update = sparse.update(self.store.node, head.root, height, done.writes)
+        update = sparse.update(self._nodes.get, head.root, height, done.writes)
         header = Header(
             chain=self.id,
             height=height,
@@ -171,6 +173,7 @@ class Chain:
         frontier, nodes = tree.append(self.head.frontier, digest)
         head = Head(self.id, header.height, digest, header.time_ms, update.root, frontier)
         self.store.write_block(head, row, decided, update, nodes)
+        self._nodes.follow(update)
         self._rows.pop(header.height - ROWS_MAX, None)
         self._rows[header.height] = row
         self.head = head

@@ -33,6 +33,7 @@ from node.validator.store import (
     at,
 )
 from node.validator.threads import to_the_end
+from vm import sparse
 from vm.refusal import Refused
 from vm.shape import pack
 from vm.transaction import TX_LIFETIME_BLOCKS_MAX
@@ -40,6 +41,7 @@ from vm.transaction import TX_LIFETIME_BLOCKS_MAX
 SNAPSHOT_BLOCKS = 1_024  # between two heights whose state others may sync
 RETAIN_BLOCKS_MIN = TX_LIFETIME_BLOCKS_MAX  # execution looks that far back for repeats
 STEP_ROWS_MAX = 1_000  # deleted at once: a few milliseconds
+NODE_KEY_BYTES = 12  # of most: height, depth, and some bits of a path
 STEP_HEIGHTS_MAX = 32  # whose rows one step reads
 PAUSE_S = 0.02  # between two steps, so that execution comes first
 EVERY_BLOCKS = 64  # executed before a running node prunes again
@@ -152,25 +154,37 @@ class Pruner:
     def _drop_stale(self, since: int, target: Kept) -> Iterator[int]:
         """Delete nodes that no kept root reaches, of those stale from height `since` on."""
         start, stop = STALE + at(since), STALE + at(target.below + 1)
-        while start is not None:
-            doomed, following = list[bytes](), None
-            with self._database.iterator(
-                start=start, stop=stop, include_value=False, verify_checksums=True
-            ) as rows:
-                for seen, row in enumerate(rows):
-                    if seen == STEP_ROWS_MAX:
-                        following = bytes(row)
-                        break
-                    left = int.from_bytes(row[1:9], "big")  # the height that no longer reaches it
-                    written = int.from_bytes(row[9:17], "big")
-                    whole = left <= target.base  # of a tree that is here no more
-                    if whole or not target.has_state(written, left - 1):
-                        doomed += [bytes(row), NODE + row[9:]]
-            self._delete(doomed)
-            if following is None:
+        while True:
+            rows = self._stale_rows(start, stop)
+            if not rows:
                 return
-            yield int.from_bytes(following[1:9], "big")
-            start = following
+            with self._database.write_batch() as batch:
+                for row, joined in rows:
+                    left = int.from_bytes(row[1:9], "big")  # the height that no longer reaches them
+                    kept = []
+                    for key in sparse.split_keys(joined):
+                        written = int.from_bytes(key[:8], "big")
+                        whole = left <= target.base  # of a tree that is here no more
+                        if whole or not target.has_state(written, left - 1):
+                            batch.delete(NODE + key)
+                        else:
+                            kept.append(key)
+                    batch.delete(row)
+                    if kept:
+                        batch.put(row, b"".join(kept))
+            yield int.from_bytes(rows[-1][0][1:9], "big")
+            start = rows[-1][0] + b"\x00"
+
+    def _stale_rows(self, start: bytes, stop: bytes) -> list[tuple[bytes, bytes]]:
+        """The next stale rows, until a step's worth of keys is in them."""
+        found, size = list[tuple[bytes, bytes]](), 0
+        with self._database.iterator(start=start, stop=stop, verify_checksums=True) as rows:
+            for row, joined in rows:
+                found.append((bytes(row), joined))
+                size += len(joined)
+                if size >= STEP_ROWS_MAX * NODE_KEY_BYTES:
+                    break
+        return found
 
     def _drop_rows(self, start: bytes, stop: bytes) -> Iterator[None]:
         """Delete every row from `start` up to `stop`."""

@@ -33,7 +33,7 @@ ROW = b"r"  # height -> BlockRow
 CERTIFICATE = b"c"  # height -> CheckpointCertificate
 TRANSACTION = b"t"  # transaction id -> Place
 NODE = b"n"  # sparse node key -> node
-STALE = b"s"  # height since which a node is unreachable, node key -> nothing
+STALE = b"s"  # height since which nodes are unreachable, part -> their keys, joined
 DIGEST = b"d"  # header digest -> height; never pruned, as headers are not
 HISTORY = b"y"  # level, index -> digest of a complete history node
 KEY = b"k"  # state key -> height that last wrote it; lists records by kind
@@ -48,6 +48,7 @@ JOURNAL = b"mj"  # -> Binding to the journal that goes with this store
 DAMAGE = (plyvel.CorruptionError, sparse.DamagedNode)  # the disk gave back something else
 
 SNAPSHOTS_MAX = 2  # the last ones, which are exempt from pruning
+STALE_KEYS_MAX = 1_000  # in one row: pruning looks at all of them in one step
 WRITES_MAX = 100_000  # state keys that one block writes
 CACHE_BYTES = 64 * 1024 * 1024  # LevelDB's block cache; the rest is the page cache's
 WRITE_BUFFER_BYTES = 32 * 1024 * 1024  # before a table is written: fewer of them are merged again
@@ -381,8 +382,10 @@ class Store:
                 batch.put(KEY + key, height)
             for node_key, node in state.nodes.items():
                 batch.put(NODE + node_key, node)
-            for node_key in state.stale:
-                batch.put(STALE + height + node_key, b"")
+            for first in range(0, len(state.stale), STALE_KEYS_MAX):
+                part = (first // STALE_KEYS_MAX).to_bytes(4, "big")
+                keys = state.stale[first : first + STALE_KEYS_MAX]
+                batch.put(STALE + height + part, b"".join(keys))
             for level, index, digest in history:
                 batch.put(HISTORY + bytes((level,)) + at(index), digest)
             batch.put(HEAD, pack(head))

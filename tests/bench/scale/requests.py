@@ -9,7 +9,7 @@ from vm.block import PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX, Payload
 from vm.record import Band, ColumnSchema
 from vm.registry import RegisterDataset
 from vm.shape import pack, unpack
-from vm.transaction import NONCE_BYTES, TX_LIFETIME_BLOCKS_MAX, Transaction, sign
+from vm.transaction import NONCE_BYTES, TX_LIFETIME_BLOCKS_MAX, Transaction, Verified, sign
 
 LIFETIME_BLOCKS = TX_LIFETIME_BLOCKS_MAX // 2  # other validators may be some blocks behind or ahead
 
@@ -59,7 +59,7 @@ class Book:
         self.under_way: dict[bytes, tuple[int, float]] = {}  # who brought it, and when
         self._blocks: dict[bytes, tuple[bytes, ...]] = {}
 
-    def make(self, place: int, height: int, begin_s: float) -> tuple[bytes, Transaction]:
+    def make(self, place: int, height: int, begin_s: float) -> tuple[bytes, Verified]:
         """A new transaction of the hospital whose validator has executed `height`."""
         pattern = _pattern(place)
         intent = replace(
@@ -68,10 +68,10 @@ class Book:
             nonce=len(self.ids).to_bytes(NONCE_BYTES, "big"),
         )
         made = Transaction(intent, pattern.signature)
-        packed = pack(made)
-        self.ids[packed] = made.id
+        packed, id = pack(made), made.id
+        self.ids[packed] = id
         self.under_way[packed] = place, begin_s
-        return packed, made
+        return packed, Verified(intent, id, packed)
 
     def items(self, payload: bytes) -> tuple[bytes, ...]:
         """The transactions of a payload, none of a null request's; read once for all validators."""

@@ -68,12 +68,12 @@ from vm.quorum import Validator as Seat
 from vm.quorum import ValidatorSet
 from vm.refusal import Refused
 from vm.shape import Digest, pack
-from vm.transaction import Transaction
+from vm.transaction import Verified
 
 GOSSIP = "transactions"  # frames that hand transactions on
 
 Ask = Callable[[Replica, Event], list[Effect]]
-Request = Sequence[tuple[bytes, Transaction]]
+Request = Sequence[tuple[bytes, Verified]]
 
 
 def seats(n: int) -> ValidatorSet:
@@ -202,7 +202,7 @@ class Validator:
         for packed, transaction in request:
             if self._book.ids[packed] not in self._done:
                 with suppress(Refused):  # it is full: who brought it is told to come again
-                    self._pool.admit(transaction, packed, self.executed + 1)
+                    self._pool.admit(transaction, self.executed + 1)
         if forward:
             self._forward(request)
         return self._wake
