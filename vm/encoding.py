@@ -4,6 +4,8 @@ The subset is None, bool, int, str, bytes and arrays. Maps, floats and extension
 nothing depends on key order or on rounding. See docs/protocol.md, section "Encoding".
 """
 
+import threading
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgpack
@@ -19,6 +21,7 @@ DEPTH_MAX = 32  # arrays around an item; a new-view with its certificates needs 
 # Of one message, arrays among them: one for each 16 bytes. The densest that honest nodes send is
 # made of votes, four items in 70 bytes and more. Without it a byte of the wire costs 60 of memory.
 ITEMS_MAX = MESSAGE_BYTES_MAX // 16
+PACKED_BYTES_MAX = 1024 * 1024  # for which a thread keeps room: what a packer begins with
 
 _ARRAYS = {0xDC: 2, 0xDD: 4}  # bytes of the number of items, by first byte
 _MAPS = {0xDE: 2, 0xDF: 4}
@@ -77,17 +80,8 @@ def parse(data: bytes, bytes_max: int, items_max: int) -> Value:
         # an item takes a byte at least, so that few bytes need no counting
         if len(data) > items_max and _count(data, items_max) > items_max:
             raise Refused("encoding.too_many", f"expected at most {items_max} items, found more")
-        value: Value = msgpack.unpackb(
-            data,
-            raw=False,
-            use_list=False,
-            strict_map_key=True,
-            max_str_len=len(data),
-            max_bin_len=len(data),
-            max_array_len=len(data),
-            max_map_len=0,
-            max_ext_len=0,
-        )
+        # by itself it allows no text, bytes or array longer than `data`
+        value: Value = msgpack.unpackb(data, use_list=False, max_map_len=0, max_ext_len=0)
     except (IndexError, ValueError, msgpack.UnpackException) as error:
         # Not the library's words: refusals stand in receipts, which must be alike everywhere.
         raise Refused(
@@ -159,8 +153,24 @@ def _open(data: bytes, at: int, head: int) -> tuple[int, int]:
     raise AssertionError(f"{head:#x} has a fixed size")
 
 
+class _Packer(threading.local):
+    """A packer for each thread: to make one takes longer than to pack a record with it."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Give back what a large value has taken."""
+        self.pack: Callable[[Value], bytes] = msgpack.Packer(use_bin_type=True).pack
+
+
+_packer = _Packer()
+
+
 def _pack(value: Value) -> bytes:
-    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    packed = _packer.pack(value)
+    if len(packed) > PACKED_BYTES_MAX:
+        _packer.renew()
     return packed
 
 
