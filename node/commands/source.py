@@ -22,7 +22,7 @@ from node.light.store import Store
 from node.light.watch import Line, describe_fork, follow_once, forked
 from vm.genesis import Genesis
 from vm.refusal import Refused
-from vm.trust import Pin, parse_pin
+from vm.trust import Pin, Trust, from_genesis, parse_pin
 
 FOLLOWED = "followed"  # an auditor's store, in his home
 
@@ -43,6 +43,10 @@ class Source:
     def held(self) -> History | None:
         """What was followed earlier; raises `Refused` with `store.*`."""
         return None if self.store is None else self.store.load(self.genesis, self.pin)
+
+    def trust(self, held: History | None) -> Trust:
+        """By what a file is verified, where no pin counts: what was followed, else genesis."""
+        return from_genesis(self.genesis) if held is None else held.reached
 
     def require_store(self) -> Store:
         """The store; raises `Refused("usage.store")`."""
@@ -76,10 +80,9 @@ class Source:
             return
         async with self.follower() as follower:
             history = require_agreement(await follower.round())
-        proven = Proven(history.trust, history.steps)
+        assert history.newest is not None, "a round that agrees has a checkpoint"
+        proven = Proven(history.trust, history.steps, history.newest.header)
         async with self.connect(self.urls, proven) as client:
-            assert history.newest is not None, "a round that agrees has a checkpoint"
-            proven.height = history.newest.header.height
             yield client, history
 
 
