@@ -197,11 +197,12 @@ def require_agreement(found: Round, forks: Sequence[Line] = ()) -> History:
 
 def _stale(found: Round) -> Refused:
     held = found.held
-    assert held is not None, "a node is behind what is held"
-    assert held.newest is not None, "a node is behind what is held"
+    followed = "the pinned height"
+    if held is not None and held.newest is not None:
+        followed = f"height {held.newest.header.height}, which was followed already,"
     heights = [seen.certified.header.height for seen in found.seen if seen.certified is not None]
     return Refused(
         "client.stale",
-        f"expected height {held.newest.header.height}, which was followed already, or later, found "
-        f"{max(heights)}: ask other validators, for these hide what came since or are behind",
+        f"expected {followed} or later, found {max(heights)}: ask other validators, for these hide "
+        "what came since or are behind",
     )
