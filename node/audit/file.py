@@ -120,8 +120,14 @@ def verify_file(trust: Trust, data: str | bytes) -> Audit:
 
 
 def open_file(trust: Trust, data: str | bytes) -> Opened:
-    """Read a file and take its steps; raises `Refused` with `file.*` or the step that failed."""
+    """Read a file and take its steps; raises `Refused` with `file.*` or the step that failed.
+
+    Its certificate is of the newest epoch that the reader knows, or of one that follows: keys of
+    those before were retired, and whoever has them since can sign what never was. That is refused
+    with `audit.before_pin`, whether the reader knows that epoch from a pin or has followed to it.
+    """
     document = read_document(data)
+    newest = trust.epochs[-1]
     if document.chain != trust.chain.hex():
         raise Refused(
             "audit.chain", f"expected chain {trust.chain.hex()}, found {document.chain[:64]}"
@@ -138,6 +144,14 @@ def open_file(trust: Trust, data: str | bytes) -> Opened:
     if anchor is not None and begin >= first and anchor.pin != trust.pin:
         verify_header(anchor.certified, trust.chain, trust.epochs)
     proof = _unpack(document.kind, read_base64(document.proof))
+    height = _signed_height(certified_of(proof))
+    if max(height, 1) < newest.first:  # genesis is under the first epoch
+        raise Refused(
+            "audit.before_pin",
+            f"expected a certificate of height {newest.first} or higher, from which on the newest "
+            f"validators rule who are known, found one of {height}: ask for it again under a "
+            "later checkpoint",
+        )
     vouched = begin >= first or not (steps or anchor)
     return Opened(document.kind, document.subject, proof, trust, steps, anchor, vouched)
 

@@ -38,7 +38,9 @@ async def audit_model(client: Client, id: str, version: int | None = None) -> Mo
 
     def _audit(body: ProofBody) -> ModelAudit:
         proof = read_multiproof(read_base64(body.proof))
-        return audit_lineage(client.chain, client.proven.epochs, proof, id, wanted)
+        found = audit_lineage(client.chain, client.proven.epochs, proof, id, wanted)
+        client.proven.see(proof.certified)
+        return found
 
     path = LINEAGE_PATH.format(id=id, version=version)
     found, _ = await client.newest(path, read, bytes_max=ANSWER_BYTES_MAX)

@@ -1,5 +1,6 @@
 """Fetches the proofs of a case file over HTTP, all at one height, from nodes that nobody trusts."""
 
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -12,10 +13,18 @@ from node.audit.model import ANSWER_BYTES_MAX
 from node.case.beside import AuditKey, due, updates_of
 from node.case.proofs import Checkpoint, Proofs, normal
 from node.client.client import Client
+from node.client.listing import records
 from node.client.reply import ProofBody, Reply
+from node.light import ask
 from vm.block import Header
 from vm.conduct import Audit
-from vm.inclusion import MultiProof, read_multiproof, verify_records
+from vm.inclusion import (
+    CertifiedHeader,
+    MultiProof,
+    expect_height,
+    read_multiproof,
+    verify_records,
+)
 from vm.record import ModelHead
 from vm.refusal import Refused
 
@@ -71,55 +80,66 @@ async def _newest(client: Client, id: str) -> int:
 
 
 async def _fetch_lineage(client: Client, id: str, version: int, at: int | None) -> ModelAudit:
-    def check(body: ProofBody) -> ModelAudit:
-        proof = read_multiproof(read_base64(body.proof))
-        _expect_height(proof, at)
-        return audit_lineage(client.chain, client.proven.epochs, proof, id, version)
+    def read(reply: Reply) -> MultiProof:
+        return read_multiproof(read_base64(reply.read(ProofBody).proof))
 
-    def read(reply: Reply) -> ModelAudit:
-        body = reply.read(ProofBody)
-        return client.verified(reply, partial(check, body))
-
-    def read_newest(reply: Reply) -> tuple[ModelAudit, Header]:
-        found = read(reply)
-        return found, found.proof.certified.header
+    def check(proof: MultiProof) -> ModelAudit:
+        found = audit_lineage(client.chain, client.proven.epochs, proof, id, version)
+        client.proven.see(proof.certified)
+        return found
 
     path = LINEAGE_PATH.format(id=id, version=version)
-    if at is not None:
-        return await client.ask(f"{path}?at={at}", read, bytes_max=ANSWER_BYTES_MAX)
-    found, _ = await client.newest(path, read_newest, bytes_max=ANSWER_BYTES_MAX)
-    return found
+    if at is None:
+
+        def read_newest(reply: Reply) -> tuple[ModelAudit, Header]:
+            proof = read(reply)
+            return client.verified(reply, partial(check, proof)), proof.certified.header
+
+        found, _ = await client.newest(path, read_newest, bytes_max=ANSWER_BYTES_MAX)
+        return found
+
+    def check_at(proof: MultiProof) -> ModelAudit:
+        expect_height(proof.certified.header, at)
+        return check(proof)
+
+    return await ask.past(client, f"{path}?at={at}", read, check_at, bytes_max=ANSWER_BYTES_MAX)
 
 
 async def _fetch_beside(client: Client, story: ModelAudit, auditor: str) -> tuple[MultiProof, ...]:
-    """Records beside the lineage: those that are due, until no more follow from them."""
-    height = story.proof.certified.header.height
-    audits = await _fetch_audits(client, story, height)
+    """Records beside the lineage: those that are due, until no more follow from them.
+
+    All are checked under the lineage's own header, whatever a node says of another.
+    """
+    certified = story.proof.certified
+    audits = await _fetch_audits(client, story, certified)
     values: Values = {}
     proofs: list[MultiProof] = []
     while parts := due(values, story.lineage, audits, auditor):
         for keys in parts:
-            proof = await _fetch_records(client, keys, height)
+            proof = await _fetch_records(client, keys, certified)
             values |= {entry.key: entry.value for entry in proof.records}
             proofs.append(proof)
     return tuple(proofs)
 
 
-async def _fetch_audits(client: Client, story: ModelAudit, height: int) -> list[AuditKey]:
+async def _fetch_audits(
+    client: Client, story: ModelAudit, certified: CertifiedHeader
+) -> list[AuditKey]:
     """Who had attested what by then, from nodes that list as many as the update counts."""
-    found = []
+    found: list[AuditKey] = []
     for update in updates_of(story.lineage):
         count = update.audits_passed + update.audits_failed + update.audits_unavailable
         if count:
-            async for audit in client.records(Audit, *update.key, at=height, count=count):
-                found.append(audit.key)
+            audits = await records(client, Audit, *update.key, at=certified, count=count)
+            found += [audit.key for audit in audits]
     return found
 
 
-async def _fetch_records(client: Client, keys: tuple[bytes, ...], height: int) -> MultiProof:
+async def _fetch_records(
+    client: Client, keys: tuple[bytes, ...], certified: CertifiedHeader
+) -> MultiProof:
     def check(body: ProofBody) -> MultiProof:
-        proof = read_multiproof(read_base64(body.proof))
-        _expect_height(proof, height)
+        proof = replace(read_multiproof(read_base64(body.proof)), certified=certified)
         verify_records(proof, keys, client.chain, client.proven.epochs)
         return proof
 
@@ -127,10 +147,5 @@ async def _fetch_records(client: Client, keys: tuple[bytes, ...], height: int) -
         body = reply.read(ProofBody)
         return client.verified(reply, partial(check, body))
 
-    return await client.ask(f"{TOGETHER_PATH}?keys={write_keys(keys)}&at={height}", read)
-
-
-def _expect_height(proof: MultiProof, height: int | None) -> None:
-    found = proof.certified.header.height
-    if height is not None and found != height:
-        raise Refused("audit.height", f"expected height {height}, found {found}")
+    at = certified.header.height
+    return await client.ask(f"{TOGETHER_PATH}?keys={write_keys(keys)}&at={at}", read)

@@ -16,7 +16,7 @@ import structlog
 from node.api.admission import ADMITTED, Admission
 from node.api.keys import write_keys
 from node.api.resource import BY_RECORD, EPOCHS_PATH, TOGETHER_PATH, Key
-from node.api.views import LIMIT_MAX, EventView, StatusView
+from node.api.views import EventView, StatusView
 from node.client.connection import ANSWER_BYTES_MAX, Connection
 from node.client.credentials import Credentials
 from node.client.proven import Asked, Proven
@@ -109,11 +109,11 @@ class Client:
 
         GET, or POST of packed `transactions`. If none is accepted, raises what `worst` says.
         """
-
-        async def ask(url: str) -> T:
-            return await self._accept(await self._fetch(url, path, bytes_max, transactions), read)
-
-        return await self.each(ask)
+        return await self.each(
+            lambda url: self.ask_one(
+                url, path, read, bytes_max=bytes_max, transactions=transactions
+            )
+        )
 
     async def each(self, ask: Callable[[str], Awaitable[T]]) -> T:
         """What `ask` gives of the first node's URL for which it does not refuse; see `worst`."""
@@ -128,9 +128,17 @@ class Client:
                 return accepted
         raise worst(refusals)
 
-    async def ask_one(self, url: str, path: str, read: Callable[[Reply], T]) -> T:
+    async def ask_one(
+        self,
+        url: str,
+        path: str,
+        read: Callable[[Reply], T],
+        *,
+        bytes_max: int = ANSWER_BYTES_MAX,
+        transactions: Sequence[bytes] | None = None,
+    ) -> T:
         """As `ask`, of the node at `url` alone."""
-        return await self._accept(await self._fetch(url, path), read)
+        return await self.accept(await self._fetch(url, path, bytes_max, transactions), read)
 
     async def newest(
         self,
@@ -141,24 +149,31 @@ class Client:
     ) -> tuple[T, Header]:
         """Ask for what changes; `read` gives it with the header under which it was proven.
 
-        Raises as `ask` does, and `Refused("client.stale")` if in `CATCH_UP_TRIES` no node shows the
-        height that was proven to us before: whoever is cut off cannot hide what came since.
+        Raises as `fresh` does.
+        """
+        return await self.fresh(lambda url: self.ask_one(url, path, read, bytes_max=bytes_max))
+
+    async def fresh(self, ask: Callable[[str], Awaitable[tuple[T, Header]]]) -> tuple[T, Header]:
+        """As `each`, of what changes: `ask` gives it with the node's newest header.
+
+        Raises as `each` does, and `Refused("client.stale")` if in `CATCH_UP_TRIES` no node shows
+        the height that was proven to us before: whoever is cut off cannot hide what came since.
         """
         await self._learn()
         lowest = self.proven.height
 
-        def read_fresh(reply: Reply) -> tuple[T, Header]:
-            found, header = read(reply)
+        async def ask_fresh(url: str) -> tuple[T, Header]:
+            found, header = await ask(url)
             if header.height < lowest:
                 raise Refused(
                     "client.stale",
-                    f"{reply.url}: expected height {lowest} or later, found {header.height}",
+                    f"{url}: expected height {lowest} or later, found {header.height}",
                 )
             return found, header
 
         for _ in range(CATCH_UP_TRIES):
             try:
-                return await self.ask(path, read_fresh, bytes_max=bytes_max)
+                return await self.each(ask_fresh)
             except Refused as refused:
                 if refused.code != "client.stale":
                     raise
@@ -195,7 +210,7 @@ class Client:
             return refused.code == "node.not_ready"
         return True
 
-    async def _accept(self, reply: Reply, read: Callable[[Reply], T]) -> T:
+    async def accept(self, reply: Reply, read: Callable[[Reply], T]) -> T:
         """What `read` makes of a reply, after following its node to the epoch of its proof."""
         try:
             return read(reply)
@@ -293,26 +308,6 @@ class Client:
             f"{TOGETHER_PATH}?keys={keys}", lambda reply: self._read_together(reply, asked)
         )
 
-    async def records(
-        self, cls: type[R], *prefix: str | int, at: int | None = None, count: int | None = None
-    ) -> AsyncIterator[R]:
-        """Records whose key starts with `prefix`, all but its last part; `at` a height if not None.
-
-        Each one is proven and they come in order of key, but nothing proves that a node left none
-        out. Whoever knows from elsewhere how many there are says so by `count`: a node whose list
-        ends with fewer or more is passed over (`client.count`).
-        """
-        path, after, left = BY_RECORD[cls].list(prefix), b"", count
-        following: str | None = ""
-        while following is not None:
-            query = f"?limit={LIMIT_MAX}" + (f"&cursor={following}" if following else "")
-            query += "" if at is None else f"&at={at}"
-            read = partial(self._read_page, cls=cls, prefix=prefix, after=after, left=left)
-            page, following, after = await self.ask(path + query, read)
-            left = None if left is None else left - len(page)
-            for record in page:
-                yield record
-
     async def receipt(self, id: bytes) -> Receipt | None:
         """The certified receipt of a transaction, proven; None while it is pending or unknown."""
         found = await self.ask(
@@ -341,24 +336,6 @@ class Client:
     ) -> tuple[list[Record | None], Header]:
         body = reply.read(ProofBody)
         return self.verified(reply, lambda: self.proven.together(body.proof, asked))
-
-    def _read_page(
-        self, reply: Reply, cls: type[R], prefix: Key, after: bytes, left: int | None
-    ) -> tuple[list[R], str | None, bytes]:
-        """The records of a page, the cursor of the next, and the last key."""
-        page = reply.read(PageBody)
-
-        def check() -> tuple[list[R], str | None, bytes]:
-            records, last = self.proven.records(page, cls, prefix, after)
-            following = page.next if records else None
-            if following is None and left not in (None, len(records)):
-                raise Refused(
-                    "client.count",
-                    f"{reply.url}: expected {left} more {cls.KIND}, found {len(records)}",
-                )
-            return records, following, last
-
-        return self.verified(reply, check)
 
     def _read_receipt(self, reply: Reply, id: bytes) -> Outcome | None:
         if reply.status == 404:

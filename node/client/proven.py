@@ -1,6 +1,7 @@
 """What nodes have proven to a client: who rules, and how high the chain is at least."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 from node.api.resource import Key
@@ -26,7 +27,7 @@ from vm.shape import Digest, unpack
 from vm.sparse import VALUE_BYTES_MAX
 from vm.state import Record, state_key
 from vm.succession import Step
-from vm.trust import Trust, advance
+from vm.trust import Pin, Trust, advance
 
 R = TypeVar("R", bound=Record)
 
@@ -39,14 +40,18 @@ class Proven:
     Each method raises `Refused` with `audit.*`, `succession.*` or what the decoder says.
     `audit.validators` may be our own delay: the proof is of an epoch that was not followed yet.
     `trust` is where `steps` have led; `height` is the highest that was proven, `written` that of
-    the newest receipt. With a pin, what is certified below it is refused with `audit.before_pin`,
-    unless a later checkpoint's history holds it, and another header at the pin with `pin.header`.
+    the newest receipt. `floor` is the newest header that was followed, else the pin: what is
+    certified below it is refused with `audit.before_pin`, unless a later checkpoint's history holds
+    it, and another header in its place with `pin.header`.
     """
 
-    def __init__(self, trust: Trust, steps: tuple[Step, ...] = ()) -> None:
+    def __init__(
+        self, trust: Trust, steps: tuple[Step, ...] = (), newest: Header | None = None
+    ) -> None:
         self.trust = trust
         self.steps = steps
-        self.height = 0
+        self.floor = trust.pin if newest is None else Pin(newest.height, newest.digest)
+        self.height = 0 if self.floor is None else self.floor.height
         self.written = 0
 
     @property
@@ -102,12 +107,16 @@ class Proven:
         return records, self.see(found.certified)
 
     def records(
-        self, page: PageBody, cls: type[R], prefix: Key, after: bytes
+        self, page: PageBody, cls: type[R], prefix: Key, after: bytes, at: CertifiedHeader | None
     ) -> tuple[list[R], bytes]:
-        """The records of a page, in order of key beyond `after`, and the last key."""
+        """The records of a page, in order of key beyond `after`, and the last key.
+
+        They stand under the header `at`, which was proven, or each under its own if None.
+        """
         records, last = [], after
         for item in page.items:
             proof = unpack(RecordProof, read_base64(item.proof))
+            proof = proof if at is None else replace(proof, certified=at)
             verify_record(proof, self.chain, self.epochs)
             record = unpack(cls, proof.value or b"", VALUE_BYTES_MAX)
             expect_key(proof.key, state_key(cls.KIND, (*prefix, record.key[-1])))
@@ -126,21 +135,26 @@ class Proven:
         self.written = max(self.written, found.receipt.height)
         return found.receipt
 
+    def is_below(self, certified: CertifiedHeader) -> bool:
+        """Whether what certifies a header is older than the floor: it counts for nothing."""
+        return self.floor is not None and certified.certificate.height < self.floor.height
+
     def see(self, certified: CertifiedHeader) -> Header:
-        """Take note of a header that was verified; raises `Refused` if the pin contradicts it."""
+        """Take note of a header that was verified; raises `Refused` if the floor contradicts it."""
         newest = (certified.later or certified).header
-        pin = self.trust.pin
-        if pin is not None and newest.height < pin.height:
+        floor = self.floor
+        if floor is not None and newest.height < floor.height:
             raise Refused(
                 "audit.before_pin",
-                f"expected a certificate of height {pin.height}, which is pinned, or later, found "
-                f"one of {newest.height}: ask for it under a later checkpoint",
+                f"expected a certificate of height {floor.height}, which is pinned or was followed "
+                f"already, or later, found one of {newest.height}: ask for it under a later "
+                "checkpoint",
             )
-        if pin is not None and newest.height == pin.height and newest.digest != pin.header:
+        if floor is not None and newest.height == floor.height and newest.digest != floor.header:
             raise Refused(
                 "pin.header",
-                f"expected the pinned header {pin.header.hex()} at height {pin.height}, found "
-                f"{newest.digest.hex()}",
+                f"expected the header {floor.header.hex()} at height {floor.height}, which is "
+                f"pinned or was followed already, found {newest.digest.hex()}",
             )
         self.height = max(self.height, newest.height)
         return certified.header

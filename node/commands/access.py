@@ -13,11 +13,13 @@ from node.audit.access import LINES_NEW_MAX, NOTHING, Known, new_lines, reach, v
 from node.client.client import Client
 from node.commands.files import read_file
 from node.commands.report import Format, show
-from node.commands.source import NODES, Nodes, Source
+from node.commands.source import AS_FOLLOWED, Followed, Source
 from node.home.document import dump
 from node.wire.disk import replace_file
 from vm.accesslog import AccessLine, AccessLog
 from vm.refusal import Refused
+
+UNSEEN = "access_log.unseen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,15 @@ class Found:
 
 def access(
     *,
-    options: Nodes = NODES,
+    options: Followed = AS_FOLLOWED,
     keep: Path | None = None,
     lines: bool = False,
     output: Format = "text",
 ) -> None:
     """Verify validators' access logs against their digests on chain, and count who read what.
+
+    What counts is the store's history if there is one, else --pin, else genesis alone. Validators
+    whose log no node has shown are named.
 
     Parameters
     ----------
@@ -62,7 +67,8 @@ def access(
     if keep is not None:
         _write(keep, before | {item.validator: item.known for item in good.values()})
     show(output, {at: _data(item, lines) for at, item in found.items()}, _table(found))
-    failures = [item for item in found.values() if isinstance(item, Refused)]
+    refusals = [item for item in found.values() if isinstance(item, Refused)]
+    failures = [item for item in refusals if item.code != UNSEEN]  # few may have been asked
     for refused in sorted(failures, key=lambda item: item.code != "audit.access"):
         raise refused
     for item in good.values():
@@ -75,23 +81,30 @@ async def _verify_all(
     before: dict[str, Known],
     lines: bool,
 ) -> dict[str, Found | Refused]:
-    """What each node's log comes to; two of one validator are refused."""
+    """What each node's log comes to, and by id the validators of now whose log nobody showed.
+
+    A node says itself whose log it has: only once lines of it have been verified is another one
+    refused that says the same.
+    """
     found: dict[str, Found | Refused] = {}
-    told: set[str] = set()
-    async with source.connect(source.urls) as client:
+    shown: dict[str, str] = {}  # by validator, at which URL
+    async with source.client() as (client, _):
         for url in source.urls:
             try:
                 async with source.connect([url]) as node:
                     validator = await validator_of(node)
-                    if validator in told:
-                        raise Refused(
-                            "audit.access", f"{url}: expected another validator than {validator}"
-                        )
-                    told.add(validator)
+                    if validator in shown:
+                        raise _shown_twice(url, validator, shown[validator])
                     known = before.get(validator, NOTHING)
-                    found[url] = await _verify(client, node, validator, known, lines)
+                    item = found[url] = await _verify(client, node, validator, known, lines)
+                    if item.known.size:
+                        shown[validator] = url
             except Refused as refused:
                 found[url] = refused
+        seen = {item.validator for item in found.values() if isinstance(item, Found)}
+        for seat in client.proven.epochs[-1].validators.validators:
+            if seat.id not in seen:
+                found[seat.id] = _unseen(seat.id)
     return found
 
 
@@ -99,6 +112,8 @@ async def _verify(client: Client, node: Client, validator: str, known: Known, li
     """What a validator's log comes to, read from its node under the digest that `client` proves."""
     record, header = await client.record_at(AccessLog, validator)
     if record is None:  # nothing was published yet
+        if client.proven.epochs[-1].validators.get(validator) is None:
+            raise Refused("audit.access", f"expected a validator's log, found one of {validator}")
         record = AccessLog(
             *(validator, NOTHING.log, 0, NOTHING.size, NOTHING.root),
             *(header.height, header.time_ms),
@@ -112,6 +127,20 @@ async def _verify(client: Client, node: Client, validator: str, known: Known, li
         if lines:
             found.lines.append(line)
     return found
+
+
+def _shown_twice(url: str, validator: str, other: str) -> Refused:
+    return Refused(
+        "audit.access",
+        f"{url}: expected another validator's log, found that of {validator}, which {other} has "
+        "shown: one of the two hides its own",
+    )
+
+
+def _unseen(validator: str) -> Refused:
+    return Refused(
+        UNSEEN, f"expected the log of {validator} from one of the nodes that were asked, found none"
+    )
 
 
 def _unfinished(found: Found) -> Refused:

@@ -23,7 +23,7 @@ from node.commands.source import AS_FOLLOWED, NODES, Followed, Nodes, Source
 from node.light.conflict import audit_conflict, is_conflict, read_conflict
 from node.light.history import History
 from vm.refusal import Refused
-from vm.trust import Trust, from_genesis
+from vm.trust import Trust
 
 app = App(
     name="audit",
@@ -93,11 +93,9 @@ def _verify_file(source: Source, data: bytes) -> Audit:
 
 def _trust(source: Source, held: History | None, proof_file: Callable[[], bytes]) -> Trust:
     """What a file is verified by; with a bare pin it brings what makes that of use."""
-    if held is not None:
-        return held.trust
-    if source.pin is None:
-        return from_genesis(source.genesis)
-    return trust_in(source.pin, proof_file())
+    if held is None and source.pin is not None:
+        return trust_in(source.pin, proof_file())
+    return source.trust(held)
 
 
 async def _audit_model(source: Source, model: str, version: int | None, save: Path | None) -> Audit:

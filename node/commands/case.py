@@ -95,7 +95,8 @@ async def _report(
     key = read_key(settings.member.key)
     auditor = Auditor(settings.member.id, key.public)
     async with source.client() as (client, followed):
-        checkpoint = None if held is None else read_checkpoint(client.proven.trust, held)
+        base = source.trust(followed)
+        checkpoint = None if held is None else read_checkpoint(base, held)
         proofs = await collect(
             client,
             model,
@@ -107,5 +108,5 @@ async def _report(
         )
         trust = client.proven.trust
     case, steps = tell(trust, proofs, auditor)
-    write_new(out, make_case(trust, case, proofs, key))
+    write_new(out, make_case(base, case, proofs, key))
     return case, steps

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from node.client.client import Client
 from node.client.credentials import credentials_of
+from node.client.listing import records
 from node.commands.files import read_file
 from node.commands.office import pen
 from node.commands.report import Format, show
@@ -175,7 +176,7 @@ async def _list(home: Path, closed: bool, output: Format) -> None:
     async with _reader(home) as client:
         found = [
             item
-            async for item in client.records(Proposal)
+            for item in await records(client, Proposal)
             if closed or item.phase is ProposalPhase.OPEN
         ]
     table = Table("proposal", "change", "of", "phase", "approved by", "until height")

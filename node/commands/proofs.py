@@ -121,9 +121,9 @@ async def _fetch(source: Source, wanted: ask.Wanted | int, save: Path | None) ->
             proof = BlockProof(await ask.block(client, wanted))
         else:
             proof = await ask.proof(client, wanted)
-        trust, steps = client.proven.trust, client.proven.steps
+        steps = client.proven.steps
     text = write_file(proof, steps, anchor=None if held is None else held.start)
-    audit = verify_file(trust, text)
+    audit = verify_file(source.trust(held), text)
     if save is not None:
         write_new(save, text.encode())
     return audit

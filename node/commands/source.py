@@ -22,7 +22,7 @@ from node.light.store import Store
 from node.light.watch import Line, describe_fork, follow_once, forked
 from vm.genesis import Genesis
 from vm.refusal import Refused
-from vm.trust import Pin, parse_pin
+from vm.trust import Pin, Trust, from_genesis, parse_pin
 
 FOLLOWED = "followed"  # an auditor's store, in his home
 
@@ -43,6 +43,10 @@ class Source:
     def held(self) -> History | None:
         """What was followed earlier; raises `Refused` with `store.*`."""
         return None if self.store is None else self.store.load(self.genesis, self.pin)
+
+    def trust(self, held: History | None) -> Trust:
+        """By what a file is verified, where no pin counts: what was followed, else genesis."""
+        return from_genesis(self.genesis) if held is None else held.reached
 
     def require_store(self) -> Store:
         """The store; raises `Refused("usage.store")`."""
@@ -76,10 +80,9 @@ class Source:
             return
         async with self.follower() as follower:
             history = require_agreement(await follower.round())
-        proven = Proven(history.trust, history.steps)
+        assert history.newest is not None, "a round that agrees has a checkpoint"
+        proven = Proven(history.trust, history.steps, history.newest.header)
         async with self.connect(self.urls, proven) as client:
-            assert history.newest is not None, "a round that agrees has a checkpoint"
-            proven.height = history.newest.header.height
             yield client, history
 
 
@@ -194,11 +197,12 @@ def require_agreement(found: Round, forks: Sequence[Line] = ()) -> History:
 
 def _stale(found: Round) -> Refused:
     held = found.held
-    assert held is not None, "a node is behind what is held"
-    assert held.newest is not None, "a node is behind what is held"
+    followed = "the pinned height"
+    if held is not None and held.newest is not None:
+        followed = f"height {held.newest.header.height}, which was followed already,"
     heights = [seen.certified.header.height for seen in found.seen if seen.certified is not None]
     return Refused(
         "client.stale",
-        f"expected height {held.newest.header.height}, which was followed already, or later, found "
-        f"{max(heights)}: ask other validators, for these hide what came since or are behind",
+        f"expected {followed} or later, found {max(heights)}: ask other validators, for these hide "
+        "what came since or are behind",
     )

@@ -11,6 +11,7 @@ from node.api.resource import EPOCHS_PATH, STEPS_MAX
 from node.api.views import read_base64
 from node.audit.file import Anchor
 from node.client.client import NEWEST_PATH, Client
+from node.client.connection import ANSWER_BYTES_MAX
 from node.client.reply import PageBody, ProofBody, Reply, StepsBody
 from node.light.history import History, begin
 from vm.block import Header
@@ -19,6 +20,7 @@ from vm.inclusion import (
     BlockProof,
     CertifiedHeader,
     ConsistencyProof,
+    MultiProof,
     RecordProof,
     TransactionProof,
     expect_key,
@@ -34,6 +36,7 @@ from vm.succession import Step
 from vm.trust import Pin
 
 T = TypeVar("T")
+P = TypeVar("P", bound=RecordProof | TransactionProof | MultiProof)
 Provable: TypeAlias = RecordProof | TransactionProof
 
 CONSISTENCY_PATH = "/v1/consistency?from={older}&to={newer}"
@@ -59,14 +62,14 @@ class Wanted:
 
 async def newest(client: Client) -> CertifiedHeader:
     """The newest checkpoint of the first node to answer, verified."""
+    return await client.ask(NEWEST_PATH, partial(_read_newest, client))
 
-    def read(reply: Reply) -> CertifiedHeader:
-        page = reply.read(PageBody)
-        if not page.items:
-            raise Refused("node.not_ready", f"{reply.url}: expected a checkpoint, found none yet")
-        return client.verified(reply, lambda: client.proven.certified(page.items[0].proof))
 
-    return await client.ask(NEWEST_PATH, read)
+def _read_newest(client: Client, reply: Reply) -> CertifiedHeader:
+    page = reply.read(PageBody)
+    if not page.items:
+        raise Refused("node.not_ready", f"{reply.url}: expected a checkpoint, found none yet")
+    return client.verified(reply, lambda: client.proven.certified(page.items[0].proof))
 
 
 async def consistency(
@@ -88,49 +91,73 @@ async def consistency(
 
 
 async def proof(client: Client, wanted: Wanted) -> Provable:
-    """What is wanted, verified; below a pin under the newest checkpoint, for no other counts.
+    """What is wanted, verified; of a height gone by as `past` has it."""
 
-    A node whose proof does not hold there is passed over for the next, as everywhere.
-    """
+    def read(reply: Reply) -> Provable:
+        return unpack(wanted.proof, read_base64(_proof_text(reply)))
 
-    def read(reply: Reply) -> tuple[Provable, Header]:
-        found = unpack(wanted.proof, read_base64(_proof_text(reply)))
-        client.verified(reply, lambda: _check(client, wanted, found))
-        return found, found.certified.header
+    def check(found: Provable) -> Provable:
+        _check(client, wanted, found)
+        return found
 
     if wanted.height is None and wanted.proof is RecordProof:
-        newest_found, _ = await client.newest(wanted.path, read)
-        return newest_found
-    return await client.each(lambda url: _past(client, url, wanted))
+
+        def read_newest(reply: Reply) -> tuple[Provable, Header]:
+            found = read(reply)
+            return client.verified(reply, partial(check, found)), found.certified.header
+
+        found, _ = await client.newest(wanted.path, read_newest)
+        return found
+    return await past(client, wanted.path, read, check)
 
 
-async def _past(client: Client, url: str, wanted: Wanted) -> Provable:
-    """One node's proof of what may lie below the pin: then under a header that others prove."""
+async def past(
+    client: Client,
+    path: str,
+    read: Callable[[Reply], P],
+    check: Callable[[P], T],
+    *,
+    bytes_max: int = ANSWER_BYTES_MAX,
+) -> T:
+    """What `check` makes of a proof of a height gone by, which `read` finds in a node's answer.
 
-    def read(reply: Reply) -> tuple[Reply, Provable]:
-        found = unpack(wanted.proof, read_base64(_proof_text(reply)))
-        if not _is_below_pin(client, found):
-            client.verified(reply, lambda: _check(client, wanted, found))
-        return reply, found
+    Whoever follows knows who rules now. A certificate from below the header that was followed, or
+    from below the pin, is no proof to him: keys of that time may be anybody's by now. So the header
+    is asked for in a newer one's history, and the proof checked under that. A node whose proof does
+    not hold is passed over.
+    """
 
-    reply, found = await client.ask_one(url, wanted.path, read)
-    if _is_below_pin(client, found):
-        certified = await block(client, found.certified.header.height)
-        proven = replace(found, certified=certified)
-        client.verified(reply, lambda: _check(client, wanted, proven))
-        return proven
-    return found
+    def read_whole(reply: Reply) -> tuple[Reply, P]:
+        return reply, read(reply)
+
+    async def ask(url: str) -> T:
+        reply, found = await client.ask_one(url, path, read_whole, bytes_max=bytes_max)
+        if client.proven.is_below(found.certified):
+            certified = await block(client, found.certified.header.height)
+            found = replace(found, certified=certified)
+        return await client.accept(
+            reply, lambda reply: client.verified(reply, partial(check, found))
+        )
+
+    return await client.each(ask)
 
 
 async def block(client: Client, height: int) -> CertifiedHeader:
-    """The header of a height in the history of the newest checkpoint."""
-    top = (await newest(client)).header.height
+    """The header of a height in the history of the newest checkpoint, both from one node."""
 
-    def read(reply: Reply) -> CertifiedHeader:
-        body = reply.read(ProofBody)
-        return client.verified(reply, lambda: _check_block(client, body.proof, height, top))
+    async def ask(url: str) -> tuple[CertifiedHeader, Header]:
+        newest = await client.ask_one(url, NEWEST_PATH, partial(_read_newest, client))
+        top = newest.header.height
 
-    return await client.ask(UNDER_PATH.format(height=height, under=top), read)
+        def read(reply: Reply) -> CertifiedHeader:
+            body = reply.read(ProofBody)
+            return client.verified(reply, lambda: _check_block(client, body.proof, height, top))
+
+        path = UNDER_PATH.format(height=height, under=top)
+        return await client.ask_one(url, path, read), newest.header
+
+    found, _ = await client.fresh(ask)
+    return found
 
 
 def _proof_text(reply: Reply) -> str:
@@ -143,11 +170,6 @@ def _proof_text(reply: Reply) -> str:
             "audit.missing", f"{reply.url}: expected a certified transaction, found one that waits"
         )
     return found.proof
-
-
-def _is_below_pin(client: Client, found: Provable) -> bool:
-    pin = client.proven.trust.pin
-    return pin is not None and found.certified.certificate.height < pin.height
 
 
 def _check(client: Client, wanted: Wanted, found: Provable) -> None:

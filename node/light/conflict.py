@@ -14,6 +14,7 @@ from typing import Any
 
 from node.api.views import base64_text, read_base64
 from node.audit.check import Audit
+from node.audit.document import AROUND_BYTES_MAX
 from node.audit.file import Anchor
 from node.home.document import dump
 from node.light.history import History, begin, follow
@@ -29,7 +30,9 @@ from vm.succession import STEPS_MAX, Step
 from vm.trust import Pin
 
 FORMAT = "concilium.conflict.v1"
-FILE_BYTES_MAX = 64 * 1024 * 1024  # both sides with STEPS_MAX steps, as base64
+FILE_BYTES_MAX = 2 * AROUND_BYTES_MAX  # each side like what stands around the proof in a proof file
+OPENING = (b"{", b"[", b",", b":")  # before each value stands one of these
+VALUES_MAX = 2 * STEPS_MAX + 64  # of JSON in it: the steps, and what is around them
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +59,19 @@ class Conflict:
         return self.first, self.second
 
     def signers(self) -> tuple[str, ...]:
-        """The validators whose key stands under both sides, in order of id."""
-        first, second = (_keys(side) for side in self.sides)
-        return tuple(id for id, key in first.items() if key in second.values())
+        """The validators whose key stands under both sides, in order of id.
+
+        A forger's epoch may give a key to another name: then it goes by both, as `A or B`.
+        """
+        first, second = ({key: id for id, key in _keys(side).items()} for side in self.sides)
+        both = [(id, second[key]) for key, id in first.items() if key in second]
+        return tuple(one if one == other else f"{one} or {other}" for one, other in both)
 
     def faults(self) -> tuple[Evidence, ...]:
-        """Bodies of `validator.fault`, one for each signer of two headers of this very height."""
+        """Bodies of `validator.fault`, one for each signer of two headers of this very height.
+
+        The chain looks up the key by the validator's name: whose name has two keys is left out.
+        """
         one, two = (_newest(side) for side in self.sides)
         if one.later is not None or two.later is not None:
             return ()
@@ -71,10 +81,11 @@ class Conflict:
             for side in (one, two)
         }
         before, after = signed[one.header.digest], signed[two.header.digest]
+        first, second = (_keys(side) for side in self.sides)
         found = []
-        for id in self.signers():
-            if id not in after:
-                continue  # its key has another name on the other side
+        for id, key in first.items():
+            if second.get(id) != key:
+                continue
             evidence = Evidence(
                 validator=id,
                 epoch=epoch.number,
@@ -140,6 +151,8 @@ def read_conflict(genesis: Genesis, pin: Pin | None, data: bytes) -> Conflict:
     """
     if len(data) > FILE_BYTES_MAX:
         raise Refused("file.too_large", f"expected at most {FILE_BYTES_MAX} bytes, found more")
+    if sum(map(data.count, OPENING)) > VALUES_MAX:  # values take twenty times their text in memory
+        raise Refused("file.format", f"expected at most {VALUES_MAX} values, found more")
     try:
         document = json.loads(data)
         form, chain = document["format"], document["chain"]

@@ -1,7 +1,8 @@
 """Following a chain at several nodes at once, none of them trusted, round by round.
 
 In a round each node shows its newest checkpoint, which is verified, and that it goes on from the
-one that is held. Then the highest of them has to contain each other one in its history. Whatever
+one that is held, or from the pin. Then the highest of them has to contain each other one in its
+history; one that is below what is held, or below the pin, it need not be able to show. Whatever
 certified header has no place there is a fork, and both sides are kept as evidence. What is held
 moves on only along itself; while nothing is held, a fork leaves the client with nothing, rather
 than with one of two histories.
@@ -29,7 +30,7 @@ class State(StrEnum):
     """How a node stood in a round."""
 
     AGREES = "agrees"  # its checkpoint is the newest, or in the history of the newest
-    BEHIND = "behind"  # older than the one that is held, and nobody showed how the two stand
+    BEHIND = "behind"  # older than what is held or pinned, and nobody showed how the two stand
     UNREACHABLE = "unreachable"
     REFUSED = "refused"  # it answered, and not with a checkpoint
     FALSE = "false"  # it sent something that does not verify
@@ -66,17 +67,15 @@ class Follower:
         self, genesis: Genesis, clients: Sequence[Client], pin: Pin | None, held: History | None
     ) -> None:
         self.held = held
-        self._nodes = [
-            _Node(client, genesis, pin if held is None else held.pin) for client in clients
-        ]
+        self._pin = pin if held is None else held.pin
+        self._nodes = [_Node(client, genesis, self._pin) for client in clients]
         self._conflicts: dict[str, Conflict] = {}
 
     async def round(self) -> Round:
         """Ask every node once."""
         self._conflicts.clear()
         await asyncio.gather(*(node.look(self.held) for node in self._nodes))
-        if self.held is not None:
-            await asyncio.gather(*(self._hold_against(self.held, node) for node in self._nodes))
+        await asyncio.gather(*(self._hold(node) for node in self._nodes))
         leader = await self._lead()
         if leader is not None and self._is_behind(leader):
             for node in filter(_is_sound, self._nodes):
@@ -86,14 +85,18 @@ class Follower:
         seen = tuple(node.seen for node in self._nodes)
         return Round(seen, self.held, tuple(self._conflicts.values()))
 
-    async def _hold_against(self, held: History, node: "_Node") -> None:
-        """A node that is as high as what is held must go on from there."""
-        if _is_sound(node) and held.newest is not None and not self._is_behind(node):
-            conflict = await node.parts_from(held)
+    async def _hold(self, node: "_Node") -> None:
+        """A node that is as high as what is held, or as the pin, must go on from there."""
+        if not _is_sound(node) or self._is_behind(node):
+            return
+        if self.held is None:
+            await node.require_pin()
+        elif self.held.newest is not None:
+            conflict = await node.parts_from(self.held)
             if conflict is not None:
                 self._note(conflict, node)
             else:
-                node.require_epochs(held)
+                node.require_epochs(self.held)
 
     async def _lead(self) -> "_Node | None":
         """The highest node, whose history holds the others; None if there is none, or a fork."""
@@ -102,7 +105,10 @@ class Follower:
             for node in filter(_is_sound, self._nodes):
                 if node is leader or node.history is None:
                     continue
-                conflict = await leader.parts_from(node.history)
+                if self._is_behind(node) and not self._is_behind(leader):
+                    conflict = await leader.shows(node)
+                else:
+                    conflict = await leader.parts_from(node.history)
                 if not _is_sound(leader):
                     break  # it cannot show its history: the next one leads
                 if conflict is not None:
@@ -124,12 +130,9 @@ class Follower:
         node.part(conflict)
 
     def _is_behind(self, node: "_Node") -> bool:
-        held = self.held
-        return (
-            held is not None
-            and held.newest is not None
-            and (_height(node) < held.newest.header.height)
-        )
+        if self.held is not None and self.held.newest is not None:
+            return _height(node) < self.held.newest.header.height
+        return self._pin is not None and _height(node) < self._pin.height
 
 
 class _Node:
@@ -168,22 +171,54 @@ class _Node:
         self.message = f"a fork at height {conflict.height}"
 
     async def parts_from(self, older: History) -> Conflict | None:
-        """The fork, if its newest checkpoint does not go on from that of `older`."""
+        """The fork, if its newest checkpoint does not go on from that of `older`.
+
+        A node that shows neither is sound no longer.
+        """
+        try:
+            return await self._parting(older)
+        except Refused as refused:
+            self._fail(refused)
+            return None
+
+    async def shows(self, node: "_Node") -> Conflict | None:
+        """As `parts_from`, of a node that is behind what this one has been shown to go on from.
+
+        What stands there it may have pruned, or be certified by keys that do not count: then that
+        node is behind. Whoever shows an old checkpoint must not put others in the wrong.
+        """
+        assert node.history is not None, "it has shown a checkpoint"
+        try:
+            return await self._parting(node.history)
+        except Refused as refused:
+            if self._client.distrusted:
+                self._fail(refused)
+            else:
+                node.state = State.BEHIND
+            return None
+
+    async def require_pin(self) -> None:
+        """Its newest checkpoint must go on from the pin, if there is one."""
+        start = self._start
+        if start is None or start.newest is None:
+            return
+        conflict = await self.parts_from(start)
+        if conflict is not None:
+            self.state, self.code = State.FALSE, "pin.header"
+            self.message = f"{self.url}: expected the pinned header in its history, found another"
+
+    async def _parting(self, older: History) -> Conflict | None:
         history = self.history
         assert history is not None, "it has shown a checkpoint"
         old, new = older.newest, history.newest
         assert old is not None, "there is something to go on from"
         assert new is not None, "a look ends with a checkpoint"
-        try:
-            if old.header.height == new.header.height:
-                other = None if old.header.digest == new.header.digest else new
-            else:
-                check = partial(parting, history, older=old, newer=new)
-                other = await ask.consistency(self._client, old, new, check)
-            return None if other is None else find(older, history.see(other))
-        except Refused as refused:
-            self._fail(refused)
-            return None
+        if old.header.height == new.header.height:
+            other = None if old.header.digest == new.header.digest else new
+        else:
+            check = partial(parting, history, older=old, newer=new)
+            other = await ask.consistency(self._client, old, new, check)
+        return None if other is None else find(older, history.see(other))
 
     def require_epochs(self, held: History) -> None:
         """Its validators must be those that were followed, from first to last."""

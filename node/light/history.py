@@ -33,6 +33,14 @@ class History:
         """Where it begins; None for genesis."""
         return self.trust.pin
 
+    @property
+    def reached(self) -> Trust:
+        """Trust as of the newest checkpoint: a step beyond it may be known already."""
+        height = 0 if self.newest is None else self.newest.header.height
+        first, *following = self.trust.epochs
+        epochs = (first, *(epoch for epoch in following if epoch.first <= height))
+        return replace(self.trust, epochs=epochs)
+
     def step(self, step: Step) -> "History":
         """Follow to the next epoch; raises `Refused` with `succession.*` or `history.full`."""
         if len(self.steps) >= STEPS_MAX:

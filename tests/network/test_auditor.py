@@ -86,16 +86,23 @@ class Watch:
         return -1
 
 
+def asked_again(file: Path, home: Path, asked: tuple[str | Path, ...], height: int) -> Any:
+    """What a new file says of an earlier height, verified offline by what was followed."""
+    audit(*asked, "--at", str(height), "--save", file)
+    return audit("verify", file, "--home", home).data
+
+
 def test_an_auditor_follows_verifies_and_watches_while_validators_change(
     net: Running, tmp_path: Path
 ) -> None:
-    """From genesis, then from a pin; what he was given before stays good."""
+    """From genesis, then from a pin; what he was given before he asks for again."""
     home, port = net.layout.auditor, free_ports(1)
     with Flow(net) as flow:
         flow.await_more(1)
     first = audit("sync", "--home", home).data
     proof = tmp_path / "proof.json"
-    audit("record", "member", "hospital-1.admin", "--home", home, "--save", proof)
+    admin = ("record", "member", "hospital-1.admin", "--home", home)
+    taken = audit(*admin, "--save", proof).data["height"]
     watch = Watch(home, port, tmp_path / "watch.log")
     try:
         until(lambda: watch.metric("concilium_followed_height") > 0, "a watch that follows")
@@ -132,8 +139,10 @@ def test_an_auditor_follows_verifies_and_watches_while_validators_change(
     assert {node["state"] for node in grown["nodes"]} == {"agrees"}
     assert pinned["begins_at"] == pin
     assert pinned["height"] >= grown["height"]
-    assert audit("verify", proof, "--home", home).data["subject"] == "member hospital-1.admin"
     assert audit("verify", proof, "--genesis", net.layout.genesis).code == 0
+    assert audit("verify", proof, "--home", home).error[0] == "audit.before_pin"
+    again = asked_again(tmp_path / "again.json", home, admin, taken)
+    assert (again["subject"], again["height"]) == ("member hospital-1.admin", taken)
     early = audit("block", "1", *flags).data
     assert early["subject"].startswith("block 1 under ")
     absent = audit("record", "member", "nobody", *flags).data

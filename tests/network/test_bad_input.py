@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from node.api.transactions import SUBMIT_BYTES_MAX
+from node.client.listing import records
 from node.home import config
 from node.home.document import dump
 from node.home.keyfile import read_key
@@ -67,7 +68,7 @@ def member_count(net: Running) -> int:
 
     async def ask() -> int:
         async with net.client() as client:
-            return len([found async for found in client.records(Member)])
+            return len(await records(client, Member))
 
     return asyncio.run(ask())
 

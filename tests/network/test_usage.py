@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from node.client.listing import records
 from node.demo.processes import CONCILIUM
 from node.usage.journal import Journal
 from tests.fl.dialogue import MODEL, model
@@ -107,7 +108,7 @@ def test_each_use_is_recorded_once_in_spite_of_a_kill(ward: Ward) -> None:
     async def read() -> tuple[ModelUsage | None, list[UseBatchRecord]]:
         async with ward.net.client() as client:
             usage = await client.record(ModelUsage, MODEL)
-            return usage, [item async for item in client.records(UseBatchRecord, MODEL, OWNER)]
+            return usage, await records(client, UseBatchRecord, MODEL, OWNER)
 
     usage, batches = asyncio.run(read())
 

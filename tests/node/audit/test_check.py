@@ -16,6 +16,7 @@ from node.audit.check import ModelAudit, audit_lineage, utc
 from node.audit.model import audit_model
 from node.audit.prove import newest, prove_lineage, prove_together
 from node.client.client import Client
+from node.client.proven import Proven
 from tests.harness import genesis_of
 from tests.node.network import HOSPITALS, MODEL, POISONER, Network, certificate
 from tests.node.serving import hide, serve, serve_app
@@ -24,6 +25,7 @@ from vm.inclusion import MultiProof
 from vm.refusal import Refused
 from vm.shape import pack
 from vm.state import state_key
+from vm.trust import from_genesis
 
 Forge = Callable[[Network, MultiProof], MultiProof]
 
@@ -71,6 +73,22 @@ def test_an_auditor_verifies_the_newest_version_over_http(network: Network) -> N
     ]
     assert rejected == [POISONER, POISONER]
     assert found.audit.content["datasets"][0]["conditions"] == ["DUO:0000006"]
+
+
+def test_a_lineage_stands_under_the_header_that_was_followed(network: Network) -> None:
+    """Another one in its place is of another history, whoever has certified both."""
+    followed = replace(lineage_of(network).certified.header, time_ms=1)
+
+    async def main() -> None:
+        proven = Proven(from_genesis(network.genesis), (), followed)
+        async with (
+            serve(network) as (url, _),
+            Client(network.genesis, [url], proven=proven) as client,
+        ):
+            with pytest.raises(Refused, match=r"pin\.header"):
+                await audit_model(client, MODEL, 2)
+
+    asyncio.run(main())
 
 
 def held(proof: MultiProof) -> int:

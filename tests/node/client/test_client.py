@@ -12,6 +12,7 @@ from node.audit.prove import newest, prove_key, prove_together, prove_transactio
 from node.client import client as client_module
 from node.client import connection
 from node.client.client import Client
+from node.client.listing import records
 from node.client.proven import Asked
 from node.client.reply import ProofBody
 from tests.harness import as_read
@@ -86,18 +87,6 @@ def test_a_header_is_read_by_its_height(network: Network) -> None:
             Client(network.genesis, [bad]) as deceived,
         ):
             assert await refusal(deceived.header_at(1)) == "audit.height"
-
-    run(network, check)
-
-
-def test_a_list_is_read_page_by_page(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All members come, each once, whatever the size of a page."""
-    monkeypatch.setattr(client_module, "LIMIT_MAX", 3)
-
-    async def check(client: Client, _: Node) -> None:
-        ids = [member.id async for member in client.records(Member)]
-        assert len(ids) == 20
-        assert len(set(ids)) == 20
 
     run(network, check)
 
@@ -197,13 +186,13 @@ def test_what_fewer_than_a_quorum_signed_is_refused_wherever_it_is_read(network:
     assert receipt is not None
     header = replace(record.certified, certificate=weak)
     forged = encoded(replace(record, certified=header))
-    records = {"proof": forged, "items": [{"proof": forged}], "next": None}
+    found = {"proof": forged, "items": [{"proof": forged}], "next": None}
     receipts = {"status": "certified", "proof": encoded(replace(receipt, certified=header))}
     headers = {"items": [{"proof": encoded(header)}], "next": None, "proof": encoded(header)}
 
     async def main() -> None:
         async with (
-            serve_app(lying(records)) as one,
+            serve_app(lying(found)) as one,
             serve_app(lying(receipts)) as two,
             serve_app(lying(headers)) as three,
             Client(network.genesis, [one]) as of_records,
@@ -212,7 +201,7 @@ def test_what_fewer_than_a_quorum_signed_is_refused_wherever_it_is_read(network:
         ):
             for asked in (
                 of_records.record(Dataset, "hospital-1.opt"),
-                anext(of_records.records(Dataset)),
+                records(of_records, Dataset),
                 of_receipts.receipt(row.receipts[0].transaction),
                 of_headers.header(),
                 of_headers.header_at(1),
@@ -258,23 +247,6 @@ def test_an_answer_above_the_bound_is_not_read(network: Network) -> None:
         assert await client.ask("/v1/members", lambda reply: reply.body, bytes_max=len(whole))
 
     run(network, check)
-
-
-def test_a_page_that_repeats_itself_is_refused(network: Network) -> None:
-    """A server that hands out one page for ever is found out at the second."""
-    key = state_key(Dataset.KIND, ("hospital-1.opt",))
-    proof = encoded(prove_key(network.chain, newest(network.chain), key))
-
-    async def main() -> None:
-        async with (
-            serve_app(lying({"items": [{"proof": proof}], "next": "again"})) as bad,
-            Client(network.genesis, [bad]) as client,
-        ):
-            records = client.records(Dataset)
-            assert (await anext(records)).id == "hospital-1.opt"
-            assert await refusal(anext(records)) == "audit.key"
-
-    asyncio.run(main())
 
 
 def test_a_node_that_was_cut_off_hides_nothing(network: Network, tmp_path: Path) -> None:

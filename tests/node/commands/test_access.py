@@ -1,6 +1,8 @@
 """`concilium audit access`: what one run counts, and how it goes on."""
 
 import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -9,15 +11,103 @@ from node.audit import access as audit
 from node.audit.access import NOTHING, Known
 from node.client.client import Client
 from node.client.credentials import Credentials
-from node.commands.access import Found, _unfinished, _verify
+from node.commands.access import Found, _unfinished, _verify, _verify_all
+from node.commands.source import Source
 from tests.harness import key_of
-from tests.node.network import HOSPITALS, learn
+from tests.node.client.asking import lying
+from tests.node.light.liar import Server, honest
+from tests.node.network import HOSPITALS, Network, learn, open_network, register_dataset
 from tests.node.readers.reading import AUDITOR, ask, private_network
 from tests.node.readers.test_shown import VERDICT
-from tests.node.serving import serve
+from tests.node.serving import serve, serve_app
 from vm.accesslog import DigestLog
+from vm.refusal import Refused
+from vm.trust import Pin
 
 VALIDATOR = f"{HOSPITALS[0]}.validator"
+
+
+def audited(network: Network, *servers: Server, pin: Pin | None = None) -> list[Found | Refused]:
+    """What each of these nodes comes to, in order, and then each validator who was not seen."""
+
+    async def main() -> list[Found | Refused]:
+        async with AsyncExitStack() as stack:
+            urls = [await stack.enter_async_context(serve_app(server())) for server in servers]
+            source = Source(network.genesis, tuple(urls), None, pin, None)
+            return list((await _verify_all(source, {}, False)).values())
+
+    return asyncio.run(main())
+
+
+def passing_for(validator: str) -> Server:
+    """A server that says whose log it has, and has none."""
+    page = {"validator": validator, "root": "00" * 32, "consistency": [], "items": []}
+    return lambda: lying(page)
+
+
+def refused(found: Sequence[Found | Refused]) -> list[str]:
+    """The codes of what was refused."""
+    return [item.code for item in found if isinstance(item, Refused)]
+
+
+@pytest.fixture
+def open_chain(tmp_path: Path) -> Iterator[Network]:
+    """A chain that anybody may read, of one certified block."""
+    with open_network(tmp_path / "open") as made:
+        made.block(register_dataset(made, HOSPITALS[0]))
+        yield made
+
+
+def test_who_passes_for_another_does_not_put_that_one_in_the_wrong(tmp_path: Path) -> None:
+    """The attack: listed first, it says that its log is the other's. Two of one log are told."""
+
+    async def main(network: Network) -> list[Found | Refused]:
+        reader = Credentials(AUDITOR, key_of(AUDITOR))
+        async with (
+            serve(network, known=False) as (url, node),
+            serve_app(passing_for(VALIDATOR)()) as bad,
+        ):
+            await ask(url + VERDICT)
+            frontier = node.logbook.frontier
+            body = DigestLog(node.logbook.identity, frontier.size, frontier.root, ())
+            node.feed.publish(network.block(network.sign(VALIDATOR, "access.digest", body)).height)
+            source = Source(network.genesis, (bad, url, f"{url}/"), reader, None, None)
+            return list((await _verify_all(source, {}, False)).values())
+
+    with private_network(tmp_path) as network:
+        learn(network, 1)
+        bad, good, again, *unseen = asyncio.run(main(network))
+
+    assert isinstance(good, Found)
+    assert (good.validator, good.known.size) == (VALIDATOR, 1)
+    assert refused([bad, again]) == ["audit.access"] * 2
+    assert isinstance(again, Refused)
+    assert "one of the two hides its own" in again.message
+    assert refused(unseen) == ["access_log.unseen"] * 3
+
+
+def test_a_log_of_nobody_is_refused(open_chain: Network) -> None:
+    """The attack: no digest is on the chain that an invented validator's log could differ from."""
+    found, *unseen = audited(open_chain, passing_for("hospital-9.validator"), honest(open_chain))
+
+    assert refused([found]) == ["audit.access"]
+    assert refused(unseen) == ["access_log.unseen"] * 3
+
+
+def test_a_log_without_lines_is_nobodys_alone(open_chain: Network) -> None:
+    """Who passes for one that has published nothing yet has shown nothing; its own is missed."""
+    first, second, *unseen = audited(open_chain, passing_for(VALIDATOR), honest(open_chain))
+
+    assert isinstance(first, Found)
+    assert isinstance(second, Found)
+    assert first.validator == second.validator == VALIDATOR
+    assert refused(unseen) == ["access_log.unseen"] * 3
+
+
+def test_logs_are_verified_by_what_the_auditor_goes_by(open_chain: Network) -> None:
+    """With a pin of another history no digest is taken from this one."""
+    with pytest.raises(Refused, match=r"pin\.header"):
+        audited(open_chain, honest(open_chain), pin=Pin(1, bytes(32)))
 
 
 def test_a_run_counts_lines_up_to_its_bound_and_says_what_is_left(

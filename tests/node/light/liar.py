@@ -15,7 +15,7 @@ from aiohttp.typedefs import Handler
 from node.api.app import build_api
 from node.api.feed import Feed
 from node.audit.prove import prove_steps
-from node.client.client import Client
+from node.client.client import NEWEST_PATH, Client
 from node.light.follow import Follower
 from node.light.history import History
 from tests.harness import key_of
@@ -33,6 +33,7 @@ Change = Callable[[Any], Any]  # of a JSON body
 Server = Callable[[], web.Application]  # made where an event loop runs
 Forge = Callable[[Network, Any], Any]  # of a proof, which may be bytes afterwards
 
+NOWHERE = "/nothing"  # no path begins with it
 IDS = tuple(f"hospital-{number}.validator" for number in range(1, 6))
 
 
@@ -67,6 +68,29 @@ def _lying(network: Network, path: str, change: Change) -> web.Application:
 
     app.middlewares.append(lie)
     return app
+
+
+def answering(network: Network, answers: Callable[[str, Any], Any]) -> Server:
+    """The interface of `network`; `answers` has a path with its query, and the body of its answer.
+
+    None leaves the answer as it is.
+    """
+
+    def make() -> web.Application:
+        app = _lying(network, NOWHERE, lambda body: body)
+
+        @web.middleware
+        async def change(request: web.Request, handler: Handler) -> web.StreamResponse:
+            response = await handler(request)
+            assert isinstance(response, web.Response), "only whole answers are changed"
+            assert isinstance(response.body, bytes), "only whole answers are changed"
+            changed = answers(request.path_qs, json.loads(response.body))
+            return response if changed is None else web.json_response(changed)
+
+        app.middlewares.append(change)
+        return app
+
+    return make
 
 
 def forging(cls: type[Any], forge: Callable[[Any], Any]) -> Change:
@@ -142,7 +166,13 @@ async def following(
 
 def honest(network: Network) -> Server:
     """A node that does not lie."""
-    return liar(network, "/nothing", lambda body: body)
+    return liar(network, NOWHERE, lambda body: body)
+
+
+def showing(network: Network, newest: CertifiedHeader) -> Server:
+    """A node that shows this as its newest checkpoint, and is honest otherwise."""
+    body = {"items": [{"proof": base64.b64encode(pack(newest)).decode()}], "next": None}
+    return answering(network, lambda path, _: body if path.startswith(NEWEST_PATH) else None)
 
 
 def lagging(network: Network) -> Server:

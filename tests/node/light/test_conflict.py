@@ -11,6 +11,7 @@ import pytest
 
 from node.home.document import from_json
 from node.light.conflict import (
+    VALUES_MAX,
     Conflict,
     audit_conflict,
     find,
@@ -26,6 +27,7 @@ from tests.node.network import HOSPITALS, Network, open_network, register_datase
 from vm.evidence import Evidence
 from vm.proposal import Fault
 from vm.refusal import Refused
+from vm.succession import STEPS_MAX
 from vm.trust import Pin
 
 SIGNERS = tuple(f"{name}.validator" for name in HOSPITALS[:3])
@@ -175,6 +177,42 @@ def test_a_file_above_the_bound_is_not_read(
     monkeypatch.setattr("node.light.conflict.FILE_BYTES_MAX", 10)
 
     assert refusal(b" " * 11, network) == "file.too_large"
+
+
+def test_a_file_of_many_values_is_not_parsed(
+    network: Network, other: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack: a thousand times the memory of its text, in a file that somebody sends."""
+    data = write_conflict(conflict_of(network, other))
+    parsed: list[bytes] = []
+    loads = json.loads
+
+    def parse(text: bytes) -> Any:
+        parsed.append(text)
+        return loads(text)
+
+    monkeypatch.setattr("node.light.conflict.json.loads", parse)
+    bombs = [
+        data[:-3] + b', "x": [' + b"[], " * VALUES_MAX + b"[]]}",
+        data[:-3] + b', "x": ' + b"[" * VALUES_MAX + b"]" * VALUES_MAX + b"}",
+        data[:-3] + b"".join(b', "%d": 1' % number for number in range(VALUES_MAX)) + b"}",
+    ]
+
+    for bomb in bombs:
+        assert refusal(bomb, network) == "file.format"
+    assert parsed == []
+    assert read_conflict(network.genesis, None, data).signers() == SIGNERS
+
+
+def test_evidence_of_the_longest_histories_is_within_the_bound(
+    network: Network, other: Network
+) -> None:
+    """As many steps as a history can have, on both sides."""
+    document = json.loads(write_conflict(conflict_of(network, other)))
+    for side in document["sides"]:
+        side["steps"] = ["AAAA"] * STEPS_MAX
+
+    assert refusal(json.dumps(document).encode(), network) == "encoding.malformed"
 
 
 def test_what_no_quorum_signed_is_no_fork(network: Network, other: Network) -> None:

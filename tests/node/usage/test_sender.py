@@ -9,6 +9,7 @@ import pytest
 from node.audit.file import verify_file, write_file
 from node.client import client as client_module
 from node.client.client import Client
+from node.client.listing import records
 from node.client.submitter import LIFETIME_BLOCKS, Submitter
 from node.usage.entry import Entry, make_entry
 from node.usage.journal import Journal
@@ -102,8 +103,8 @@ def test_what_waits_is_recorded_and_can_be_shown(network: Network, journal: Jour
         assert told(found) == [(1, 1, None), (2, 2, None)]
         assert steps == [(0, 5), (3, 5), (5, 5)]
         assert await sender.send(START_MS) == []
-        records = [item async for item in client.records(UseBatchRecord, MODEL, OWNER)]
-        assert [(item.number, item.entries) for item in records] == [(1, 3), (2, 2)]
+        batches = await records(client, UseBatchRecord, MODEL, OWNER)
+        assert [(item.number, item.entries) for item in batches] == [(1, 3), (2, 2)]
         for use, opened in ((None, 3), (2, 1)):
             proof = await prove_uses(client, journal, STEWARD, 1, use)
             batch, shown = verify_uses(proof, client.chain, client.proven.epochs)
