@@ -4,8 +4,6 @@ The subset is None, bool, int, str, bytes and arrays. Maps, floats and extension
 nothing depends on key order or on rounding. See docs/protocol.md, section "Encoding".
 """
 
-import threading
-from collections.abc import Callable
 from typing import TypeAlias
 
 import msgpack
@@ -21,7 +19,7 @@ DEPTH_MAX = 32  # arrays around an item; a new-view with its certificates needs 
 # Of one message, arrays among them: one for each 16 bytes. The densest that honest nodes send is
 # made of votes, four items in 70 bytes and more. Without it a byte of the wire costs 60 of memory.
 ITEMS_MAX = MESSAGE_BYTES_MAX // 16
-PACKED_BYTES_MAX = 1024 * 1024  # for which a thread keeps room: what a packer begins with
+PACKER_BYTES = 512  # that packing begins with, and doubles as needed; by itself it takes a mebibyte
 
 _ARRAYS = {0xDC: 2, 0xDD: 4}  # bytes of the number of items, by first byte
 _MAPS = {0xDE: 2, 0xDF: 4}
@@ -153,24 +151,8 @@ def _open(data: bytes, at: int, head: int) -> tuple[int, int]:
     raise AssertionError(f"{head:#x} has a fixed size")
 
 
-class _Packer(threading.local):
-    """A packer for each thread: to make one takes longer than to pack a record with it."""
-
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        """Give back what a large value has taken."""
-        self.pack: Callable[[Value], bytes] = msgpack.Packer(use_bin_type=True).pack
-
-
-_packer = _Packer()
-
-
 def _pack(value: Value) -> bytes:
-    packed = _packer.pack(value)
-    if len(packed) > PACKED_BYTES_MAX:
-        _packer.renew()
+    packed: bytes = msgpack.Packer(buf_size=PACKER_BYTES).pack(value)
     return packed
 
 

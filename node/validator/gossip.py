@@ -39,12 +39,13 @@ class Gossip:
 
     def forward(self, packed: Sequence[bytes]) -> None:
         """Send transactions that a client brought."""
-        batch: list[bytes] = []
+        batch, size = list[bytes](), 0
         for item in packed:
-            if len(batch) == SUBMIT_MAX or sum(map(len, batch)) + len(item) > BATCH_BYTES_MAX:
+            if len(batch) == SUBMIT_MAX or size + len(item) > BATCH_BYTES_MAX:
                 self._broadcast(encode(tuple(batch)))
-                batch = []
+                batch, size = [], 0
             batch.append(item)
+            size += len(item)
         if batch:
             self._broadcast(encode(tuple(batch)))
 
