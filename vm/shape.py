@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import (
     Annotated,
     Any,
+    NoReturn,
     TypeAlias,
     TypeVar,
     Union,
@@ -167,10 +169,12 @@ def _dataclass_codec(cls: type) -> tuple[Read, Write]:
     version: int = cls.VERSION  # type: ignore[attr-defined]
     hints = get_type_hints(cls, include_extras=True)
     names = tuple(field.name for field in fields(cls))
+    places = tuple(f".{name}" for name in names)
     codecs = tuple(_codec(hints[name]) for name in names)
     reads = tuple(read for read, _ in codecs)
     writes = tuple(write for _, write in codecs)
     length = len(names) + 1
+    taken = attrgetter(*names) if len(names) > 1 else _one_taker(*names)
 
     def read(value: Value) -> Any:
         # an extension of msgpack's is a tuple too, but of a class of its own
@@ -178,26 +182,37 @@ def _dataclass_codec(cls: type) -> tuple[Read, Write]:
             raise _Misfit("length", f"an array of {length}", value)
         if value[0] is not version and (value[0] != version or isinstance(value[0], bool)):
             raise _Misfit("version", f"version {version}", value[0])
-        return cls(*_each(reads, value[1:], names))
+        try:
+            return cls(*[read(item) for read, item in zip(reads, value[1:], strict=True)])
+        except _Misfit:
+            return _name_misfit(reads, value[1:], places)
 
     def write(item: Any) -> Value:
-        return (version, *_each(writes, [getattr(item, name) for name in names], names))
+        values = taken(item)
+        try:
+            return (version, *[write(item) for write, item in zip(writes, values, strict=True)])
+        except _Misfit:
+            return _name_misfit(writes, values, places)
 
     return read, write
 
 
-def _each(
-    codecs: Sequence[Callable[[Any], Any]], items: Sequence[Any], names: Sequence[str]
-) -> list[Any]:
-    """What each codec makes of its item; a misfit learns the name of its field."""
-    made: list[Any] = []
-    try:
-        for codec, item in zip(codecs, items, strict=True):
-            made.append(codec(item))
-    except _Misfit as misfit:
-        misfit.path.append(f".{names[len(made)]}")
-        raise
-    return made
+def _one_taker(name: str = "") -> Callable[[Any], tuple[Any, ...]]:
+    """As `attrgetter`, which of one attribute makes no tuple."""
+    return lambda item: (getattr(item, name),) if name else ()
+
+
+def _name_misfit(
+    codecs: Sequence[Callable[[Any], Any]], items: Sequence[Any], places: Sequence[str]
+) -> NoReturn:
+    """Do once more what did not fit, one field after the other: the misfit learns its place."""
+    for codec, item, place in zip(codecs, items, places, strict=True):
+        try:
+            codec(item)
+        except _Misfit as misfit:
+            misfit.path.append(place)
+            raise
+    raise AssertionError("a codec that refused a value takes it now")
 
 
 def _codec(hint: Any) -> tuple[Read, Write]:
@@ -312,14 +327,10 @@ def _tuple_codec(hint: Any, bound: Many) -> tuple[Read, Write]:
 
 def _every(codec: Callable[[Any], Any], items: Sequence[Any]) -> tuple[Any, ...]:
     """What one codec makes of all items; a misfit learns its place."""
-    made: list[Any] = []
     try:
-        for item in items:
-            made.append(codec(item))
-    except _Misfit as misfit:
-        misfit.path.append(f"[{len(made)}]")
-        raise
-    return tuple(made)
+        return tuple([codec(item) for item in items])
+    except _Misfit:
+        return _name_misfit([codec] * len(items), items, [f"[{i}]" for i in range(len(items))])
 
 
 def _union_codec(choices: tuple[Any, ...]) -> tuple[Read, Write]:
