@@ -2,9 +2,11 @@
 
 import shutil
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.validator.store import Store
 from node.wire.disk import sync_file, sync_folder
 from tests.bench.ledger.build import disk_bytes
 from tests.bench.ledger.fleet import Fleet
@@ -32,6 +34,8 @@ class Synced:
 
 def measure(fleet: Fleet) -> Synced:
     """Wipe the last validator of a stopped network whose others are pruned; leave all stopped."""
+    with closing(Store(fleet.chain(1))) as store:
+        assert store.kept().snapshots, "expected more than 1,024 blocks, of which one is a snapshot"
     others = [number for number in fleet.numbers if number != AWAY]
     shutil.rmtree(fleet.chain(AWAY))
     for number in others:
