@@ -100,11 +100,12 @@ def test_a_pace_is_of_whole_blocks_and_their_stalls() -> None:
     assert late == (7.5, 100, 3)
 
 
-def test_a_stretch_without_blocks_has_no_pace() -> None:
-    """Nothing is counted of it, for it has no two moments to count between."""
-    looks = seen((1.0, 3), (2.0, 4))
+def test_a_stretch_without_blocks_is_told_by_its_run() -> None:
+    """And where a run has no two moments to count between, nothing is counted of it."""
+    looks = seen((1.0, 3), (6.0, 4), (8.0, 6))
 
-    assert certified(looks, {4: 1}, first_s=0.0, last_s=5.0) == (5.0, 0, 0)
+    assert certified(looks, {4: 1, 5: 10, 6: 20}, first_s=2.0, last_s=5.0) == (2.0, 30, 2)
+    assert certified(looks[:2], {4: 1}, first_s=2.0, last_s=5.0) == (3.0, 0, 0)
 
 
 def test_processor_time_is_told_by_transaction() -> None:

@@ -27,8 +27,7 @@ LATENCY_SHARE = 0.5  # of the seconds, at each of the shares of the load
 class Size:
     """How much is measured: `seconds` of the steady load, and `records` for growth.
 
-    Blocks of `block_records` must make up more than 1,024 blocks, or pruning leaves all of them and
-    there is no snapshot to sync.
+    They are in more than 1,024 `blocks`: else pruning leaves all of them, and no snapshot to sync.
     """
 
     seconds: float
@@ -36,7 +35,7 @@ class Size:
     skip_s: float
     under_way: int  # transactions, of the 20,000 that validators have room for
     records: int
-    block_records: int
+    blocks: int
     model_bytes: int
 
 
@@ -46,7 +45,7 @@ WHOLE = Size(
     skip_s=5.0,
     under_way=4_000,
     records=1_000_000,
-    block_records=400,
+    blocks=2_500,
     model_bytes=500_000_000,
 )
 QUICK = Size(
@@ -55,7 +54,7 @@ QUICK = Size(
     skip_s=0.5,
     under_way=500,
     records=5_000,
-    block_records=4,
+    blocks=1_250,
     model_bytes=20_000_000,
 )
 
@@ -98,7 +97,7 @@ def _growth(folder: Path, size: Size, parts: tuple[str, ...]) -> Growth:
         latency_s=0,
         skip_s=size.skip_s,
     )
-    return growth.measure(folder, size.records, size.block_records, plan, parts)
+    return growth.measure(folder, size.records, -(-size.records // size.blocks), plan, parts)
 
 
 def _blobs(folder: Path, size: Size) -> Blobs:

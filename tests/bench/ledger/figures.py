@@ -72,7 +72,8 @@ def certified(
 
     It goes from the last look before the stretch that showed a new certificate to the first such
     look after it, so that a stall at either end counts in full. A stretch with no such look before
-    it begins with the first one in it; with fewer than two nothing is counted.
+    it begins with the first one in it. With fewer than two the whole run is counted, until all that
+    was sent is executed; nothing if that has no two either.
     """
     moments, highest = list[Status](), -1
     for status in sorted(seen, key=lambda status: status.at_s):
@@ -82,7 +83,8 @@ def certified(
     before = [status for status in moments if status.at_s <= first_s][-1:]
     inside = [status for status in moments if first_s < status.at_s < last_s]
     after = [status for status in moments if status.at_s >= last_s][:1]
-    counted = before + inside + after
+    around = before + inside + after
+    counted = around if len(around) > 1 else moments
     if len(counted) < 2:
         return last_s - first_s, 0, 0
     first, last = counted[0], counted[-1]

@@ -101,7 +101,7 @@ def _state(growth: Growth) -> str:
     if growth.sync is not None:
         lines += [
             ("state sync to a validator without a store, s", growth.sync.sync_s),
-            ("until it is ready, s", growth.sync.ready_s),
+            ("until it has executed the blocks since and is ready, s", growth.sync.ready_s),
             ("its store then, MiB", growth.sync.store_mib),
             ("a synced copy of its files, s", growth.sync.copy_s),
             ("sync by copy", growth.sync.ratio),

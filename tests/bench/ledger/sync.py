@@ -2,13 +2,16 @@
 
 import shutil
 import time
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.validator.store import Store
 from node.wire.disk import sync_file, sync_folder
 from tests.bench.ledger.build import disk_bytes
 from tests.bench.ledger.fleet import Fleet
-from tests.network.running import POLL_S
+from tests.network.running import POLL_S, fetch
 
 AWAY = 4
 SYNC_S_MAX = 1_800.0  # far above any: only a hang takes longer
@@ -19,8 +22,8 @@ INSTALLED = "sync.installed"
 class Synced:
     """A validator without a store, until it has all of the state and says that it is ready.
 
-    `sync_s` goes from the start of the process to the snapshot as its head; `copy_s` is what
-    copying the files of the store that it then has takes, synced.
+    `sync_s` goes from the start of the process to the snapshot as its head, `ready_s` to where it
+    has executed the blocks since; `copy_s` is what a synced copy of its store's files takes.
     """
 
     sync_s: float
@@ -32,6 +35,8 @@ class Synced:
 
 def measure(fleet: Fleet) -> Synced:
     """Wipe the last validator of a stopped network whose others are pruned; leave all stopped."""
+    with closing(Store(fleet.chain(1))) as store:
+        assert store.kept().snapshots, "expected more than 1,024 blocks, of which one is a snapshot"
     others = [number for number in fleet.numbers if number != AWAY]
     shutil.rmtree(fleet.chain(AWAY))
     for number in others:
@@ -39,12 +44,9 @@ def measure(fleet: Fleet) -> Synced:
     fleet.await_ready(*others)
     before, begun_s = fleet.log(AWAY).count(INSTALLED), time.perf_counter()
     fleet.start(AWAY)
-    while fleet.log(AWAY).count(INSTALLED) == before:
-        assert fleet.alive(AWAY), "the one that syncs has ended, see its log"
-        assert time.perf_counter() - begun_s < SYNC_S_MAX, "a sync that does not end"
-        time.sleep(POLL_S)
+    _wait(fleet, lambda: fleet.log(AWAY).count(INSTALLED) > before)
     sync_s = time.perf_counter() - begun_s
-    fleet.await_ready(AWAY)
+    _wait(fleet, lambda: fetch(f"{fleet.urls[AWAY - 1]}/readyz")[0] == 200)
     ready_s = time.perf_counter() - begun_s
     fleet.stop_all()
     size, copy_s = disk_bytes(fleet.chain(AWAY)), _copy(fleet.chain(AWAY))
@@ -55,6 +57,14 @@ def measure(fleet: Fleet) -> Synced:
         round(copy_s, 3),
         round(sync_s / copy_s, 1),
     )
+
+
+def _wait(fleet: Fleet, done: Callable[[], bool]) -> None:
+    begun_s = time.perf_counter()
+    while not done():
+        assert fleet.alive(AWAY), "the one that syncs has ended, see its log"
+        assert time.perf_counter() - begun_s < SYNC_S_MAX, "a sync that does not end"
+        time.sleep(POLL_S)
 
 
 def _copy(folder: Path) -> float:
