@@ -14,7 +14,7 @@ from tests.bench.scale.timeline import EUROPE, LAN, Net
 VALIDATORS = (4, 7, 10, 16)
 NETS = (LAN, EUROPE)
 LOADS = (0.1, 0.5, 0.75, 0.9)  # of the most that can be had
-SECONDS = 10.0  # simulated, in which a run counts
+SECONDS = 6.0  # simulated, in which a run counts
 
 
 @dataclass(frozen=True, slots=True)

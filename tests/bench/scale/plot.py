@@ -1,7 +1,7 @@
 """Curves as an SVG: latency over throughput on each net, and what of the CPU goes into votes."""
 
 from collections.abc import Callable, Sequence
-from math import log10
+from math import ceil, log10
 
 from tests.bench.scale.curve import Scale
 from tests.bench.scale.run import Point
@@ -10,7 +10,8 @@ COLOURS = ("#06c", "#393", "#c80", "#c33", "#639", "#888")  # by number of valid
 WIDTH, HEIGHT = 230, 190  # of a panel's inside
 LEFT, TOP, RIGHT, BOTTOM = 46, 52, 14, 40
 WAIT_MS_MIN, WAIT_MS_MAX = 10.0, 2_000.0  # of the axis of waits, which has powers of ten
-TPS_STEP = 500  # of the axis of throughput
+TPS_STEP = 500  # of the axis of throughput, or a multiple that leaves so many steps at most:
+TPS_STEPS_MAX = 5
 
 Place = tuple[float, float]
 
@@ -20,8 +21,8 @@ def svg(found: Scale) -> str:
     counts = list(found.costs)
     nets = list(dict.fromkeys(point.net for point in found.points))
     tps_max = max(point.tps for point in found.points)
-    right = TPS_STEP * (int(tps_max / TPS_STEP) + 1)
-    panels = [_waits(found, net, counts, right) for net in nets]
+    step = TPS_STEP * ceil(tps_max / TPS_STEP / TPS_STEPS_MAX)
+    panels = [_waits(found, net, counts, step) for net in nets]
     panels.append(_shares(found, nets[0], counts))
     across = LEFT + WIDTH + RIGHT
     legend = "".join(
@@ -44,8 +45,9 @@ def _colour(place: int) -> str:
     return COLOURS[place % len(COLOURS)]
 
 
-def _waits(found: Scale, net: str, counts: Sequence[int], right: int) -> str:
+def _waits(found: Scale, net: str, counts: Sequence[int], step: int) -> str:
     """Medians as lines, 99 of 100 dashed, both over what was certified."""
+    right = step * TPS_STEPS_MAX
 
     def y(wait_ms: float) -> float:
         held = min(max(wait_ms, WAIT_MS_MIN), WAIT_MS_MAX)
@@ -60,7 +62,7 @@ def _waits(found: Scale, net: str, counts: Sequence[int], right: int) -> str:
         + _curve(places(n, lambda point: point.p99_ms), _colour(place), ' stroke-dasharray="3 2"')
         for place, n in enumerate(counts)
     )
-    columns = [(WIDTH * tps / right, f"{tps:,}") for tps in range(0, right + 1, TPS_STEP)]
+    columns = [(WIDTH * tps / right, f"{tps:,}") for tps in range(0, right + 1, step)]
     rows = [(y(10.0**power), f"{10**power:,}") for power in range(1, 4)]
     words = "transactions/s certified; ms at p50, p99 dashed"
     return _axes(net, columns, rows, words) + curves

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
-from tests.harness import key_of, organisation
+from tests.harness import as_read, key_of, organisation
 from vm.block import PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX, Payload
 from vm.record import Band, ColumnSchema
 from vm.registry import RegisterDataset
-from vm.shape import pack, unpack
+from vm.shape import unpack
 from vm.transaction import NONCE_BYTES, TX_LIFETIME_BLOCKS_MAX, Transaction, Verified, sign
 
 LIFETIME_BLOCKS = TX_LIFETIME_BLOCKS_MAX // 2  # other validators may be some blocks behind or ahead
@@ -59,7 +59,7 @@ class Book:
         self.under_way: dict[bytes, tuple[int, float]] = {}  # who brought it, and when
         self._blocks: dict[bytes, tuple[bytes, ...]] = {}
 
-    def make(self, place: int, height: int, begin_s: float) -> tuple[bytes, Verified]:
+    def make(self, place: int, height: int, begin_s: float) -> Verified:
         """A new transaction of the hospital whose validator has executed `height`."""
         pattern = _pattern(place)
         intent = replace(
@@ -67,11 +67,10 @@ class Book:
             valid_until_height=height + LIFETIME_BLOCKS,
             nonce=len(self.ids).to_bytes(NONCE_BYTES, "big"),
         )
-        made = Transaction(intent, pattern.signature)
-        packed, id = pack(made), made.id
-        self.ids[packed] = id
-        self.under_way[packed] = place, begin_s
-        return packed, Verified(intent, id, packed)
+        made = as_read(Transaction(intent, pattern.signature))
+        self.ids[made.packed] = made.id
+        self.under_way[made.packed] = place, begin_s
+        return made
 
     def items(self, payload: bytes) -> tuple[bytes, ...]:
         """The transactions of a payload, none of a null request's; read once for all validators."""

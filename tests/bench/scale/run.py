@@ -20,7 +20,7 @@ from vm.keys import SigningKey
 
 REQUEST = 10  # transactions that a client brings at a time under a given load
 UNDER_WAY = 4_000  # transactions of all clients while the most that can be had is sought
-WARM_S = 5.0  # before anything counts
+WARM_S = 3.0  # before anything counts
 DRAIN_S = 20  # after the last request that counts, for what is under way
 VOTES = frozenset(kind.TAG for kind in (Prepare, Commit, Checkpoint))
 

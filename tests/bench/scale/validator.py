@@ -73,7 +73,7 @@ from vm.transaction import Verified
 GOSSIP = "transactions"  # frames that hand transactions on
 
 Ask = Callable[[Replica, Event], list[Effect]]
-Request = Sequence[tuple[bytes, Verified]]
+Request = Sequence[Verified]
 
 
 def seats(n: int) -> ValidatorSet:
@@ -191,7 +191,7 @@ class Validator:
 
     def _admit(self, request: Request, *, forward: bool) -> Action:
         costs, known = self._costs, self._pool.by_bytes
-        again = sum(packed in known for packed, _ in request)
+        again = sum(item.packed in known for item in request)
         self.core.spend(
             Work.TRANSACTIONS,
             (0.0 if forward else costs.frame_s)
@@ -199,16 +199,16 @@ class Validator:
             + (len(request) - again) * costs.intake_s
             + again * costs.again_s,
         )
-        for packed, transaction in request:
-            if self._book.ids[packed] not in self._done:
+        for item in request:
+            if item.id not in self._done:
                 with suppress(Refused):  # it is full: who brought it is told to come again
-                    self._pool.admit(transaction, self.executed + 1)
+                    self._pool.admit(item, self.executed + 1)
         if forward:
             self._forward(request)
         return self._wake
 
     def _forward(self, request: Request) -> None:
-        costs, size = self._costs, sum(len(packed) for packed, _ in request)
+        costs, size = self._costs, sum(len(item.packed) for item in request)
         for peer in self._others():
             self.core.spend(Work.TRANSACTIONS, costs.frame_s + size * costs.frame_byte_s)
             self._carry(peer, GOSSIP, size, lambda peer=peer: peer.hear(request))  # type: ignore[misc]
@@ -216,7 +216,7 @@ class Validator:
     def _resend(self) -> None:
         """What waits for long is handed on again, by everybody who has it: see `Gossip.resend`."""
         oldest = self._pool.oldest(RESEND_MAX)
-        again = [(item, self._pool.by_bytes[item]) for item in oldest if item in self._waited]
+        again = [self._pool.by_bytes[item] for item in oldest if item in self._waited]
         for at in range(0, len(again), SUBMIT_MAX):
             self._forward(again[at : at + SUBMIT_MAX])
         self._waited = set(oldest)
