@@ -49,11 +49,11 @@ WHOLE = Size(
     model_bytes=500_000_000,
 )
 QUICK = Size(
-    seconds=2,
+    seconds=1.5,
     bound_s=0.5,
     skip_s=0.5,
     under_way=500,
-    records=5_000,
+    records=2_500,
     blocks=1_250,
     model_bytes=20_000_000,
 )
