@@ -19,6 +19,9 @@ DEPTH_MAX = 32  # arrays around an item; a new-view with its certificates needs 
 # Of one message, arrays among them: one for each 16 bytes. The densest that honest nodes send is
 # made of votes, four items in 70 bytes and more. Without it a byte of the wire costs 60 of memory.
 ITEMS_MAX = MESSAGE_BYTES_MAX // 16
+# Not counted, for an item takes a byte at least; and however their arrays lie inside each other and
+# whatever each says of its length, the decoder takes no more than 3 MiB for them.
+UNCOUNTED_BYTES_MAX = 1024
 PACKER_BYTES = 512  # that packing begins with, and doubles as needed; by itself it takes a mebibyte
 
 _ARRAYS = {0xDC: 2, 0xDD: 4}  # bytes of the number of items, by first byte
@@ -75,8 +78,7 @@ def parse(data: bytes, bytes_max: int, items_max: int) -> Value:
             "encoding.too_large", f"expected at most {bytes_max} bytes, found {len(data)}"
         )
     try:
-        # an item takes a byte at least, so that few bytes need no counting
-        if len(data) > items_max and _count(data, items_max) > items_max:
+        if len(data) > min(items_max, UNCOUNTED_BYTES_MAX) and _count(data, items_max) > items_max:
             raise Refused("encoding.too_many", f"expected at most {items_max} items, found more")
         # by itself it allows no text, bytes or array longer than `data`
         value: Value = msgpack.unpackb(data, use_list=False, max_map_len=0, max_ext_len=0)

@@ -11,12 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
-from operator import attrgetter
 from types import NoneType, UnionType
 from typing import (
     Annotated,
     Any,
-    NoReturn,
     TypeAlias,
     TypeVar,
     Union,
@@ -174,45 +172,33 @@ def _dataclass_codec(cls: type) -> tuple[Read, Write]:
     reads = tuple(read for read, _ in codecs)
     writes = tuple(write for _, write in codecs)
     length = len(names) + 1
-    taken = attrgetter(*names) if len(names) > 1 else _one_taker(*names)
 
     def read(value: Value) -> Any:
         # an extension of msgpack's is a tuple too, but of a class of its own
         if type(value) is not tuple or len(value) != length:
             raise _Misfit("length", f"an array of {length}", value)
-        if value[0] is not version and (value[0] != version or isinstance(value[0], bool)):
+        if type(value[0]) is not int or value[0] != version:  # 1.0 and true equal 1
             raise _Misfit("version", f"version {version}", value[0])
-        try:
-            return cls(*[read(item) for read, item in zip(reads, value[1:], strict=True)])
-        except _Misfit:
-            return _name_misfit(reads, value[1:], places)
+        return cls(*_each(reads, value[1:], places))
 
     def write(item: Any) -> Value:
-        values = taken(item)
-        try:
-            return (version, *[write(item) for write, item in zip(writes, values, strict=True)])
-        except _Misfit:
-            return _name_misfit(writes, values, places)
+        return (version, *_each(writes, [getattr(item, name) for name in names], places))
 
     return read, write
 
 
-def _one_taker(name: str = "") -> Callable[[Any], tuple[Any, ...]]:
-    """As `attrgetter`, which of one attribute makes no tuple."""
-    return lambda item: (getattr(item, name),) if name else ()
-
-
-def _name_misfit(
+def _each(
     codecs: Sequence[Callable[[Any], Any]], items: Sequence[Any], places: Sequence[str]
-) -> NoReturn:
-    """Do once more what did not fit, one field after the other: the misfit learns its place."""
-    for codec, item, place in zip(codecs, items, places, strict=True):
-        try:
-            codec(item)
-        except _Misfit as misfit:
-            misfit.path.append(place)
-            raise
-    raise AssertionError("a codec that refused a value takes it now")
+) -> list[Any]:
+    """What each codec makes of its item; a misfit learns its place, and nothing is read twice."""
+    made: list[Any] = []
+    try:
+        for codec, item in zip(codecs, items, strict=True):
+            made.append(codec(item))
+    except _Misfit as misfit:
+        misfit.path.append(places[len(made)])
+        raise
+    return made
 
 
 def _codec(hint: Any) -> tuple[Read, Write]:
@@ -327,10 +313,14 @@ def _tuple_codec(hint: Any, bound: Many) -> tuple[Read, Write]:
 
 def _every(codec: Callable[[Any], Any], items: Sequence[Any]) -> tuple[Any, ...]:
     """What one codec makes of all items; a misfit learns its place."""
+    made: list[Any] = []
     try:
-        return tuple([codec(item) for item in items])
-    except _Misfit:
-        return _name_misfit([codec] * len(items), items, [f"[{i}]" for i in range(len(items))])
+        for item in items:
+            made.append(codec(item))
+    except _Misfit as misfit:
+        misfit.path.append(f"[{len(made)}]")
+        raise
+    return tuple(made)
 
 
 def _union_codec(choices: tuple[Any, ...]) -> tuple[Read, Write]:

@@ -10,7 +10,7 @@ from vm.shape import Bytes, Code, Digest, Height, Name, PublicKey, Signature, pa
 
 BODY_BYTES_MAX = 64 * 1024  # a task with 256 columns takes about 20 KiB
 TRANSACTION_BYTES_MAX = BODY_BYTES_MAX + 512  # the rest is fixed or named fields
-TRANSACTION_ITEMS_MAX = 4_096  # it has 12, its body being one; of fewer bytes none are counted
+TRANSACTION_ITEMS_MAX = 1_024  # it has 12, its body being one; short ones are not counted
 TX_LIFETIME_BLOCKS_MAX = 1_024  # ids of that many last blocks are remembered against replay
 NONCE_BYTES = 8
 

@@ -54,12 +54,12 @@ from node.validator.halted import Halted, Outdated
 from node.validator.journal import Journal
 from node.validator.mempool import Mempool
 from node.validator.promises import Promises
+from node.validator.signatures import Check, Signatures
 from node.validator.store import BlockRow
 from node.validator.threads import to_the_end
-from vm.block import PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX, Payload
+from vm.block import PAYLOAD_BYTES_MAX, PAYLOAD_ITEMS_MAX, TRANSACTIONS_MAX, Payload
 from vm.certificate import CheckpointCertificate
 from vm.evidence import Evidence
-from vm.keys import verify
 from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import pack, unpack
@@ -71,6 +71,9 @@ DECODE_ON_LOOP_BYTES_MAX = 16 * 1024  # votes and statuses; larger ones are read
 PIPELINE_TRANSACTIONS_MIN = 200  # waiting before a block is proposed beside one in flight
 GATHER_MS = 25  # after the first transaction: what several sites send at once is one block's work
 TURN_STEPS_MAX = 32  # of the replica between two syncs: each may execute a block
+# Executed between two syncs, and more only within one block: half a second in which peers, whose
+# pings are answered by the same loop, have no answer.
+TURN_TRANSACTIONS_MAX = TRANSACTIONS_MAX
 THREADS = 2  # for signatures and syncs alone: neither waits behind blobs
 DEADLINE_GRACE_MS = CLOCK_SKEW_MS_MAX  # until backups time it: their clocks may be so far ahead
 IN_FLIGHT_MAX = 4  # own proposals not executed yet: full ones are 16 MiB on every link
@@ -143,6 +146,7 @@ class Runtime:
         self._clock_ms = clock_ms
         self._events: asyncio.Queue[Event | None] = asyncio.Queue(EVENTS_MAX)
         self._follow_up: deque[Event] = deque()
+        self._effects: deque[Effect] = deque()  # of steps taken, in order; a full turn leaves some
         self._outbox: list[Broadcast | Send] = []
         self._certified: list[CheckpointCertificate] = []
         self._timers: dict[TimerName, asyncio.TimerHandle] = {}
@@ -152,7 +156,9 @@ class Runtime:
         self._deadline_ms: int | None = None
         self._promises = Promises(replica.me, journal.entries)
         self._pool = ThreadPoolExecutor(THREADS, "consensus")
+        self._signatures = Signatures(self._pool)
         self._steps = 0  # of this turn
+        self._executed = 0  # transactions, in this turn
         self._view = (0, 0)  # epoch and view
         self._pending = Pending(False)
 
@@ -188,7 +194,7 @@ class Runtime:
         if seat is None:
             return False
         message = signing_digest(self._chain.id, envelope.epoch, envelope.body)
-        return await self._aside(verify, seat.key, message, envelope.seal)
+        return await self._signatures.good(Check(seat.key, message, envelope.seal))
 
     async def _aside(self, work: Callable[..., T], *arguments: object) -> T:
         """Run in a thread of our own."""
@@ -223,14 +229,15 @@ class Runtime:
 
     async def _take(self) -> list[Event]:
         """What has come; waits for something unless an earlier turn left work."""
-        events = [] if self._follow_up else [await self._events.get()]
+        left = self._follow_up or self._effects
+        events = [] if left else [await self._events.get()]
         while len(events) < BATCH_EVENTS_MAX and not self._events.empty():
             events.append(self._events.get_nowait())
         return [event for event in events if event is not None]
 
     async def _turn(self, begin: Callable[[], None]) -> None:
         """Work off effects, sync once, send: in this order also when the software is too old."""
-        self._steps = 0
+        self._steps = self._executed = 0
         outdated = None
         try:
             begin()
@@ -251,7 +258,8 @@ class Runtime:
 
     def _drain(self) -> None:
         """Hand the replica what its own effects led to; the next turn goes on where this ends."""
-        while self._follow_up and self._steps < TURN_STEPS_MAX:
+        self._perform(())
+        while self._follow_up and not self._effects and self._steps < TURN_STEPS_MAX:
             self._steps += 1
             self._perform(self.replica.step(self._follow_up.popleft()))
         view = (self.replica.epoch.number, self.replica.view)
@@ -260,7 +268,10 @@ class Runtime:
             self._mempool.release()
 
     def _perform(self, effects: Sequence[Effect]) -> None:
-        for effect in effects:
+        """Do these behind what an earlier turn has left, as many as the turn has room for."""
+        self._effects.extend(effects)
+        while self._effects and self._executed < TURN_TRANSACTIONS_MAX:
+            effect = self._effects.popleft()
             match effect:
                 case Persist(entry):
                     self._journal.append(entry)
@@ -301,6 +312,7 @@ class Runtime:
         header = self._chain.execute(sequence, payload, certificate)
         row = self._chain.row(sequence)
         assert row is not None, "the block was just written"
+        self._executed += len(row.receipts)
         self._after_block(row)
         if payload and certificate.view == view:
             self._pass_over(row, payload)

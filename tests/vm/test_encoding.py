@@ -257,6 +257,23 @@ def test_items_are_counted_before_any_is_built() -> None:
     assert peak < 1024 * 1024
 
 
+@pytest.mark.parametrize("size", [512, 1_024, 64 * 1024])
+def test_nested_claims_take_no_memory_in_short_data(size: int) -> None:
+    """Each array says that it fills the data, and the decoder takes room before it reads on."""
+    head = b"\xdd" + size.to_bytes(4, "big")
+    data = (head * (size // len(head)) + bytes(size))[:size]
+
+    tracemalloc.start()
+    try:
+        code = refusal_of(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert code == "encoding.malformed"
+    assert peak < 3 * 1024 * 1024
+
+
 @given(value=items)
 def test_every_item_counts_arrays_among_them(value: Value) -> None:
     """Exactly as many items as `items_max` are read; with one fewer allowed, none is."""

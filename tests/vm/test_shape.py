@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +40,76 @@ class Square:
     TAG: ClassVar[str] = "square"
 
     side: Annotated[int, Int(1, 9)]
+
+
+@dataclass(frozen=True, slots=True)
+class Chain7:
+    """Level 7 of seven, each inside the one above."""
+
+    VERSION: ClassVar[int] = 1
+
+    name: Annotated[str, Text(8)]
+    more: Annotated[tuple[Circle, ...], Many(2)]
+
+
+@dataclass(frozen=True, slots=True)
+class Chain6:
+    """Level 6 of seven, each inside the one above."""
+
+    VERSION: ClassVar[int] = 1
+
+    name: Annotated[str, Text(8)]
+    more: Annotated[tuple[Chain7, ...], Many(2)]
+
+
+@dataclass(frozen=True, slots=True)
+class Chain5:
+    """Level 5 of seven, each inside the one above."""
+
+    VERSION: ClassVar[int] = 1
+
+    name: Annotated[str, Text(8)]
+    more: Annotated[tuple[Chain6, ...], Many(2)]
+
+
+@dataclass(frozen=True, slots=True)
+class Chain4:
+    """Level 4 of seven, each inside the one above."""
+
+    VERSION: ClassVar[int] = 1
+
+    name: Annotated[str, Text(8)]
+    more: Annotated[tuple[Chain5, ...], Many(2)]
+
+
+@dataclass(frozen=True, slots=True)
+class Chain3:
+    """Level 3 of seven, each inside the one above."""
+
+    VERSION: ClassVar[int] = 1
+
+    name: Annotated[str, Text(8)]
+    more: Annotated[tuple[Chain4, ...], Many(2)]
+
+
+@dataclass(frozen=True, slots=True)
+class Chain2:
+    """Level 2 of seven, each inside the one above."""
+
+    VERSION: ClassVar[int] = 1
+
+    name: Annotated[str, Text(8)]
+    more: Annotated[tuple[Chain3, ...], Many(2)]
+
+
+@dataclass(frozen=True, slots=True)
+class Chain1:
+    """Level 1 of seven, each inside the one above."""
+
+    VERSION: ClassVar[int] = 1
+
+    name: Annotated[str, Text(8)]
+    more: Annotated[tuple[Chain2, ...], Many(2)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +257,45 @@ def test_every_bound_can_be_filled(place: int, good: Value) -> None:
     item = from_value(Everything, changed(WHOLE, place, good))
 
     assert to_value(item) == changed(WHOLE, place, good)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        changed(WHOLE, 0, 3.0),  # type: ignore[arg-type]
+        changed(WHOLE, 6, (1.0, 9)),  # type: ignore[arg-type]
+        changed(WHOLE, 7, ("circle", (1.0, 9))),  # type: ignore[arg-type]
+        changed(WHOLE, 0, True),
+    ],
+)
+def test_a_version_is_an_integer(value: Value) -> None:
+    """3.0 equals 3 and encodes to other bytes: what is signed would have a second encoding."""
+    data: bytes = msgpack.packb(value)
+
+    with pytest.raises(Refused, match=r"^(encoding\.subset|shape\.version)"):
+        unpack(Everything, data)
+
+
+def test_nothing_is_read_twice_to_say_where_it_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a value that lies deep would be read twice for each level above it."""
+    read: list[str] = []
+
+    def fits(text: str, bytes_max: int) -> bool:
+        read.append(text)
+        return len(text) <= bytes_max
+
+    monkeypatch.setattr(shape, "_fits", fits)
+    inner: Value = (1, "in", ())
+    bad: Value = (1, "bad" * 9, ())
+    for _ in range(6):
+        bad = (1, "out", (inner, bad))
+
+    with pytest.raises(Refused, match=r"^shape\.text: Chain1(\.more\[1\]){6}\.name: "):
+        from_value(Chain1, bad)
+
+    assert len(read) == 6 + 6 + 1
 
 
 @pytest.mark.parametrize(

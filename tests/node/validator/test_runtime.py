@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,43 @@ def test_the_network_outlives_its_primary_and_takes_it_back(tmp_path: Path) -> N
         await committee.stop_all()
 
     asyncio.run(scenario())
+
+
+def test_a_turn_ends_when_it_has_executed_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many blocks a validator has to catch up on, peers get an answer in between."""
+    monkeypatch.setattr(runtime, "TURN_TRANSACTIONS_MAX", 1)
+    heights: list[int] = []  # at the end of each turn of the one that returns
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        for id in committee.ids:
+            committee.start(id)
+        late = committee.ids[3]
+        await committee.stop(late)
+        for number in range(1, 7):
+            await committee.submit(
+                committee.sign("hospital-1.admin", "member.enrol", enrol(number))
+            )
+            await committee.certified(number)
+
+        seat = committee.start(late)
+        flush = seat.runtime._flush
+
+        def count() -> None:
+            heights.append(seat.chain.head.height)
+            flush()
+
+        monkeypatch.setattr(seat.runtime, "_flush", count)
+        await committee.certified(6)
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+    steps = [after - before for before, after in pairwise([0, *heights])]
+    assert sum(steps) == 6
+    assert max(steps) == 1
 
 
 def test_a_restart_of_all_loses_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""Signatures of peers, verified off the loop: all that wait together, in one visit of a thread.
+
+The way to a thread and back takes as long as verifying, so with many validators, whose votes come
+at the same time, one visit for each would double the work of a block.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import NamedTuple
+
+from vm.keys import verify
+
+
+class Check(NamedTuple):
+    """Whether `signature` is `public`'s over `message`."""
+
+    public: bytes
+    message: bytes
+    signature: bytes
+
+
+class Signatures:
+    """Verifies in `pool`. Each peer waits for its answer, so no more wait than there are peers."""
+
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
+        self._waiting: list[tuple[Check, asyncio.Future[bool]]] = []
+        self._visiting = False
+
+    async def good(self, check: Check) -> bool:
+        """Whether the signature verifies."""
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting.append((check, answer))
+        if not self._visiting:
+            self._visit()
+        found: bool = await answer
+        return found
+
+    def _visit(self) -> None:
+        asked, self._waiting = self._waiting, []
+        self._visiting = True
+        checks = [check for check, _ in asked]
+        visit = asyncio.get_running_loop().run_in_executor(self._pool, _verify_all, checks)
+        answers = [answer for _, answer in asked]
+        visit.add_done_callback(lambda done: self._answer(answers, done))
+
+    def _answer(
+        self, answers: Sequence[asyncio.Future[bool]], visit: asyncio.Future[list[bool]]
+    ) -> None:
+        self._visiting = False
+        if self._waiting and not visit.cancelled():
+            self._visit()
+        for place, answer in enumerate(answers):
+            if answer.done():  # whoever asked has gone
+                continue
+            if visit.cancelled():
+                answer.cancel()
+            else:
+                answer.set_result(visit.result()[place])
+
+
+def _verify_all(checks: Sequence[Check]) -> list[bool]:
+    return [verify(*check) for check in checks]

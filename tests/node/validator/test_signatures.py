@@ -1,0 +1,117 @@
+"""Signatures of peers: each gets its own answer, and what waits together is verified together."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+from node.validator.signatures import Check, Signatures
+from tests.harness import key_of
+
+KEY = key_of("hospital-1.validator")
+
+
+def check(number: int, *, good: bool = True) -> Check:
+    """A signature over a message of its own, or over another one."""
+    message = number.to_bytes(32, "big")
+    return Check(
+        KEY.public, message, KEY.sign(message if good else b"another message, of 32 bytes too!")
+    )
+
+
+class Hand(Executor):
+    """Does what it is given when the test says so; keeps what was asked for in one visit."""
+
+    def __init__(self) -> None:
+        self.visits: list[list[Check]] = []
+        self._waiting: list[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = []
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
+        """Keep it for later."""
+        future: Future[Any] = Future()
+        self.visits.append(args[0])
+        self._waiting.append((future, work, args))
+        return future
+
+    def work(self) -> None:
+        """Do what was given."""
+        waiting, self._waiting = self._waiting, []
+        for future, work, args in waiting:
+            future.set_result(work(*args))
+
+
+async def settle() -> None:
+    """Let every task run as far as it can."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_each_check_gets_its_own_answer() -> None:
+    """In whatever company a signature is verified, it is its own that counts."""
+    hand = Hand()
+
+    async def scenario() -> list[bool]:
+        signatures = Signatures(hand)
+        asked = [asyncio.create_task(signatures.good(check(n, good=n % 3 > 0))) for n in range(7)]
+        for _ in range(3):
+            await settle()
+            hand.work()
+        return list(await asyncio.gather(*asked))
+
+    assert asyncio.run(scenario()) == [n % 3 > 0 for n in range(7)]
+
+
+def test_what_waits_during_a_visit_goes_with_the_next_one() -> None:
+    """One visit is under way at a time; the next takes everything that came meanwhile."""
+    hand = Hand()
+
+    async def scenario() -> None:
+        signatures = Signatures(hand)
+        asked = [asyncio.create_task(signatures.good(check(0)))]
+        await settle()
+        asked += [asyncio.create_task(signatures.good(check(n))) for n in range(1, 6)]
+        await settle()
+        hand.work()
+        await settle()
+        hand.work()
+        assert all(await asyncio.gather(*asked))
+
+    asyncio.run(scenario())
+
+    assert [len(visit) for visit in hand.visits] == [1, 5]
+
+
+def test_who_has_gone_holds_up_nobody() -> None:
+    """A peer's connection may end while its signature is verified; the others are answered."""
+    hand = Hand()
+
+    async def scenario() -> bool:
+        signatures = Signatures(hand)
+        gone = asyncio.create_task(signatures.good(check(0)))
+        await settle()
+        waiting = asyncio.create_task(signatures.good(check(1)))
+        await settle()
+        gone.cancel()
+        await settle()
+        hand.work()
+        await settle()
+        hand.work()
+        return await waiting
+
+    assert asyncio.run(scenario())
+
+
+def test_a_pool_that_has_ended_leaves_nobody_waiting() -> None:
+    """At the end of a node what is asked for is cancelled, not forgotten."""
+    hand = Hand()
+
+    async def scenario() -> bool:
+        signatures = Signatures(hand)
+        asked = asyncio.create_task(signatures.good(check(0)))
+        await settle()
+        for future, _, _ in hand._waiting:
+            future.cancel()
+        await asyncio.wait({asked}, timeout=10)
+        return asked.cancelled()
+
+    assert asyncio.run(scenario())
