@@ -80,10 +80,12 @@ async def new_lines(client: Client, digest: Known, known: Known) -> AsyncIterato
 
     `client` asks the node whose log it is. Raises `Refused("audit.access")` where the log is
     another than what the chain has, or than what was known; then, and not before, is it sure that
-    all of it was given.
+    all of it was given. Where nothing is new, the node has to show the last line that is known: a
+    digest that was verified before says nothing of who has the log.
     """
     _check_grown(digest, known)
-    for at in range(known.size, digest.size, LINES_MAX):
+    begin = min(known.size, max(digest.size - 1, 0))
+    for at in range(begin, digest.size, LINES_MAX):
         page = await _ask(client, at, digest.size, LINES_MAX)
         if at == known.size:
             _check_beginning(page, digest, known)
@@ -91,7 +93,9 @@ async def new_lines(client: Client, digest: Known, known: Known) -> AsyncIterato
         if len(page.items) != expected:
             raise _differs(f"{expected} lines from {at} on", f"{len(page.items)}")
         for place, item in enumerate(page.items, at):
-            yield _check_line(item, place, digest)
+            line = _check_line(item, place, digest)
+            if place >= known.size:
+                yield line
 
 
 async def _ask(client: Client, after: int, size: int, limit: int) -> LogPage:

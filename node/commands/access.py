@@ -83,8 +83,8 @@ async def _verify_all(
 ) -> dict[str, Found | Refused]:
     """What each node's log comes to, and by id the validators of now whose log nobody showed.
 
-    A node says itself whose log it has: only once lines of it have been verified is another one
-    refused that says the same.
+    A node says itself whose log it has: only once it has shown lines of it in this run is another
+    one refused that says the same.
     """
     found: dict[str, Found | Refused] = {}
     shown: dict[str, str] = {}  # by validator, at which URL
@@ -97,7 +97,7 @@ async def _verify_all(
                         raise _shown_twice(url, validator, shown[validator])
                     known = before.get(validator, NOTHING)
                     item = found[url] = await _verify(client, node, validator, known, lines)
-                    if item.known.size:
+                    if item.known.size:  # then lines were shown, new ones or the last known
                         shown[validator] = url
             except Refused as refused:
                 found[url] = refused

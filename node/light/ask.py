@@ -12,6 +12,7 @@ from node.api.views import read_base64
 from node.audit.file import Anchor
 from node.client.client import NEWEST_PATH, Client
 from node.client.connection import ANSWER_BYTES_MAX
+from node.client.proven import Proven
 from node.client.reply import PageBody, ProofBody, Reply, StepsBody
 from node.light.history import History, begin
 from vm.block import Header
@@ -25,6 +26,7 @@ from vm.inclusion import (
     TransactionProof,
     expect_key,
     verify_block,
+    verify_header,
     verify_record,
     verify_transaction,
 )
@@ -195,22 +197,39 @@ def _check_block(client: Client, text: str, height: int, under: int) -> Certifie
 async def beginning(client: Client, genesis: Genesis, pin: Pin | None) -> History:
     """Where a history begins: at genesis, or at the pin, whose header and epoch a node must show.
 
-    Raises `Refused` with `pin.header` if it shows another header of that height.
+    `client` goes by the pin afterwards, and by the steps that it took to verify what certifies the
+    header: others, who hold another pin, are shown that. Raises `Refused` with `pin.header` if the
+    node shows another header of that height, with `audit.*` if what certifies it does not hold.
     """
     if pin is None:
         return begin(genesis)
-    certified = await _pinned(client, pin)
+    reply, certified = await _pinned(client, pin)
     epoch = await _epoch(client, check_genesis(genesis), certified.header.validators)
-    return begin(genesis, Anchor(certified, epoch))
+    history = begin(genesis, Anchor(certified, epoch))
+    client.proven = Proven(history.trust)
+    if certified.later is not None:
+        await newest(client)  # and the steps to it: keys of the pin's time, retired since, sign too
+
+    def check(reply: Reply) -> None:
+        trust = client.proven.trust
+        client.verified(reply, lambda: verify_header(certified, trust.chain, trust.epochs))
+
+    await client.accept(reply, check)
+    return history
 
 
-async def _pinned(client: Client, pin: Pin) -> CertifiedHeader:
-    """The header that a pin names, with its own certificate where the node keeps it."""
+async def _pinned(client: Client, pin: Pin) -> tuple[Reply, CertifiedHeader]:
+    """The header that a pin names, with its own certificate where the node keeps it.
 
-    def read(cls: type[CertifiedHeader] | type[BlockProof], reply: Reply) -> CertifiedHeader:
+    What certifies it is not verified yet: that takes the epoch, which the header names.
+    """
+
+    def read(
+        cls: type[CertifiedHeader] | type[BlockProof], reply: Reply
+    ) -> tuple[Reply, CertifiedHeader]:
         found = unpack(cls, read_base64(reply.read(ProofBody).proof))
         certified = found.certified if isinstance(found, BlockProof) else found
-        return client.verified(reply, lambda: _expect(pin, certified))
+        return reply, client.verified(reply, lambda: _expect(pin, certified))
 
     try:
         path = CHECKPOINT_PATH.format(height=pin.height)

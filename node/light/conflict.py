@@ -14,7 +14,6 @@ from typing import Any
 
 from node.api.views import base64_text, read_base64
 from node.audit.check import Audit
-from node.audit.document import AROUND_BYTES_MAX
 from node.audit.file import Anchor
 from node.home.document import dump
 from node.light.history import History, begin, follow
@@ -22,7 +21,7 @@ from vm.epoch import ruling
 from vm.evidence import Evidence, SignedContent, judge
 from vm.genesis import Genesis
 from vm.inclusion import CertifiedHeader
-from vm.quorum import Epoch
+from vm.quorum import VALIDATORS_MAX, Epoch
 from vm.refusal import Refused
 from vm.shape import pack, unpack
 from vm.statement import Slot, SlotKind
@@ -30,9 +29,11 @@ from vm.succession import STEPS_MAX, Step
 from vm.trust import Pin
 
 FORMAT = "concilium.conflict.v1"
-FILE_BYTES_MAX = 2 * AROUND_BYTES_MAX  # each side like what stands around the proof in a proof file
 OPENING = (b"{", b"[", b",", b":")  # before each value stands one of these
 VALUES_MAX = 2 * STEPS_MAX + 64  # of JSON in it: the steps, and what is around them
+STEP_BYTES_MAX = 320 * VALIDATORS_MAX  # a seat and its vote take 304, with names of 64 bytes
+TEXT_BYTES_MAX = STEP_BYTES_MAX // 3 * 4 + 32  # a step in base64, on a line of its own
+FILE_BYTES_MAX = VALUES_MAX * TEXT_BYTES_MAX  # the only proof of a fork is never too large
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,7 +239,8 @@ class _Node:
         bases: list[History | None] = [None]  # as it was followed last
         if start is None:
             start = self._start = await self._begin(held)
-            bases.clear()
+            if held is not None:
+                bases.clear()  # nothing was asked yet; else by what the beginning has shown
         bases += [start] if held is None else [held, start]
         for base in bases:
             if base is not None:

@@ -96,6 +96,8 @@ class Store:
             )
         try:
             history = follow(_begin(genesis, kept), kept.steps)
+            if history.start is not None:
+                history = history.see(history.start.certified)  # others are shown it in files
         except Refused as refused:
             raise self._damaged(TRUST, refused) from refused
         if pin is not None and history.pin != pin:

@@ -7,6 +7,7 @@ from pathlib import Path
 DISK_FREE_BYTES_MIN = (
     64 * 1024 * 1024
 )  # below it a validator admits nothing: its journal needs room
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # said by a volume without hard links
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota or file-size limit reached
 
 
@@ -51,10 +52,18 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def create_file(path: Path, data: bytes) -> None:
-    """As `replace_file`, but raises FileExistsError where something is at `path` by then."""
+    """As `replace_file`, but raises FileExistsError where something is at `path` by then.
+
+    On a volume without hard links a part of `data` may be found there meanwhile, and after a crash:
+    its reader has to tell that from the whole.
+    """
     fresh = _write_beside(path, data)
     try:
         path.hardlink_to(fresh)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        _write(path, data, os.O_EXCL)
     finally:
         fresh.unlink()
     sync_folder(path.parent)
@@ -64,13 +73,18 @@ def _write_beside(path: Path, data: bytes) -> Path:
     """A file in the same folder that holds `data`, on disk all but its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")  # two processes may write at once
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    _write(fresh, data, os.O_TRUNC)
+    return fresh
+
+
+def _write(path: Path, data: bytes, flag: int) -> None:
+    """Write a file that only its owner may read; on return it is on disk all but its name."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | flag | os.O_CLOEXEC, 0o600)
     try:
         write_at(handle, data, 0)
         os.fsync(handle)
     finally:
         os.close(handle)
-    return fresh
 
 
 def write_at(file: int, data: bytes, offset: int) -> None:

@@ -247,6 +247,15 @@ def test_a_lie_is_found(network: Network, name: str) -> None:
     assert code_of(network, lie=LIES[name]) == "audit.access"
 
 
+def test_where_nothing_is_new_the_last_line_is_shown(network: Network) -> None:
+    """Or who has no line of the log would pass for it by what was verified before."""
+    known = Known(LOG, len(PACKED), tree.root(PACKED))
+
+    assert code_of(network, known=known, lie=altered(items=[])) == "audit.access"
+    assert code_of(network, known=known, lie=item(0, "path", lambda path: [])) == "audit.access"
+    assert read_through(network, known) == 0
+
+
 def test_a_log_that_was_written_anew_is_found(network: Network) -> None:
     """The digest that the auditor kept is no beginning of this one."""
     others = [pack(line) for line in reversed(LINES[:100])]

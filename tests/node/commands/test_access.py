@@ -86,6 +86,32 @@ def test_who_passes_for_another_does_not_put_that_one_in_the_wrong(tmp_path: Pat
     assert refused(unseen) == ["access_log.unseen"] * 3
 
 
+def test_what_was_verified_before_speaks_for_no_node(tmp_path: Path) -> None:
+    """The attack: with --keep and no line published since, who has no log was taken at its word."""
+
+    async def main(network: Network) -> list[Found | Refused]:
+        reader = Credentials(AUDITOR, key_of(AUDITOR))
+        async with (
+            serve(network, known=False) as (url, node),
+            serve_app(passing_for(VALIDATOR)()) as bad,
+        ):
+            await ask(url + VERDICT)
+            frontier = node.logbook.frontier
+            body = DigestLog(node.logbook.identity, frontier.size, frontier.root, ())
+            node.feed.publish(network.block(network.sign(VALIDATOR, "access.digest", body)).height)
+            kept = {VALIDATOR: Known(node.logbook.identity, frontier.size, frontier.root)}
+            source = Source(network.genesis, (bad, url), reader, None, None)
+            return list((await _verify_all(source, kept, False)).values())
+
+    with private_network(tmp_path) as network:
+        learn(network, 1)
+        bad, good, *_ = asyncio.run(main(network))
+
+    assert refused([bad]) == ["audit.access"]
+    assert isinstance(good, Found)
+    assert (good.validator, good.known.size, good.reads.total()) == (VALIDATOR, 1, 0)
+
+
 def test_a_log_of_nobody_is_refused(open_chain: Network) -> None:
     """The attack: no digest is on the chain that an invented validator's log could differ from."""
     found, *unseen = audited(open_chain, passing_for("hospital-9.validator"), honest(open_chain))

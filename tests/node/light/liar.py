@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler
 
 from node.api.app import build_api
 from node.api.feed import Feed
+from node.api.problem import problem
 from node.audit.prove import prove_steps
 from node.client.client import NEWEST_PATH, Client
 from node.light.follow import Follower
@@ -26,6 +27,7 @@ from vm import tree
 from vm.block import Header
 from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
 from vm.inclusion import CertifiedHeader, Later
+from vm.refusal import Refused
 from vm.shape import pack, unpack
 from vm.trust import Pin, from_genesis
 
@@ -70,10 +72,12 @@ def _lying(network: Network, path: str, change: Change) -> web.Application:
     return app
 
 
-def answering(network: Network, answers: Callable[[str, Any], Any]) -> Server:
+def answering(
+    network: Network, answers: Callable[[str, Any], Any], missing: str = NOWHERE
+) -> Server:
     """The interface of `network`; `answers` has a path with its query, and the body of its answer.
 
-    None leaves the answer as it is.
+    None leaves the answer as it is. Checkpoints at paths that begin with `missing` were pruned.
     """
 
     def make() -> web.Application:
@@ -81,6 +85,8 @@ def answering(network: Network, answers: Callable[[str, Any], Any]) -> Server:
 
         @web.middleware
         async def change(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if request.path.startswith(missing):
+                return problem(404, Refused("checkpoint.missing", "expected it, found it pruned"))
             response = await handler(request)
             assert isinstance(response, web.Response), "only whole answers are changed"
             assert isinstance(response.body, bytes), "only whole answers are changed"

@@ -22,12 +22,17 @@ from node.light.conflict import (
 )
 from node.light.history import begin, pin_of
 from tests.harness import genesis_of
+from tests.node.client.asking import encoded
 from tests.node.light.liar import certified, following, forked, honest, resigned, rotated
 from tests.node.network import HOSPITALS, Network, open_network, register_dataset
+from vm.block import Header
+from vm.certificate import CheckpointCertificate, Vote
 from vm.evidence import Evidence
 from vm.proposal import Fault
+from vm.quorum import VALIDATORS_MAX, Epoch, Validator, ValidatorSet
 from vm.refusal import Refused
-from vm.succession import STEPS_MAX
+from vm.shape import CODE_BYTES_MAX, HEIGHT_MAX, NAME_BYTES_MAX
+from vm.succession import STEPS_MAX, Step
 from vm.trust import Pin
 
 SIGNERS = tuple(f"{name}.validator" for name in HOSPITALS[:3])
@@ -204,15 +209,32 @@ def test_a_file_of_many_values_is_not_parsed(
     assert read_conflict(network.genesis, None, data).signers() == SIGNERS
 
 
+def largest_step() -> Step:
+    """A step with all seats, all votes and the longest names."""
+    digest, top = bytes(32), HEIGHT_MAX
+    names = [f"{number:0{NAME_BYTES_MAX}d}" for number in range(VALIDATORS_MAX)]
+    seats = [Validator(name, name, bytes([at]) * 32) for at, name in enumerate(names)]
+    votes = tuple(Vote(name, bytes(64)) for name in names)
+    return Step(
+        Header(digest, top, top, *[digest] * 6),
+        CheckpointCertificate(top, digest, votes),
+        Epoch(top, top, "a" * CODE_BYTES_MAX, ValidatorSet(tuple(seats))),
+    )
+
+
 def test_evidence_of_the_longest_histories_is_within_the_bound(
     network: Network, other: Network
 ) -> None:
-    """As many steps as a history can have, on both sides."""
+    """As many steps as a history can have, on both sides, by as many validators as there can be.
+
+    It may be the only proof of a fork.
+    """
+    step = encoded(largest_step())
     document = json.loads(write_conflict(conflict_of(network, other)))
     for side in document["sides"]:
-        side["steps"] = ["AAAA"] * STEPS_MAX
+        side["steps"] = [step] * STEPS_MAX
 
-    assert refusal(json.dumps(document).encode(), network) == "encoding.malformed"
+    assert refusal(json.dumps(document, indent=2).encode(), network) == "succession.chain"
 
 
 def test_what_no_quorum_signed_is_no_fork(network: Network, other: Network) -> None:

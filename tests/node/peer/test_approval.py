@@ -1,5 +1,6 @@
 """A site's approval: of these terms and no others, before the first row is read."""
 
+import errno
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,21 @@ def test_what_was_withdrawn_is_not_approved_by_standing_on_a_list(tmp_path: Path
 
     town.approvals(1).approve(task(town))
     town.approvals(1).require(task(town))
+
+
+def test_a_listed_task_is_approved_on_a_volume_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For good too, and never over what somebody has said there."""
+
+    def refuse(path: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    town = opened(tmp_path)
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    town.approvals(1).require(task(town))
+
+    refuses(town.approvals(1), with_other_terms(task(town)))
 
 
 @pytest.mark.parametrize("mode", ["list", "ask"])
