@@ -10,13 +10,17 @@ import pytest
 
 from consensus.message import Envelope, Prepare, encode_envelope, signing_digest
 from node.validator import mempool, runtime
+from node.validator.halted import Halted
 from node.validator.journal import Journal
 from node.validator.runtime import DEADLINE_GRACE_MS, EVENTS_MAX, wall_clock_ms
+from node.validator.store import KEY
 from tests.harness import key_of
 from tests.node.committee import LIMITS, Committee, enrol, members
 from vm.evidence import judge
+from vm.record import KeyOwner, Member
 from vm.refusal import Refused
 from vm.shape import pack
+from vm.state import state_key
 
 
 def test_validators_certify_equal_headers(tmp_path: Path) -> None:
@@ -380,6 +384,34 @@ def test_a_home_put_back_from_a_copy_stops_when_its_own_votes_come_back(tmp_path
         assert refused.value.code == "journal.old"
         assert restored.heard.forgotten
         await committee.stop(four)
+        await committee.stop_all()
+
+    asyncio.run(scenario())
+
+
+def test_who_has_lost_a_row_of_the_state_stops_at_the_next_checkpoint_that_shows_it(
+    tmp_path: Path,
+) -> None:
+    """A record that reads as absent where it is not makes another header, which nobody signs."""
+
+    async def scenario() -> None:
+        committee = Committee(tmp_path)
+        for id in committee.ids:
+            committee.start(id)
+        await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(1)))
+        await committee.certified(1)
+        broken = committee.seats[committee.ids[3]]
+        lost = ((Member.KIND, "hospital-1.extra-1"), (KeyOwner.KIND, enrol(1).public_key.hex()))
+        with broken.chain.store.database.write_batch() as batch:
+            for kind, id in lost:
+                batch.delete(KEY + state_key(kind, (id,)))
+
+        await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(1)))
+        await committee.certified(2, lambda id: id != committee.ids[3])
+        await asyncio.wait({broken.task}, timeout=30)
+
+        assert isinstance(broken.task.exception(), Halted)
+        await committee.stop(committee.ids[3])
         await committee.stop_all()
 
     asyncio.run(scenario())
