@@ -39,6 +39,7 @@ def prune(home: Path, *, retain: int | None = None, output: Format = "text") -> 
         target = pruner.target(settings.store.retain_blocks if retain is None else retain)
         _follow(pruner.steps(target), shown=output == "text" and sys.stderr.isatty())
         store.sync()
+        store.compact()  # a running node leaves that to LevelDB, which takes its time
     finally:
         store.close()
     data = {"below": target.below, "snapshots": list(target.snapshots)}

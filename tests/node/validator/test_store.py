@@ -1,6 +1,7 @@
 """The store on LevelDB: one batch per block, and every kind of damage refused instead of read."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -383,3 +384,19 @@ def test_syncing_reaches_the_log_that_leveldb_has_just_left(
 
     assert synced == logs
     assert len(logs) == 2
+
+
+def test_what_was_deleted_gives_its_room_back(tmp_path: Path) -> None:
+    """LevelDB only marks rows as deleted; after `compact` the folder is as small as its content."""
+    store = Store(tmp_path / "chain")
+    rows = [b"x%02d" % number for number in range(48)]
+    for row in rows:
+        store.database.put(row, os.urandom(1024 * 1024))
+    with store.database.write_batch() as batch:
+        for row in rows:
+            batch.delete(row)
+
+    store.compact()
+    store.close()
+
+    assert sum(path.stat().st_size for path in (tmp_path / "chain").iterdir()) < 1024 * 1024
