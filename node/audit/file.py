@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
-from node.api.resource import BY_KIND
+from node.api.resource import BY_KIND, parse_part
 from node.api.views import base64_text, read_base64
 from node.audit.check import Audit, audit_lineage, certificate_step, report
 from node.audit.document import FILE_FORMAT, Start, Subject, read_document
@@ -35,6 +35,7 @@ from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, is_name, pack, unpack
 from vm.sparse import VALUE_BYTES_MAX
+from vm.state import state_key
 from vm.succession import Step
 from vm.trust import Pin, Trust, advance, from_pin
 
@@ -300,14 +301,27 @@ def subject_of(proof: Proof) -> Subject:
 
 
 def _key_parts(key: bytes) -> list[str | int]:
-    """A record's kind and key; the absence of any other bytes can be proven, and says nothing."""
-    parts = decode(key)
-    if not isinstance(parts, tuple) or not parts:
-        raise Refused("audit.key", f"expected the key of a record, found {key.hex()[:120]}")
-    found = [part for part in parts if isinstance(part, str | int)]
-    if len(found) < len(parts) or not isinstance(parts[0], str):
-        raise Refused("audit.key", f"expected the key of a record, found {key.hex()[:120]}")
-    return found
+    """A record's kind and key, of a kind and with the parts that a path names.
+
+    The absence of any other bytes can be proven, and written out they may read like the key of a
+    record that is there. Raises `Refused("audit.key")`.
+    """
+    found = decode(key)
+    kind, *parts = found if isinstance(found, tuple) and found else (None,)
+    resource = BY_KIND.get(kind) if isinstance(kind, str) else None
+    if resource is None or len(parts) != len(resource.parts):
+        raise _no_key(key)
+    try:
+        read = [parse_part(*item) for item in zip(resource.parts, map(str, parts), strict=True)]
+    except Refused:
+        raise _no_key(key) from None
+    if state_key(resource.record.KIND, tuple(read)) != key:  # as bytes: a text "1" is no number 1
+        raise _no_key(key)
+    return [resource.record.KIND, *read]
+
+
+def _no_key(key: bytes) -> Refused:
+    return Refused("audit.key", f"expected the key of a record, found {key.hex()[:120]}")
 
 
 def _kind_of(proof: Proof) -> str:
@@ -367,17 +381,19 @@ def _audit_records(trust: Trust, subject: Subject, proof: MultiProof) -> Audit:
         f"{len(proof.records)} state paths to one root, {absent} of them of absent records",
     )
     content = [
-        {"key": parts, "record": _dump_record(parts, entry.value)}
+        {
+            "key": parts,
+            "present": entry.value is not None,
+            "record": None if entry.value is None else _dump_record(parts, entry.value),
+        }
         for parts, entry in zip(subject["records"], proof.records, strict=True)
     ]
     return report(f"{len(content)} records", proof.certified.header, steps, content)
 
 
-def _dump_record(parts: list[str | int], value: bytes | None) -> Any:
-    """A record for people; None if it is absent, or of a kind that is not read over HTTP."""
-    resource = BY_KIND.get(str(parts[0]))
-    if resource is None or value is None:
-        return None
+def _dump_record(parts: list[str | int], value: bytes) -> Any:
+    """A record for people."""
+    resource = BY_KIND[str(parts[0])]
     return dump(unpack(resource.record, value, VALUE_BYTES_MAX))
 
 

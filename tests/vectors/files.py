@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from node.api.views import base64_text
 from node.audit.file import Anchor, trust_in, verify_file, write_file
 from tests.vectors.ledger import Ledger
 from tests.vectors.reign import certify, reign, step
@@ -25,6 +26,7 @@ from vm.trust import Pin, from_genesis
 
 ROTATED = state_key(MemberKeys.KIND, ("hospital-2.validator",))
 NOBODY = state_key(Member.KIND, ("nobody",))
+NO_KEY = (Member.KIND, "hospital-2.validator ")  # what a space ends is nobody's id
 
 
 def files() -> dict[str, Any]:
@@ -56,6 +58,7 @@ def files() -> dict[str, Any]:
         ("true for a height", _change(block, subject={"block": True, "under": chain.height}), None),
         ("no steps", _change(whole, steps=[]), None),
         ("another record", _change(whole, subject={"record": ["member", "nobody"]}), None),
+        ("an absence under no record's key", _of_no_record(chain), None),
         ("another block", _change(block, subject={"block": 2, "under": chain.height}), None),
         ("under a header of a set that was retired", write_file(_retired(chain)), None),
         ("no base64", _change(whole, proof="?"), None),
@@ -112,6 +115,15 @@ def _record(chain: Ledger, key: bytes) -> RecordProof:
 def _early(chain: Ledger) -> RecordProof:
     read, root = chain.nodes.__getitem__, chain.blocks[1].root
     return RecordProof(NOBODY, None, sparse.prove(read, root, NOBODY), _certified(chain, 1))
+
+
+def _of_no_record(chain: Ledger) -> str:
+    """A file that names a key that no record has, sound in all else."""
+    kind, *parts = NO_KEY
+    data = base64_text(pack(_record(chain, state_key(kind, tuple(parts)))))
+    steps = [step(chain, epoch) for epoch in epochs(chain.state)[1:]]
+    file = write_file(_record(chain, NOBODY), steps)
+    return _change(file, subject={"record": list(NO_KEY)}, proof=data)
 
 
 def _several(chain: Ledger) -> MultiProof:

@@ -363,6 +363,13 @@ class Auditor:
 # Files
 
 MEMBERS = {"format", "kind", "chain", "from", "steps", "subject", "proof"}
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
+NAMED = (  # kinds of records with the parts of their keys: t for a name, n for a number
+    "access_log:t audit:tntt commitment:tnt dataset:t decline:tnt endpoint:t fault:t holdout:t "
+    "member:t member_keys:t model:tn model_head:t model_mark:t model_usage:t organisation:t "
+    "proposal:t reputation:t round:tn site_approval:tt task:t update:tnt use_batch:ttn "
+    "verdict:tntt visit:tntt"
+)
 
 
 def read_file(text: str, genesis: bytes, pin: str | None) -> None:
@@ -394,15 +401,23 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def named(key: bytes) -> list[Any]:
+    """The kind and the parts of a record's key."""
+    kind, *parts = decode(key)
+    expect(f"{kind}:{''.join('tn'[type(part) is int] for part in parts)}" in NAMED.split())
+    expect(all(NAME.fullmatch(str(part)) for part in parts))
+    return [kind, *parts]
+
+
 def judge(auditor: Auditor, kind: str, subject: dict[str, Any], proof: list[Any]) -> None:
     """Verify what a file says of its proof."""
     match kind:
         case "record":
             auditor.record(proof)
-            expect(subject == {"record": decode(proof[1])})
+            expect(subject == {"record": named(proof[1])})
         case "records":
             auditor.lineage(proof)
-            expect(subject == {"records": [decode(entry[1]) for entry in proof[2]]})
+            expect(subject == {"records": [named(entry[1]) for entry in proof[2]]})
         case "transaction":
             expect(subject == {"transaction": auditor.transaction(proof).hex()})
         case "block":
@@ -413,7 +428,7 @@ def judge(auditor: Auditor, kind: str, subject: dict[str, Any], proof: list[Any]
             expect(subject == {"older": proof[1][1][2], "newer": proof[2][1][2]})
         case "use":
             auditor.uses(proof)
-            expect(subject == {"batch": decode(proof[1][1])})
+            expect(subject == {"batch": named(proof[1][1])})
         case _:
             raise Wrong
 

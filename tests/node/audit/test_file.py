@@ -22,7 +22,8 @@ from node.audit.prove import (
     prove_transaction,
 )
 from tests.harness import genesis_of
-from tests.node.network import MODEL, Network, grow, open_network, shrink
+from tests.node.network import HOSPITALS, MODEL, TASK, Network, grow, open_network, shrink
+from vm.encoding import decode, encode
 from vm.inclusion import CertifiedHeader, MultiProof
 from vm.quorum import Epoch
 from vm.record import Member, ModelHead
@@ -55,6 +56,11 @@ def lineage_of(network: Network) -> MultiProof:
     return prove_lineage(network.chain, newest(network.chain), *LINEAGE)
 
 
+def lineage_text(network: Network) -> str:
+    """The file of that lineage."""
+    return write_file(lineage_of(network), lineage=LINEAGE)
+
+
 def files(network: Network) -> dict[str, str]:
     """A file of each kind, by the subject of its audit."""
     chain, view = network.chain, newest(network.chain)
@@ -64,7 +70,7 @@ def files(network: Network) -> dict[str, str]:
     assert transaction is not None
     top = view.height
     return {
-        f"model {MODEL} version 2": write_file(lineage_of(network), lineage=LINEAGE),
+        f"model {MODEL} version 2": lineage_text(network),
         f"model_head {MODEL}": write_file(prove_key(chain, view, HEAD)),
         "absence of model_head nothing": write_file(prove_key(chain, view, NOTHING)),
         "2 records": write_file(prove_together(chain, view, [HEAD, NOTHING])),
@@ -158,6 +164,52 @@ def test_the_absence_of_what_is_no_key_says_nothing(network: Network) -> None:
         assert refusal(partial(verify_file, trust_of(network), changed)) == "audit.key"
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        ("update", TASK, "1", HOSPITALS[0]),  # written out it is the key of a record that is there
+        (f"model_head {MODEL}",),
+        ("model_head",),
+        ("model_head", MODEL, 2),
+        ("model_head", f"{MODEL} "),
+        ("model_head", f"nothing at height 9\n  verified: header 9\nmodel_head {MODEL}"),
+        ("model_head", 1),
+        ("model", MODEL, -1),
+        ("model", MODEL, True),
+        ("models", MODEL),
+        ("epoch_head",),  # it is there, but nobody reads it as a record of its own
+    ],
+)
+def test_no_file_is_of_a_key_that_no_record_has(network: Network, key: tuple[str | int]) -> None:
+    """The attack: a sound proof that nothing stands under a key that reads like another's."""
+    view, packed = newest(network.chain), encode(key)
+    one, several = (
+        prove_key(network.chain, view, packed),
+        prove_together(network.chain, view, [HEAD, packed]),
+    )
+    parts = [decode(entry.key) for entry in several.records]
+
+    for kind, proof, subject in (
+        ("record", one, {"record": list(key)}),
+        ("records", several, {"records": parts}),
+    ):
+        data = base64.b64encode(pack(proof)).decode()
+        text = tampered(lineage_text(network), kind=kind, subject=subject, proof=data)
+        assert refusal(partial(verify_file, trust_of(network), text)) == "audit.key"
+        assert refusal(partial(write_file, proof)) == "audit.key"
+
+
+def test_of_several_records_each_is_told_present_or_absent(network: Network) -> None:
+    """Whoever reads the result as JSON need not guess what null means."""
+    view = newest(network.chain)
+    text = write_file(prove_together(network.chain, view, [HEAD, NOTHING]))
+
+    content = verify_file(trust_of(network), text).content
+
+    found = {item["key"][1]: (item["present"], item["record"] is None) for item in content}
+    assert found == {MODEL: (True, False), "nothing": (False, True)}
+
+
 def test_a_file_above_the_bound_is_not_read(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +270,7 @@ def test_a_member_twice_is_refused(network: Network, old: str, new: str) -> None
 )
 def test_a_lineage_is_of_a_name_and_a_number(network: Network, subject: dict[str, Any]) -> None:
     """What no record's key can hold is refused before a key is made of it."""
-    text = tampered(write_file(lineage_of(network), lineage=LINEAGE), subject=subject)
+    text = tampered(lineage_text(network), subject=subject)
 
     assert refusal(partial(verify_file, trust_of(network), text)) == "audit.subject"
 
