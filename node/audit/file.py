@@ -14,6 +14,7 @@ from node.api.views import base64_text, read_base64
 from node.audit.check import Audit, audit_lineage, certificate_step, report
 from node.audit.document import FILE_FORMAT, Start, Subject, read_document
 from node.home.document import dump
+from vm.block import Result
 from vm.encoding import decode
 from vm.inclusion import (
     BlockProof,
@@ -398,14 +399,22 @@ def _dump_record(parts: list[str | int], value: bytes) -> Any:
 
 
 def _audit_transaction(trust: Trust, subject: Subject, proof: TransactionProof) -> Audit:
-    transaction = verify_transaction(proof, trust.chain, trust.epochs)
-    header = proof.certified.header
+    intent = verify_transaction(proof, trust.chain, trust.epochs).intent
+    receipt, header = proof.receipt, proof.certified.header
+    if receipt.result is Result.APPLIED:  # execution found the key to be the sender's
+        outcome, signature = "applied", f"{intent.sender}'s signature over it"
+    else:
+        outcome = f"{receipt.result.value}, {receipt.code}"
+        key = intent.public_key.hex()
+        signature = f"a signature over it by key {key}, which names {intent.sender} as sender"
     steps = (
         certificate_step(proof.certified, trust.epochs),
-        f"transaction and receipt {proof.index} of {proof.size} in block {header.height}",
-        f"{transaction.intent.sender}'s signature over it",
+        # Which place is not told: the same paths lead to others of other numbers of leaves.
+        f"the transaction and its receipt at one place in block {header.height}",
+        f"its receipt: {outcome}",
+        signature,
     )
-    content = {"receipt": dump(proof.receipt)}
+    content = {"receipt": dump(receipt)}
     return report(f"transaction {subject['transaction']}", header, steps, content)
 
 

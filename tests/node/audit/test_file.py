@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,16 +22,26 @@ from node.audit.prove import (
     prove_together,
     prove_transaction,
 )
-from tests.harness import genesis_of
-from tests.node.network import HOSPITALS, MODEL, TASK, Network, grow, open_network, shrink
+from tests.harness import genesis_of, key_of
+from tests.node.network import (
+    HOSPITALS,
+    MODEL,
+    TASK,
+    Network,
+    grow,
+    open_network,
+    register_dataset,
+    shrink,
+)
 from vm.encoding import decode, encode
-from vm.inclusion import CertifiedHeader, MultiProof
+from vm.inclusion import CertifiedHeader, MultiProof, TransactionProof
 from vm.quorum import Epoch
 from vm.record import Member, ModelHead
 from vm.refusal import Refused
 from vm.shape import pack
 from vm.state import state_key
 from vm.succession import STEPS_MAX, Step
+from vm.transaction import Transaction, transaction_id
 from vm.trust import Pin, Trust, from_genesis
 
 HEAD = state_key(ModelHead.KIND, (MODEL,))
@@ -208,6 +219,62 @@ def test_of_several_records_each_is_told_present_or_absent(network: Network) -> 
 
     found = {item["key"][1]: (item["present"], item["record"] is None) for item in content}
     assert found == {MODEL: (True, False), "nothing": (False, True)}
+
+
+# Transactions
+
+
+@pytest.fixture
+def stolen(tmp_path: Path) -> Iterator[Network]:
+    """A block of four transactions, the first with a steward's name over a key that is not his."""
+    with open_network(tmp_path) as made:
+        honest = register_dataset(made, HOSPITALS[0])
+        thief = key_of("nobody")
+        intent = replace(honest.intent, public_key=thief.public)
+        forged = Transaction(intent, thief.sign(transaction_id(intent)))
+        made.block(forged, *(register_dataset(made, name) for name in HOSPITALS[1:]))
+        yield made
+
+
+def transaction_at(network: Network, index: int) -> TransactionProof:
+    """The proof of a transaction of block 1."""
+    row = network.chain.store.row(1)
+    assert row is not None
+    proof = prove_transaction(network.chain, row.receipts[index].transaction)
+    assert proof is not None
+    return proof
+
+
+def test_a_signature_is_its_senders_if_the_block_says_so(stolen: Network) -> None:
+    """The attack: a steward's name in what somebody else signed, which the block refused."""
+    key = key_of("nobody").public.hex()
+
+    forged, true = (
+        verify_file(trust_of(stolen), write_file(transaction_at(stolen, index))) for index in (0, 1)
+    )
+
+    assert forged.steps[2:] == (
+        "its receipt: failed, access.wrong_key",
+        f"a signature over it by key {key}, which names {HOSPITALS[0]}.steward as sender",
+    )
+    assert true.steps[2:] == (
+        "its receipt: applied",
+        f"{HOSPITALS[1]}.steward's signature over it",
+    )
+
+
+@pytest.mark.parametrize(("index", "moved", "size"), [(0, 0, 3), (3, 5, 6)])
+def test_the_place_of_a_transaction_in_its_block_is_not_told(
+    stolen: Network, index: int, moved: int, size: int
+) -> None:
+    """The attack: a place and a number of transactions to which the same path leads."""
+    true = transaction_at(stolen, index)
+    text = write_file(replace(true, index=moved, size=size))
+
+    told, expected = (verify_file(trust_of(stolen), file) for file in (text, write_file(true)))
+
+    assert told == expected
+    assert told.steps[1] == "the transaction and its receipt at one place in block 1"
 
 
 def test_a_file_above_the_bound_is_not_read(
