@@ -104,7 +104,8 @@ class Opened(NamedTuple):
     """A file as it was read: its proof, which is not verified yet, and the trust to verify it with.
 
     `trust` is the reader's, advanced by those of `steps` that it did not have. `vouched` says
-    whether each step and the anchor hold by that trust; what lies before its beginning cannot.
+    whether each step and the anchor hold by that trust: what lies before its beginning cannot, nor
+    can a pin that is not the reader's and that validators certified who were retired since.
     """
 
     kind: str
@@ -126,10 +127,11 @@ def open_file(trust: Trust, data: str | bytes) -> Opened:
 
     Its certificate is of the newest epoch that the reader knows, or of one that follows: keys of
     those before were retired, and whoever has them since can sign what never was. That is refused
-    with `audit.before_pin`, whether the reader knows that epoch from a pin or has followed to it.
+    with `audit.before_pin`, whether the reader knows that epoch from a pin or has followed to it,
+    and so is what was certified below the pin; another header in its place is with `pin.header`.
     """
     document = read_document(data)
-    newest = trust.epochs[-1]
+    begun = trust
     if document.chain != trust.chain.hex():
         raise Refused(
             "audit.chain", f"expected chain {trust.chain.hex()}, found {document.chain[:64]}"
@@ -140,22 +142,47 @@ def open_file(trust: Trust, data: str | bytes) -> Opened:
         begin = anchor.epoch.number
         _check_anchor(trust, anchor)
     steps = tuple(unpack(Step, read_base64(text)) for text in document.steps)
-    first = trust.epochs[0].number
     for number, step in enumerate(steps, begin + 1):
         trust = _take(trust, step, number)
-    if anchor is not None and begin >= first and anchor.pin != trust.pin:
+    known = begin >= trust.epochs[0].number
+    vouched = known or not (steps or anchor)
+    if anchor is not None and known and anchor.pin != trust.pin:
         verify_header(anchor.certified, trust.chain, trust.epochs)
+        _check_pinned(trust, anchor.certified)
+        vouched = _is_recent(begun, anchor.certified)
     proof = _unpack(document.kind, read_base64(document.proof))
-    height = _signed_height(certified_of(proof))
-    if max(height, 1) < newest.first:  # genesis is under the first epoch
+    _check_recent(begun, certified_of(proof))
+    return Opened(document.kind, document.subject, proof, trust, steps, anchor, vouched)
+
+
+def _check_recent(trust: Trust, certified: CertifiedHeader) -> None:
+    """Raise `Refused` with `audit.before_pin` or `pin.header` if it may be of retired keys."""
+    if not _is_recent(trust, certified):
         raise Refused(
             "audit.before_pin",
-            f"expected a certificate of height {newest.first} or higher, from which on the newest "
-            f"validators rule who are known, found one of {height}: ask for it again under a "
-            "later checkpoint",
+            f"expected a certificate of height {_least(trust)} or higher, from which on the newest "
+            "validators rule who are known, and not below the pin, found one of "
+            f"{_signed_height(certified)}: ask for it again under a later checkpoint",
         )
-    vouched = begin >= first or not (steps or anchor)
-    return Opened(document.kind, document.subject, proof, trust, steps, anchor, vouched)
+    _check_pinned(trust, certified)
+
+
+def _is_recent(trust: Trust, certified: CertifiedHeader) -> bool:
+    return max(_signed_height(certified), 1) >= _least(trust)  # genesis is under the first epoch
+
+
+def _least(trust: Trust) -> int:
+    """The height from which on certificates count: the pin's, where the newest validators rule."""
+    return max(trust.epochs[-1].first, 0 if trust.pin is None else trust.pin.height)
+
+
+def _check_pinned(trust: Trust, certified: CertifiedHeader) -> None:
+    """Raise `Refused("pin.header")` if another header is certified in the pinned one's place."""
+    pin, found = trust.pin, certified.certificate
+    if pin is not None and found.height == pin.height and found.header != pin.header:
+        raise Refused(
+            "pin.header", f"expected the pinned header {pin}, found {found.header.hex()} there"
+        )
 
 
 def _check_anchor(trust: Trust, anchor: Anchor) -> None:

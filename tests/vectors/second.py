@@ -217,7 +217,7 @@ class Auditor:
     """Holds the genesis and nothing else."""
 
     def __init__(self, genesis: bytes) -> None:
-        self.chain = digest("genesis", genesis)
+        self.chain, self.pin = digest("genesis", genesis), [-1, b""]
         seats = sorted(member for member in decode(genesis)[9] if member[3] == "validator")
         listed = [[1, member[1], member[2], member[4], False] for member in seats]
         self.epochs: list[list[Any]] = [[1, 0, 1, "concilium.1", [1, listed]]]
@@ -225,12 +225,12 @@ class Auditor:
     @classmethod
     def pinned(cls, pin: str, certified: list[Any], epoch: list[Any]) -> "Auditor":
         """Holds a pin, and what a file brings of it."""
-        height, header = pin.split(":")
         found = certified[1]
-        expect([str(found[2]), digest("header", encode(found)).hex()] == [height, header])
+        header = digest("header", encode(found))
+        expect(pin == f"{found[2]}:{header.hex()}")
         expect(found[8] == digest("epoch", encode(epoch)))
         auditor = cls.__new__(cls)
-        auditor.chain, auditor.epochs = found[1], [epoch]
+        auditor.chain, auditor.pin, auditor.epochs = found[1], [found[2], header], [epoch]
         return auditor
 
     def follow(self, step: list[Any]) -> None:
@@ -251,9 +251,9 @@ class Auditor:
         signed = header if later is None else later[1]
         expect(header[1] == signed[1] == self.chain)
         expect(certificate[1:3] == [signed[2], digest("header", encode(signed))])
+        expect(signed[2] > self.pin[0] or certificate[1:3] == self.pin)
         known = self.until(signed[2])
-        expect(bool(known))
-        expect(signed[8] == digest("epoch", encode(known[-1])))
+        expect(bool(known) and signed[8] == digest("epoch", encode(known[-1])))
         self.votes(certificate, known[-1])
         if later is not None:
             leaf = digest("header", encode(header))

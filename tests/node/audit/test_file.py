@@ -21,8 +21,10 @@ from node.audit.prove import (
     prove_steps,
     prove_together,
     prove_transaction,
+    view_at,
 )
 from tests.harness import genesis_of, key_of
+from tests.node.light.liar import resigned
 from tests.node.network import (
     HOSPITALS,
     MODEL,
@@ -388,6 +390,29 @@ def test_whoever_has_followed_as_far_reads_it_too(grown: Network) -> None:
 
     assert verify_file(followed, text).subject == f"member {FIFTH}"
     assert refusal(lambda: verify_file(trust_of(grown), text)) == "file.from"
+
+
+def test_a_pin_counts_offline_as_it_does_online(network: Network) -> None:
+    """The attack: what its validators certified before the pin, or in the pinned header's place."""
+    top = network.chain.head.height
+    anchor = anchor_at(network, top)
+    trust = Trust(network.chain.id, (anchor.epoch,), anchor.pin)
+    below, at = (
+        prove_key(network.chain, view_at(network.chain, height), HEAD) for height in (top - 1, top)
+    )
+    seats = tuple(f"{name}.validator" for name in HOSPITALS)
+    other = replace(at, certified=resigned(at.certified, *seats, time_ms=1))
+
+    assert verify_file(trust, write_file(at)).height == top
+    for proof, start, code in (
+        (below, None, "audit.before_pin"),
+        (below, anchor, "audit.before_pin"),
+        (other, None, "pin.header"),
+        (other, anchor, "pin.header"),
+        (at, Anchor(other.certified, anchor.epoch), "pin.header"),
+    ):
+        text = write_file(proof, anchor=start)
+        assert refusal(partial(verify_file, trust, text)) == code
 
 
 def test_a_pin_accepts_no_other_beginning(grown: Network) -> None:
