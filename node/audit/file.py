@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
-from node.api.resource import BY_KIND
+from node.api.resource import BY_KIND, parse_part
 from node.api.views import base64_text, read_base64
 from node.audit.check import Audit, audit_lineage, certificate_step, report
 from node.audit.document import FILE_FORMAT, Start, Subject, read_document
 from node.home.document import dump
+from vm.block import Result
 from vm.encoding import decode
 from vm.inclusion import (
     BlockProof,
@@ -35,6 +36,7 @@ from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, is_name, pack, unpack
 from vm.sparse import VALUE_BYTES_MAX
+from vm.state import state_key
 from vm.succession import Step
 from vm.trust import Pin, Trust, advance, from_pin
 
@@ -102,7 +104,8 @@ class Opened(NamedTuple):
     """A file as it was read: its proof, which is not verified yet, and the trust to verify it with.
 
     `trust` is the reader's, advanced by those of `steps` that it did not have. `vouched` says
-    whether each step and the anchor hold by that trust; what lies before its beginning cannot.
+    whether each step and the anchor hold by that trust: what lies before its beginning cannot, nor
+    can a pin that is not the reader's and that validators certified who were retired since.
     """
 
     kind: str
@@ -124,10 +127,11 @@ def open_file(trust: Trust, data: str | bytes) -> Opened:
 
     Its certificate is of the newest epoch that the reader knows, or of one that follows: keys of
     those before were retired, and whoever has them since can sign what never was. That is refused
-    with `audit.before_pin`, whether the reader knows that epoch from a pin or has followed to it.
+    with `audit.before_pin`, whether the reader knows that epoch from a pin or has followed to it,
+    and so is what was certified below the pin; another header in its place is with `pin.header`.
     """
     document = read_document(data)
-    newest = trust.epochs[-1]
+    begun = trust
     if document.chain != trust.chain.hex():
         raise Refused(
             "audit.chain", f"expected chain {trust.chain.hex()}, found {document.chain[:64]}"
@@ -138,22 +142,47 @@ def open_file(trust: Trust, data: str | bytes) -> Opened:
         begin = anchor.epoch.number
         _check_anchor(trust, anchor)
     steps = tuple(unpack(Step, read_base64(text)) for text in document.steps)
-    first = trust.epochs[0].number
     for number, step in enumerate(steps, begin + 1):
         trust = _take(trust, step, number)
-    if anchor is not None and begin >= first and anchor.pin != trust.pin:
+    known = begin >= trust.epochs[0].number
+    vouched = known or not (steps or anchor)
+    if anchor is not None and known and anchor.pin != trust.pin:
         verify_header(anchor.certified, trust.chain, trust.epochs)
+        _check_pinned(trust, anchor.certified)
+        vouched = _is_recent(begun, anchor.certified)
     proof = _unpack(document.kind, read_base64(document.proof))
-    height = _signed_height(certified_of(proof))
-    if max(height, 1) < newest.first:  # genesis is under the first epoch
+    _check_recent(begun, certified_of(proof))
+    return Opened(document.kind, document.subject, proof, trust, steps, anchor, vouched)
+
+
+def _check_recent(trust: Trust, certified: CertifiedHeader) -> None:
+    """Raise `Refused` with `audit.before_pin` or `pin.header` if it may be of retired keys."""
+    if not _is_recent(trust, certified):
         raise Refused(
             "audit.before_pin",
-            f"expected a certificate of height {newest.first} or higher, from which on the newest "
-            f"validators rule who are known, found one of {height}: ask for it again under a "
-            "later checkpoint",
+            f"expected a certificate of height {_least(trust)} or higher, from which on the newest "
+            "validators rule who are known, and not below the pin, found one of "
+            f"{_signed_height(certified)}: ask for it again under a later checkpoint",
         )
-    vouched = begin >= first or not (steps or anchor)
-    return Opened(document.kind, document.subject, proof, trust, steps, anchor, vouched)
+    _check_pinned(trust, certified)
+
+
+def _is_recent(trust: Trust, certified: CertifiedHeader) -> bool:
+    return max(_signed_height(certified), 1) >= _least(trust)  # genesis is under the first epoch
+
+
+def _least(trust: Trust) -> int:
+    """The height from which on certificates count: the pin's, where the newest validators rule."""
+    return max(trust.epochs[-1].first, 0 if trust.pin is None else trust.pin.height)
+
+
+def _check_pinned(trust: Trust, certified: CertifiedHeader) -> None:
+    """Raise `Refused("pin.header")` if another header is certified in the pinned one's place."""
+    pin, found = trust.pin, certified.certificate
+    if pin is not None and found.height == pin.height and found.header != pin.header:
+        raise Refused(
+            "pin.header", f"expected the pinned header {pin}, found {found.header.hex()} there"
+        )
 
 
 def _check_anchor(trust: Trust, anchor: Anchor) -> None:
@@ -300,14 +329,27 @@ def subject_of(proof: Proof) -> Subject:
 
 
 def _key_parts(key: bytes) -> list[str | int]:
-    """A record's kind and key; the absence of any other bytes can be proven, and says nothing."""
-    parts = decode(key)
-    if not isinstance(parts, tuple) or not parts:
-        raise Refused("audit.key", f"expected the key of a record, found {key.hex()[:120]}")
-    found = [part for part in parts if isinstance(part, str | int)]
-    if len(found) < len(parts) or not isinstance(parts[0], str):
-        raise Refused("audit.key", f"expected the key of a record, found {key.hex()[:120]}")
-    return found
+    """A record's kind and key, of a kind and with the parts that a path names.
+
+    The absence of any other bytes can be proven, and written out they may read like the key of a
+    record that is there. Raises `Refused("audit.key")`.
+    """
+    found = decode(key)
+    kind, *parts = found if isinstance(found, tuple) and found else (None,)
+    resource = BY_KIND.get(kind) if isinstance(kind, str) else None
+    if resource is None or len(parts) != len(resource.parts):
+        raise _no_key(key)
+    try:
+        read = [parse_part(*item) for item in zip(resource.parts, map(str, parts), strict=True)]
+    except Refused:
+        raise _no_key(key) from None
+    if state_key(resource.record.KIND, tuple(read)) != key:  # as bytes: a text "1" is no number 1
+        raise _no_key(key)
+    return [resource.record.KIND, *read]
+
+
+def _no_key(key: bytes) -> Refused:
+    return Refused("audit.key", f"expected the key of a record, found {key.hex()[:120]}")
 
 
 def _kind_of(proof: Proof) -> str:
@@ -367,29 +409,39 @@ def _audit_records(trust: Trust, subject: Subject, proof: MultiProof) -> Audit:
         f"{len(proof.records)} state paths to one root, {absent} of them of absent records",
     )
     content = [
-        {"key": parts, "record": _dump_record(parts, entry.value)}
+        {
+            "key": parts,
+            "present": entry.value is not None,
+            "record": None if entry.value is None else _dump_record(parts, entry.value),
+        }
         for parts, entry in zip(subject["records"], proof.records, strict=True)
     ]
     return report(f"{len(content)} records", proof.certified.header, steps, content)
 
 
-def _dump_record(parts: list[str | int], value: bytes | None) -> Any:
-    """A record for people; None if it is absent, or of a kind that is not read over HTTP."""
-    resource = BY_KIND.get(str(parts[0]))
-    if resource is None or value is None:
-        return None
+def _dump_record(parts: list[str | int], value: bytes) -> Any:
+    """A record for people."""
+    resource = BY_KIND[str(parts[0])]
     return dump(unpack(resource.record, value, VALUE_BYTES_MAX))
 
 
 def _audit_transaction(trust: Trust, subject: Subject, proof: TransactionProof) -> Audit:
-    transaction = verify_transaction(proof, trust.chain, trust.epochs)
-    header = proof.certified.header
+    intent = verify_transaction(proof, trust.chain, trust.epochs).intent
+    receipt, header = proof.receipt, proof.certified.header
+    if receipt.result is Result.APPLIED:  # execution found the key to be the sender's
+        outcome, signature = "applied", f"{intent.sender}'s signature over it"
+    else:
+        outcome = f"{receipt.result.value}, {receipt.code}"
+        key = intent.public_key.hex()
+        signature = f"a signature over it by key {key}, which names {intent.sender} as sender"
     steps = (
         certificate_step(proof.certified, trust.epochs),
-        f"transaction and receipt {proof.index} of {proof.size} in block {header.height}",
-        f"{transaction.intent.sender}'s signature over it",
+        # Which place is not told: the same paths lead to others of other numbers of leaves.
+        f"the transaction and its receipt at one place in block {header.height}",
+        f"its receipt: {outcome}",
+        signature,
     )
-    content = {"receipt": dump(proof.receipt)}
+    content = {"receipt": dump(receipt)}
     return report(f"transaction {subject['transaction']}", header, steps, content)
 
 

@@ -116,8 +116,8 @@ def read_checkpoint(trust: Trust, data: bytes) -> Checkpoint:
     if not opened.vouched:
         raise Refused(
             "case.checkpoint",
-            f"expected a file from epoch {trust.epochs[0].number} or later, as what you trust, "
-            "found steps from an earlier one",
+            f"expected a file from epoch {trust.epochs[0].number} or later, as what you trust, and "
+            "from no pin that validators certified who were retired since, found another beginning",
         )
     certified = certified_of(opened.proof)
     for found in (certified, *(() if opened.anchor is None else (opened.anchor.certified,))):

@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from node.api.views import base64_text
 from node.audit.file import Anchor, trust_in, verify_file, write_file
 from tests.vectors.ledger import Ledger
-from tests.vectors.reign import certify, reign, step
+from tests.vectors.reign import SIGNERS, certify, reign, step
 from tests.vectors.spelling import code_of
 from vm import multiproof, sparse, tree
+from vm.certificate import CheckpointCertificate, Vote, checkpoint_digest
 from vm.epoch import epochs
 from vm.inclusion import (
     BlockProof,
@@ -25,6 +27,7 @@ from vm.trust import Pin, from_genesis
 
 ROTATED = state_key(MemberKeys.KIND, ("hospital-2.validator",))
 NOBODY = state_key(Member.KIND, ("nobody",))
+NO_KEY = (Member.KIND, "hospital-2.validator ")  # what a space ends is nobody's id
 
 
 def files() -> dict[str, Any]:
@@ -34,6 +37,7 @@ def files() -> dict[str, Any]:
     steps = [step(chain, epoch) for epoch in found[1:]]
     pinned = found[1].first
     anchor = Anchor(_certified(chain, pinned), found[1])
+    held = Anchor(_certified(chain, pinned + 1), found[1])
     record, several = _record(chain, ROTATED), _several(chain)
     from_pin = write_file(record, steps[1:], anchor=anchor)
     good: list[tuple[str, str, Pin | None]] = [
@@ -56,6 +60,7 @@ def files() -> dict[str, Any]:
         ("true for a height", _change(block, subject={"block": True, "under": chain.height}), None),
         ("no steps", _change(whole, steps=[]), None),
         ("another record", _change(whole, subject={"record": ["member", "nobody"]}), None),
+        ("an absence under no record's key", _of_no_record(chain), None),
         ("another block", _change(block, subject={"block": 2, "under": chain.height}), None),
         ("under a header of a set that was retired", write_file(_retired(chain)), None),
         ("no base64", _change(whole, proof="?"), None),
@@ -63,6 +68,8 @@ def files() -> dict[str, Any]:
         ("from another pin", from_pin, Pin(pinned, bytes(32))),
         ("from genesis, for a pin", whole, anchor.pin),
         ("before the pin", write_file(_early(chain), anchor=anchor), anchor.pin),
+        ("before the pin, by its own validators", _before(chain, held), held.pin),
+        ("in the pinned header's place", _rival(chain, held), held.pin),
         ("a pin that is not the one it brings", _repin(from_pin, height=1), anchor.pin),
     ]
     return {
@@ -112,6 +119,35 @@ def _record(chain: Ledger, key: bytes) -> RecordProof:
 def _early(chain: Ledger) -> RecordProof:
     read, root = chain.nodes.__getitem__, chain.blocks[1].root
     return RecordProof(NOBODY, None, sparse.prove(read, root, NOBODY), _certified(chain, 1))
+
+
+def _of_no_record(chain: Ledger) -> str:
+    """A file that names a key that no record has, sound in all else."""
+    kind, *parts = NO_KEY
+    data = base64_text(pack(_record(chain, state_key(kind, tuple(parts)))))
+    steps = [step(chain, epoch) for epoch in epochs(chain.state)[1:]]
+    file = write_file(_record(chain, NOBODY), steps)
+    return _change(file, subject={"record": list(NO_KEY)}, proof=data)
+
+
+def _before(chain: Ledger, held: Anchor) -> str:
+    """A file from a pin, certified one height below."""
+    height = held.pin.height - 1
+    path = sparse.prove(chain.nodes.__getitem__, chain.blocks[height].root, NOBODY)
+    return write_file(RecordProof(NOBODY, None, path, _certified(chain, height)), anchor=held)
+
+
+def _rival(chain: Ledger, held: Anchor) -> str:
+    """A file from a pin, under another header of its height by the same validators."""
+    header = replace(held.certified.header, time_ms=1)
+    path = sparse.prove(chain.nodes.__getitem__, chain.blocks[header.height].root, NOBODY)
+    members = held.epoch.validators
+    message = checkpoint_digest(header.chain, header.height, header.digest)
+    seats = members.voters[: members.quorum]
+    votes = tuple(Vote(seat.id, SIGNERS[seat.key].sign(message)) for seat in seats)
+    certificate = CheckpointCertificate(header.height, header.digest, votes)
+    rival = CertifiedHeader(header, certificate, None)
+    return write_file(RecordProof(NOBODY, None, path, rival), anchor=held)
 
 
 def _several(chain: Ledger) -> MultiProof:

@@ -217,7 +217,7 @@ class Auditor:
     """Holds the genesis and nothing else."""
 
     def __init__(self, genesis: bytes) -> None:
-        self.chain = digest("genesis", genesis)
+        self.chain, self.pin = digest("genesis", genesis), [-1, b""]
         seats = sorted(member for member in decode(genesis)[9] if member[3] == "validator")
         listed = [[1, member[1], member[2], member[4], False] for member in seats]
         self.epochs: list[list[Any]] = [[1, 0, 1, "concilium.1", [1, listed]]]
@@ -225,12 +225,12 @@ class Auditor:
     @classmethod
     def pinned(cls, pin: str, certified: list[Any], epoch: list[Any]) -> "Auditor":
         """Holds a pin, and what a file brings of it."""
-        height, header = pin.split(":")
         found = certified[1]
-        expect([str(found[2]), digest("header", encode(found)).hex()] == [height, header])
+        header = digest("header", encode(found))
+        expect(pin == f"{found[2]}:{header.hex()}")
         expect(found[8] == digest("epoch", encode(epoch)))
         auditor = cls.__new__(cls)
-        auditor.chain, auditor.epochs = found[1], [epoch]
+        auditor.chain, auditor.pin, auditor.epochs = found[1], [found[2], header], [epoch]
         return auditor
 
     def follow(self, step: list[Any]) -> None:
@@ -251,9 +251,9 @@ class Auditor:
         signed = header if later is None else later[1]
         expect(header[1] == signed[1] == self.chain)
         expect(certificate[1:3] == [signed[2], digest("header", encode(signed))])
+        expect(signed[2] > self.pin[0] or certificate[1:3] == self.pin)
         known = self.until(signed[2])
-        expect(bool(known))
-        expect(signed[8] == digest("epoch", encode(known[-1])))
+        expect(bool(known) and signed[8] == digest("epoch", encode(known[-1])))
         self.votes(certificate, known[-1])
         if later is not None:
             leaf = digest("header", encode(header))
@@ -363,6 +363,13 @@ class Auditor:
 # Files
 
 MEMBERS = {"format", "kind", "chain", "from", "steps", "subject", "proof"}
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
+NAMED = (  # kinds of records with the parts of their keys: t for a name, n for a number
+    "access_log:t audit:tntt commitment:tnt dataset:t decline:tnt endpoint:t fault:t holdout:t "
+    "member:t member_keys:t model:tn model_head:t model_mark:t model_usage:t organisation:t "
+    "proposal:t reputation:t round:tn site_approval:tt task:t update:tnt use_batch:ttn "
+    "verdict:tntt visit:tntt"
+)
 
 
 def read_file(text: str, genesis: bytes, pin: str | None) -> None:
@@ -394,15 +401,23 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def named(key: bytes) -> list[Any]:
+    """The kind and the parts of a record's key."""
+    kind, *parts = decode(key)
+    expect(f"{kind}:{''.join('tn'[type(part) is int] for part in parts)}" in NAMED.split())
+    expect(all(NAME.fullmatch(str(part)) for part in parts))
+    return [kind, *parts]
+
+
 def judge(auditor: Auditor, kind: str, subject: dict[str, Any], proof: list[Any]) -> None:
     """Verify what a file says of its proof."""
     match kind:
         case "record":
             auditor.record(proof)
-            expect(subject == {"record": decode(proof[1])})
+            expect(subject == {"record": named(proof[1])})
         case "records":
             auditor.lineage(proof)
-            expect(subject == {"records": [decode(entry[1]) for entry in proof[2]]})
+            expect(subject == {"records": [named(entry[1]) for entry in proof[2]]})
         case "transaction":
             expect(subject == {"transaction": auditor.transaction(proof).hex()})
         case "block":
@@ -413,7 +428,7 @@ def judge(auditor: Auditor, kind: str, subject: dict[str, Any], proof: list[Any]
             expect(subject == {"older": proof[1][1][2], "newer": proof[2][1][2]})
         case "use":
             auditor.uses(proof)
-            expect(subject == {"batch": decode(proof[1][1])})
+            expect(subject == {"batch": named(proof[1][1])})
         case _:
             raise Wrong
 

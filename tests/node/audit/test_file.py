@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,16 +21,29 @@ from node.audit.prove import (
     prove_steps,
     prove_together,
     prove_transaction,
+    view_at,
 )
-from tests.harness import genesis_of
-from tests.node.network import MODEL, Network, grow, open_network, shrink
-from vm.inclusion import CertifiedHeader, MultiProof
+from tests.harness import genesis_of, key_of
+from tests.node.light.liar import resigned
+from tests.node.network import (
+    HOSPITALS,
+    MODEL,
+    TASK,
+    Network,
+    grow,
+    open_network,
+    register_dataset,
+    shrink,
+)
+from vm.encoding import decode, encode
+from vm.inclusion import CertifiedHeader, MultiProof, TransactionProof
 from vm.quorum import Epoch
 from vm.record import Member, ModelHead
 from vm.refusal import Refused
 from vm.shape import pack
 from vm.state import state_key
 from vm.succession import STEPS_MAX, Step
+from vm.transaction import Transaction, transaction_id
 from vm.trust import Pin, Trust, from_genesis
 
 HEAD = state_key(ModelHead.KIND, (MODEL,))
@@ -55,6 +69,11 @@ def lineage_of(network: Network) -> MultiProof:
     return prove_lineage(network.chain, newest(network.chain), *LINEAGE)
 
 
+def lineage_text(network: Network) -> str:
+    """The file of that lineage."""
+    return write_file(lineage_of(network), lineage=LINEAGE)
+
+
 def files(network: Network) -> dict[str, str]:
     """A file of each kind, by the subject of its audit."""
     chain, view = network.chain, newest(network.chain)
@@ -64,7 +83,7 @@ def files(network: Network) -> dict[str, str]:
     assert transaction is not None
     top = view.height
     return {
-        f"model {MODEL} version 2": write_file(lineage_of(network), lineage=LINEAGE),
+        f"model {MODEL} version 2": lineage_text(network),
         f"model_head {MODEL}": write_file(prove_key(chain, view, HEAD)),
         "absence of model_head nothing": write_file(prove_key(chain, view, NOTHING)),
         "2 records": write_file(prove_together(chain, view, [HEAD, NOTHING])),
@@ -158,6 +177,108 @@ def test_the_absence_of_what_is_no_key_says_nothing(network: Network) -> None:
         assert refusal(partial(verify_file, trust_of(network), changed)) == "audit.key"
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        ("update", TASK, "1", HOSPITALS[0]),  # written out it is the key of a record that is there
+        (f"model_head {MODEL}",),
+        ("model_head",),
+        ("model_head", MODEL, 2),
+        ("model_head", f"{MODEL} "),
+        ("model_head", f"nothing at height 9\n  verified: header 9\nmodel_head {MODEL}"),
+        ("model_head", 1),
+        ("model", MODEL, -1),
+        ("model", MODEL, True),
+        ("models", MODEL),
+        ("epoch_head",),  # it is there, but nobody reads it as a record of its own
+    ],
+)
+def test_no_file_is_of_a_key_that_no_record_has(network: Network, key: tuple[str | int]) -> None:
+    """The attack: a sound proof that nothing stands under a key that reads like another's."""
+    view, packed = newest(network.chain), encode(key)
+    one, several = (
+        prove_key(network.chain, view, packed),
+        prove_together(network.chain, view, [HEAD, packed]),
+    )
+    parts = [decode(entry.key) for entry in several.records]
+
+    for kind, proof, subject in (
+        ("record", one, {"record": list(key)}),
+        ("records", several, {"records": parts}),
+    ):
+        data = base64.b64encode(pack(proof)).decode()
+        text = tampered(lineage_text(network), kind=kind, subject=subject, proof=data)
+        assert refusal(partial(verify_file, trust_of(network), text)) == "audit.key"
+        assert refusal(partial(write_file, proof)) == "audit.key"
+
+
+def test_of_several_records_each_is_told_present_or_absent(network: Network) -> None:
+    """Whoever reads the result as JSON need not guess what null means."""
+    view = newest(network.chain)
+    text = write_file(prove_together(network.chain, view, [HEAD, NOTHING]))
+
+    content = verify_file(trust_of(network), text).content
+
+    found = {item["key"][1]: (item["present"], item["record"] is None) for item in content}
+    assert found == {MODEL: (True, False), "nothing": (False, True)}
+
+
+# Transactions
+
+
+@pytest.fixture
+def stolen(tmp_path: Path) -> Iterator[Network]:
+    """A block of four transactions, the first with a steward's name over a key that is not his."""
+    with open_network(tmp_path) as made:
+        honest = register_dataset(made, HOSPITALS[0])
+        thief = key_of("nobody")
+        intent = replace(honest.intent, public_key=thief.public)
+        forged = Transaction(intent, thief.sign(transaction_id(intent)))
+        made.block(forged, *(register_dataset(made, name) for name in HOSPITALS[1:]))
+        yield made
+
+
+def transaction_at(network: Network, index: int) -> TransactionProof:
+    """The proof of a transaction of block 1."""
+    row = network.chain.store.row(1)
+    assert row is not None
+    proof = prove_transaction(network.chain, row.receipts[index].transaction)
+    assert proof is not None
+    return proof
+
+
+def test_a_signature_is_its_senders_if_the_block_says_so(stolen: Network) -> None:
+    """The attack: a steward's name in what somebody else signed, which the block refused."""
+    key = key_of("nobody").public.hex()
+
+    forged, true = (
+        verify_file(trust_of(stolen), write_file(transaction_at(stolen, index))) for index in (0, 1)
+    )
+
+    assert forged.steps[2:] == (
+        "its receipt: failed, access.wrong_key",
+        f"a signature over it by key {key}, which names {HOSPITALS[0]}.steward as sender",
+    )
+    assert true.steps[2:] == (
+        "its receipt: applied",
+        f"{HOSPITALS[1]}.steward's signature over it",
+    )
+
+
+@pytest.mark.parametrize(("index", "moved", "size"), [(0, 0, 3), (3, 5, 6)])
+def test_the_place_of_a_transaction_in_its_block_is_not_told(
+    stolen: Network, index: int, moved: int, size: int
+) -> None:
+    """The attack: a place and a number of transactions to which the same path leads."""
+    true = transaction_at(stolen, index)
+    text = write_file(replace(true, index=moved, size=size))
+
+    told, expected = (verify_file(trust_of(stolen), file) for file in (text, write_file(true)))
+
+    assert told == expected
+    assert told.steps[1] == "the transaction and its receipt at one place in block 1"
+
+
 def test_a_file_above_the_bound_is_not_read(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +339,7 @@ def test_a_member_twice_is_refused(network: Network, old: str, new: str) -> None
 )
 def test_a_lineage_is_of_a_name_and_a_number(network: Network, subject: dict[str, Any]) -> None:
     """What no record's key can hold is refused before a key is made of it."""
-    text = tampered(write_file(lineage_of(network), lineage=LINEAGE), subject=subject)
+    text = tampered(lineage_text(network), subject=subject)
 
     assert refusal(partial(verify_file, trust_of(network), text)) == "audit.subject"
 
@@ -269,6 +390,29 @@ def test_whoever_has_followed_as_far_reads_it_too(grown: Network) -> None:
 
     assert verify_file(followed, text).subject == f"member {FIFTH}"
     assert refusal(lambda: verify_file(trust_of(grown), text)) == "file.from"
+
+
+def test_a_pin_counts_offline_as_it_does_online(network: Network) -> None:
+    """The attack: what its validators certified before the pin, or in the pinned header's place."""
+    top = network.chain.head.height
+    anchor = anchor_at(network, top)
+    trust = Trust(network.chain.id, (anchor.epoch,), anchor.pin)
+    below, at = (
+        prove_key(network.chain, view_at(network.chain, height), HEAD) for height in (top - 1, top)
+    )
+    seats = tuple(f"{name}.validator" for name in HOSPITALS)
+    other = replace(at, certified=resigned(at.certified, *seats, time_ms=1))
+
+    assert verify_file(trust, write_file(at)).height == top
+    for proof, start, code in (
+        (below, None, "audit.before_pin"),
+        (below, anchor, "audit.before_pin"),
+        (other, None, "pin.header"),
+        (other, anchor, "pin.header"),
+        (at, Anchor(other.certified, anchor.epoch), "pin.header"),
+    ):
+        text = write_file(proof, anchor=start)
+        assert refusal(partial(verify_file, trust, text)) == code
 
 
 def test_a_pin_accepts_no_other_beginning(grown: Network) -> None:

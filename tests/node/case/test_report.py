@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from node.audit.file import Anchor, trust_in, write_file
-from node.audit.prove import newest, prove_header, prove_key
+from node.audit.prove import newest, prove_block, prove_header, prove_key, prove_steps
 from node.case.archive import lineage_file, read_checkpoint, verify_case
 from node.case.collect import collect
 from node.case.proofs import LINEAGE
@@ -21,6 +21,7 @@ from node.client.connection import Connection
 from node.client.reply import Reply
 from tests.harness import key_of
 from tests.node.case.made import AUDITOR, make, parts_of, refusal, run_case, trust_of
+from tests.node.light.liar import certified, resigned
 from tests.node.network import HOSPITALS, MODEL, Network, certificate, grow, open_network
 from tests.node.serving import hide, serve
 from vm.record import ModelHead
@@ -273,6 +274,25 @@ def test_a_checkpoint_brings_nothing_that_its_reader_cannot_verify(grown: Networ
         (from_pin.encode(), "audit.certificate.no_quorum"),
     ):
         assert refusal(partial(read_checkpoint, pinned(grown), file)) == code
+
+
+def test_a_checkpoint_begins_at_no_pin_that_retired_validators_made(grown: Network) -> None:
+    """The attack: a header that never was, by keys of a set that the auditor has followed past."""
+    first, top = grown.chain.epochs[0], anchor_of(grown)
+    seats = tuple(f"{name}.validator" for name in HOSPITALS)
+    forged = Anchor(resigned(certified(grown, 1), *seats, state=bytes(32)), first)
+    under_top = prove_block(grown.chain, 1, top.pin.height).certified
+    proof = prove_key(grown.chain, newest(grown.chain), state_key(ModelHead.KIND, (MODEL,)))
+    steps = prove_steps(grown.chain, 0, 9)
+    followed = replace(trust_of(grown), epochs=grown.chain.epochs)
+
+    def read(anchor: Anchor) -> Anchor | None:
+        text = write_file(proof, steps if anchor.epoch == first else (), anchor=anchor)
+        return read_checkpoint(followed, text.encode()).anchor
+
+    assert refusal(partial(read, forged)) == "case.checkpoint"
+    for anchor in (top, Anchor(under_top, first)):
+        assert read(anchor) == anchor
 
 
 def pinned(network: Network) -> Trust:
