@@ -18,11 +18,10 @@ from node.client.client import UNKNOWN_EPOCH, Client
 from node.client.proven import Proven
 from node.light import ask
 from node.light.conflict import Conflict, find
-from node.light.history import History, begin, parting, too_long
+from node.light.history import History, begin, parting
 from vm.genesis import Genesis
 from vm.inclusion import CertifiedHeader
 from vm.refusal import Refused
-from vm.succession import STEPS_MAX
 from vm.trust import Pin
 
 
@@ -252,8 +251,6 @@ class _Node:
                 if refused.code != UNKNOWN_EPOCH or base is start:
                     raise
         proven = self._client.proven
-        if len(proven.steps) > STEPS_MAX:
-            raise too_long()
         return History(proven.trust, start.start, proven.steps, certified)
 
     async def _begin(self, held: History | None) -> History:
