@@ -80,7 +80,7 @@ class Follower:
             for node in filter(_is_sound, self._nodes):
                 node.state = State.BEHIND
         elif leader is not None:
-            self.held = leader.history
+            self._take(leader)
         seen = tuple(node.seen for node in self._nodes)
         return Round(seen, self.held, tuple(self._conflicts.values()))
 
@@ -101,6 +101,10 @@ class Follower:
         """The highest node, whose history holds the others; None if there is none, or a fork."""
         fork: Conflict | None = None
         while leader := max(filter(_is_sound, self._nodes), key=_height, default=None):
+            if not self._is_behind(leader):
+                await leader.prove_epochs(self.held)
+            if not _is_sound(leader):
+                continue
             for node in filter(_is_sound, self._nodes):
                 if node is leader or node.history is None:
                     continue
@@ -121,6 +125,13 @@ class Follower:
             for node in filter(_is_sound, self._nodes):
                 node.part(fork)
         return None
+
+    def _take(self, leader: "_Node") -> None:
+        """Hold what the leader has shown; who agrees with it names the same validators."""
+        assert leader.history is not None, "it has shown a checkpoint"
+        self.held = leader.history.begun
+        for node in filter(_is_sound, self._nodes):
+            node.require_epochs(self.held)
 
     def _note(self, conflict: Conflict, node: "_Node") -> None:
         """Take note of a fork, unless the node was in one in the round before already."""
@@ -205,6 +216,32 @@ class _Node:
         if conflict is not None:
             self.state, self.code = State.FALSE, "pin.header"
             self.message = f"{self.url}: expected the pinned header in its history, found another"
+
+    async def prove_epochs(self, held: History | None) -> None:
+        """The state of its newest checkpoint must hold the epochs that are new to what is held.
+
+        Between two true headers, keys that were retired sign steps to any validators.
+        """
+        assert self.history is not None, "it has shown a checkpoint"
+        assert self.history.newest is not None, "a look ends with one"
+        known = set[bytes]()
+        if held is not None and held.newest is not None:
+            known = {epoch.digest for epoch in held.begun.trust.epochs}
+        _, *following = self.history.begun.trust.epochs
+        newest, start = self.history.newest, self.history.start
+        header = (newest.later or newest).header
+        try:
+            if start is not None and header.height < start.certified.certificate.height:
+                raise Refused(
+                    "client.stale",
+                    f"{self.url}: expected a checkpoint as new as what certifies the pin, height "
+                    f"{start.certified.certificate.height}, found {header.height}",
+                )
+            await ask.require_epochs(
+                self._client, header, [epoch for epoch in following if epoch.digest not in known]
+            )
+        except Refused as refused:
+            self._fail(refused)
 
     async def _parting(self, older: History) -> Conflict | None:
         history = self.history

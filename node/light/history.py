@@ -41,6 +41,16 @@ class History:
         epochs = (first, *(epoch for epoch in following if epoch.first <= height))
         return replace(self.trust, epochs=epochs)
 
+    @property
+    def begun(self) -> "History":
+        """Without the steps beyond what certifies the newest checkpoint: nothing shows them yet."""
+        assert self.newest is not None, "somebody has shown a checkpoint"
+        signed = self.newest.certificate.height
+        first, *following = self.trust.epochs
+        epochs = (first, *(epoch for epoch in following if epoch.first <= signed))
+        trust = replace(self.trust, epochs=epochs)
+        return replace(self, trust=trust, steps=self.reaches(self.newest))
+
     def step(self, step: Step) -> "History":
         """Follow to the next epoch; raises `Refused` with `succession.*` or `history.full`."""
         return replace(self, trust=advance(self.trust, step), steps=(*self.steps, step))
