@@ -123,7 +123,7 @@ class Follower:
             if fork is None:
                 return leader
             for node in filter(_is_sound, self._nodes):
-                node.part(fork)
+                node.part(fork, fork.is_by(self.held))
         return None
 
     def _take(self, leader: "_Node") -> None:
@@ -134,10 +134,14 @@ class Follower:
             node.require_epochs(self.held)
 
     def _note(self, conflict: Conflict, node: "_Node") -> None:
-        """Take note of a fork, unless the node was in one in the round before already."""
-        if not node.was_apart:
+        """Take note of a fork, unless the node was in such a one in the round before already.
+
+        One by retired keys does not keep one of the validators who rule from being told of.
+        """
+        ruling = conflict.is_by(self.held)
+        if ruling not in node.told:
             self._conflicts[conflict.name] = conflict
-        node.part(conflict)
+        node.part(conflict, ruling)
 
     def _is_behind(self, node: "_Node") -> bool:
         if self.held is not None and self.held.newest is not None:
@@ -153,7 +157,7 @@ class _Node:
         self.state = State.UNREACHABLE
         self.code = self.message = ""
         self.history: History | None = None
-        self.was_apart = False  # a fork is told of once
+        self.told = set[bool]()  # which forks of it were told of: by those who rule, or not
         self._client = client
         self._genesis = genesis
         self._pin = pin
@@ -167,7 +171,8 @@ class _Node:
 
     async def look(self, held: History | None) -> None:
         """Have it show its newest checkpoint."""
-        self.was_apart = self.state is State.CONFLICT
+        if self.state is not State.CONFLICT:
+            self.told.clear()
         self.state, self.code, self.message, self.history = State.AGREES, "", "", None
         self._client.distrusted.clear()
         try:
@@ -175,8 +180,9 @@ class _Node:
         except Refused as refused:
             self._fail(refused)
 
-    def part(self, conflict: Conflict) -> None:
-        """It is on one side of a fork."""
+    def part(self, conflict: Conflict, ruling: bool) -> None:
+        """It is on one side of a fork, which is one of the validators who rule or not."""
+        self.told.add(ruling)
         self.state, self.code = State.CONFLICT, "audit.conflict"
         self.message = f"a fork at height {conflict.height}"
 
