@@ -9,10 +9,11 @@ than with one of two histories.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from typing import TypeVar
 
 from node.client.client import UNKNOWN_EPOCH, Client
 from node.client.proven import Proven
@@ -23,6 +24,12 @@ from vm.genesis import Genesis
 from vm.inclusion import CertifiedHeader
 from vm.refusal import Refused
 from vm.trust import Pin
+
+T = TypeVar("T")
+
+UNREACHABLE = "client.unreachable"
+LOOK_S = 60.0  # for all that leads to a node's newest checkpoint; as long as one answer may take
+SHOW_S = 60.0  # for all that it then shows of its history, to whomever it is held against
 
 
 class State(StrEnum):
@@ -162,6 +169,7 @@ class _Node:
         self._genesis = genesis
         self._pin = pin
         self._start: History | None = None  # the beginning, once it is known
+        self._left_s = LOOK_S  # of its time in this round
 
     @property
     def seen(self) -> Seen:
@@ -175,10 +183,12 @@ class _Node:
             self.told.clear()
         self.state, self.code, self.message, self.history = State.AGREES, "", "", None
         self._client.distrusted.clear()
+        self._left_s = LOOK_S
         try:
-            self.history = await self._newest(held)
+            self.history = await self._in_time(self._newest(held))
         except Refused as refused:
             self._fail(refused)
+        self._left_s = SHOW_S
 
     def part(self, conflict: Conflict, ruling: bool) -> None:
         """It is on one side of a fork, which is one of the validators who rule or not."""
@@ -207,7 +217,7 @@ class _Node:
         try:
             return await self._parting(node.history)
         except Refused as refused:
-            if self._client.distrusted:
+            if self._client.distrusted or refused.code == UNREACHABLE:
                 self._fail(refused)
             else:
                 node.state = State.BEHIND
@@ -243,9 +253,8 @@ class _Node:
                     f"{self.url}: expected a checkpoint as new as what certifies the pin, height "
                     f"{start.certified.certificate.height}, found {header.height}",
                 )
-            await ask.require_epochs(
-                self._client, header, [epoch for epoch in following if epoch.digest not in known]
-            )
+            unknown = [epoch for epoch in following if epoch.digest not in known]
+            await self._in_time(ask.require_epochs(self._client, header, unknown))
         except Refused as refused:
             self._fail(refused)
 
@@ -259,7 +268,7 @@ class _Node:
             other = None if old.header.digest == new.header.digest else new
         else:
             check = partial(parting, history, older=old, newer=new)
-            other = await ask.consistency(self._client, old, new, check)
+            other = await self._in_time(ask.consistency(self._client, old, new, check))
         return None if other is None else find(older, history.see(other))
 
     def require_epochs(self, held: History) -> None:
@@ -301,8 +310,25 @@ class _Node:
             return await ask.beginning(self._client, self._genesis, self._pin)
         return begin(self._genesis, held.start)
 
+    async def _in_time(self, asking: Awaitable[T]) -> T:
+        """What the node is asked, if it takes no longer than is left of its time in this round.
+
+        Each answer has its own bounds, yet a node can put off many of them, one after the other.
+        """
+        now_s = asyncio.get_running_loop().time
+        begun_s = now_s()
+        try:
+            async with asyncio.timeout(self._left_s):
+                return await asking
+        except TimeoutError:
+            raise Refused(
+                UNREACHABLE, f"{self.url}: expected it to be done in time, found it slow"
+            ) from None
+        finally:
+            self._left_s -= now_s() - begun_s
+
     def _fail(self, refused: Refused) -> None:
-        if refused.code == "client.unreachable":
+        if refused.code == UNREACHABLE:
             self.state = State.UNREACHABLE
         else:
             self.state = State.FALSE if self._client.distrusted else State.REFUSED
