@@ -14,7 +14,7 @@ from vm.inclusion import CertifiedHeader
 from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, Digest, Height
-from vm.succession import Step, follow_step
+from vm.succession import STEPS_MAX, Step, follow_step
 
 PIN = re.compile(r"(0|[1-9][0-9]{0,15}):([0-9a-f]{64})", re.ASCII)
 
@@ -86,6 +86,16 @@ def from_pin(chain: Digest, pin: Pin, certified: CertifiedHeader, epoch: Epoch) 
 
 
 def advance(trust: Trust, step: Step) -> Trust:
-    """Trust that reaches one epoch further; raises as `vm.succession.follow_step`."""
+    """Trust that reaches one epoch further.
+
+    Raises as `vm.succession.follow_step`, and `Refused("history.full")` after `STEPS_MAX` steps:
+    keys of a retired set make as many as they like.
+    """
+    if len(trust.epochs) > STEPS_MAX:
+        raise Refused(
+            "history.full",
+            f"expected at most {STEPS_MAX} changes of validators, found more: pin a newer "
+            "checkpoint (concilium audit pin) and begin a new store with it",
+        )
     following = follow_step(trust.chain, trust.epochs[-1], step)
     return replace(trust, epochs=(*trust.epochs, following))

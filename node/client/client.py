@@ -47,7 +47,7 @@ R = TypeVar("R", bound=Record)
 
 NEWEST_PATH = "/v1/checkpoints?limit=1"
 UNKNOWN_EPOCH = "audit.validators"  # what `vm.inclusion` says of a proof by an epoch not followed
-NOT_FALSE = {UNKNOWN_EPOCH, "audit.before_pin"}  # it is we who do not know who ruled there
+NOT_FALSE = {UNKNOWN_EPOCH, "audit.before_pin", "history.full"}  # we do not know who ruled there
 LEARN_S = 2.0  # to hear how high the chain is: a silent node does not hold up the first read
 LEARN_AGAIN_S = 30.0  # a node that was cut off since shows no more than it had
 CATCH_UP_TRIES = 20  # for nodes that are behind, POLL_S apart

@@ -65,7 +65,7 @@ class Proven:
         return self.trust.epochs
 
     def step(self, proof: str) -> None:
-        """Take a step to the epoch after the newest."""
+        """Take a step to the epoch after the newest; `history.full` where no more are taken."""
         step, known = unpack(Step, read_base64(proof)), self.epochs[-1]
         if step.epoch.number <= known.number:
             return  # another call has come so far in the meantime

@@ -1,13 +1,14 @@
 """What a light client asks of nodes; every answer is checked before it is believed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
-from node.api.resource import EPOCHS_PATH, STEPS_MAX
+from node.api.keys import KEYS_MAX, write_keys
+from node.api.resource import EPOCHS_PATH, STEPS_MAX, TOGETHER_PATH
 from node.api.views import read_base64
 from node.audit.file import Anchor
 from node.client.client import NEWEST_PATH, Client
@@ -33,6 +34,7 @@ from vm.inclusion import (
 from vm.quorum import Epoch
 from vm.refusal import Refused
 from vm.shape import unpack
+from vm.state import state_key
 from vm.succession import STEPS_MAX as HISTORY_STEPS_MAX
 from vm.succession import Step
 from vm.trust import Pin
@@ -160,6 +162,39 @@ async def block(client: Client, height: int) -> CertifiedHeader:
 
     found, _ = await client.fresh(ask)
     return found
+
+
+async def require_epochs(client: Client, header: Header, epochs: Sequence[Epoch]) -> None:
+    """Require that the state of a certified header holds these epochs.
+
+    Steps to them are signed by keys of their time, which may be anybody's by now; the state is what
+    the validators of the header's own time have signed. Raises `Refused("succession.record")`.
+    """
+    for place in range(0, len(epochs), KEYS_MAX):
+        part = epochs[place : place + KEYS_MAX]
+        keys = write_keys([state_key(Epoch.KIND, epoch.key) for epoch in part])
+
+        def read(reply: Reply, part: Sequence[Epoch] = part) -> None:
+            body = reply.read(ProofBody)
+            client.verified(reply, lambda: _check_epochs(client, body.proof, header, part))
+
+        await client.ask(f"{TOGETHER_PATH}?keys={keys}&at={header.height}", read)
+
+
+def _check_epochs(client: Client, text: str, header: Header, epochs: Sequence[Epoch]) -> None:
+    records, found = client.proven.together(text, [(Epoch, epoch.key) for epoch in epochs])
+    if found.digest != header.digest:
+        raise Refused(
+            "audit.key",
+            f"expected epochs under header {header.digest.hex()}, found {found.digest.hex()}",
+        )
+    for epoch, record in zip(epochs, records, strict=True):
+        if record != epoch:
+            raise Refused(
+                "succession.record",
+                f"step to epoch {epoch.number}: expected the epoch that the state of height "
+                f"{header.height} holds, found another",
+            )
 
 
 def _proof_text(reply: Reply) -> str:

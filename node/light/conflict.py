@@ -59,6 +59,19 @@ class Conflict:
         """Both histories."""
         return self.first, self.second
 
+    def is_by(self, held: History | None) -> bool:
+        """Whether both sides come of the validators who rule what is held, or of their successors.
+
+        Other forks cost nothing but retired keys; who holds nothing knows of none who rules.
+        """
+        if held is None or held.newest is None:
+            return False
+        epoch = held.begun.trust.epochs[-1]
+        return all(
+            epoch in side.trust.epochs and _newest(side).certificate.height >= epoch.first
+            for side in self.sides
+        )
+
     def signers(self) -> tuple[str, ...]:
         """The validators whose key stands under both sides, in order of id.
 

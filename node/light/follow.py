@@ -9,21 +9,27 @@ than with one of two histories.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from typing import TypeVar
 
 from node.client.client import UNKNOWN_EPOCH, Client
 from node.client.proven import Proven
 from node.light import ask
 from node.light.conflict import Conflict, find
-from node.light.history import History, begin, parting, too_long
+from node.light.history import History, begin, parting
 from vm.genesis import Genesis
 from vm.inclusion import CertifiedHeader
 from vm.refusal import Refused
-from vm.succession import STEPS_MAX
 from vm.trust import Pin
+
+T = TypeVar("T")
+
+UNREACHABLE = "client.unreachable"
+LOOK_S = 60.0  # for all that leads to a node's newest checkpoint; as long as one answer may take
+SHOW_S = 60.0  # for all that it then shows of its history, to whomever it is held against
 
 
 class State(StrEnum):
@@ -81,7 +87,7 @@ class Follower:
             for node in filter(_is_sound, self._nodes):
                 node.state = State.BEHIND
         elif leader is not None:
-            self.held = leader.history
+            self._take(leader)
         seen = tuple(node.seen for node in self._nodes)
         return Round(seen, self.held, tuple(self._conflicts.values()))
 
@@ -102,6 +108,10 @@ class Follower:
         """The highest node, whose history holds the others; None if there is none, or a fork."""
         fork: Conflict | None = None
         while leader := max(filter(_is_sound, self._nodes), key=_height, default=None):
+            if not self._is_behind(leader):
+                await leader.prove_epochs(self.held)
+            if not _is_sound(leader):
+                continue
             for node in filter(_is_sound, self._nodes):
                 if node is leader or node.history is None:
                     continue
@@ -120,14 +130,25 @@ class Follower:
             if fork is None:
                 return leader
             for node in filter(_is_sound, self._nodes):
-                node.part(fork)
+                node.part(fork, fork.is_by(self.held))
         return None
 
+    def _take(self, leader: "_Node") -> None:
+        """Hold what the leader has shown; who agrees with it names the same validators."""
+        assert leader.history is not None, "it has shown a checkpoint"
+        self.held = leader.history.begun
+        for node in filter(_is_sound, self._nodes):
+            node.require_epochs(self.held)
+
     def _note(self, conflict: Conflict, node: "_Node") -> None:
-        """Take note of a fork, unless the node was in one in the round before already."""
-        if not node.was_apart:
+        """Take note of a fork, unless the node was in such a one in the round before already.
+
+        One by retired keys does not keep one of the validators who rule from being told of.
+        """
+        ruling = conflict.is_by(self.held)
+        if ruling not in node.told:
             self._conflicts[conflict.name] = conflict
-        node.part(conflict)
+        node.part(conflict, ruling)
 
     def _is_behind(self, node: "_Node") -> bool:
         if self.held is not None and self.held.newest is not None:
@@ -143,11 +164,12 @@ class _Node:
         self.state = State.UNREACHABLE
         self.code = self.message = ""
         self.history: History | None = None
-        self.was_apart = False  # a fork is told of once
+        self.told = set[bool]()  # which forks of it were told of: by those who rule, or not
         self._client = client
         self._genesis = genesis
         self._pin = pin
         self._start: History | None = None  # the beginning, once it is known
+        self._left_s = LOOK_S  # of its time in this round
 
     @property
     def seen(self) -> Seen:
@@ -157,16 +179,20 @@ class _Node:
 
     async def look(self, held: History | None) -> None:
         """Have it show its newest checkpoint."""
-        self.was_apart = self.state is State.CONFLICT
+        if self.state is not State.CONFLICT:
+            self.told.clear()
         self.state, self.code, self.message, self.history = State.AGREES, "", "", None
         self._client.distrusted.clear()
+        self._left_s = LOOK_S
         try:
-            self.history = await self._newest(held)
+            self.history = await self._in_time(self._newest(held))
         except Refused as refused:
             self._fail(refused)
+        self._left_s = SHOW_S
 
-    def part(self, conflict: Conflict) -> None:
-        """It is on one side of a fork."""
+    def part(self, conflict: Conflict, ruling: bool) -> None:
+        """It is on one side of a fork, which is one of the validators who rule or not."""
+        self.told.add(ruling)
         self.state, self.code = State.CONFLICT, "audit.conflict"
         self.message = f"a fork at height {conflict.height}"
 
@@ -191,7 +217,7 @@ class _Node:
         try:
             return await self._parting(node.history)
         except Refused as refused:
-            if self._client.distrusted:
+            if self._client.distrusted or refused.code == UNREACHABLE:
                 self._fail(refused)
             else:
                 node.state = State.BEHIND
@@ -207,6 +233,31 @@ class _Node:
             self.state, self.code = State.FALSE, "pin.header"
             self.message = f"{self.url}: expected the pinned header in its history, found another"
 
+    async def prove_epochs(self, held: History | None) -> None:
+        """The state of its newest checkpoint must hold the epochs that are new to what is held.
+
+        Between two true headers, keys that were retired sign steps to any validators.
+        """
+        assert self.history is not None, "it has shown a checkpoint"
+        assert self.history.newest is not None, "a look ends with one"
+        known = set[bytes]()
+        if held is not None and held.newest is not None:
+            known = {epoch.digest for epoch in held.begun.trust.epochs}
+        _, *following = self.history.begun.trust.epochs
+        newest, start = self.history.newest, self.history.start
+        header = (newest.later or newest).header
+        try:
+            if start is not None and header.height < start.certified.certificate.height:
+                raise Refused(
+                    "client.stale",
+                    f"{self.url}: expected a checkpoint as new as what certifies the pin, height "
+                    f"{start.certified.certificate.height}, found {header.height}",
+                )
+            unknown = [epoch for epoch in following if epoch.digest not in known]
+            await self._in_time(ask.require_epochs(self._client, header, unknown))
+        except Refused as refused:
+            self._fail(refused)
+
     async def _parting(self, older: History) -> Conflict | None:
         history = self.history
         assert history is not None, "it has shown a checkpoint"
@@ -217,7 +268,7 @@ class _Node:
             other = None if old.header.digest == new.header.digest else new
         else:
             check = partial(parting, history, older=old, newer=new)
-            other = await ask.consistency(self._client, old, new, check)
+            other = await self._in_time(ask.consistency(self._client, old, new, check))
         return None if other is None else find(older, history.see(other))
 
     def require_epochs(self, held: History) -> None:
@@ -252,8 +303,6 @@ class _Node:
                 if refused.code != UNKNOWN_EPOCH or base is start:
                     raise
         proven = self._client.proven
-        if len(proven.steps) > STEPS_MAX:
-            raise too_long()
         return History(proven.trust, start.start, proven.steps, certified)
 
     async def _begin(self, held: History | None) -> History:
@@ -261,8 +310,25 @@ class _Node:
             return await ask.beginning(self._client, self._genesis, self._pin)
         return begin(self._genesis, held.start)
 
+    async def _in_time(self, asking: Awaitable[T]) -> T:
+        """What the node is asked, if it takes no longer than is left of its time in this round.
+
+        Each answer has its own bounds, yet a node can put off many of them, one after the other.
+        """
+        now_s = asyncio.get_running_loop().time
+        begun_s = now_s()
+        try:
+            async with asyncio.timeout(self._left_s):
+                return await asking
+        except TimeoutError:
+            raise Refused(
+                UNREACHABLE, f"{self.url}: expected it to be done in time, found it slow"
+            ) from None
+        finally:
+            self._left_s -= now_s() - begun_s
+
     def _fail(self, refused: Refused) -> None:
-        if refused.code == "client.unreachable":
+        if refused.code == UNREACHABLE:
             self.state = State.UNREACHABLE
         else:
             self.state = State.FALSE if self._client.distrusted else State.REFUSED

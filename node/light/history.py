@@ -11,7 +11,7 @@ from vm.block import Header
 from vm.genesis import Genesis
 from vm.inclusion import CertifiedHeader, ConsistencyProof, verify_consistency, verify_header
 from vm.refusal import Refused
-from vm.succession import STEPS_MAX, Step
+from vm.succession import Step
 from vm.trust import Pin, Trust, advance, from_genesis, from_pin
 
 
@@ -41,10 +41,18 @@ class History:
         epochs = (first, *(epoch for epoch in following if epoch.first <= height))
         return replace(self.trust, epochs=epochs)
 
+    @property
+    def begun(self) -> "History":
+        """Without the steps beyond what certifies the newest checkpoint: nothing shows them yet."""
+        assert self.newest is not None, "somebody has shown a checkpoint"
+        signed = self.newest.certificate.height
+        first, *following = self.trust.epochs
+        epochs = (first, *(epoch for epoch in following if epoch.first <= signed))
+        trust = replace(self.trust, epochs=epochs)
+        return replace(self, trust=trust, steps=self.reaches(self.newest))
+
     def step(self, step: Step) -> "History":
         """Follow to the next epoch; raises `Refused` with `succession.*` or `history.full`."""
-        if len(self.steps) >= STEPS_MAX:
-            raise too_long()
         return replace(self, trust=advance(self.trust, step), steps=(*self.steps, step))
 
     def see(self, certified: CertifiedHeader) -> "History":
@@ -99,12 +107,3 @@ def parting(
             f"{newer.header.digest.hex()}, found one from {found[0]} to {found[1].hex()}",
         )
     return None if proof.older.header.digest == older.header.digest else proof.older
-
-
-def too_long() -> Refused:
-    """A history with more steps than are kept."""
-    return Refused(
-        "history.full",
-        f"expected at most {STEPS_MAX} changes of validators, found more: pin a newer checkpoint "
-        "(concilium audit pin) and begin a new store with it",
-    )

@@ -33,6 +33,8 @@ TRUST_BYTES_MAX = 32 * 1024 * 1024  # STEPS_MAX steps of 64 seats, each with a k
 TRUST_ITEMS_MAX = TRUST_BYTES_MAX // 16
 NEWEST_BYTES_MAX = 64 * 1024  # a header and 64 votes take about 10 KiB
 CONFLICTS_MAX = 256  # files of evidence; the first is already an alarm
+APART = "apart-"  # how names of evidence begin that says nothing of the validators who rule
+APART_MAX = 64  # of these files: who has retired keys makes forks as he likes
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +122,19 @@ class Store:
         if history.newest is not None:
             self._write(NEWEST, pack(history.newest))
 
-    def note(self, name: str, data: bytes) -> Path | None:
-        """Keep a file of evidence, unless it is there or there are too many; return its path."""
+    def note(self, name: str, data: bytes, *, ruling: bool) -> Path | None:
+        """Keep a file of evidence, unless it is there or there are too many; return its path.
+
+        Of forks by the validators who rule what is held, and of others, each have their own room.
+        """
         folder = self.folder / CONFLICTS
+        name = name if ruling else APART + name
         path = folder / name
         if path.exists():
             return path
-        if folder.is_dir() and len(list(folder.iterdir())) >= CONFLICTS_MAX:
+        names = [found.name for found in folder.iterdir()] if folder.is_dir() else []
+        kept = sum(found.startswith(APART) is not ruling for found in names)
+        if kept >= (CONFLICTS_MAX if ruling else APART_MAX):
             return None
         self._write(f"{CONFLICTS}/{name}", data)
         return path

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from node.audit.check import utc
@@ -24,8 +25,9 @@ class Line:
 
 async def follow_once(follower: Follower, store: Store) -> tuple[Round, tuple[Line, ...]]:
     """One round, kept: evidence first, for it may not come again; the lines name its files."""
+    held = follower.held
     found = await follower.round()
-    forks = tuple(describe_fork(fork, _keep(fork, store)) for fork in found.conflicts)
+    forks = tuple(describe_fork(fork, _keep(fork, store, held)) for fork in found.conflicts)
     if found.held is not None:
         store.save(found.held)
     return found, forks
@@ -128,11 +130,12 @@ def _describe_checkpoint(held: History) -> Line:
     return Line(text, data)
 
 
-def _keep(conflict: Conflict, store: Store) -> str:
-    """Write the evidence; where it is, or why it is not."""
-    path = store.note(f"{conflict.name}.json", write_conflict(conflict))  # first, if room is short
+def _keep(conflict: Conflict, store: Store, held: History | None) -> str:
+    """Write the evidence; where it is, or why it is not. `held` is what was, before the fork."""
+    note = partial(store.note, ruling=conflict.is_by(held))
+    path = note(f"{conflict.name}.json", write_conflict(conflict))  # first, if room is short
     for name, data in write_faults(conflict):
-        store.note(name, data)
+        note(name, data)
     return "nowhere: the folder of evidence is full" if path is None else str(path)
 
 

@@ -19,9 +19,20 @@ from node.client.client import Client
 from node.client.proven import Proven
 from tests.harness import genesis_of
 from tests.node.client.asking import encoded, refusal
-from tests.node.network import MODEL, Network, certificate, grow, learn, open_network, say, shrink
+from tests.node.network import (
+    HOSPITALS,
+    MODEL,
+    Network,
+    certificate,
+    grow,
+    learn,
+    open_network,
+    say,
+    shrink,
+)
 from tests.node.serving import get, proof_of, serve, serve_app
 from tests.vm.council import approve, propose, upgrade
+from vm import trust
 from vm.genesis import check_genesis
 from vm.quorum import Epoch
 from vm.record import Member
@@ -185,6 +196,23 @@ def forged(network: Network, step: Step, names: tuple[str, ...], **changes: Any)
     return replace(step, header=header, certificate=certificate(network.genesis, header, names))
 
 
+def endless(network: Network, count: int) -> list[Step]:
+    """Steps from epoch 0 on, each to the same seats, by their keys."""
+    before, header = check_genesis(network.genesis), network.chain.store.header(1)
+    assert header is not None
+    steps = []
+    for number in range(1, count + 1):
+        height = 10 * number
+        following = replace(before, number=number, first=height + 1)
+        header = replace(
+            header, height=height, validators=before.digest, next_validators=following.digest
+        )
+        signed = certificate(network.genesis, header, HOSPITALS[:3])
+        steps.append(Step(header, signed, following))
+        before = following
+    return steps
+
+
 def test_a_server_that_leads_astray_is_named_with_the_step(network: Network) -> None:
     """Each lie is refused for what it is, and the node is noted."""
     first, second = prove_steps(network.chain, 0, 9)
@@ -236,6 +264,23 @@ def test_a_list_without_end_is_left(network: Network) -> None:
             Client(network.genesis, [url]) as client,
         ):
             assert await refusal(client.header()) == "http.answer"
+
+    asyncio.run(main())
+
+
+def test_steps_without_end_are_left(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attack: keys of one retired set sign changes of validators for ever."""
+    monkeypatch.setattr(trust, "STEPS_MAX", 4)
+    page = endless(network, 8)
+
+    async def main() -> None:
+        async with (
+            serve_app(astray(network, page, "more")) as url,
+            Client(network.genesis, [url]) as client,
+        ):
+            assert await refusal(client.header()) == "history.full"
+            assert client.proven.steps == tuple(page[:4])
+            assert client.distrusted == {}  # a chain may be that old
 
     asyncio.run(main())
 

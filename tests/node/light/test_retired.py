@@ -5,20 +5,38 @@ import base64
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 
-from node.audit.prove import prove_consistency
-from node.light.follow import State
+from node.api.keys import KEYS_MAX
+from node.api.resource import EPOCHS_PATH, TOGETHER_PATH
+from node.audit.prove import prove_consistency, prove_together
+from node.light import ask
+from node.light.follow import Round, State
 from node.light.history import pin_of
-from tests.node.light.liar import IDS, certified, following, held_at, honest, rotated, signed
+from tests.node.light.liar import (
+    IDS,
+    Server,
+    answering,
+    certified,
+    following,
+    held_at,
+    honest,
+    lagging,
+    rotated,
+    showing,
+    signed,
+)
 from tests.node.network import Network
 from vm import tree
 from vm.epoch import epochs
 from vm.genesis import check_genesis
-from vm.inclusion import CertifiedHeader, ConsistencyProof, Later
+from vm.inclusion import CertifiedHeader, ConsistencyProof, Later, write_multiproof
+from vm.quorum import Epoch
 from vm.shape import pack
+from vm.state import state_key
 from vm.succession import Step
 
 BEYOND = 5  # heights that the forger adds
@@ -173,3 +191,95 @@ def test_no_node_swaps_the_validators_that_were_followed_for_others(tmp_path: Pa
             return found.seen[0].code, found.held.trust.epochs == held.trust.epochs
 
         assert asyncio.run(look()) == ("audit.validators", True)
+
+
+def swapping(network: Network) -> Server:
+    """A node that shows forged steps, and is honest otherwise."""
+    steps = [{"proof": text(step)} for step in forged_steps(network)]
+
+    def answers(path: str, _: Any) -> Any:
+        if not path.startswith(EPOCHS_PATH):
+            return None
+        return {"items": steps[int(path.partition("after=")[2]) :], "next": None}
+
+    return answering(network, answers)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("place", [0, 2])
+@pytest.mark.parametrize("beside", [honest, lagging])
+def test_steps_by_retired_keys_to_a_true_checkpoint_are_not_held(
+    tmp_path: Path, begun: bool, place: int, beside: Callable[[Network], Server]
+) -> None:
+    """The attack: a fresh or old store, true headers everywhere, and other validators between."""
+    with rotated(tmp_path) as network:
+        servers = [beside(network), beside(network)]
+        servers.insert(place, swapping(network))
+        held = held_at(network, 1) if begun else None
+
+        async def look() -> Round:
+            async with following(network, *servers, held=held) as follower:
+                return await follower.round()
+
+        found, true = asyncio.run(look()), epochs(network.chain.state())
+
+    assert found.held is not None
+    assert found.held.trust.epochs == true
+    states = [seen.state for seen in found.seen]
+    assert states.pop(place) is State.FALSE
+    assert states == [State.AGREES, State.AGREES]
+
+
+@pytest.mark.parametrize("most", [1, KEYS_MAX])
+def test_a_node_alone_cannot_swap_validators_under_a_true_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """The checkpoint's own state says who ruled, so no second node is needed to tell."""
+    monkeypatch.setattr(ask, "KEYS_MAX", most)
+    with rotated(tmp_path) as network:
+
+        async def look() -> Round:
+            async with following(network, swapping(network)) as follower:
+                return await follower.round()
+
+        found = asyncio.run(look())
+
+    assert [(seen.state, seen.code) for seen in found.seen] == [(State.FALSE, "succession.record")]
+    assert found.held is None
+
+
+def test_another_header_does_not_say_who_ruled(tmp_path: Path) -> None:
+    """The attack: an early header, as retired keys forge them, with a state of the forger's own."""
+    with rotated(tmp_path) as network:
+        view = network.chain.view(network.chain.head.height - 1)
+        assert view is not None
+        keys = [state_key(Epoch.KIND, (number,)) for number in (1, 2, 3)]
+        proof = prove_together(network.chain, view, keys)
+        body = {"proof": base64.b64encode(write_multiproof(proof)).decode()}
+        other = answering(network, lambda path, _: body if path.startswith(TOGETHER_PATH) else None)
+
+        async def look() -> Round:
+            async with following(network, other) as follower:
+                return await follower.round()
+
+        found = asyncio.run(look())
+
+    assert [(seen.state, seen.code) for seen in found.seen] == [(State.FALSE, "audit.key")]
+    assert found.held is None
+
+
+def test_a_step_beyond_the_newest_checkpoint_is_not_held_yet(tmp_path: Path) -> None:
+    """No state that was shown holds its epoch: it may be of retired keys."""
+    with rotated(tmp_path) as network:
+        true = epochs(network.chain.state())
+        early = showing(network, certified(network, true[1].first))
+
+        async def look() -> Round:
+            async with following(network, early) as follower:
+                return await follower.round()
+
+        found = asyncio.run(look())
+
+    assert found.held is not None
+    assert found.held.trust.epochs == true[:2]
+    assert len(found.held.steps) == 1

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from node.light.history import History, begin, pin_of
-from node.light.store import CONFLICTS, CONFLICTS_MAX, NEWEST, NEWEST_BYTES_MAX, TRUST, Store
+from node.light.store import (
+    APART_MAX,
+    CONFLICTS,
+    CONFLICTS_MAX,
+    NEWEST,
+    NEWEST_BYTES_MAX,
+    TRUST,
+    Store,
+)
 from tests.harness import genesis_of
 from tests.node.light.liar import following, honest
 from tests.node.network import Network, grow, open_network
@@ -220,13 +228,22 @@ def test_a_folder_that_cannot_be_written_is_said(network: Network, tmp_path: Pat
 
 def test_evidence_is_kept_once_and_not_without_end(store: Store) -> None:
     """A forger with stolen keys must not fill the disk."""
-    first = store.note("1.json", b"one")
-    again = store.note("1.json", b"two")
+    first = store.note("1.json", b"one", ruling=True)
+    again = store.note("1.json", b"two", ruling=True)
     for number in range(CONFLICTS_MAX):
-        store.note(f"more-{number}.json", b"")
+        store.note(f"more-{number}.json", b"", ruling=True)
 
     assert first == again == store.folder / CONFLICTS / "1.json"
     assert first is not None
     assert first.read_bytes() == b"one"
-    assert store.note("last.json", b"") is None
+    assert store.note("last.json", b"", ruling=True) is None
     assert len(list((store.folder / CONFLICTS).iterdir())) == CONFLICTS_MAX
+
+
+def test_forks_by_retired_keys_leave_room_for_those_of_who_rules(store: Store) -> None:
+    """The attack: forks that cost nothing fill the folder, and the true one leaves no evidence."""
+    for number in range(APART_MAX):
+        assert store.note(f"{number}.json", b"", ruling=False) is not None
+
+    assert store.note("one-more.json", b"", ruling=False) is None
+    assert store.note("0.json", b"the true one", ruling=True) == store.folder / CONFLICTS / "0.json"

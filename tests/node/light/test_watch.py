@@ -163,7 +163,7 @@ def test_the_conflict_is_kept_before_what_is_made_of_it(
     network: Network, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where there is room for one file more, it is the one that the others can be made of."""
-    monkeypatch.setattr("node.light.store.CONFLICTS_MAX", 1)
+    monkeypatch.setattr("node.light.store.APART_MAX", 1)  # for nothing is held yet
     with forked(tmp_path / "b", 3) as other:
         lines, _ = watched(network, store, honest(network), honest(other), keep_going=True)
 
