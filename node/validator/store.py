@@ -419,7 +419,10 @@ class Store:
     def compact(self) -> None:
         """Give the disk back what deleted rows took: all that is left is written anew."""
         assert isinstance(self.database, plyvel.DB), "only a folder has room to give back"
-        self.database.compact_range(start=b"", stop=b"\xff")  # by itself it does no more than flush
+        for _ in range(
+            2
+        ):  # LevelDB merges the tables that it had before it wrote its buffer to one
+            self.database.compact_range(start=b"", stop=b"\xff")  # all; without them it merges none
 
     def sync(self) -> None:
         """On return everything written so far is on disk.
