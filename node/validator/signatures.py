@@ -41,8 +41,13 @@ class Signatures:
         asked, self._waiting = self._waiting, []
         self._visiting = True
         checks = [check for check, _ in asked]
-        visit = asyncio.get_running_loop().run_in_executor(self._pool, _verify_all, checks)
         answers = [answer for _, answer in asked]
+        try:
+            visit = asyncio.get_running_loop().run_in_executor(self._pool, _verify_all, checks)
+        except RuntimeError:  # the pool has ended, and with it the runtime: nobody needs an answer
+            for answer in answers:
+                answer.cancel()
+            return
         visit.add_done_callback(lambda done: self._answer(answers, done))
 
     def _answer(

@@ -24,10 +24,13 @@ class Hand(Executor):
 
     def __init__(self) -> None:
         self.visits: list[list[Check]] = []
+        self.ended = False
         self._waiting: list[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = []
 
     def submit(self, work: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
-        """Keep it for later."""
+        """Keep it for later; once ended, refuse it as a pool does."""
+        if self.ended:
+            raise RuntimeError("cannot schedule new futures after shutdown")
         future: Future[Any] = Future()
         self.visits.append(args[0])
         self._waiting.append((future, work, args))
@@ -115,3 +118,23 @@ def test_a_pool_that_has_ended_leaves_nobody_waiting() -> None:
         return asked.cancelled()
 
     assert asyncio.run(scenario())
+
+
+def test_what_waits_when_the_pool_ends_is_cancelled_without_a_sound() -> None:
+    """A node that stops, its disk being full, logs that and no failure of ours beside it."""
+    hand, failures = Hand(), list[dict[str, Any]]()
+
+    async def scenario() -> bool:
+        asyncio.get_running_loop().set_exception_handler(lambda _, found: failures.append(found))
+        signatures = Signatures(hand)
+        first = asyncio.create_task(signatures.good(check(0)))
+        await settle()
+        second = asyncio.create_task(signatures.good(check(1)))
+        await settle()
+        hand.ended = True
+        hand.work()
+        await asyncio.wait({first, second}, timeout=10)
+        return await first and second.cancelled()
+
+    assert asyncio.run(scenario())
+    assert failures == []
