@@ -45,6 +45,7 @@ class Signatures:
         try:
             visit = asyncio.get_running_loop().run_in_executor(self._pool, _verify_all, checks)
         except RuntimeError:  # the pool has ended, and with it the runtime: nobody needs an answer
+            self._visiting = False
             for answer in answers:
                 answer.cancel()
             return
