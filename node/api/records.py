@@ -45,7 +45,7 @@ from vm.sparse import VALUE_BYTES_MAX
 from vm.state import Record, state_key
 
 if TYPE_CHECKING:
-    from node.validator.store import View
+    from node.validator.view import View
 
 SCAN_RECORDS_MAX = 500  # looked at for one page of a filtered list: 0.1 s of a core
 

@@ -19,7 +19,7 @@ from vm.shape import unpack
 from vm.sparse import VALUE_BYTES_MAX
 
 if TYPE_CHECKING:
-    from node.validator.store import View
+    from node.validator.view import View
 
 SEARCH = "/v1/search"
 FOUND_MAX = 50  # of one answer; who sees more types on

@@ -26,7 +26,8 @@ from vm.succession import Step
 
 if TYPE_CHECKING:
     from node.validator.chain import Chain
-    from node.validator.store import BlockRow, Store, View
+    from node.validator.store import BlockRow, Store
+    from node.validator.view import View
 
 R = TypeVar("R", bound=Record)
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from consensus.message import Block, CommitCertificate
 from node.validator.nodes import Nodes
-from node.validator.store import BlockRow, Head, Store, View
+from node.validator.store import BlockRow, Head, Store
+from node.validator.view import View
 from vm import sparse, tree
 from vm.block import Header, check_payload, receipts_root, transactions_root
 from vm.epoch import epochs, ruling, scheduled

@@ -22,7 +22,7 @@ from vm.encoding import encode
 from vm.evidence import Evidence
 from vm.refusal import Refused
 from vm.shape import Bytes, Count, Digest, Height, Many, Note, TimeMs, pack, unpack
-from vm.state import Record, state_key
+from vm.state import Record
 
 R = TypeVar("R", bound=Record)
 
@@ -475,46 +475,3 @@ def state_key_prefix(kind: str, prefix: tuple[str | int, ...], arity: int) -> by
     """The first bytes of every state key of `kind` with `arity` parts that starts with `prefix`."""
     array = encode(("",) * (arity + 1))[:1]  # the header of an array of kind and parts
     return array + b"".join(encode(part) for part in (kind, *prefix))
-
-
-class View:
-    """The state as it was at one certified height: what reads are served from.
-
-    `certificate` is of that height, or of a later one whose history holds its header.
-    """
-
-    __slots__ = ("_store", "certificate", "row")
-
-    def __init__(self, store: Store, certificate: CheckpointCertificate, row: BlockRow) -> None:
-        self._store = store
-        self.certificate = certificate
-        self.row = row
-
-    @property
-    def height(self) -> int:
-        """The height whose state it is."""
-        return self.row.header.height
-
-    def at(self, certificate: CheckpointCertificate, row: BlockRow) -> "View":
-        """The state at another height of the same store."""
-        return View(self._store, certificate, row)
-
-    def get(self, cls: type[R], *key: str | int) -> R | None:
-        """The record of class `cls` under `key` at this height."""
-        data = self._store.read(self.row.root, state_key(cls.KIND, key))
-        return None if data is None else unpack(cls, data, sparse.VALUE_BYTES_MAX)
-
-    def read(self, key: bytes) -> bytes | None:
-        """The bytes of a state key at this height."""
-        return self._store.read(self.row.root, key)
-
-    def path(self, cls: type[R], *key: str | int) -> sparse.StatePath:
-        """The inclusion or non-inclusion path of a record at this height."""
-        return sparse.prove(self._store.node, self.row.root, state_key(cls.KIND, key))
-
-    def list(self, cls: type[R], prefix: tuple[str | int, ...], arity: int) -> Iterator[R]:
-        """Records of a class whose key of `arity` parts starts with `prefix`, in order of key."""
-        for key in self._store.keys(cls.KIND, prefix, arity):
-            data = self.read(key)
-            if data is not None:  # else: written by a block not certified yet
-                yield unpack(cls, data, sparse.VALUE_BYTES_MAX)

@@ -141,6 +141,11 @@ class Committee:
                 seat.deliveries.add(asyncio.create_task(runtime.connected(other)))
         return seat
 
+    def start_all(self) -> None:
+        """Start every validator."""
+        for id in self.ids:
+            self.start(id)
+
     async def stop(self, id: str) -> None:
         """Stop a validator between two steps; nothing of it but its files remains."""
         seat = self.seats.pop(id)

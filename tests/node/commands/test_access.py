@@ -19,7 +19,7 @@ from tests.node.light.liar import Server, honest
 from tests.node.network import HOSPITALS, Network, learn, open_network, register_dataset
 from tests.node.readers.reading import AUDITOR, ask, private_network
 from tests.node.readers.test_shown import VERDICT
-from tests.node.serving import serve, serve_app
+from tests.node.serving import Node, serve, serve_app
 from vm.accesslog import DigestLog
 from vm.refusal import Refused
 from vm.trust import Pin
@@ -58,6 +58,14 @@ def open_chain(tmp_path: Path) -> Iterator[Network]:
         yield made
 
 
+async def read_and_publish(network: Network, node: Node, url: str) -> None:
+    """Somebody is shown a verdict, and the validator publishes the digest of its log."""
+    await ask(url + VERDICT)
+    frontier = node.logbook.frontier
+    body = DigestLog(node.logbook.identity, frontier.size, frontier.root, ())
+    node.feed.publish(network.block(network.sign(VALIDATOR, "access.digest", body)).height)
+
+
 def test_who_passes_for_another_does_not_put_that_one_in_the_wrong(tmp_path: Path) -> None:
     """The attack: listed first, it says that its log is the other's. Two of one log are told."""
 
@@ -67,10 +75,7 @@ def test_who_passes_for_another_does_not_put_that_one_in_the_wrong(tmp_path: Pat
             serve(network, known=False) as (url, node),
             serve_app(passing_for(VALIDATOR)()) as bad,
         ):
-            await ask(url + VERDICT)
-            frontier = node.logbook.frontier
-            body = DigestLog(node.logbook.identity, frontier.size, frontier.root, ())
-            node.feed.publish(network.block(network.sign(VALIDATOR, "access.digest", body)).height)
+            await read_and_publish(network, node, url)
             source = Source(network.genesis, (bad, url, f"{url}/"), reader, None, None)
             return list((await _verify_all(source, {}, False)).values())
 
@@ -95,10 +100,8 @@ def test_what_was_verified_before_speaks_for_no_node(tmp_path: Path) -> None:
             serve(network, known=False) as (url, node),
             serve_app(passing_for(VALIDATOR)()) as bad,
         ):
-            await ask(url + VERDICT)
+            await read_and_publish(network, node, url)
             frontier = node.logbook.frontier
-            body = DigestLog(node.logbook.identity, frontier.size, frontier.root, ())
-            node.feed.publish(network.block(network.sign(VALIDATOR, "access.digest", body)).height)
             kept = {VALIDATOR: Known(node.logbook.identity, frontier.size, frontier.root)}
             source = Source(network.genesis, (bad, url), reader, None, None)
             return list((await _verify_all(source, kept, False)).values())
@@ -149,10 +152,7 @@ def test_a_run_counts_lines_up_to_its_bound_and_says_what_is_left(
             Client(network.genesis, [url], Credentials(AUDITOR, key_of(AUDITOR))) as client,
         ):
             for _ in range(3):
-                await ask(url + VERDICT)
-            frontier = node.logbook.frontier
-            body = DigestLog(node.logbook.identity, frontier.size, frontier.root, ())
-            node.feed.publish(network.block(network.sign(VALIDATOR, "access.digest", body)).height)
+                await read_and_publish(network, node, url)
             known: Known = NOTHING
             for lines in (False, True):
                 runs.append(await _verify(client, client, VALIDATOR, known, lines))

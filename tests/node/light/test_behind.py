@@ -1,7 +1,6 @@
 """A node that shows less than is held or pinned: it puts nobody else in the wrong."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +24,11 @@ from tests.node.light.liar import (
     top,
     under,
 )
-from tests.node.network import Network, grow, open_network, register_dataset, shrink
+from tests.node.network import Network, open_network, register_dataset
 from vm.refusal import Refused
 from vm.trust import Pin
 
 BASE = 10  # the height at which honest nodes have joined by state sync, in one test
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """A chain of three sets of validators; nothing here writes to it."""
-    folder: Path = tmp_path_factory.mktemp("network")
-    with open_network(folder) as made:
-        made.block(register_dataset(made, "hospital-1"), register_dataset(made, "hospital-2"))
-        grow(made)
-        shrink(made)
-        made.block()
-        yield made
 
 
 def rounds(

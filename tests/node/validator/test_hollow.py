@@ -57,8 +57,7 @@ def test_a_primary_that_floods_the_chain_with_empty_blocks_is_left(
 
     async def scenario() -> None:
         committee = Committee(tmp_path)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
         liar = committee.seats[committee.ids[0]].runtime
 
         def flood() -> None:
@@ -120,8 +119,7 @@ def test_blocks_that_are_wanted_count_against_nobody(
     async def scenario() -> None:
         committee = Committee(tmp_path)
         committee.next_deadline = Clock.next_deadline
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
 
         await committee.certified(10)
         liar = "hospital-4.validator"

@@ -28,8 +28,7 @@ def test_validators_certify_equal_headers(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         committee = Committee(tmp_path)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
 
         await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(1)))
         await committee.certified(1)
@@ -51,8 +50,7 @@ def test_what_comes_right_after_the_first_transaction_is_in_its_block(
 
     async def scenario() -> None:
         committee = Committee(tmp_path)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
 
         for number in (1, 2, 3):
             await committee.submit(
@@ -76,8 +74,7 @@ def test_a_block_that_has_enough_waits_for_nothing_more(
 
     async def scenario() -> None:
         committee = Committee(tmp_path)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
 
         for height in (1, 2):
             await committee.submit(
@@ -94,8 +91,7 @@ def test_the_network_outlives_its_primary_and_takes_it_back(tmp_path: Path) -> N
 
     async def scenario() -> None:
         committee = Committee(tmp_path)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
         await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(1)))
         await committee.certified(1)
         primary = committee.seats[committee.ids[0]].runtime.replica.primary
@@ -122,8 +118,7 @@ def test_a_turn_ends_when_it_has_executed_enough(
 
     async def scenario() -> None:
         committee = Committee(tmp_path)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
         late = committee.ids[3]
         await committee.stop(late)
         for number in range(1, 7):
@@ -155,15 +150,13 @@ def test_a_restart_of_all_loses_nothing(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         committee = Committee(tmp_path)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
         await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(1)))
         await committee.certified(1)
 
         for id in committee.ids:
             await committee.stop(id)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
         await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(2)))
         await committee.certified(2)
 
@@ -182,8 +175,7 @@ def test_a_journal_made_anew_remembers_all_that_counts(
 
     async def scenario() -> None:
         committee = Committee(tmp_path)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
         for number in range(1, 6):
             await committee.submit(
                 committee.sign("hospital-1.admin", "member.enrol", enrol(number))
@@ -192,8 +184,7 @@ def test_a_journal_made_anew_remembers_all_that_counts(
 
         for id in committee.ids:
             await committee.stop(id)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
         await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(6)))
         await committee.certified(6)
 
@@ -211,8 +202,7 @@ def test_a_due_deadline_wakes_an_idle_chain(tmp_path: Path) -> None:
         committee = Committee(tmp_path)
         due = [wall_clock_ms() + 100]
         committee.next_deadline = lambda state: due[0] if due else None
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
 
         await committee.certified(1)
         due.clear()
@@ -254,8 +244,7 @@ def test_a_backup_whose_clock_is_ahead_does_not_leave_the_view_at_a_deadline(
         due_ms = wall_clock_ms() + DEADLINE_GRACE_MS
         committee.clock_ms[ahead] = lambda: due_ms + DEADLINE_GRACE_MS - 1
         committee.next_deadline = lambda state: due_ms
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
 
         await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(1)))
         await committee.certified(1)
@@ -283,8 +272,7 @@ def test_a_primary_that_leaves_a_transaction_out_is_left(
 
     async def scenario() -> None:
         committee = Committee(tmp_path)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
         victim = committee.sign("hospital-1.admin", "member.enrol", enrol(9))
         pool = committee.seats[committee.ids[0]].mempool
         draw = pool.draw
@@ -396,8 +384,7 @@ def test_who_has_lost_a_row_of_the_state_stops_at_the_next_checkpoint_that_shows
 
     async def scenario() -> None:
         committee = Committee(tmp_path)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
         await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(1)))
         await committee.certified(1)
         broken = committee.seats[committee.ids[3]]

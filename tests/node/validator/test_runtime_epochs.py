@@ -26,8 +26,7 @@ def test_an_idle_chain_gets_to_an_epoch_that_is_scheduled(tmp_path: Path) -> Non
 
     async def scenario() -> None:
         committee = Committee(tmp_path)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
         liar = "hospital-4.validator"
 
         await _suspend(committee, liar)
@@ -88,8 +87,7 @@ def test_the_store_has_the_last_certificate_of_an_epoch_before_it_turns(
 
     async def scenario() -> None:
         committee = Committee(tmp_path)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
         found = []
         store = committee.seats[committee.ids[0]].chain.store
         heard = committee.seats[committee.ids[0]].heard
@@ -117,8 +115,7 @@ def test_software_that_is_too_old_stops_before_the_first_block_that_it_does_not_
 
     async def scenario() -> None:
         committee = Committee(tmp_path)
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
         window = committee.genesis.window
         change = UpgradeProtocol("concilium.2")
         await committee.submit(
@@ -144,8 +141,7 @@ def test_software_that_is_too_old_stops_before_the_first_block_that_it_does_not_
         for id in committee.ids:
             await committee.stop(id)
         committee.protocols |= {"concilium.2"}
-        for id in committee.ids:
-            committee.start(id)
+        committee.start_all()
         await committee.submit(committee.sign("hospital-1.admin", "member.enrol", enrol(99)))
         await committee.certified(4 + window)
 
