@@ -58,9 +58,10 @@ def open_chain(tmp_path: Path) -> Iterator[Network]:
         yield made
 
 
-async def read_and_publish(network: Network, node: Node, url: str) -> None:
+async def read_and_publish(network: Network, node: Node, url: str, times: int = 1) -> None:
     """Somebody is shown a verdict, and the validator publishes the digest of its log."""
-    await ask(url + VERDICT)
+    for _ in range(times):
+        await ask(url + VERDICT)
     frontier = node.logbook.frontier
     body = DigestLog(node.logbook.identity, frontier.size, frontier.root, ())
     node.feed.publish(network.block(network.sign(VALIDATOR, "access.digest", body)).height)
@@ -151,8 +152,7 @@ def test_a_run_counts_lines_up_to_its_bound_and_says_what_is_left(
             serve(network, known=False) as (url, node),
             Client(network.genesis, [url], Credentials(AUDITOR, key_of(AUDITOR))) as client,
         ):
-            for _ in range(3):
-                await read_and_publish(network, node, url)
+            await read_and_publish(network, node, url, times=3)
             known: Known = NOTHING
             for lines in (False, True):
                 runs.append(await _verify(client, client, VALIDATOR, known, lines))
