@@ -371,7 +371,7 @@ def pair_digest(left: Link, right: Link) -> Digest:
     """The digest of the node of two children."""
     one = left[9:] if left[0] == INTERIOR else link_digest(left)
     other = right[9:] if right[0] == INTERIOR else link_digest(right)
-    return sha256(NODE_PREFIX + one + other).digest()
+    return interior_digest(one, other)
 
 
 def leaf_digest(path: bytes, value: bytes) -> bytes:

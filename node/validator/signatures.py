@@ -62,6 +62,8 @@ class Signatures:
                 continue
             if visit.cancelled():
                 answer.cancel()
+            elif (bug := visit.exception()) is not None:  # of ours: whoever asks stops the node
+                answer.set_exception(bug)
             else:
                 answer.set_result(visit.result()[place])
 

@@ -1,9 +1,11 @@
 """Signatures of peers: each gets its own answer, and what waits together is verified together."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
+
+import pytest
 
 from node.validator.signatures import Check, Signatures
 from tests.harness import key_of
@@ -40,7 +42,10 @@ class Hand(Executor):
         """Do what was given."""
         waiting, self._waiting = self._waiting, []
         for future, work, args in waiting:
-            future.set_result(work(*args))
+            try:
+                future.set_result(work(*args))
+            except ZeroDivisionError as bug:
+                future.set_exception(bug)
 
 
 async def settle() -> None:
@@ -138,3 +143,23 @@ def test_what_waits_when_the_pool_ends_is_cancelled_without_a_sound() -> None:
 
     assert asyncio.run(scenario())
     assert failures == []
+
+
+def test_a_bug_in_verifying_reaches_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stops the node loudly, where a peer that is never answered would be silent for ever."""
+
+    def broken(checks: Sequence[Check]) -> list[bool]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("node.validator.signatures._verify_all", broken)
+
+    hand = Hand()
+
+    async def scenario() -> None:
+        asked = asyncio.create_task(Signatures(hand).good(check(0)))
+        await settle()
+        hand.work()
+        await asyncio.wait_for(asked, 10)
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(scenario())
