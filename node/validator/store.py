@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol
 
 import plyvel
 
@@ -22,9 +22,6 @@ from vm.encoding import encode
 from vm.evidence import Evidence
 from vm.refusal import Refused
 from vm.shape import Bytes, Count, Digest, Height, Many, Note, TimeMs, pack, unpack
-from vm.state import Record
-
-R = TypeVar("R", bound=Record)
 
 FOLDER = "chain"  # of a validator's store
 BLOCK = b"b"  # height -> Block: payload and commit certificate
@@ -53,9 +50,6 @@ WRITES_MAX = 100_000  # state keys that one block writes
 CACHE_BYTES = 64 * 1024 * 1024  # LevelDB's block cache; the rest is the page cache's
 WRITE_BUFFER_BYTES = 32 * 1024 * 1024  # before a table is written: fewer of them are merged again
 KEY_BYTES_MAX = sparse.KEY_BYTES_MAX
-ROWS_MAX = (
-    8  # rows written last that stay decoded: each is asked for right away, and again once certified
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,12 +411,14 @@ class Store:
                 batch.put(JOURNAL, pack(Binding(identity, since)))
 
     def compact(self) -> None:
-        """Give the disk back what deleted rows took: all that is left is written anew."""
+        """Give the disk back what deleted rows took: all that is left is written anew.
+
+        Twice, for LevelDB merges the tables that it had before it wrote its buffer to one more. Its
+        Python binding merges none unless it is told from where to where.
+        """
         assert isinstance(self.database, plyvel.DB), "only a folder has room to give back"
-        for _ in range(
-            2
-        ):  # LevelDB merges the tables that it had before it wrote its buffer to one
-            self.database.compact_range(start=b"", stop=b"\xff")  # all; without them it merges none
+        for _ in range(2):
+            self.database.compact_range(start=b"", stop=b"\xff")
 
     def sync(self) -> None:
         """On return everything written so far is on disk.

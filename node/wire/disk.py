@@ -4,9 +4,7 @@ import errno
 import os
 from pathlib import Path
 
-DISK_FREE_BYTES_MIN = (
-    64 * 1024 * 1024
-)  # below it a validator admits nothing: its journal needs room
+DISK_FREE_BYTES_MIN = 64 * 1024 * 1024  # below it a validator admits nothing: its journal needs it
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # said by a volume without hard links
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota or file-size limit reached
 
