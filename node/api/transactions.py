@@ -55,6 +55,7 @@ JSON = "application/json"
 INDEX_BYTES = 4
 SUBMIT_BYTES_MAX = MESSAGE_BYTES_MAX + MESSAGE_BYTES_MAX // 2  # base64 makes a third more
 SUBMISSIONS_MAX = 16  # at one time; a body and what it decodes to take 24 MiB at most
+ON_LOOP_BYTES_MAX = 4 * 1024  # a shorter body is decoded before a thread would be there
 BODY_TIMEOUT_S = 30.0  # for a body to arrive: a client that dawdles does not keep its place
 
 
@@ -89,7 +90,10 @@ async def _submit(context: ApiContext, request: web.Request) -> Answer:
         raise Refused("body.slow", f"expected the body in {BODY_TIMEOUT_S} s") from None
     except web.RequestPayloadError:  # it is not compressed as its header says
         raise Refused("body.invalid", "expected a body in its Content-Encoding") from None
-    packed = await asyncio.to_thread(_read_body, request.content_type, body)
+    if len(body) <= ON_LOOP_BYTES_MAX:
+        packed = _read_body(request.content_type, body)
+    else:
+        packed = await asyncio.to_thread(_read_body, request.content_type, body)
     admissions = await context.submit(packed)
     answer = SubmitAnswer(transactions=[_admission_view(item) for item in admissions])
     if any(item.code == ADMITTED for item in admissions):

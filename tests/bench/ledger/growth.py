@@ -101,11 +101,12 @@ async def _drive(
 
 
 def _prune(folder: Path) -> float:
-    """Seconds to prune a stopped validator's store down to what execution looks back on."""
+    """Seconds that `concilium prune` takes down to what execution looks back on."""
     begun_s = time.perf_counter()
     with closing(Store(folder)) as store:
         pruner = Pruner(store)
         for share in pruner.steps(pruner.target(TX_LIFETIME_BLOCKS_MAX)):
             assert 0 <= share <= 1, "the share of the work that is done"
         store.sync()
+        store.compact()
     return time.perf_counter() - begun_s

@@ -204,7 +204,7 @@ def test_a_body_that_never_ends_loses_its_place(
 def test_a_large_body_is_decoded_off_the_event_loop(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Consensus runs on the loop; what a stranger sends is read in a thread."""
+    """Consensus runs on the loop; what a stranger sends at length is read in a thread."""
     threads: list[threading.Thread] = []
     read_body = transactions._read_body
 
@@ -216,8 +216,10 @@ def test_a_large_body_is_decoded_off_the_event_loop(
 
     async def check(url: str, _: Node) -> None:
         await post(url, [b"x"])
+        await post(url, [b"x" * transactions.ON_LOOP_BYTES_MAX])
 
     run(network, check)
 
-    assert len(threads) == 1
-    assert threads[0] is not threading.main_thread()
+    small, large = threads
+    assert small is threading.main_thread()
+    assert large is not threading.main_thread()

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from node.api.admission import ADMITTED, SUBMIT_MAX, Admission
 from node.program import program
+from node.validator import intake
 from node.validator.chain import Chain
 from node.validator.intake import Intake
 from node.validator.mempool import SENDER_TRANSACTIONS_MAX, Mempool
@@ -22,7 +24,14 @@ from vm.keys import verify
 from vm.record import Role, Standing
 from vm.registry import EnrolMember, SetStanding
 from vm.shape import pack
-from vm.transaction import TX_LIFETIME_BLOCKS_MAX, Intent, Transaction, transaction_id
+from vm.transaction import (
+    TX_LIFETIME_BLOCKS_MAX,
+    Intent,
+    Transaction,
+    Verified,
+    read,
+    transaction_id,
+)
 
 ADMIN = "hospital-1.admin"
 
@@ -256,3 +265,26 @@ def test_what_a_revoked_member_sent_does_not_wait_for_ever(door: Door) -> None:
 
     assert before == 3
     assert door.pool.oldest(9) == (pack(kept),)
+
+
+def test_many_transactions_are_verified_off_the_event_loop(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Consensus runs on the loop: it verifies a lone short transaction, and no more."""
+    threads: list[threading.Thread] = []
+
+    def noted(data: bytes, chain: bytes) -> Verified:
+        threads.append(threading.current_thread())
+        return read(data, chain)
+
+    monkeypatch.setattr("node.validator.intake.read", noted)
+    one, two, three = (pack(door.enrol(number)) for number in range(3))
+
+    door.submit(one)
+    door.submit(two, three)
+    door.submit(b"x" * (intake.ON_LOOP_BYTES_MAX + 1))
+
+    lone, *others = (thread is threading.main_thread() for thread in threads)
+    assert lone
+    assert len(others) == 3
+    assert not any(others)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from node.validator.signatures import Check, Signatures
+from node.validator.signatures import ON_LOOP_MAX, Check, Signatures
 from tests.harness import key_of
 
 KEY = key_of("hospital-1.validator")
@@ -48,10 +48,51 @@ class Hand(Executor):
                 future.set_exception(bug)
 
 
+def ask(signatures: Signatures, *checks: Check) -> list[asyncio.Task[bool]]:
+    """Ask for these behind so many others that the loop verifies none of these itself."""
+    for number in range(ON_LOOP_MAX):
+        asyncio.create_task(signatures.good(check(number)))  # noqa: RUF006 - done in its first step
+    return [asyncio.create_task(signatures.good(one)) for one in checks]
+
+
 async def settle() -> None:
     """Let every task run as far as it can."""
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+def test_a_few_need_no_thread() -> None:
+    """Votes of a small network come alone: the loop is done with them before a thread would be."""
+    hand = Hand()
+
+    async def scenario() -> list[bool]:
+        signatures, found = Signatures(hand), list[bool]()
+        for number in range(20):
+            found.append(await signatures.good(check(number, good=number % 3 > 0)))
+            await settle()
+        return found
+
+    assert asyncio.run(scenario()) == [n % 3 > 0 for n in range(20)]
+    assert hand.visits == []
+
+
+def test_the_loop_verifies_only_a_few_in_a_pass() -> None:
+    """However many peers speak at the same time, it goes on with what else it has to do."""
+    hand = Hand()
+
+    async def scenario() -> None:
+        signatures = Signatures(hand)
+        asked = [asyncio.create_task(signatures.good(check(n))) for n in range(16)]
+        await settle()
+        assert sum(task.done() for task in asked) == ON_LOOP_MAX
+        for _ in range(2):
+            hand.work()
+            await settle()
+        assert all(await asyncio.gather(*asked))
+
+    asyncio.run(scenario())
+
+    assert [len(visit) for visit in hand.visits] == [1, 16 - ON_LOOP_MAX - 1]
 
 
 def test_each_check_gets_its_own_answer() -> None:
@@ -60,7 +101,7 @@ def test_each_check_gets_its_own_answer() -> None:
 
     async def scenario() -> list[bool]:
         signatures = Signatures(hand)
-        asked = [asyncio.create_task(signatures.good(check(n, good=n % 3 > 0))) for n in range(7)]
+        asked = ask(signatures, *(check(n, good=n % 3 > 0) for n in range(7)))
         for _ in range(3):
             await settle()
             hand.work()
@@ -75,9 +116,9 @@ def test_what_waits_during_a_visit_goes_with_the_next_one() -> None:
 
     async def scenario() -> None:
         signatures = Signatures(hand)
-        asked = [asyncio.create_task(signatures.good(check(0)))]
+        asked = ask(signatures, check(0))
         await settle()
-        asked += [asyncio.create_task(signatures.good(check(n))) for n in range(1, 6)]
+        asked += ask(signatures, *(check(n) for n in range(1, 6)))
         await settle()
         hand.work()
         await settle()
@@ -95,9 +136,9 @@ def test_who_has_gone_holds_up_nobody() -> None:
 
     async def scenario() -> bool:
         signatures = Signatures(hand)
-        gone = asyncio.create_task(signatures.good(check(0)))
+        (gone,) = ask(signatures, check(0))
         await settle()
-        waiting = asyncio.create_task(signatures.good(check(1)))
+        (waiting,) = ask(signatures, check(1))
         await settle()
         gone.cancel()
         await settle()
@@ -115,7 +156,7 @@ def test_a_pool_that_has_ended_leaves_nobody_waiting() -> None:
 
     async def scenario() -> bool:
         signatures = Signatures(hand)
-        asked = asyncio.create_task(signatures.good(check(0)))
+        (asked,) = ask(signatures, check(0))
         await settle()
         for future, _, _ in hand._waiting:
             future.cancel()
@@ -132,9 +173,9 @@ def test_what_waits_when_the_pool_ends_is_cancelled_without_a_sound() -> None:
     async def scenario() -> bool:
         asyncio.get_running_loop().set_exception_handler(lambda _, found: failures.append(found))
         signatures = Signatures(hand)
-        first = asyncio.create_task(signatures.good(check(0)))
+        (first,) = ask(signatures, check(0))
         await settle()
-        second = asyncio.create_task(signatures.good(check(1)))
+        (second,) = ask(signatures, check(1))
         await settle()
         hand.ended = True
         hand.work()
@@ -156,7 +197,7 @@ def test_a_bug_in_verifying_reaches_whoever_asks(monkeypatch: pytest.MonkeyPatch
     hand = Hand()
 
     async def scenario() -> None:
-        asked = asyncio.create_task(Signatures(hand).good(check(0)))
+        (asked,) = ask(Signatures(hand), check(0))
         await settle()
         hand.work()
         await asyncio.wait_for(asked, 10)
