@@ -76,7 +76,6 @@ INTERIOR, LEAF = 1, 2  # first byte of the other links
 _LINK_BYTES = (1, 41, 73)  # by first byte
 _DEPTHS = tuple(depth.to_bytes(2, "big") for depth in range(DEPTH_MAX + 1))
 _BYTES = tuple(bytes((byte,)) for byte in range(256))
-_LEAF_KEY_BYTES = 10 + DEPTH_MAX // 8  # no interior node stands so deep
 _PATH_BIT = 8 * 9  # where a path begins in the link to a leaf
 
 
@@ -256,9 +255,9 @@ def leaf_key(height: bytes, key: bytes) -> NodeKey:
     return NodeKey(height + _place(DEPTH_MAX, digest(STATE_KEY, key)))
 
 
-def is_leaf_key(key: NodeKey) -> bool:
-    """Whether a node's key is that of a leaf."""
-    return len(key) == _LEAF_KEY_BYTES
+def depth_of(key: NodeKey) -> int:
+    """How many levels a node lies below the top; `DEPTH_MAX` for a leaf, wherever it hangs."""
+    return key[8] << 8 | key[9]
 
 
 def _place(depth: int, path: bytes) -> bytes:

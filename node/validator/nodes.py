@@ -1,13 +1,13 @@
-"""The nodes of the state tree that the next block is likely to read, in memory.
+"""The upper nodes of the state tree, in memory.
 
-A block reads the upper nodes of the tree again, which the block before has just written; those
-near the leaves it reads once. So what was written or read last is kept, the oldest of it goes
-first, and what a block replaced goes at once: its root, and any later one, no longer reaches it.
+A block reads again what lies near the top of the tree, and what lies near the leaves of a large one
+hardly ever. So nodes are held down to a depth, however large the tree is, and what a block replaced
+goes at once: its root, and any later one, no longer reaches it.
 """
 
 from vm import sparse
 
-NODES_MAX = 65_536  # about 24 MiB: the upper sixteen levels of a tree of any size
+DEPTH_MAX = 17  # of a node that is held: so there are 2^18 at most, in some 80 MiB
 
 
 class Nodes:
@@ -23,18 +23,17 @@ class Nodes:
     def get(self, key: sparse.NodeKey) -> bytes:
         """A node; raises as `read`."""
         held = self._held.get(key)
-        if held is None:
-            held = self._held[key] = self._read(key)
-        return held
+        if held is not None:
+            return held
+        node = self._read(key)
+        if sparse.depth_of(key) <= DEPTH_MAX:
+            self._held[key] = node
+        return node
 
     def follow(self, update: sparse.Update) -> None:
-        """The tree has changed: hold what is new, let go of what it replaced and of the oldest."""
+        """The tree has changed: hold what is new of its top, let go of what it replaced."""
         for key in update.stale:
             self._held.pop(key, None)
         for key, node in update.nodes.items():
-            if not sparse.is_leaf_key(key):  # a leaf is not read on the way to its neighbours
+            if sparse.depth_of(key) <= DEPTH_MAX:
                 self._held[key] = node
-        excess = len(self._held) - NODES_MAX
-        if excess > 0:
-            for key in list(self._held)[:excess]:
-                del self._held[key]

@@ -1,4 +1,4 @@
-"""Nodes in memory: those of the newest tree, as many as there may be, each as it is stored."""
+"""Nodes in memory: those of the newest tree, down to a depth, each as it is stored."""
 
 import pytest
 
@@ -33,20 +33,20 @@ class Tree:
 
 
 def test_what_a_block_wrote_the_next_one_reads_from_memory() -> None:
-    """As long as all is held, the store is not asked for a node."""
+    """Where the whole tree is held, the store is not asked for a node."""
     tree = Tree()
 
-    reads = [tree.grow(*range(number, number + 40)) for number in range(0, 400, 20)]
+    reads = [tree.grow(*range(number, number + 40)) for number in range(0, 200, 20)]
 
-    assert reads == [0] * 20
+    assert reads == [0] * 10
 
 
 def test_the_tree_is_the_same_with_and_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """However little is held, each block leads to the same root."""
     roots = []
 
-    for most in (0, 7, module.NODES_MAX):
-        monkeypatch.setattr(module, "NODES_MAX", most)
+    for most in (0, 3, module.DEPTH_MAX):
+        monkeypatch.setattr(module, "DEPTH_MAX", most)
         tree = Tree()
         for number in range(0, 400, 20):
             tree.grow(*range(number, number + 40))
@@ -55,18 +55,31 @@ def test_the_tree_is_the_same_with_and_without_memory(monkeypatch: pytest.Monkey
     assert roots[0] == roots[1] == roots[2]
 
 
-def test_no_more_is_held_than_may_be_and_what_is_gone_is_read_again(
+def test_no_more_is_held_than_the_top_has_and_what_is_below_is_read_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The bound is filled, and the oldest go."""
-    monkeypatch.setattr(module, "NODES_MAX", 7)
+    """The bound is filled: four levels have fifteen nodes, in a tree that goes deeper."""
+    monkeypatch.setattr(module, "DEPTH_MAX", 3)
     tree = Tree()
-    tree.grow(*range(40))
+    for first in range(0, 400, 40):
+        tree.grow(*range(first, first + 40))
 
     reads = tree.grow(*range(40))
 
-    assert len(tree.nodes) == 7
+    assert len(tree.nodes) == 15
     assert reads > 0
+
+
+def test_what_was_read_of_the_top_is_held() -> None:
+    """After a start memory fills with what blocks read: each of it comes from the store once."""
+    tree = Tree()
+    tree.grow(*range(40))
+    tree.nodes = Nodes(tree._read)
+
+    reads = [tree.grow(1), tree.grow(1)]
+
+    assert reads[0] > 0
+    assert reads[1] == 0
 
 
 def test_nothing_is_held_that_the_newest_tree_has_replaced() -> None:
