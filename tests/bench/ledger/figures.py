@@ -32,8 +32,9 @@ class Stretch:
 
     `tps` counts transactions that were applied in blocks certified in these `seconds`; `pending`
     are the most that waited at a validator at its beginning and at its end; `rss_mib` the largest
-    validator's memory at the beginning of the run, in its middle and at its end. `busy` is the
-    share of all cores' time that validators, clients and bench have taken.
+    validator's memory at the beginning of the run, in its middle and at its end, and `own_mib` what
+    of that are no pages of files, at the end. `busy` is the share of all cores' time that
+    validators, clients and bench have taken.
     """
 
     batch: int
@@ -47,6 +48,7 @@ class Stretch:
     busy: float
     pending: tuple[int, int]
     rss_mib: tuple[float, float, float]
+    own_mib: float
     admitted: int
     returned: int
     late: int

@@ -64,6 +64,7 @@ class Run:
     begin: Use
     end: Use
     rss_mib: tuple[float, float, float]
+    own_mib: float
     tally: dict[str, Any]
 
 
@@ -125,10 +126,11 @@ class Driver:
         await asyncio.sleep(plan_s / 2)
         end = self._use()
         rss.append(max(self._fleet.rss_mib()))
+        own_mib = max(self._fleet.own_mib())
         seen = self.seen[first:]
         self._blocks_per_s = (seen[-1].height - seen[0].height) / (skip_s + plan_s)
         tally = await self._stop()
-        return Run(batch, self.seen[first:], begin, end, (rss[0], rss[1], rss[2]), tally)
+        return Run(batch, self.seen[first:], begin, end, (rss[0], rss[1], rss[2]), own_mib, tally)
 
     async def latency(self, share: float, tps: float, seconds: float) -> Latency:
         """Offer so much at random times, and wait for the receipts of some."""
@@ -282,6 +284,7 @@ def summarize(run: Run, applied: Counter[int]) -> Stretch:
         busy=round(everything / (end.at_s - begin.at_s) / (os.cpu_count() or 1), 3),
         pending=(waiting(run.seen, begin.at_s), waiting(run.seen, end.at_s)),
         rss_mib=run.rss_mib,
+        own_mib=run.own_mib,
         admitted=run.tally["admitted"],
         returned=run.tally["returned"],
         late=run.tally["late"],

@@ -54,6 +54,12 @@ def rss_mib(pid: int) -> float:
     return round(pages * PAGE_BYTES / MIB, 1)
 
 
+def own_mib(pid: int) -> float:
+    """The same without pages of files, which the system takes back where memory is short."""
+    resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+    return round((int(resident) - int(shared)) * PAGE_BYTES / MIB, 1)
+
+
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -123,9 +123,8 @@ def _blobs(found: Found, item: Blobs) -> str:
 def _table(name: str, rows: Iterable[tuple[str, Stretch]], bound_tps: float) -> str:
     head = (
         f"| {name} | certified a second | of the bound | validator, µs each | clients, µs each "
-        "| clients' share of CPU | cores busy | a block | waiting | largest validator, MiB |\n"
-        + "| ---: " * 10
-        + "|"
+        "| clients' share of CPU | cores busy | a block | waiting | largest validator, MiB "
+        "| without pages of files |\n" + "| ---: " * 11 + "|"
     )
     return "\n".join((head, *(_stretch(label, item, bound_tps) for label, item in rows)))
 
@@ -143,6 +142,7 @@ def _stretch(label: str, item: Stretch, bound_tps: float) -> str:
             f"{item.transactions / max(1, item.blocks):.0f}",
             " to ".join(f"{count:,}" for count in item.pending),
             ", ".join(f"{mib:.0f}" for mib in item.rss_mib),
+            f"{item.own_mib:.0f}",
         )
     )
 
