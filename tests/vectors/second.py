@@ -352,7 +352,7 @@ class Auditor:
         for use in found:
             expect(use[3:7] == [batch[1], *batch[5:8]])
             expect(batch[11] <= use[2] <= batch[12] and use[7] <= batch[8])
-        if tag == "all":
+        if len(found) == batch[9]:
             times, hour = [use[2] for use in found], 3_600_000
             first, last = min(times) // hour * hour, (max(times) + hour - 1) // hour * hour
             total = [sum(use[7] for use in found), first, last]

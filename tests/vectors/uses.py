@@ -44,8 +44,8 @@ def _attacks(one: UseProof, every: UseProof) -> dict[str, UseProof]:
     shown, batch = one.opened, one.batch
     assert isinstance(shown, OneUse)
     assert batch.value is not None
-    export, summed, purpose = (
-        _record(UseBatchRecord.KIND, MODEL, OWNER, number) for number in (2, 3, 4)
+    export, summed, purpose, single = (
+        _record(UseBatchRecord.KIND, MODEL, OWNER, number) for number in (2, 3, 4, 5)
     )
     return {
         "a leaf with one bit turned": replace(one, opened=replace(shown, leaf=_turn(shown.leaf))),
@@ -57,6 +57,7 @@ def _attacks(one: UseProof, every: UseProof) -> dict[str, UseProof]:
         "a batch that says another purpose": replace(one, batch=purpose),
         "a batch that says another action": replace(every, batch=export),
         "a batch that says another count": replace(every, batch=summed),
+        "a batch of one use that says another count": UseProof(single, OneUse(0, LEAVES[0], ())),
         "a batch that is not there": replace(one, batch=_record("use_batch", MODEL, OWNER, 9)),
         "the totals for a batch": replace(one, batch=_record(ModelUsage.KIND, MODEL)),
         "a record with one bit turned": replace(

@@ -16,7 +16,7 @@ from vm.opened import USE_BYTES_MAX, AllUses, OneUse, UseProof, read_proof, veri
 from vm.refusal import Refused
 from vm.shape import HEIGHT_MAX, pack
 from vm.state import state_key
-from vm.usage import COUNT_MAX, Action, Purpose, Use, UseBatchRecord
+from vm.usage import COUNT_MAX, HOUR_MS, Action, Purpose, Use, UseBatchRecord
 
 SIZES = (1, 2, 3, 7, 8)
 
@@ -62,15 +62,24 @@ LIES: dict[int, dict[str, Any]] = {
     17: {"version": FIRST.version + 1},
     18: {"action": Action.EXPORT},
 }
+# And of a batch of one use, which is all of it however it is opened.
+LIES_OF_ONE: dict[int, dict[str, Any]] = {
+    21: {"count": COUNT_MAX},
+    22: {"first_ms": FIRST_MS - HOUR_MS},
+}
 MISPLACED = 19  # where a node's state would hold the record of another key
 
 
 @cache
 def ledger() -> Ledger:
-    """A chain whose block 1 holds a batch of each size, and lies of one."""
+    """A chain whose block 1 holds a batch of each size, and lies of two of them."""
     chain = Ledger()
     records = {size: record_of(size) for size in SIZES}
-    lies = {number: replace(record_of(3), number=number, **lie) for number, lie in LIES.items()}
+    lies = {
+        number: replace(record_of(size), number=number, **lie)
+        for size, told in ((3, LIES), (1, LIES_OF_ONE))
+        for number, lie in told.items()
+    }
     for number, record in (records | lies | {MISPLACED: record_of(3)}).items():
         chain.stored[state_key(record.KIND, (FIRST.model, OWNER, number))] = pack(record)
     chain.writes = dict(chain.stored)
@@ -156,6 +165,13 @@ def test_what_a_batch_says_is_held_to_its_uses(number: int, alone: str, together
     codes = [code_of(UseProof(proof, shown)) for shown in (one(3, 2), AllUses(leaves_of(3)))]
 
     assert codes == [alone, together]
+
+
+@pytest.mark.parametrize("number", LIES_OF_ONE)
+@pytest.mark.parametrize("shown", [one(1, 0), AllUses(leaves_of(1))])
+def test_the_one_use_of_a_batch_comes_to_its_totals(number: int, shown: OneUse | AllUses) -> None:
+    """The attack: one use of count 1 was told as all of a batch that says a million."""
+    assert code_of(UseProof(batch_proof(number), shown)) == "audit.use.total"
 
 
 def code_of(proof: UseProof) -> str:

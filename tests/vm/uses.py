@@ -7,7 +7,7 @@ from tests.fl.dialogue import MODEL
 from tests.harness import START_MS, Item
 from vm import tree
 from vm.shape import pack
-from vm.usage import Action, Purpose, Use, UseBatch, hours, note_digest
+from vm.usage import COUNT_MAX, Action, Purpose, Use, UseBatch, hours, note_digest
 
 NOTE, NOTE_SALT = "ward 3, list of 1 March", bytes(range(32, 48))
 OWNER = "hospital-2"
@@ -51,11 +51,12 @@ def recording(sender: str = f"{OWNER}.steward", **changes: Any) -> Item:
 
 
 def stories() -> list[Item]:
-    """Batches 1 to 4 of the owner: as it was, an export, and two that say what was not so."""
+    """Batches 1 to 5 of the owner: as it was, an export, and three that say what was not so."""
     return [
         recording(),
         recording(action=Action.EXPORT, count=3),
         recording(count=44),
         recording(purpose=Purpose.RESEARCH),
+        recording(entries=1, root=tree.root(LEAVES[:1]), count=COUNT_MAX),
         recording("hospital-1.trainer", root=bytes(32), count=3),
     ]
