@@ -54,12 +54,21 @@ class Resource:
         return tuple(re.findall(r"{(\w+)}", self.path))
 
     def item(self, key: Key) -> str:
-        """The path of one record."""
-        return self.path.format(**dict(zip(self.parts, key, strict=True)))
+        """The path of one record; raises `Refused("id.invalid")`."""
+        return _fill(self.path, self.parts, key)
 
     def list(self, prefix: Key) -> str:
-        """The path of the records whose key starts with `prefix`, which is all but its last."""
-        return self.collection.format(**dict(zip(self.parts[:-1], prefix, strict=True)))
+        """The path of the records whose key starts with `prefix`, which is all but its last.
+
+        Raises `Refused("id.invalid")`.
+        """
+        return _fill(self.collection, self.parts[:-1], prefix)
+
+
+def _fill(path: str, parts: tuple[str, ...], key: Key) -> str:
+    """`path` with each part of a key in its place, and none that would lead to another path."""
+    named = zip(parts, key, strict=True)
+    return path.format(**{name: parse_part(name, str(part)) for name, part in named})
 
 
 RESOURCES = (

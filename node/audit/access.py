@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, Field
 
-from node.api.resource import ACCESS_LOG_PATH, LINES_MAX
+from node.api.resource import ACCESS_LOG_PATH, LINES_MAX, NAME
 from node.api.views import read_base64
 from node.client.client import Client
 from vm import tree
 from vm.accesslog import LOG_ID_BYTES, AccessLine
 from vm.refusal import Refused
-from vm.shape import Digest, unpack
+from vm.shape import NAME_BYTES_MAX, Digest, unpack
 
 LINES_NEW_MAX = 100_000  # of one log that one run reads: a node that lies has no end of them
 
@@ -26,7 +26,7 @@ class LogItem(BaseModel):
 class LogPage(BaseModel):
     """A part of a node's access log."""
 
-    validator: str
+    validator: str = Field(max_length=NAME_BYTES_MAX, pattern=f"^{NAME.pattern}$")
     root: str
     consistency: list[str] = Field(max_length=tree.PATH_MAX)
     items: list[LogItem] = Field(max_length=LINES_MAX)

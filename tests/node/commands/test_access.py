@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from node.audit import access as audit
 from node.audit.access import NOTHING, Known
@@ -15,7 +16,7 @@ from node.commands.access import Found, _unfinished, _verify, _verify_all
 from node.commands.source import Source
 from tests.harness import key_of
 from tests.node.client.asking import lying
-from tests.node.light.liar import Server, honest
+from tests.node.light.liar import Server, honest, liar
 from tests.node.network import HOSPITALS, Network, learn, open_network, register_dataset
 from tests.node.readers.reading import AUDITOR, ask, private_network
 from tests.node.readers.test_shown import VERDICT
@@ -114,6 +115,33 @@ def test_what_was_verified_before_speaks_for_no_node(tmp_path: Path) -> None:
     assert refused([bad]) == ["audit.access"]
     assert isinstance(good, Found)
     assert (good.validator, good.known.size, good.reads.total()) == (VALIDATOR, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        f"{VALIDATOR}?at=1",
+        f"{VALIDATOR}#x",
+        f"{VALIDATOR}/",
+        "../members/hospital-1.admin",
+        "../proposals",
+        "..",
+        "a" * 65,
+        "\x1b[2Jx",
+    ],
+)
+def test_who_names_no_validator_has_nobody_asked_for_another_path(
+    open_chain: Network, named: str
+) -> None:
+    """The attack: what it said had honest nodes asked for other records, and told as liars."""
+    bad = liar(open_chain, "/v1/access-log", lambda page: page | {"validator": named})
+
+    with capture_logs() as logs:
+        found, good, *_ = audited(open_chain, bad, honest(open_chain))
+
+    assert refused([found]) == ["http.answer"]
+    assert isinstance(good, Found)
+    assert "node.distrusted" not in [line["event"] for line in logs]
 
 
 def test_a_log_of_nobody_is_refused(open_chain: Network) -> None:
