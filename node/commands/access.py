@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from node.audit.access import LINES_NEW_MAX, NOTHING, Known, new_lines, reach, validator_of
 from node.client.client import Client
+from node.client.listing import records
 from node.commands.files import read_file
 from node.commands.report import Format, show
 from node.commands.source import AS_FOLLOWED, Followed, Source
@@ -49,7 +51,7 @@ def access(
     """Verify validators' access logs against their digests on chain, and count who read what.
 
     What counts is the store's history if there is one, else --pin, else genesis alone. Validators
-    whose log no node has shown are named.
+    whose log no node has shown are named, and so are those that were removed since.
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ async def _verify_all(
     before: dict[str, Known],
     lines: bool,
 ) -> dict[str, Found | Refused]:
-    """What each node's log comes to, and by id the validators of now whose log nobody showed.
+    """What each node's log comes to, and by id the validators whose log nobody showed.
 
     A node says itself whose log it has: only once it has shown lines of it in this run is another
     one refused that says the same.
@@ -102,10 +104,26 @@ async def _verify_all(
             except Refused as refused:
                 found[url] = refused
         seen = {item.validator for item in found.values() if isinstance(item, Found)}
-        for seat in client.proven.epochs[-1].validators.validators:
-            if seat.id not in seen:
-                found[seat.id] = _unseen(seat.id)
+        for validator in await _validators(source, client):
+            if validator not in seen:
+                found[validator] = _unseen(validator)
     return found
+
+
+async def _validators(source: Source, client: Client) -> list[str]:
+    """Who has a seat, and who had one: by the epochs that are known, and by the digests on chain.
+
+    Nothing proves that a node has left no digest out, so all of them are asked; what one refuses
+    to list, or lists falsely, another one lists.
+    """
+    listed: list[str] = []
+    for url in source.urls:
+        with suppress(Refused):
+            async with source.connect([url], client.proven) as node:
+                listed += [log.validator for log in await records(node, AccessLog)]
+    epochs = reversed(client.proven.epochs)
+    seated = [seat.id for epoch in epochs for seat in epoch.validators.validators]
+    return list(dict.fromkeys(seated + listed))
 
 
 async def _verify(client: Client, node: Client, validator: str, known: Known, lines: bool) -> Found:

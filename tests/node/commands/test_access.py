@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,8 +18,16 @@ from node.commands.access import Found, _unfinished, _verify, _verify_all
 from node.commands.source import Source
 from tests.harness import key_of
 from tests.node.client.asking import lying
-from tests.node.light.liar import Server, honest, liar
-from tests.node.network import HOSPITALS, Network, learn, open_network, register_dataset
+from tests.node.light.liar import Server, answering, honest, liar
+from tests.node.network import (
+    HOSPITALS,
+    Network,
+    grow,
+    learn,
+    open_network,
+    register_dataset,
+    shrink,
+)
 from tests.node.readers.reading import AUDITOR, ask, private_network
 from tests.node.readers.test_shown import VERDICT
 from tests.node.serving import Node, serve, serve_app
@@ -160,6 +170,37 @@ def test_a_log_without_lines_is_nobodys_alone(open_chain: Network) -> None:
     assert isinstance(second, Found)
     assert first.validator == second.validator == VALIDATOR
     assert refused(unseen) == ["access_log.unseen"] * 3
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_validator_that_was_removed_is_missed_too(open_chain: Network, pinned: bool) -> None:
+    """From genesis by its seat of before, though no node lists its digest; from a pin by that."""
+    grow(open_chain)
+    body = DigestLog(bytes(16), 1, bytes(32), ())
+    open_chain.block(open_chain.sign(VALIDATOR, "access.digest", body))
+    shrink(open_chain)
+    newest = open_chain.block()
+    pin = Pin(newest.height, newest.digest) if pinned else None
+    other = f"{HOSPITALS[1]}.validator"
+    hiding = answering(open_chain, partial(_pass_for, other, hides=not pinned))
+
+    found, *unseen = audited(open_chain, hiding, pin=pin)
+
+    assert isinstance(found, Found)
+    assert found.validator == other
+    assert [item.message.split()[4] for item in unseen if isinstance(item, Refused)] == [
+        *(f"hospital-{number}.validator" for number in (3, 4, 5)),
+        VALIDATOR,
+    ]
+
+
+def _pass_for(validator: str, path: str, body: Any, hides: bool) -> Any:
+    """The log is this validator's, which has published none; that of others is perhaps hidden."""
+    if path.startswith("/v1/access-log?"):
+        return body | {"validator": validator, "items": []}
+    if path.startswith("/v1/access-logs?") and hides:
+        return body | {"items": []}
+    return None
 
 
 def test_logs_are_verified_by_what_the_auditor_goes_by(open_chain: Network) -> None:
