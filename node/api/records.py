@@ -132,6 +132,7 @@ def _read_round(context: ApiContext, path: Path, query: AtQuery) -> Answer:
         [_view(context, BY_RECORD[cls], prove_key(context.chain, view, name)) for name in names]
         for cls, names in keys.items()
     )
+    told = keys[Verdict] or [state_key(Verdict.KIND, key)]  # that there is none tells, too
     return Answer(
         RoundAnswer(
             **dict(_view(context, resource, proof)),
@@ -141,7 +142,7 @@ def _read_round(context: ApiContext, path: Path, query: AtQuery) -> Answer:
             commitments=commitments,
             verdicts=verdicts,
         ),
-        shown=records_shown(keys[Verdict], view.height),
+        shown=records_shown(told, view.height),
     )
 
 

@@ -18,7 +18,16 @@ from node.readers import desk, log
 from node.readers.shown import LINEAGE, records_shown, transaction_shown
 from tests.harness import as_read
 from tests.node.api.asking import assert_problem
-from tests.node.network import HOSPITALS, MODEL, POISONER, TASK, Network, learn, register_dataset
+from tests.node.network import (
+    HOSPITALS,
+    MODEL,
+    POISONER,
+    TASK,
+    Network,
+    learn,
+    open_task,
+    register_dataset,
+)
 from tests.node.readers.reading import (
     AUDITOR,
     TRAINER,
@@ -117,6 +126,21 @@ def test_what_is_not_restricted_is_not_noted(learned: Network, path: str) -> Non
         assert noted(node) == []
 
     run(learned, check)
+
+
+def test_a_round_without_verdicts_is_restricted_too(tmp_path: Path) -> None:
+    """That nobody has judged yet is told like an empty list: to members, who are noted."""
+    with private_network(tmp_path, public=True) as network:
+        open_task(network, 1)
+
+        async def check(url: str, node: Node) -> None:
+            assert_problem(await get(url + ROUND), 401, "reader.required")
+            assert (await ask(url + ROUND)).body["verdicts"] == []
+            (line,) = noted(node)
+            place = digest(STATE_KEY, state_key("verdict", (TASK, 1)))
+            assert (line.kind, line.subject) == ("verdict", place)
+
+        run(network, check)
 
 
 def test_a_line_names_the_record_s_place_and_not_its_content(learned: Network) -> None:
