@@ -17,6 +17,8 @@ from node.api.scan import require_kept, summaries
 from node.api.times import write_time
 from node.api.views import EventsQuery, EventView, RecordKey
 from node.audit.prove import certified_row
+from node.readers.identity import holder_of
+from node.wire.places import Places
 from vm.access import RESTRICTED
 from vm.encoding import decode
 from vm.refusal import Refused
@@ -24,6 +26,7 @@ from vm.refusal import Refused
 EVENTS = "/v1/events"
 HEARTBEAT_S = 15  # proxies close connections that are silent for 30 to 60 s
 STREAMS_MAX = 256  # each holds a connection
+STREAMS_OF_READER_MAX = 8  # one whose reader has left keeps its place for HEARTBEAT_S at most
 EVENT_RECORDS_MAX = 1_000  # changed records named in one event
 
 
@@ -32,6 +35,7 @@ class Streams:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[object]] = set()
+        self._places = Places("events.full", "event streams", STREAMS_MAX, STREAMS_OF_READER_MAX)
 
     async def serve(
         self, context: ApiContext, reader: Pool, request: web.Request
@@ -43,31 +47,34 @@ class Streams:
         height = _last_seen(context, request)
         if height < context.feed.height:
             await reader.run(require_kept, context.chain, height + 1)
-        if len(self._tasks) >= STREAMS_MAX:
-            raise Refused(
-                "events.full", f"expected at most {STREAMS_MAX} event streams, found one more"
-            )
         task = asyncio.current_task()
         assert task is not None, "a handler runs in a task"
-        self._tasks.add(task)
-        response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-        )
-        try:
-            await response.prepare(request)
-            await _send_blocks(context, reader, request, response, height)
-        except ConnectionResetError:
-            pass  # the reader has left
-        except Refused:  # too late for a problem document: who resumes is told what it is
-            return response
-        finally:
-            self._tasks.discard(task)
-        return response
+        with self._places.place(holder_of(request)):
+            self._tasks.add(task)
+            try:
+                return await _stream(context, reader, request, height)
+            finally:
+                self._tasks.discard(task)
 
     def close(self) -> None:
         """End all streams: the node stops."""
         for task in self._tasks:
             task.cancel()
+
+
+async def _stream(
+    context: ApiContext, reader: Pool, request: web.Request, height: int
+) -> web.StreamResponse:
+    """Answer with the stream; it ends when its reader leaves, or may have no more of it."""
+    response = web.StreamResponse(
+        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+    )
+    try:
+        await response.prepare(request)
+        await _send_blocks(context, reader, request, response, height)
+    except (ConnectionResetError, Refused):  # too late for a problem document: who resumes is told
+        pass
+    return response
 
 
 async def _send_blocks(

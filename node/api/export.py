@@ -22,14 +22,17 @@ from node.api.answer import JSON, VARY, Answer, Path, Pool, Read
 from node.api.context import ApiContext
 from node.api.times import time_fields
 from node.api.views import LIMIT_MAX
+from node.readers.identity import holder_of
 from node.readers.pace import TooMany
 from node.readers.shown import Shown
+from node.wire.places import Places
 from vm.refusal import Refused
 from vm.state import Record
 
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 FORMATS = {"json": JSON, "csv": CSV, "ndjson": NDJSON}
 EXPORTS_MAX = 8  # at a time; each holds a connection and reads page after page
+EXPORTS_OF_READER_MAX = 2
 EXPORT_S_MAX = 600.0  # for all of a list: a client that dawdles does not keep its place
 OPENED = ("record", "epoch")  # parts of an item whose own fields are columns
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # with these a spreadsheet's formula may begin
@@ -70,7 +73,7 @@ class Exports:
     def __init__(self, context: ApiContext, reader: Pool) -> None:
         self._context = context
         self._reader = reader
-        self._open = 0
+        self._places = Places("api.busy", "exports", EXPORTS_MAX, EXPORTS_OF_READER_MAX)
 
     async def serve(
         self, request: web.Request, read: Read, query: Any, media_type: str
@@ -79,10 +82,7 @@ class Exports:
 
         Raises as its first page does, or `Refused("api.busy")`.
         """
-        if self._open >= EXPORTS_MAX:
-            raise Refused("api.busy", f"expected at most {EXPORTS_MAX} exports, found one more")
-        self._open += 1
-        try:
+        with self._places.place(holder_of(request)):
             writer = _Writer(read, media_type)
             async with aclosing(self._pages(request, read, query, writer)) as pages:
                 first = await anext(pages)
@@ -91,8 +91,6 @@ class Exports:
                 if request.method != "HEAD":
                     await self._send(request, response, first, pages)
                 return response
-        finally:
-            self._open -= 1
 
     async def _pages(
         self, request: web.Request, read: Read, query: Any, writer: "_Writer"

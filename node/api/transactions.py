@@ -30,7 +30,9 @@ from node.api.views import (
 )
 from node.audit.prove import newest, prove_transaction
 from node.home.document import dump
+from node.readers.identity import holder_of
 from node.readers.shown import Shown, transaction_shown
+from node.wire.places import Places
 from vm.block import TRANSACTIONS_MAX
 from vm.encoding import MESSAGE_BYTES_MAX, decode
 from vm.inclusion import TransactionProof
@@ -55,45 +57,61 @@ JSON = "application/json"
 INDEX_BYTES = 4
 SUBMIT_BYTES_MAX = MESSAGE_BYTES_MAX + MESSAGE_BYTES_MAX // 2  # base64 makes a third more
 SUBMISSIONS_MAX = 16  # at one time; a body and what it decodes to take 24 MiB at most
+LARGE_OF_ADDRESS_MAX = 4  # of the large ones that arrive
+# Smaller ones take no place while they arrive: those of all connections that a listener lets in,
+# 1,024, hold 64 MiB. Nearly all that is honest is one of them.
+SMALL_BYTES_MAX = 64 * 1024
 ON_LOOP_BYTES_MAX = 4 * 1024  # a shorter body is decoded before a thread would be there
 BODY_TIMEOUT_S = 30.0  # for a body to arrive: a client that dawdles does not keep its place
 
 
 class Submissions:
-    """Takes transactions for the node; only so many requests at one time."""
+    """Takes transactions for the node; only so many large bodies, and so much work, at one time."""
 
     def __init__(self, context: ApiContext) -> None:
         self._context = context
-        self._open = 0
+        most = SUBMISSIONS_MAX
+        self._arriving = Places("api.busy", "large submissions", most, LARGE_OF_ADDRESS_MAX)
+        self._working = Places("api.busy", "submissions", most, most)
 
     async def take(self, request: web.Request) -> Answer:
         """Hand transactions to the node; 202 if it admitted at least one of them.
 
         Raises `Refused` with `api.busy`, `body.*` or `encoding.*`.
         """
-        if self._open >= SUBMISSIONS_MAX:
-            raise Refused(
-                "api.busy", f"expected at most {SUBMISSIONS_MAX} submissions, found one more"
-            )
-        self._open += 1
-        try:
-            return await _submit(self._context, request)
-        finally:
-            self._open -= 1
+        address = holder_of(request)
+        if _is_small(request):
+            return await self._work(request, address, await _arrived(request))
+        with self._arriving.place(address):
+            return await self._work(request, address, await _arrived(request))
+
+    async def _work(self, request: web.Request, address: str, body: bytes) -> Answer:
+        with self._working.place(address):
+            return await _submit(self._context, request.content_type, body)
 
 
-async def _submit(context: ApiContext, request: web.Request) -> Answer:
+def _is_small(request: web.Request) -> bool:
+    """Whether the body is as short as that, and what it unpacks to too."""
+    size = request.content_length
+    packed = "Content-Encoding" in request.headers
+    return size is not None and size <= SMALL_BYTES_MAX and not packed
+
+
+async def _arrived(request: web.Request) -> bytes:
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await request.read()
+            return await request.read()
     except TimeoutError:
         raise Refused("body.slow", f"expected the body in {BODY_TIMEOUT_S} s") from None
     except web.RequestPayloadError:  # it is not compressed as its header says
         raise Refused("body.invalid", "expected a body in its Content-Encoding") from None
+
+
+async def _submit(context: ApiContext, media_type: str, body: bytes) -> Answer:
     if len(body) <= ON_LOOP_BYTES_MAX:
-        packed = _read_body(request.content_type, body)
+        packed = _read_body(media_type, body)
     else:
-        packed = await asyncio.to_thread(_read_body, request.content_type, body)
+        packed = await asyncio.to_thread(_read_body, media_type, body)
     admissions = await context.submit(packed)
     answer = SubmitAnswer(transactions=[_admission_view(item) for item in admissions])
     if any(item.code == ADMITTED for item in admissions):

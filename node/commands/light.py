@@ -25,6 +25,7 @@ from node.wire.listen import listening
 from vm.refusal import Refused
 
 EVERY_S = 10.0  # a chain makes blocks about as often; a fork is found with the next round
+SCRAPERS_MAX = 64  # connections for the metrics: few ask, and a watch has few file descriptors
 
 Seconds = Annotated[float, Parameter(validator=Number(gte=0.1, lte=86_400))]
 
@@ -117,7 +118,7 @@ async def _exported(metrics: Metrics, listen: str | None) -> AsyncIterator[None]
         at = parse_endpoint(listen)
     except ValueError as error:
         raise Refused("usage.listen", f"--listen: {error}, found {listen[:80]!r}") from None
-    async with listening(build_app(metrics), at.host, at.port, None):
+    async with listening(build_app(metrics), at.host, at.port, None, SCRAPERS_MAX):
         yield
 
 

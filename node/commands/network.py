@@ -65,9 +65,11 @@ def run(home: Path, *, output: LogFormat = None) -> None:
         The validator's folder with concilium.toml.
     """
     from node.validator.assembly import run_validator
+    from node.validator.descriptors import require_descriptors
 
     settings = config.load(config.ValidatorConfig, home, os.environ)
     start_logs(settings.log, output, settings.member.id)
+    require_descriptors()
     try:
         asyncio.run(until_signal(run_validator(settings)))
     except Refused as refused:

@@ -8,7 +8,6 @@ import secrets
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 
 from aiohttp import web
@@ -20,6 +19,7 @@ from node.readers.shown import Shown
 from node.readers.signature import Message, Nonces, verify
 from node.readers.tokens import Tokens
 from node.wire.pki import spki_digest
+from node.wire.places import network_of
 from vm.accesslog import AccessLine, Via
 from vm.record import Member
 from vm.refusal import Refused
@@ -31,7 +31,6 @@ TOKEN_BYTES = 32
 BEARER = "Bearer "
 ONCE = ("Host", "Authorization", "Signature-Input", "Signature", "Content-Digest")
 ADMITTED = web.RequestKey("admitted", Member)  # the reader as the chain had it then
-IPV6_BITS = 64  # of an address that count: one subscriber has as many as that leaves
 
 
 class Desk:
@@ -76,7 +75,7 @@ class Desk:
         Raises `Refused("reader.*" | "body.unwanted")`, `TooMany` among them: whatever takes a body
         says itself who sends it, and does not come by here.
         """
-        address = _network(request.remote or "")
+        address = network_of(request.remote or "")
         try:
             found = self._identify(request, address)
         except Refused as refused:
@@ -248,14 +247,3 @@ def _key(member: Member, via: Via) -> bytes:
 def _certificate(connection: ssl.SSLObject) -> bytes | None:
     """The certificate of the consortium that a client has shown, if it did."""
     return connection.getpeercert(binary_form=True)
-
-
-def _network(remote: str) -> str:
-    """What of an address is counted by itself."""
-    try:
-        address = ip_address(remote.partition("%")[0])
-    except ValueError:
-        return remote
-    if isinstance(address, IPv6Address):
-        return str(ip_network((address, IPV6_BITS), strict=False))
-    return str(address)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from node.wire.places import network_of
 from vm.accesslog import Via
 from vm.record import KeyOwner, Member, Role, Standing
 from vm.refusal import Refused
@@ -23,6 +24,14 @@ class Reader:
 
 
 READER = web.RequestKey("reader", Reader)  # absent where nobody had to be, or was, identified
+
+
+def holder_of(request: web.Request) -> str:
+    """Who has the places that a request takes: the member, or the address where nobody is known."""
+    reader = request.get(READER)
+    if reader is not None:
+        return f"member {reader.member}"
+    return f"address {network_of(request.remote or '')}"
 
 
 class Roster:

@@ -152,37 +152,6 @@ def test_a_body_above_the_bound_is_refused(
     run(network, check)
 
 
-def test_bodies_beyond_the_bound_are_turned_away(
-    network: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each takes megabytes while it arrives, so only so many may; the next has its turn later."""
-    monkeypatch.setattr(transactions, "SUBMISSIONS_MAX", 1)
-
-    async def check(url: str, node: Node) -> None:
-        item = pack(register_dataset(network, HOSPITALS[0]))
-        arrived, answer = asyncio.Event(), asyncio.Event()
-
-        async def body() -> AsyncIterator[bytes]:
-            data = encode((item,))
-            yield data[:1]
-            arrived.set()
-            await answer.wait()
-            yield data[1:]
-
-        headers = {"Content-Type": "application/msgpack"}
-        held = call("POST", f"{url}/v1/transactions", data=body(), headers=headers)
-        first = asyncio.create_task(held)
-        await arrived.wait()
-        while (await post(url, [b"x"])).status == 422:  # until the first's head has arrived
-            pass
-        assert_problem(await post(url, [item]), 503, "api.busy")
-        answer.set()
-        assert (await first).status == 202
-        assert (await post(url, [item])).status == 202
-
-    run(network, check)
-
-
 def test_a_body_that_never_ends_loses_its_place(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,18 +132,3 @@ def test_who_has_signed_is_remembered_within_a_bound(
         assert list(node.desk._signers) == [f"127.0.0.1 {ADMIN}"]
 
     run(network, check)
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "together"),
-    [
-        ("192.0.2.1", "192.0.2.2", False),
-        ("2001:db8::1", "2001:db8::ffff:1", True),
-        ("2001:db8::1", "2001:db8:0:1::1", False),
-        ("fe80::1%eth0", "fe80::2", True),
-        ("", "unix", False),
-    ],
-)
-def test_one_subscriber_is_one_address(one: str, other: str, together: bool) -> None:
-    """Of IPv6 everybody has 2^64 addresses: they count as one."""
-    assert (desk._network(one) == desk._network(other)) is together
