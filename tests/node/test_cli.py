@@ -17,6 +17,7 @@ from fl.metric import Figures
 from fl.spec import logistic_regression
 from node.cli import app, main
 from node.commands.report import EXIT_CODES, REFUSED, UNVERIFIED, USAGE
+from node.demo.processes import free_ports
 from node.home.document import dump
 from node.home.testnet import Layout, write_testnet
 from node.peer.report import Entry, Report
@@ -66,9 +67,13 @@ COMMANDS = (
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """Homes that nothing was started from; tests override them by the environment."""
+    """Homes that nothing was started from; tests override them by the environment.
+
+    Nobody answers at their ports: a network on the default ones may run beside the tests.
+    """
     now = datetime(2026, 3, 1, tzinfo=UTC)
-    return write_testnet(tmp_path_factory.mktemp("cli") / "net", now=now)
+    directory = tmp_path_factory.mktemp("cli") / "net"
+    return write_testnet(directory, now=now, base_port=free_ports(8))
 
 
 @pytest.fixture(autouse=True)
