@@ -5,6 +5,9 @@ from dataclasses import dataclass
 ADMITTED = "admitted"
 SUBMIT_MAX = 100  # transactions of one request
 SUBMIT_ITEMS_MAX = SUBMIT_MAX + 1  # of its encoding: the transactions, and the array around them
+# A lone transaction that is no longer, and the body it comes in, is read and verified on the event
+# loop before a thread would be there.
+ON_LOOP_BYTES_MAX = 4 * 1024
 
 
 @dataclass(frozen=True, slots=True)

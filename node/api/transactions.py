@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
-from node.api.admission import ADMITTED, SUBMIT_ITEMS_MAX, SUBMIT_MAX, Admission
+from node.api.admission import ADMITTED, ON_LOOP_BYTES_MAX, SUBMIT_ITEMS_MAX, SUBMIT_MAX, Admission
 from node.api.answer import BUSY, Answer, Path, Read, problem
 from node.api.context import ApiContext
 from node.api.cursor import read_cursor, write_cursor
@@ -61,7 +61,6 @@ LARGE_OF_ADDRESS_MAX = 4  # of the large ones that arrive
 # Smaller ones take no place while they arrive: those of all connections that a listener lets in,
 # 1,024, hold 64 MiB. Nearly all that is honest is one of them.
 SMALL_BYTES_MAX = 64 * 1024
-ON_LOOP_BYTES_MAX = 4 * 1024  # a shorter body is decoded before a thread would be there
 BODY_TIMEOUT_S = 30.0  # for a body to arrive: a client that dawdles does not keep its place
 
 

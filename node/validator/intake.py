@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from node.api.admission import ADMITTED, SUBMIT_MAX, Admission
+from node.api.admission import ADMITTED, ON_LOOP_BYTES_MAX, SUBMIT_MAX, Admission
 from node.validator.chain import Chain
 from node.validator.mempool import Mempool
 from node.wire.disk import DISK_FREE_BYTES_MIN
@@ -14,9 +14,6 @@ from vm.record import Member
 from vm.refusal import Refused
 from vm.state import State
 from vm.transaction import Intent, Verified, read
-
-# A lone transaction that is no longer is decoded and verified before a thread would be there.
-ON_LOOP_BYTES_MAX = 4 * 1024
 
 
 class Intake:

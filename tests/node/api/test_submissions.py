@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from node.api import transactions
+from node.api.admission import ON_LOOP_BYTES_MAX
 from tests.node.api.asking import assert_problem, post, run
 from tests.node.network import HOSPITALS, Network, register_dataset
 from tests.node.serving import HOST, Got, Node
@@ -108,7 +109,7 @@ def test_work_on_what_has_arrived_is_bounded(
     read_body, begun, goes_on = transactions._read_body, threading.Event(), threading.Event()
 
     def slowly(media_type: str, body: bytes) -> Sequence[bytes]:
-        if len(body) > transactions.ON_LOOP_BYTES_MAX:
+        if len(body) > ON_LOOP_BYTES_MAX:
             begun.set()
             goes_on.wait()
         return read_body(media_type, body)
@@ -116,7 +117,7 @@ def test_work_on_what_has_arrived_is_bounded(
     monkeypatch.setattr(transactions, "_read_body", slowly)
 
     async def check(url: str, _: Node) -> None:
-        first = asyncio.create_task(post(url, [b"x" * transactions.ON_LOOP_BYTES_MAX]))
+        first = asyncio.create_task(post(url, [b"x" * ON_LOOP_BYTES_MAX]))
         await asyncio.to_thread(begun.wait)
         assert_problem(await post(url, [b"x"]), 503, "api.busy")
         goes_on.set()

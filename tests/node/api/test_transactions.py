@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from node.api import transactions
+from node.api.admission import ON_LOOP_BYTES_MAX
 from tests.harness import as_read
 from tests.node.api.asking import assert_problem, post, run
 from tests.node.network import HOSPITALS, Network, register_dataset
@@ -185,7 +186,7 @@ def test_a_large_body_is_decoded_off_the_event_loop(
 
     async def check(url: str, _: Node) -> None:
         await post(url, [b"x"])
-        await post(url, [b"x" * transactions.ON_LOOP_BYTES_MAX])
+        await post(url, [b"x" * ON_LOOP_BYTES_MAX])
 
     run(network, check)
 

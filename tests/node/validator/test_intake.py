@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from node.api.admission import ADMITTED, SUBMIT_MAX, Admission
+from node.api.admission import ADMITTED, ON_LOOP_BYTES_MAX, SUBMIT_MAX, Admission
 from node.program import program
-from node.validator import intake
 from node.validator.chain import Chain
 from node.validator.intake import Intake
 from node.validator.mempool import SENDER_TRANSACTIONS_MAX, Mempool
@@ -282,7 +281,7 @@ def test_many_transactions_are_verified_off_the_event_loop(
 
     door.submit(one)
     door.submit(two, three)
-    door.submit(b"x" * (intake.ON_LOOP_BYTES_MAX + 1))
+    door.submit(b"x" * (ON_LOOP_BYTES_MAX + 1))
 
     lone, *others = (thread is threading.main_thread() for thread in threads)
     assert lone
