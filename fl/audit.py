@@ -59,6 +59,7 @@ def admit_auditor(state: State, context: Context, body: AdmitAuditor) -> None:
             transaction=context.transaction,
             height=context.block.height,
             time_ms=context.block.time_ms,
+            blind=context.blind(Visit, *update.key, auditor.id),
         )
     )
 
@@ -124,6 +125,7 @@ def attest_audit(state: State, context: Context, body: AttestAudit) -> None:
             segments=body.segments,
             transaction=context.transaction,
             height=context.block.height,
+            blind=context.blind(Audit, *update.key, auditor.organisation),
         )
     )
     if gives_way:

@@ -275,6 +275,7 @@ def verdict_of(by: Site, update: Update, judgement: Judgement) -> Verdict:
         rerun=False,
         transaction=b"",
         height=0,
+        blind=b"",
     )
 
 

@@ -180,6 +180,7 @@ def rerun_verdict(state: State, context: Context, body: RerunVerdict) -> None:
             rerun=True,
             transaction=context.transaction,
             height=context.block.height,
+            blind=context.blind(Verdict, *earlier.key),
         )
     )
     advance(state, context.block, task, replace(rnd, reruns=rnd.reruns - 1))
@@ -295,4 +296,5 @@ def _verdict(context: Context, rnd: Round, by: Commitment, item: Judged) -> Verd
         rerun=False,
         transaction=context.transaction,
         height=context.block.height,
+        blind=context.blind(Verdict, rnd.task, rnd.number, item.organisation, by.organisation),
     )

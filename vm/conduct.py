@@ -37,6 +37,7 @@ class Visit:
     transaction: Digest
     height: Height
     time_ms: TimeMs
+    blind: Digest
 
     @property
     def key(self) -> tuple[str, int, str, str]:
@@ -66,6 +67,7 @@ class Audit:
     segments: Count
     transaction: Digest
     height: Height
+    blind: Digest
 
     @property
     def key(self) -> tuple[str, int, str, str]:

@@ -37,6 +37,7 @@ SCRIPT = "concilium.script.v1"
 ENVIRONMENT = "concilium.environment.v1"
 CASE = "concilium.case.v1"
 USE_NOTE = "concilium.use-note.v1"
+BLIND = "concilium.blind.v1"
 
 DIGEST_BYTES = 32
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from vm.access import check_access
 from vm.block import Receipt, Result
+from vm.digest import BLIND, digest
 from vm.quorum import ValidatorSet
 from vm.record import Member
 from vm.refusal import Refused
-from vm.shape import Digest, unpack
-from vm.state import State
+from vm.shape import Digest, Signature, unpack
+from vm.state import Record, State, state_key
 from vm.transaction import BODY_BYTES_MAX, Verified, check_lifetime
 
 
@@ -33,11 +34,21 @@ class BlockContext:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A transaction's surroundings: its block, the sender's record and the transaction's id."""
+    """A transaction's surroundings: its block, the sender's record, its id and its signature."""
 
     block: BlockContext
     sender: Member
     transaction: Digest
+    signature: Signature
+
+    def blind(self, kind: type[Record], *key: str | int, before: Digest = b"") -> Digest:
+        """The field `blind` of a restricted record that a restricted transaction writes.
+
+        Proofs of other records hold this one's digest. Whoever has not been shown the signature,
+        which none but the sender could have made, cannot try out which record has that digest.
+        `before` is the blind of the record that it takes the place of, where that was another's.
+        """
+        return digest(BLIND, before + self.signature + state_key(kind.KIND, key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +135,7 @@ def _apply(
     # 4. the body is one of this kind
     body = _read_body(kind, intent.body)
     # 5. the kind's own numbered checks, then its writes
-    kind.apply(state, Context(block, sender, transaction.id), body)
+    kind.apply(state, Context(block, sender, transaction.id, transaction.signature), body)
 
 
 def _read_body(kind: Kind, data: bytes) -> Any:

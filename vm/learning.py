@@ -370,6 +370,7 @@ class Verdict:
     rerun: bool
     transaction: Digest
     height: Height
+    blind: Digest
 
     @property
     def key(self) -> tuple[str, int, str, str]:

@@ -59,6 +59,11 @@ class Verified:
     id: Digest
     packed: bytes
 
+    @property
+    def signature(self) -> Signature:
+        """The sender's over the id: it ends the packed bytes."""
+        return self.packed[-SIGNATURE_BYTES:]
+
 
 def transaction_id(intent: Intent) -> Digest:
     """What the sender signs and what a receipt names."""

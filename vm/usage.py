@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from vm.digest import USE_NOTE, digest
+from vm.digest import DIGEST_BYTES, USE_NOTE, digest
 from vm.execute import Context, Kind
 from vm.genesis import ORGANISATIONS_MAX
 from vm.record import Model, Organisation, Standing
@@ -109,6 +109,7 @@ class UseBatchRecord:
     transaction: Digest
     height: Height
     time_ms: TimeMs  # of the block
+    blind: Digest
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -141,6 +142,7 @@ class ModelUsage:
 
     model: Name
     organisations: Annotated[tuple[OrganisationUsage, ...], Many(ORGANISATIONS_MAX)]
+    blind: Digest
 
     @property
     def key(self) -> tuple[str]:
@@ -187,7 +189,7 @@ def record_uses(state: State, context: Context, body: UseBatch) -> None:
             f"uses, found {body.count}",
         )
     # 5. the organisation's totals stay numbers that every reader can hold
-    usage = state.get(ModelUsage, body.model) or ModelUsage(body.model, ())
+    usage = state.get(ModelUsage, body.model) or ModelUsage(body.model, (), bytes(DIGEST_BYTES))
     added = _add(usage.of(organisation.id), body)
     if max(added.inferences, added.exports) > HEIGHT_MAX:
         raise Refused("use.total", f"expected at most {HEIGHT_MAX} in all, found more")
@@ -198,7 +200,9 @@ def record_uses(state: State, context: Context, body: UseBatch) -> None:
             "use.organisations", f"expected at most {ORGANISATIONS_MAX} organisations, found more"
         )
     ordered = sorted((*others, added), key=lambda item: item.organisation)
-    state.put(replace(usage, organisations=tuple(ordered)))
+    # with the blind of before, or who wrote it last could try out what others have recorded
+    blind = context.blind(ModelUsage, body.model, before=usage.blind)
+    state.put(replace(usage, organisations=tuple(ordered), blind=blind))
     state.put(_record(context, body, added.batches))
 
 
@@ -232,9 +236,10 @@ def _add(usage: OrganisationUsage, body: UseBatch) -> OrganisationUsage:
 
 
 def _record(context: Context, body: UseBatch, number: int) -> UseBatchRecord:
+    organisation = context.sender.organisation
     return UseBatchRecord(
         model=body.model,
-        organisation=context.sender.organisation,
+        organisation=organisation,
         number=number,
         member=context.sender.id,
         version=body.version,
@@ -248,6 +253,7 @@ def _record(context: Context, body: UseBatch, number: int) -> UseBatchRecord:
         transaction=context.transaction,
         height=context.block.height,
         time_ms=context.block.time_ms,
+        blind=context.blind(UseBatchRecord, body.model, organisation, number),
     )
 
 

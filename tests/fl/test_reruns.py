@@ -40,6 +40,7 @@ def test_a_failed_segment_is_rerun_by_those_who_saw_no_fail() -> None:
     """What one has caught by its draw the others confirm, and the spoof is rejected."""
     chain = disputed({})
     assert chain.get(Round, TASK, 1).reruns == 2
+    before = chain.get(Verdict, TASK, 1, "hospital-2", "hospital-3")
 
     chain.applied([rerun(chain, judge, 2, **FAILS_2_AGAIN) for judge in (3, 4)])
 
@@ -47,6 +48,7 @@ def test_a_failed_segment_is_rerun_by_those_who_saw_no_fail() -> None:
     again = chain.get(Verdict, TASK, 1, "hospital-2", "hospital-3")
     assert (again.decision, again.segment, again.score_bp) == (Decision.FAIL, 2, None)
     assert again.rerun
+    assert again.blind != before.blind
     assert chain.get(Round, TASK, 1).phase is RoundPhase.AGGREGATE
 
 

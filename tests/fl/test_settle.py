@@ -66,6 +66,7 @@ def judge(number: int, decision: Decision, code: str = "code", reason: str = "")
         rerun=False,
         transaction=bytes(32),
         height=1,
+        blind=bytes(32),
     )
 
 

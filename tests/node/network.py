@@ -46,6 +46,7 @@ from vm.terms import (
     Valuation,
 )
 from vm.transaction import Transaction, sign
+from vm.usage import Action, Purpose, UseBatch, hours
 
 HOSPITALS = tuple(f"hospital-{number}" for number in range(1, 5))
 MODEL = "preterm"
@@ -228,6 +229,15 @@ def aggregate(
     assert accepted is not None, "the round's updates are settled"
     body = Aggregate(TASK, number, accepted, address("bcdefg"[number - 1]), BLOB_BYTES, state)
     return network.sign(f"{hospital}.validator", "learning.aggregate", body)
+
+
+def uses(network: Network, hospital: str, version: int) -> Transaction:
+    """The hospital records that it used the model on 12 rows in the hour that is."""
+    first_ms, last_ms = hours((network.chain.head.time_ms,))
+    body = UseBatch(
+        MODEL, version, Purpose.CARE, Action.INFERENCE, 12, 3, bytes(32), first_ms, last_ms
+    )
+    return network.sign(f"{hospital}.trainer", "model.use", body)
 
 
 def terms(rounds: int) -> Terms:

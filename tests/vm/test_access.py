@@ -41,7 +41,7 @@ RESTRICTED_KINDS = {
     *("learning.verdict", "learning.rerun", "learning.visit", "learning.audit"),
     "model.use",
 }
-RESTRICTED_RECORDS = {"verdict", "holdout", "visit", "audit", "model_usage", "use_batch"}
+RESTRICTED_RECORDS = {"verdict", "visit", "audit", "model_usage", "use_batch"}
 
 
 def member(role: Role = Role.ADMIN, standing: Standing = Standing.ENROLLED) -> Member:

@@ -201,4 +201,6 @@ def test_the_context_is_the_block_and_the_sender(monkeypatch: pytest.MonkeyPatch
     network.execute([transaction], time_ms=1_234)
 
     block = BlockContext(network.genesis.chain, 1, 1_234, parent, network.validators)
-    assert seen == [Context(block, network.get(Member, ADMIN), transaction.id)]
+    assert seen == [
+        Context(block, network.get(Member, ADMIN), transaction.id, transaction.signature)
+    ]

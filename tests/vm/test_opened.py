@@ -48,6 +48,7 @@ def record_of(size: int) -> UseBatchRecord:
         transaction=bytes(32),
         height=1,
         time_ms=FIRST.time_ms,
+        blind=bytes(32),
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +14,12 @@ from tests.fl import dialogue
 from tests.fl.dialogue import MODEL, aggregate, attestation, registered, settled, submitted
 from tests.harness import BLOCK_MS, START_MS, Chain, Item
 from vm.conduct import AuditOutcome, MarkDecision, ModelMark
+from vm.encoding import encode
 from vm.genesis import ORGANISATIONS_MAX
 from vm.record import Organisation, Standing
 from vm.shape import HEIGHT_MAX, pack
 from vm.state import state_key
+from vm.transaction import Transaction
 from vm.usage import (
     AGE_MS_MAX,
     AHEAD_MS_MAX,
@@ -56,11 +59,24 @@ def keep(chain: Chain, record: Any) -> None:
     chain.stored[state_key(record.KIND, record.key)] = pack(record)
 
 
+def blind_of(transaction: Transaction, before: bytes, *key: str | int) -> bytes:
+    """What the protocol says that a restricted record's blind is made of."""
+    made = before + transaction.signature + encode(key)
+    return hashlib.sha256(b"\x12concilium.blind.v1" + made).digest()
+
+
+def full_of(names: Sequence[str]) -> ModelUsage:
+    """What is recorded of the model when each of these has used it once."""
+    found = tuple(OrganisationUsage(name, 1, 1, 0) for name in names)
+    return ModelUsage(MODEL, found, bytes(32))
+
+
 def test_a_batch_is_kept_as_it_was_said() -> None:
     """The record holds the body, who sent it, its number and the block; totals hold its count."""
     chain = registered()
+    transaction = chain.sign(use())
 
-    chain.applied([use()])
+    chain.execute([transaction])
 
     assert chain.get(UseBatchRecord, MODEL, "hospital-2", 1) == UseBatchRecord(
         model=MODEL,
@@ -78,10 +94,24 @@ def test_a_batch_is_kept_as_it_was_said() -> None:
         transaction=chain.receipts[0].transaction,
         height=chain.height,
         time_ms=chain.time_ms,
+        blind=blind_of(transaction, b"", "use_batch", MODEL, "hospital-2", 1),
     )
     usage = chain.get(ModelUsage, MODEL)
     assert usage.organisations == (OrganisationUsage("hospital-2", 1, 40, 0),)
     assert usage.of("hospital-1") == OrganisationUsage("hospital-1", 0, 0, 0)
+
+
+def test_the_totals_are_blinded_by_all_who_wrote_them() -> None:
+    """Whoever wrote them last knows one signature, and can try out no total of others."""
+    chain = registered()
+    transactions = [chain.sign(use(f"hospital-{number}.steward")) for number in (2, 3)]
+
+    chain.execute(transactions)
+
+    first = blind_of(transactions[0], bytes(32), "model_usage", MODEL)
+    assert chain.get(ModelUsage, MODEL).blind == blind_of(
+        transactions[1], first, "model_usage", MODEL
+    )
 
 
 @pytest.mark.parametrize("role", ["steward", "trainer", "verifier"])
@@ -151,7 +181,7 @@ def test_totals_stay_within_what_readers_can_hold() -> None:
     """One more would be a number that the record cannot have, and no node may fall over it."""
     chain = registered()
     full = OrganisationUsage("hospital-2", 7, HEIGHT_MAX - 39, 0)
-    keep(chain, ModelUsage(MODEL, (full,)))
+    keep(chain, ModelUsage(MODEL, (full,), bytes(32)))
 
     assert chain.refused(use(count=40)) == "use.total"
     chain.applied([use(count=39)])
@@ -161,11 +191,11 @@ def test_there_is_room_for_so_many_organisations_and_no_more() -> None:
     """The record of totals has a bound; who stands in it already goes on."""
     chain = registered()
     names = [f"h{number:04}" for number in range(ORGANISATIONS_MAX)]
-    keep(chain, ModelUsage(MODEL, tuple(OrganisationUsage(name, 1, 1, 0) for name in names)))
+    keep(chain, full_of(names))
     assert chain.refused(use()) == "use.organisations"
 
     names[-1] = "hospital-2"
-    keep(chain, ModelUsage(MODEL, tuple(OrganisationUsage(name, 1, 1, 0) for name in names)))
+    keep(chain, full_of(names))
     chain.applied([use()])
 
 
@@ -232,7 +262,7 @@ def test_totals_are_the_sum_of_the_batches_in_any_order(
     for part in range(blocks):
         chain.applied(items[part::blocks])
 
-    usage = chain.state.get(ModelUsage, MODEL) or ModelUsage(MODEL, ())
+    usage = chain.state.get(ModelUsage, MODEL) or ModelUsage(MODEL, (), bytes(32))
     names = [item.organisation for item in usage.organisations]
     assert names == sorted({f"hospital-{site}" for site, *_ in said})
     for item in usage.organisations:

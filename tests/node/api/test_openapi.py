@@ -74,8 +74,6 @@ def test_where_a_reader_is_needed_on_a_public_network_is_said() -> None:
         "/v1/tokens",
         "/v1/access-log",
         "/v1/models/{id}/versions/{version}/lineage",
-        "/v1/holdouts",
-        "/v1/holdouts/{dataset}",
         "/v1/usages",
         "/v1/usages/{model}",
         "/v1/models/{id}/uses/{organisation}",

@@ -27,6 +27,7 @@ from tests.node.network import (
     open_task,
     run_round,
     say,
+    uses,
 )
 from tests.node.serving import serve
 from vm.conduct import AuditOutcome
@@ -35,7 +36,6 @@ from vm.record import Role
 from vm.refusal import Refused
 from vm.registry import EnrolMember
 from vm.trust import Trust, from_genesis
-from vm.usage import Action, Purpose, UseBatch, hours
 
 VERSION = 2
 AUDITOR = f"{HOSPITALS[1]}.auditor"
@@ -60,8 +60,8 @@ def run_case(network: Network) -> None:
             _attestation(HOSPITALS[2], 3, AuditOutcome.FAILED, "audit.differs"),
         ],
     )
-    say(network, [_uses(network, hospital, 1) for hospital in HOSPITALS[:2]])
-    say(network, [_uses(network, HOSPITALS[0], 2)])
+    network.block(*(uses(network, hospital, 1) for hospital in HOSPITALS[:2]))
+    network.block(uses(network, HOSPITALS[0], 2))
     network.block()
     network.block()
 
@@ -121,14 +121,6 @@ def _attestation(
     segments = 0 if outcome is AuditOutcome.UNAVAILABLE else 3
     body = AttestAudit(TASK, number, hospital, outcome, code, "as found on site", segments)
     return AUDITOR, "learning.audit", body
-
-
-def _uses(network: Network, hospital: str, version: int) -> tuple[str, str, object]:
-    first_ms, last_ms = hours((network.chain.head.time_ms,))
-    body = UseBatch(
-        MODEL, version, Purpose.CARE, Action.INFERENCE, 12, 3, bytes(32), first_ms, last_ms
-    )
-    return f"{hospital}.trainer", "model.use", body
 
 
 def trust_of(network: Network) -> Trust:

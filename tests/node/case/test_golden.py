@@ -14,9 +14,9 @@ from node.case.page import write_page
 from node.case.prov import write_prov
 
 GOLDEN = {
-    "page": "c3febc7bb8663b78761482eb3f403f63e36d61bdc550c28fd3e958b9bf19cabc",
+    "page": "99057ea9635322cb30323cf309a702a4af88fbcd96942dd4f79bd996aba3ba0d",
     "prov": "cd2781f5ecc04f4818f29b17aa2cf4bdc69bb01107eb52ad06374f7d06874ffb",
-    "summary": "86d96dd357b5d6ef8c6c840920a7f8eeeacdcb68b5026566fb7c12702de5c918",
+    "summary": "7c306885acc5d15738cdef54862381e79abaade95954aa1215f96b07d2017c58",
 }
 
 

@@ -27,6 +27,7 @@ from tests.node.network import (
     learn,
     open_task,
     register_dataset,
+    uses,
 )
 from tests.node.readers.reading import (
     AUDITOR,
@@ -53,6 +54,7 @@ VERDICT = f"{UPDATE}/verdicts/{HOSPITALS[0]}"
 VERDICT_KEY = state_key("verdict", (TASK, 1, POISONER, HOSPITALS[0]))
 MEMBER_KEY = state_key("member", (TRAINER,))
 KEYS = f"/v1/records?keys={write_keys([VERDICT_KEY, MEMBER_KEY, b'no key at all'])}"
+USES = f"/v1/models/{MODEL}/uses/{HOSPITALS[0]}"
 LINEAGE_PATH = f"/v1/models/{MODEL}/versions/1/lineage"
 
 # Path: the restricted kind that it shows, how many lines one read writes, and the status.
@@ -64,12 +66,10 @@ RESTRICTED = {
     f"{UPDATE}/audits": ("audit", 1, 200),  # an empty list tells something too
     f"{UPDATE}/audits/nobody": ("audit", 1, 404),
     f"{UPDATE}/visits/nobody": ("visit", 1, 404),
-    f"/v1/holdouts/{HOSPITALS[0]}.opt": ("holdout", 1, 200),
-    "/v1/holdouts": ("holdout", 4, 200),
     f"/v1/usages/{MODEL}": ("model_usage", 1, 404),
-    f"/v1/models/{MODEL}/uses/{HOSPITALS[0]}": ("use_batch", 1, 200),
+    USES: ("use_batch", 1, 200),
     KEYS: ("verdict", 1, 200),
-    "/v1/holdouts?format=csv": ("holdout", 4, 200),
+    f"{UPDATE}/verdicts?format=csv": ("verdict", 3, 200),
     LINEAGE_PATH: (LINEAGE, 1, 200),
 }
 OPEN = (
@@ -85,6 +85,8 @@ OPEN = (
     f"{ROUND}/updates",
     f"/v1/models/{MODEL}/versions/1",
     "/v1/access-logs",
+    "/v1/holdouts",  # what commitments add up to
+    f"/v1/holdouts/{HOSPITALS[0]}.opt",
 )
 
 
@@ -161,7 +163,7 @@ def test_a_line_names_the_record_s_place_and_not_its_content(learned: Network) -
     run(learned, check)
 
 
-@pytest.mark.parametrize("path", [VERDICT, "/v1/holdouts", f"{UPDATE}/visits/nobody"])
+@pytest.mark.parametrize("path", [VERDICT, f"{UPDATE}/verdicts", f"{UPDATE}/visits/nobody"])
 def test_a_line_names_the_height_that_was_asked_for(learned: Network, path: str) -> None:
     """What stood there at another time is another thing to have seen."""
 
@@ -261,9 +263,10 @@ def test_an_export_notes_what_it_shows_and_no_more(
 ) -> None:
     """Its last page ends where its limit does, however the pages before fell."""
     monkeypatch.setattr(records, "SCAN_RECORDS_MAX", 2)
+    learned.block(*(uses(learned, HOSPITALS[0], 1) for _ in range(4)))
 
     async def check(url: str, node: Node) -> None:
-        got = await ask(f"{url}/v1/holdouts?format=ndjson&limit=3")
+        got = await ask(f"{url}{USES}?format=ndjson&limit=3")
         assert got.body.count(b"\n") == len(noted(node)) == 3
 
     run(learned, check)
@@ -277,6 +280,7 @@ def test_an_export_waits_for_its_reader_s_pace(
     monkeypatch.setattr(export, "LIMIT_MAX", 2)
     now = [1_700_000_000.0]
     paused: list[float] = []
+    learned.block(*(uses(learned, HOSPITALS[0], 1) for _ in range(4)))
 
     async def check(url: str, node: Node) -> None:
         before = node.feed.height
@@ -287,7 +291,7 @@ def test_an_export_waits_for_its_reader_s_pace(
             now[0] += seconds
 
         monkeypatch.setattr(export, "_pause", pause)
-        path = f"{url}/v1/holdouts?format=ndjson"
+        path = f"{url}{USES}?format=ndjson"
         got = await get(path, headers=signed(path, TRAINER, at_s=now[0]))
         assert got.body.count(b"\n") == node.logbook.size == 4
         assert [line.height for line in noted(node)] == [before] * 4  # read before it waited
@@ -399,7 +403,7 @@ def test_events_do_not_name_restricted_records(learned: Network) -> None:
     run(learned, check)
 
     restricted = {(kind, key) for kind, key in found if kind in RESTRICTED_RECORDS}
-    assert restricted == {("verdict", ()), ("holdout", ())}
+    assert restricted == {("verdict", ())}
     assert any(key for kind, key in found if kind == "update")
 
 
@@ -410,8 +414,6 @@ ROUTES = {
         "/v1/tasks/{id}/rounds/{number}",
         "/v1/models/{id}/versions/{version}/lineage",
         "/v1/transactions/{id}",
-        "/v1/holdouts",
-        "/v1/holdouts/{dataset}",
         "/v1/usages",
         "/v1/usages/{model}",
         "/v1/models/{id}/uses/{organisation}",
