@@ -1,6 +1,7 @@
 """Members with real certificates, for tests over real sockets."""
 
 import socket
+import weakref
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,7 +63,20 @@ class Consortium:
         write_credential(credential, certificate=files.certificate, key=files.key)
         files.authority.write_bytes(self._authority.certificate.public_bytes(Encoding.PEM))
         der = credential.certificate.public_bytes(Encoding.DER)
-        return Party(name, files, spki_digest(der), free_port())
+        return Party(name, files, spki_digest(der), self.free_port())
+
+    def free_port(self) -> int:
+        """A port of this machine that nobody listens on, nor can come by as long as this lives.
+
+        It stays bound, which keeps it from every other connection and test; who listens on it
+        with SO_REUSEADDR, as servers do, may do so since the one that holds it does not listen.
+        """
+        held = socket.socket()
+        weakref.finalize(self, held.close)
+        held.bind((HOST, 0))
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port: int = held.getsockname()[1]
+        return port
 
     def enrol(self, name: str, role: Role = Role.VALIDATOR) -> Party:
         """Give out a certificate and enrol its key."""
@@ -86,14 +100,6 @@ class Consortium:
     def gate(self) -> Gate:
         """A gate that knows this consortium's members."""
         return Gate(self.members.get, lambda: self.time)
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def plain_session(party: Party) -> aiohttp.ClientSession:

@@ -22,7 +22,7 @@ from node.wire.peers import (
     backoff_s,
 )
 from node.wire.tls import server_context
-from tests.node.parties import HOST, Consortium, free_port, plain_session
+from tests.node.parties import HOST, Consortium, plain_session
 from tests.node.wire.mesh import CONSENSUS, GOSSIP, Node, raw_peer, validators
 from vm.encoding import MESSAGE_BYTES_MAX
 
@@ -403,13 +403,13 @@ def test_a_validator_that_moves_is_found_at_its_new_address(tmp_path: Path) -> N
     async def scenario() -> None:
         node = Node(consortium, a, {})
         async with node.running():
-            node.mesh.set_addresses({"b": f"{HOST}:{free_port()}"})
+            node.mesh.set_addresses({"b": f"{HOST}:{consortium.free_port()}"})
             await node.dialled_in_vain.wait()
             assert not node.mesh.status()[0].connected
             async with Node(consortium, b, all_of_them).running() as other:
                 node.mesh.set_addresses({"b": f"{HOST}:{b.port}"})
                 assert await node.events.get() == ("up", "b")
-                node.mesh.set_addresses({"b": f"{HOST}:{free_port()}"})
+                node.mesh.set_addresses({"b": f"{HOST}:{consortium.free_port()}"})
                 node.mesh.send("b", CONSENSUS, b"still here")
                 assert await other.messages.get() == ("a", CONSENSUS, b"still here")
                 assert node.events.empty()
