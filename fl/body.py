@@ -140,7 +140,8 @@ class Judged:
 
     `update` is the id of the transaction that brought it, so that a verdict names the very bytes
     that were judged. `segment` names the one that failed, `near` the organisation whose update this
-    one nearly repeats.
+    one nearly repeats. Nobody but the verifier can tell `blind`, so that judgements cannot be tried
+    out on their seal, nor on the verdict's digest, even when the secret is open.
     """
 
     VERSION: ClassVar[int] = 1
@@ -154,6 +155,7 @@ class Judged:
     score_bp: ScoreBp | None
     contribution_bp: ContributionBp | None
     near: Name | None
+    blind: Digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ def seal(
 ) -> Digest:
     """What it says of its packed judgements before it shows them.
 
-    The secret hides them: without it a few hundred guesses would find a verdict from its digest.
+    Their blinds hide them: the secret is open after the reveal, and then a few hundred guesses
+    would find a verdict from its digest.
     """
     return digest(SEAL, encode((task, number, verifier, secret, tuple(judgements))))
 

@@ -296,5 +296,5 @@ def _verdict(context: Context, rnd: Round, by: Commitment, item: Judged) -> Verd
         rerun=False,
         transaction=context.transaction,
         height=context.block.height,
-        blind=context.blind(Verdict, rnd.task, rnd.number, item.organisation, by.organisation),
+        blind=item.blind,
     )

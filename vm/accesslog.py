@@ -15,6 +15,7 @@ from vm.shape import HEIGHT_MAX, Bytes, Count, Digest, Height, Int, Name, TimeMs
 from vm.state import State
 
 LOG_ID_BYTES = 16
+SALT_BYTES = 16  # of a line: nobody guesses 128 bits
 LogId: TypeAlias = Annotated[bytes, Bytes(LOG_ID_BYTES, LOG_ID_BYTES)]
 
 
@@ -32,11 +33,13 @@ class AccessLine:
 
     `kind` is that of the record or of the transaction, or `lineage`; `subject` is the record's
     place in the state tree (for a lineage, the place of the model's version), or the transaction's
-    id. `height` is that under which it was shown.
+    id. `height` is that under which it was shown. `salt` is drawn for each line: roots and paths of
+    the log are on the chain for everybody, and lines without it could be tried out on them.
     """
 
     VERSION: ClassVar[int] = 1
 
+    salt: Annotated[bytes, Bytes(SALT_BYTES, SALT_BYTES)]
     time_ms: TimeMs
     reader: Name
     via: Via

@@ -12,7 +12,7 @@ BODY_BYTES_MAX = 64 * 1024  # a task with 256 columns takes about 20 KiB
 TRANSACTION_BYTES_MAX = BODY_BYTES_MAX + 512  # the rest is fixed or named fields
 TRANSACTION_ITEMS_MAX = 1_024  # it has 12, its body being one; short ones are not counted
 TX_LIFETIME_BLOCKS_MAX = 1_024  # ids of that many last blocks are remembered against replay
-NONCE_BYTES = 8
+NONCE_BYTES = 16  # the id of a restricted transaction is open: nobody tries out 2^128 bodies
 
 _INTENT_START = 2  # behind the header of an array of three, and the version
 _SIGNATURE_ITEM_BYTES = 2 + SIGNATURE_BYTES  # its header, and itself

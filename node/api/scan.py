@@ -9,6 +9,7 @@ from node.api.filters import Matcher
 from node.api.times import write_time
 from node.api.views import BlockSummary, ListQuery, TransactionSummary
 from node.audit.prove import executed, newest, whole_row
+from vm.access import ACCESS
 from vm.block import Receipt
 from vm.refusal import Refused
 from vm.shape import unpack
@@ -100,8 +101,12 @@ def opened(chain: "Chain", row: "BlockRow") -> Iterator[Transaction]:
 
 
 def summary(transaction: Transaction, row: "BlockRow", index: int) -> TransactionSummary:
-    """One transaction with what became of it."""
+    """One transaction with what became of it, for everybody.
+
+    Of a restricted one without the message, which quotes its body and the records that it met.
+    """
     receipt: Receipt = row.receipts[index]
+    access = ACCESS.get(transaction.intent.kind)
     return TransactionSummary(
         id=receipt.transaction.hex(),
         height=receipt.height,
@@ -111,7 +116,7 @@ def summary(transaction: Transaction, row: "BlockRow", index: int) -> Transactio
         sender=transaction.intent.sender,
         result=receipt.result.value,
         code=receipt.code,
-        message=row.messages[index],
+        message="" if access is not None and access.restricted else row.messages[index],
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from node.api.times import LAST_MS
 from node.audit.lineage import Lineage, Part, RoundLineage, trace
 from node.audit.rules import check_lineage
 from node.audit.values import Values
@@ -169,7 +170,9 @@ def _audit_step(lineage: Lineage) -> str:
 
 
 def utc(time_ms: int) -> str:
-    """A block's time for people."""
+    """A block's time for people; milliseconds beyond the year 9999, where calendars here end."""
+    if time_ms > LAST_MS:
+        return f"{time_ms} ms after 1970"
     return datetime.fromtimestamp(time_ms / 1_000, UTC).isoformat(timespec="seconds")
 
 

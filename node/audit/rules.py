@@ -297,6 +297,7 @@ def _judged(update: Update, verdict: Verdict) -> Judged:
         score_bp=verdict.score_bp,
         contribution_bp=verdict.contribution_bp,
         near=verdict.near,
+        blind=verdict.blind,
     )
 
 

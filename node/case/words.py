@@ -2,7 +2,9 @@
 
 from datetime import UTC, datetime
 
+from node.api.times import LAST_MS
 from vm.learning import UpdateStatus
+from vm.refusal import Refused
 
 CONDITIONS = {  # GA4GH Data Use Ontology, in our words
     "DUO:0000004": "no restriction",
@@ -44,7 +46,12 @@ STATUSES = {
 
 
 def utc(time_ms: int) -> str:
-    """A time as RFC 3339 has it, to the second."""
+    """A time as RFC 3339 has it, to the second.
+
+    Raises `Refused("case.time")` beyond the year 9999, where it ends.
+    """
+    if time_ms > LAST_MS:
+        raise Refused("case.time", f"expected a time before the year 10000, found {time_ms} ms")
     return datetime.fromtimestamp(time_ms // 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -12,7 +12,7 @@ from fl.body import ApproveTask, DeclineRound, WithdrawApproval
 from node.client.client import Client
 from node.client.credentials import credentials_of
 from node.client.submitter import Submitter
-from node.commands.report import Format, show
+from node.commands.report import Format, plain, show
 from node.home import config
 from node.home.document import dump, from_json
 from node.home.genesis import read_genesis
@@ -210,7 +210,7 @@ def _require_consent(task: str, lines: list[str]) -> None:
             "usage.yes", "expected a terminal to ask on, or --yes from whoever decided; found none"
         )
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
-    console.print("\n".join(lines))
+    console.print(plain("\n".join(lines)))
     console.print("Type the task's id to approve: ", end="")
     if sys.stdin.readline().strip() != task:
         raise Refused("peer.not_approved", f"expected {task}, found other words: not approved")

@@ -3,10 +3,12 @@
 import json
 import re
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Parameter
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from node.audit.check import Audit, utc
@@ -43,8 +45,8 @@ EXIT_CODES = """Exit codes:
   6    the chain goes on under a newer protocol: install newer software
   130  interrupted"""
 
-# C0 but tab and line feed, DEL, C1, and what turns the direction of writing.
-UNPRINTED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# C0 but tab and line feed, DEL, C1, what ends lines elsewhere, and what turns the writing.
+UNPRINTED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 UNREACHABLE_CODES = frozenset(
     {"api.busy", "blob.unavailable", "blob.unreachable", "client.unreachable", "node.not_ready"}
@@ -85,11 +87,21 @@ def show(output: Format, data: Any, text: RenderableType) -> None:
     if output == "json":
         print(json.dumps(data, indent=2))
         return
-    if isinstance(text, str):
-        text = plain(text)
     # In a pipe or a file there is no edge to fit a table to.
     width = None if sys.stdout.isatty() else 200
-    Console(soft_wrap=True, markup=False, highlight=False, width=width).print(text)
+    Console(soft_wrap=True, markup=False, highlight=False, width=width).print(_Plain(text))
+
+
+class _Plain:
+    """What is printed, plain in every cell of a table as well: nodes choose what stands there."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        inner = plain(self._inner) if isinstance(self._inner, str) else self._inner
+        for segment in console.render(inner, options):
+            yield Segment(plain(segment.text), segment.style, segment.control)
 
 
 def plain(text: str) -> str:

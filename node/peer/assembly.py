@@ -116,7 +116,7 @@ async def run_peer(
             rowkeeper,
             approvals,
             config.store.folder,
-            secret=lambda task, number: key.secret(encode((genesis.chain, task, number))),
+            secret=lambda parts: key.secret(encode((genesis.chain, *parts))),
             clock_ms=_steady_ms,
             replay=replaying.judge,
         )

@@ -25,6 +25,7 @@ from vm.learning import (
     Verdict,
 )
 from vm.refusal import Refused
+from vm.shape import Digest
 from vm.terms import MICRO, Site, Valuation
 
 Profiles = dict[str, tuple[tuple[int, ...], int | None]]  # by organisation: moves, and score
@@ -129,7 +130,7 @@ def contributions(
 
 
 def judged(
-    update: Update, found: Judgement, contribution_bp: int | None, near: str | None
+    update: Update, found: Judgement, contribution_bp: int | None, near: str | None, blind: Digest
 ) -> Judged:
     """A judgement as it is sealed, told in the log."""
     log.info(
@@ -152,6 +153,7 @@ def judged(
         score_bp=found.score_bp,
         contribution_bp=contribution_bp,
         near=near,
+        blind=blind,
     )
 
 

@@ -84,13 +84,14 @@ class Verifier:
         approvals: Approvals,
         store: Path,
         *,
-        secret: Callable[[str, int], Digest],
+        secret: Callable[[tuple[str | int, ...]], Digest],
         clock_ms: Callable[[], int],
         replay: Replay,
     ) -> None:
         """`store` is the peer's folder, where it keeps what it has sealed.
 
-        `secret` gives a task's round its secret, always the same; nobody else can tell it.
+        `secret` gives the secret of a (task, round), and of a (task, round, organisation) what
+        blinds the judgement of its update: always the same, and nobody else can tell them.
 
         `clock_ms` is steady: it measures waiting and tells no time of day.
         """
@@ -144,7 +145,7 @@ class Verifier:
         task, number = stage.task.id, stage.round.number
         if not await self._stands(stage, site):
             return  # our trainer's word is on its way; a block that holds it wakes us
-        found = commitment(task, number, self._submitter.member, self._secret(task, number))
+        found = commitment(task, number, self._submitter.member, self._secret((task, number)))
         await self._submitter.submit("learning.commit", CommitSecret(task, number, found))
 
     async def _seal(self, stage: Stage, site: Site, bound: Commitment) -> None:
@@ -187,12 +188,16 @@ class Verifier:
             found = await self._abstain(stage, site)  # no seal binds us to what we found before
         return RevealVerdicts(task, number, secret, found)
 
+    def _blind(self, update: Update) -> Digest:
+        """What hides our judgement of this update from whoever was not shown it."""
+        return self._secret((update.task, update.round, update.organisation))
+
     def _require_secret(self, bound: Commitment) -> Digest:
         """What we committed to; raises `Refused("peer.secret")` if our key was rotated since.
 
         It would be refused in the reveal: no row is read for it, and no score reserved.
         """
-        secret = self._secret(bound.task, bound.round)
+        secret = self._secret((bound.task, bound.round))
         if commitment(bound.task, bound.round, bound.verifier, secret) != bound.commitment:
             raise Refused(
                 "peer.secret",
@@ -256,7 +261,7 @@ class Verifier:
             Decision.ABSTAIN, WITHDRAWN, "the verifier's site does not stand by the task"
         )
         return tuple(
-            judged(update, found, None, None)
+            judged(update, found, None, None, self._blind(update))
             for update in await self._updates(stage)
             if update.organisation != site.organisation
         )
@@ -373,6 +378,7 @@ class Verifier:
                     judgement,
                     worth.get(update.organisation),
                     near.get(update.organisation),
+                    self._blind(update),
                 )
                 for update, judgement in zip(mine, confirmed, strict=True)
             )
@@ -424,7 +430,7 @@ class Verifier:
         return draw(
             stage.round.seed,
             update.transaction,
-            self._secret(task, number),
+            self._secret((task, number)),
             update.segments,
             stage.task.terms.replay.segments,
         )

@@ -20,7 +20,7 @@ from node.readers.signature import Message, Nonces, verify
 from node.readers.tokens import Tokens
 from node.wire.pki import spki_digest
 from node.wire.places import network_of
-from vm.accesslog import AccessLine, Via
+from vm.accesslog import SALT_BYTES, AccessLine, Via
 from vm.record import Member
 from vm.refusal import Refused
 
@@ -122,7 +122,15 @@ class Desk:
         time_ms = int(self._now_s() * 1_000)
         await self.logbook.append(
             [
-                AccessLine(time_ms, reader.member, reader.via, item.kind, item.subject, item.height)
+                AccessLine(
+                    salt=secrets.token_bytes(SALT_BYTES),
+                    time_ms=time_ms,
+                    reader=reader.member,
+                    via=reader.via,
+                    kind=item.kind,
+                    subject=item.subject,
+                    height=item.height,
+                )
                 for item in shown
             ]
         )

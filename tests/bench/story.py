@@ -157,6 +157,7 @@ def _judged(update: Update, fails: bool) -> Judged:
         score_bp=None if fails else score_bp,
         contribution_bp=None,
         near=None,
+        blind=bytes(32),
     )
 
 

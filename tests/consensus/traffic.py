@@ -36,7 +36,7 @@ BYTES_MAX = 4 * 1024 * 1024
 def request(number: int, height: int = 0) -> Transaction:
     """One of many transactions; nobody verifies its signature here."""
     until = height + TX_LIFETIME_BLOCKS_MAX
-    nonce = number.to_bytes(8, "big")
+    nonce = number.to_bytes(16, "big")
     return Transaction(Intent(bytes(32), "k", "s", bytes(32), b"x", until, nonce), bytes(64))
 
 

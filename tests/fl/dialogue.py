@@ -201,6 +201,11 @@ def secret(judge: int, round_number: int = 1) -> bytes:
     return hashlib.sha256(b"secret %d of %d" % (round_number, judge)).digest()
 
 
+def blind(judge: int, round_number: int, number: int) -> bytes:
+    """What hides the verifier's judgement of the update of organisation `number`."""
+    return hashlib.sha256(b"blind %d of %d in %d" % (number, judge, round_number)).digest()
+
+
 def commit(judge: int, round_number: int = 1, task: str = TASK, **changes: Any) -> Item:
     """Organisation `judge`'s verifier commits to its secret."""
     verifier = f"{organisation(judge)}.verifier"
@@ -220,7 +225,16 @@ def judgement(
     name = organisation(number)
     update = chain.get(Update, task, round_number, name).transaction
     passed = Judged(
-        name, update, Decision.PASS, "verdict.passed", "within the margin", None, 5_000, None, None
+        organisation=name,
+        update=update,
+        decision=Decision.PASS,
+        code="verdict.passed",
+        reason="within the margin",
+        segment=None,
+        score_bp=5_000,
+        contribution_bp=None,
+        near=None,
+        blind=bytes(32),
     )
     return replace(passed, **changes)
 
@@ -238,7 +252,13 @@ def judgements(
 ) -> tuple[Judged, ...]:
     """What organisation `judge`'s verifier says of the others' updates: passes, but for `said`."""
     return tuple(
-        judgement(chain, number, round_number, task, **said.get((judge, number), {}))
+        judgement(
+            chain,
+            number,
+            round_number,
+            task,
+            **{"blind": blind(judge, round_number, number), **said.get((judge, number), {})},
+        )
         for number in NUMBERS
         if number != judge
         and chain.state.get(Update, task, round_number, organisation(number)) is not None

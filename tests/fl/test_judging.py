@@ -383,6 +383,7 @@ def test_the_largest_reveal_fits_a_transaction_and_its_round_a_record() -> None:
         score_bp=1_000_000,
         contribution_bp=-CONTRIBUTION_BP_MAX,
         near=name,
+        blind=bytes(32),
     )
     outcome = Outcome(
         organisation=name,

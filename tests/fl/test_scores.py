@@ -11,7 +11,16 @@ from vm.learning import Decision
 from vm.terms import Valuation
 
 PASSED = Judged(
-    "h-2", bytes(32), Decision.PASS, "verdict.pass", "log-loss 0.69 nat", None, 6_900, 100, None
+    organisation="h-2",
+    update=bytes(32),
+    decision=Decision.PASS,
+    code="verdict.pass",
+    reason="log-loss 0.69 nat",
+    segment=None,
+    score_bp=6_900,
+    contribution_bp=100,
+    near=None,
+    blind=bytes(32),
 )
 FAILED = replace(PASSED, decision=Decision.FAIL, score_bp=None, contribution_bp=None, reason="no")
 

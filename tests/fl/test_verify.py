@@ -290,6 +290,7 @@ def judged_in(case: Case, result: Result) -> Judgement:
         judgement.score_bp,
         None,
         None,
+        bytes(32),
     )
     pack(judged)  # raises where the verdict fits no transaction's body
     return judgement

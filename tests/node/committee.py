@@ -175,7 +175,7 @@ class Committee:
             sender=sender,
             body=body,
             valid_until_height=height + 100,
-            nonce=self._nonce.to_bytes(8, "big"),
+            nonce=self._nonce.to_bytes(16, "big"),
         )
 
     async def submit(self, transaction: Transaction) -> list[Admission]:

@@ -30,7 +30,17 @@ from node.peer.verifier import Verifier
 from node.program import program
 from node.wire.cid import summarise
 from node.wire.exchange import Exchange
-from tests.fl.dialogue import TASK, TERMS, approvals, dataset, model, opening, secret
+from tests.fl.dialogue import (
+    NUMBERS,
+    TASK,
+    TERMS,
+    approvals,
+    blind,
+    dataset,
+    model,
+    opening,
+    secret,
+)
 from tests.harness import Chain, organisation
 from vm.block import Result
 from vm.learning import Decision
@@ -62,6 +72,18 @@ def table(number: int) -> str:
 async def not_opened(*_: object) -> Judgement:
     """What a verifier finds that gets no openings."""
     return Judgement(Decision.ABSTAIN, "replay.not_opened", "expected segments, found none")
+
+
+def told(number: int, parts: tuple[str | int, ...]) -> bytes:
+    """The secret of hospital `number`'s verifier, or what blinds its judgement of another."""
+    match parts:
+        case (_, int(round_number)):
+            return secret(number, round_number)
+        case (_, int(round_number), str(name)):
+            (judged,) = (other for other in NUMBERS if organisation(other) == name)
+            return blind(number, round_number, judged)
+        case _:
+            raise AssertionError(parts)
 
 
 @dataclass
@@ -165,7 +187,7 @@ class Town:
             keeper,
             approvals,
             self.folder / organisation(number),
-            secret=lambda _, round_number: secret(number, round_number),
+            secret=lambda parts: told(number, parts),
             clock_ms=lambda: self.time_ms,
             **({"replay": not_opened} | options),
         )

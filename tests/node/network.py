@@ -94,7 +94,7 @@ class Network:
             sender=sender,
             body=body,
             valid_until_height=valid_until_height,
-            nonce=self._nonce.to_bytes(8, "big"),
+            nonce=self._nonce.to_bytes(16, "big"),
         )
 
     def block(self, *transactions: Transaction, certified: bool = True) -> Header:
@@ -326,7 +326,11 @@ def _reveal(network: Network, hospital: str, number: int, found: tuple[Judged, .
 
 
 def _judgements(network: Network, hospital: str, number: int) -> tuple[Judged, ...]:
-    return tuple(_judged(network, other, number) for other in HOSPITALS if other != hospital)
+    return tuple(
+        replace(_judged(network, other, number), blind=secret(f"{hospital} of {other}", number))
+        for other in HOSPITALS
+        if other != hospital
+    )
 
 
 def _judged(network: Network, hospital: str, number: int) -> Judged:
@@ -342,4 +346,5 @@ def _judged(network: Network, hospital: str, number: int) -> Judged:
         score_bp=6_900 if good else None,
         contribution_bp=None,
         near=None,
+        blind=bytes(32),
     )

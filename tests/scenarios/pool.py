@@ -44,7 +44,7 @@ class Pool:
     def _transaction(self, sender: str) -> Transaction:
         """One of many; its signature was checked before the pool, so here it need not be one."""
         self._serial += 1
-        nonce = self._serial.to_bytes(8, "big")
+        nonce = self._serial.to_bytes(16, "big")
         return Transaction(
             Intent(bytes(32), "kind", sender, bytes(32), b"x", HEIGHT, nonce), bytes(64)
         )

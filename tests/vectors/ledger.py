@@ -233,7 +233,7 @@ def transaction() -> dict[str, Any]:
         sender=sender,
         body=body,
         valid_until_height=1_030,
-        nonce=bytes(range(8)),
+        nonce=bytes(range(16)),
     )
     packed = pack(made)
     other = replace(made, signature=bytes((made.signature[0] ^ 1,)) + made.signature[1:])

@@ -6,7 +6,7 @@ from node.readers.signature import Message, sign, verify
 from tests.harness import key_of
 from tests.vectors.spelling import code_of, hexes
 from vm import tree
-from vm.accesslog import AccessLine, Via
+from vm.accesslog import SALT_BYTES, AccessLine, Via
 from vm.digest import STATE_KEY, digest
 from vm.shape import pack
 from vm.state import state_key
@@ -85,7 +85,17 @@ def _judge(message: Message, body: bytes, now_s: int) -> None:
 def _log() -> dict[str, Any]:
     place = digest(STATE_KEY, state_key("verdict", ("preterm-1", 1, "hospital-4", "a.verifier")))
     lines = [
-        pack(AccessLine(NOW_S * 1_000 + number, READER, via, "verdict", place, 7 + number))
+        pack(
+            AccessLine(
+                bytes((number,)) * SALT_BYTES,
+                NOW_S * 1_000 + number,
+                READER,
+                via,
+                "verdict",
+                place,
+                7 + number,
+            )
+        )
         for number, via in enumerate(Via)
     ]
     return {"lines": hexes(lines), "root": tree.root(lines).hex()}

@@ -39,13 +39,15 @@ def signed(nonce: int, *, chain: bytes = CHAIN, valid_until_height: int = HEIGHT
         sender="hospital-1.admin",
         body=SetStanding("hospital-1.trainer", Standing.SUSPENDED),
         valid_until_height=valid_until_height,
-        nonce=nonce.to_bytes(8, "big"),
+        nonce=nonce.to_bytes(16, "big"),
     )
 
 
 def unsigned(nonce: int, body_bytes: int = 1) -> Transaction:
     """A transaction that passes only where its signature was verified before."""
-    intent = Intent(CHAIN, "k", "s", bytes(32), bytes(body_bytes), HEIGHT, nonce.to_bytes(8, "big"))
+    intent = Intent(
+        CHAIN, "k", "s", bytes(32), bytes(body_bytes), HEIGHT, nonce.to_bytes(16, "big")
+    )
     return Transaction(intent, bytes(64))
 
 

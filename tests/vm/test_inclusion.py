@@ -67,7 +67,7 @@ def transaction(nonce: int) -> Transaction:
         sender="hospital-1.steward",
         body=Vote("a", bytes(64)),
         valid_until_height=10,
-        nonce=nonce.to_bytes(8, "big"),
+        nonce=nonce.to_bytes(16, "big"),
     )
 
 

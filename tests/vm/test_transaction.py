@@ -37,7 +37,7 @@ def signed(nonce: int = 1, valid_until_height: int = 100, chain: bytes = CHAIN) 
         sender="hospital-1.admin",
         body=SetStanding("hospital-1.trainer", Standing.SUSPENDED),
         valid_until_height=valid_until_height,
-        nonce=nonce.to_bytes(8, "big"),
+        nonce=nonce.to_bytes(16, "big"),
     )
 
 
@@ -77,7 +77,7 @@ def test_equal_intents_recur_by_their_nonce() -> None:
         lambda intent: replace(intent, public_key=key_of("hospital-2.admin").public),
         lambda intent: replace(intent, body=intent.body + b"\x00"),
         lambda intent: replace(intent, valid_until_height=intent.valid_until_height + 1),
-        lambda intent: replace(intent, nonce=bytes(8)),
+        lambda intent: replace(intent, nonce=bytes(16)),
     ],
 )
 def test_every_field_is_signed(change: Callable[[Intent], Intent]) -> None:

@@ -27,7 +27,7 @@ from vm.shape import pack
 VALIDATOR = f"{HOSPITALS[0]}.validator"
 READER = Credentials(AUDITOR, key_of(AUDITOR))
 LOG = bytes(range(16))
-LINES = [AccessLine(n, AUDITOR, Via.TOKEN, "verdict", bytes(32), n) for n in range(450)]
+LINES = [AccessLine(bytes(16), n, AUDITOR, Via.TOKEN, "verdict", bytes(32), n) for n in range(450)]
 PACKED = [pack(line) for line in LINES]
 
 

@@ -308,3 +308,10 @@ def test_verifying_files_needs_no_network() -> None:
         "import node.audit.file, node.case.archive, node.light.conflict\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+
+
+def test_a_time_beyond_calendars_is_told_in_milliseconds() -> None:
+    """Validators whose keys were retired might sign one, and what is shown is no traceback."""
+    assert utc(0) == "1970-01-01T00:00:00+00:00"
+    assert utc(253_402_300_799_999) == "9999-12-31T23:59:59+00:00"
+    assert utc(2**53) == "9007199254740992 ms after 1970"

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
 import rfc8785
 
 from node.case.contents import INTEGER_MAX, Case, contents
 from tests.node.case.made import AUDITOR, VERSION
 from tests.node.network import HOSPITALS, MODEL, POISONER, TASK
+from vm.refusal import Refused
 
 
 def test_every_round_and_every_sites_part_is_told_with_its_reason(case: Case) -> None:
@@ -109,3 +111,13 @@ def test_recorded_uses_are_told_by_organisation_version_and_purpose(case: Case) 
     assert kinds == [(HOSPITALS[0], 1, 12), (HOSPITALS[0], 2, 12), (HOSPITALS[1], 1, 12)]
     assert [item["batches"] for item in found["organisations"]] == [2, 1]
     assert len(found["batches"]) == 3
+
+
+def test_a_time_beyond_calendars_is_refused(case: Case) -> None:
+    """Validators whose keys were retired might sign one: 2^53 ms is in the year 287396."""
+    header = replace(case.header, time_ms=2**53)
+
+    with pytest.raises(Refused) as refused:
+        contents(replace(case, header=header))
+
+    assert refused.value.code == "case.time"

@@ -14,9 +14,9 @@ from node.case.page import write_page
 from node.case.prov import write_prov
 
 GOLDEN = {
-    "page": "99057ea9635322cb30323cf309a702a4af88fbcd96942dd4f79bd996aba3ba0d",
+    "page": "aa4e74832db4cb5cd46a446d8f8cc42704be8c7a2a5f47b1659277bec63bb31d",
     "prov": "cd2781f5ecc04f4818f29b17aa2cf4bdc69bb01107eb52ad06374f7d06874ffb",
-    "summary": "7c306885acc5d15738cdef54862381e79abaade95954aa1215f96b07d2017c58",
+    "summary": "ab821471182eba36c7d49612724b693dbc5d7f23ba0ffcc5c028a7da56b51cfc",
 }
 
 

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from rich.console import Group
+from rich.table import Table
 
 from node.commands.report import (
     EXIT_CODES,
@@ -112,3 +114,17 @@ def test_what_a_file_quotes_does_not_steer_the_terminal(capsys: pytest.CaptureFi
         assert not {"\x1b", "\r", "\x9b", "\u202e"} & set(text)
         assert "verified" in text
     assert "\n\trecord" in shown.err.expandtabs(8).replace(" " * 8, "\t")
+
+
+def test_what_a_node_says_in_a_table_does_not_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The attack: `concilium status` of a node whose name erases what the others said."""
+    table = Table("validator", "state")
+    table.add_row("\x1b[2K\x1b[1A\rall agree\u2028\u202e", "00")
+
+    show("text", None, Group(table, "\x1b[1A of a node that did not answer"))
+
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\r", "\u2028", "\u202e"} & set(out)
+    assert "all agree" in out

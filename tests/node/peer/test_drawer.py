@@ -8,7 +8,9 @@ from fl.body import Judged, RevealVerdicts
 from node.peer.drawer import Drawer
 from vm.learning import Decision
 
-JUDGED = Judged("hospital-2", bytes(32), Decision.PASS, "verdict.pass", "", None, 6_900, None, None)
+JUDGED = Judged(
+    "hospital-2", bytes(32), Decision.PASS, "verdict.pass", "", None, 6_900, None, None, bytes(32)
+)
 BODY = RevealVerdicts("preterm", 3, bytes(range(32)), (JUDGED,))
 
 

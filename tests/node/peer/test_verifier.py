@@ -137,7 +137,7 @@ def test_a_verifier_whose_key_was_rotated_reads_no_row_for_a_voice_that_it_has_l
     town = submitted(tmp_path)
     town.loads = 0
     verifier = town.verifier(1)
-    verifier._secret = lambda task, number: bytes(32)
+    verifier._secret = lambda parts: bytes(32)
 
     assert code_of(verifier.work(TASK)) == "peer.secret"
     assert (town.loads, town.submitted) == (0, [])
@@ -154,7 +154,7 @@ def test_what_was_judged_before_a_rotation_is_sealed_and_revealed(tmp_path: Path
     verifier._submitter.submit = lose  # type: ignore[method-assign]
     assert code_of(verifier.work(TASK)) == "client.no_validator"
     rotated = town.verifier(1)
-    rotated._secret = lambda task, number: bytes(32)
+    rotated._secret = lambda parts: bytes(32)
     run(rotated.work(TASK))
     for number in (2, 3, 4):
         run(town.verifier(number).work(TASK))

@@ -1,5 +1,6 @@
 """What proofs tell of restricted records that lie beside what was asked for."""
 
+import json
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,35 +10,37 @@ from typing import Any, cast
 
 import pytest
 
+from fl.body import RevealVerdicts
+from fl.challenge import seal
 from node.api.resource import RESOURCES, Resource
 from node.audit.prove import executed
 from tests.node.api.asking import assert_problem
 from tests.node.case.made import run_case
-from tests.node.network import HOSPITALS, TASK, Network, learn, open_network
-from tests.node.readers.reading import noted, private_network, run
+from tests.node.network import HOSPITALS, MODEL, TASK, Network, learn
+from tests.node.readers.reading import ask, noted, private_network, run
 from tests.node.serving import Node, get
 from vm.access import ACCESS, RESTRICTED
 from vm.digest import BLIND, STATE_KEY, STATE_VALUE, digest
 from vm.encoding import decode
 from vm.inclusion import RecordProof
-from vm.learning import Verdict
+from vm.learning import Commitment, Verdict
 from vm.record import Member
 from vm.shape import pack, unpack
 from vm.state import state_key
 from vm.transaction import Transaction
-from vm.usage import ModelUsage
+from vm.usage import Action, ModelUsage, Purpose, UseBatch, hours
 
 BITS = 12  # more than divide the places of so few records
 SCORE_BP_MAX, SCORE_STEP_BP = 1_000_000, 100
 BLINDED = [item for item in RESOURCES if item.record.KIND in RESTRICTED]
-WRITTEN_ONCE = [item for item in BLINDED if item.record is not ModelUsage]
+SIGNED = [item for item in BLINDED if item.record not in (Verdict, ModelUsage)]
 VERDICT_KEY = (TASK, 1, HOSPITALS[0], HOSPITALS[1])
 
 
 @pytest.fixture
 def case(tmp_path: Path) -> Iterator[Network]:
     """A chain with records of every restricted kind."""
-    with open_network(tmp_path) as network:
+    with private_network(tmp_path) as network:
         run_case(network)
         yield network
 
@@ -68,7 +71,7 @@ def transactions_of(network: Network) -> dict[bytes, Transaction]:
     return found
 
 
-@pytest.mark.parametrize("resource", WRITTEN_ONCE, ids=lambda item: item.record.KIND)
+@pytest.mark.parametrize("resource", SIGNED, ids=lambda item: item.record.KIND)
 def test_a_restricted_record_is_blinded_by_the_signature_that_wrote_it(
     case: Network, resource: Resource
 ) -> None:
@@ -134,3 +137,56 @@ def test_a_stranger_cannot_try_out_a_verdict_beside_an_absent_member(tmp_path: P
             assert leaf.value == digest(STATE_VALUE, pack(truth))  # the attack aims well
 
         run(network, check)
+
+
+def test_a_stranger_cannot_try_out_judgements_on_the_seal(tmp_path: Path) -> None:
+    """Secret and seal are open after the reveal, and no scores fit them."""
+    with private_network(tmp_path, public=True) as network:
+        learn(network, 1)
+        state = network.chain.state()
+        (told,) = (
+            item
+            for item in transactions_of(network).values()
+            if item.intent.kind == "learning.verdict"
+            and item.intent.sender == f"{HOSPITALS[1]}.verifier"
+        )
+        truth = unpack(RevealVerdicts, told.intent.body).judgements
+
+        async def check(url: str, node: Node) -> None:
+            got = await get(f"{url}/v1/tasks/{TASK}/rounds/1/commitments/{HOSPITALS[1]}")
+            bound = unpack(RecordProof, b64decode(got.body["proof"]))
+            assert bound.value is not None
+            open_one = unpack(Commitment, bound.value)
+            assert open_one == state.require(Commitment, TASK, 1, HOSPITALS[1])
+            assert open_one.secret is not None
+            key = (TASK, 1, open_one.verifier, open_one.secret)
+
+            guesses = [
+                [pack(replace(item, blind=blind)) for item in truth]
+                for blind in (bytes(32), open_one.secret, open_one.commitment)
+            ]
+            assert open_one.seal not in [seal(*key, guess) for guess in guesses]
+            assert open_one.seal == seal(*key, [pack(item) for item in truth])
+            assert noted(node) == []
+
+        run(network, check)
+
+
+def test_what_became_of_a_restricted_transaction_is_listed_without_its_words(
+    case: Network,
+) -> None:
+    """A refusal quotes the body and the records that it met: here, how many uses there were."""
+    times = hours((case.chain.head.time_ms,))
+    body = UseBatch(MODEL, 1, Purpose.CARE, Action.INFERENCE, 1, 4_711, bytes(32), *times)
+    known = case.sign(f"{HOSPITALS[0]}.trainer", "model.use", body)
+    case.block(known, case.sign(f"{HOSPITALS[0]}.steward", "model.decide", body))
+
+    async def check(url: str, node: Node) -> None:
+        for path in ("/v1/transactions?limit=2", f"/v1/blocks/{case.chain.head.height}"):
+            listed = json.dumps((await ask(url + path)).body)
+            assert "4711" not in listed
+            assert "use.count" in listed
+            assert "expected" in listed  # of the other, which is not restricted
+        assert "4711" in (await ask(f"{url}/v1/transactions/{known.id.hex()}")).body["message"]
+
+    run(case, check)

@@ -30,7 +30,7 @@ class Usage(NamedTuple):
 
 def line(number: int) -> AccessLine:
     """A line that is like no other."""
-    return AccessLine(1_000 + number, "auditor", Via.TOKEN, "verdict", bytes(32), number)
+    return AccessLine(bytes(16), 1_000 + number, "auditor", Via.TOKEN, "verdict", bytes(32), number)
 
 
 def lines(count: int, first: int = 0) -> list[AccessLine]:
@@ -323,7 +323,9 @@ def test_a_page_proves_its_lines_and_what_was_before(tmp_path: Path, first: int,
 
 def test_the_longest_line_fits_its_frame(tmp_path: Path) -> None:
     """Longest names, largest numbers: every line there can be."""
-    longest = AccessLine(HEIGHT_MAX, "r" * 64, Via.SIGNATURE, "k" * 64, bytes(32), HEIGHT_MAX)
+    longest = AccessLine(
+        bytes(16), HEIGHT_MAX, "r" * 64, Via.SIGNATURE, "k" * 64, bytes(32), HEIGHT_MAX
+    )
 
     write(tmp_path, [longest])
 

@@ -114,6 +114,7 @@ def test_what_is_restricted_is_noted(learned: Network, path: str) -> None:
             (AUDITOR, Via.SIGNATURE, kind)
         }
         assert len(found) == len({line.subject for line in found}) == count
+        assert len({line.salt for line in found}) == count  # nobody tries lines out on the root
         assert {line.height for line in found} == {node.feed.height}
 
     run(learned, check)
@@ -152,6 +153,7 @@ def test_a_line_names_the_record_s_place_and_not_its_content(learned: Network) -
         await get(url + VERDICT, headers=await token(url, TRAINER))
         (line,) = noted(node)
         assert line == AccessLine(
+            line.salt,
             line.time_ms,
             TRAINER,
             Via.TOKEN,
@@ -294,7 +296,9 @@ def test_an_export_waits_for_its_reader_s_pace(
         path = f"{url}{USES}?format=ndjson"
         got = await get(path, headers=signed(path, TRAINER, at_s=now[0]))
         assert got.body.count(b"\n") == node.logbook.size == 4
-        assert [line.height for line in noted(node)] == [before] * 4  # read before it waited
+        heights = [line.height for line in noted(node)]
+        assert heights[:2] == [before] * 2  # read before it waited
+        assert heights[2:] == [before + len(paused)] * 2
 
     run(learned, check, now_s=lambda: now[0])
     assert paused

@@ -64,7 +64,7 @@ def transaction(nonce: int = 0) -> Transaction:
         sender="ada",
         body=BATCH,
         valid_until_height=9,
-        nonce=nonce.to_bytes(8, "big"),
+        nonce=nonce.to_bytes(16, "big"),
     )
 
 

@@ -189,7 +189,7 @@ def test_a_full_block_is_executed(network: Network) -> None:
                 key_of("hospital-1.admin").public,
                 pack(EnrolMember(f"m{n}", Role.AUDITOR, n.to_bytes(32, "big"), None)),
                 100,
-                n.to_bytes(8, "big"),
+                n.to_bytes(16, "big"),
             ),
             bytes(64),
         )

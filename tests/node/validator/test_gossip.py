@@ -55,7 +55,7 @@ class Peer:
 
 def waiting(number: int, body_bytes: int = 1) -> Transaction:
     """A transaction that nobody verifies."""
-    nonce = number.to_bytes(8, "big")
+    nonce = number.to_bytes(16, "big")
     return Transaction(
         Intent(bytes(32), "k", "s", bytes(32), bytes(body_bytes), 9, nonce), bytes(64)
     )

@@ -212,7 +212,7 @@ def test_a_forged_copy_of_an_executed_transaction_is_refused(door: Door) -> None
 def test_a_sender_at_its_quota_is_refused(door: Door) -> None:
     """The mempool's refusal comes through."""
     for number in range(SENDER_TRANSACTIONS_MAX):
-        nonce = number.to_bytes(8, "big")
+        nonce = number.to_bytes(16, "big")
         waiting = Transaction(
             Intent(bytes(32), "k", ADMIN, bytes(32), b"\x00", 1, nonce), bytes(64)
         )

@@ -34,7 +34,7 @@ def transaction(
     number: int, sender: str = "ada", until: int = HEIGHT, body_bytes: int = 1
 ) -> Transaction:
     """One of many; its signature was verified elsewhere, so here it need not be one."""
-    nonce = number.to_bytes(8, "big")
+    nonce = number.to_bytes(16, "big")
     intent = Intent(bytes(32), "k", sender, bytes(32), bytes(body_bytes), until, nonce)
     return Transaction(intent, bytes(64))
 
