@@ -7,8 +7,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ConfigDict, Field
 
-from node.api.answer import SHOWN, Answer, Pool, parse_query, problem, respond
+from node.api.answer import SHOWN, Answer, parse_query, problem, respond
 from node.api.context import ApiContext
+from node.api.pool import Pool
 from node.api.resource import ACCESS_LOG_PATH, LINES_MAX, TOKENS_PATH
 from node.api.security import is_open
 from node.api.views import DECIMAL, HeightText, NoQuery
@@ -99,7 +100,7 @@ def add_routes(router: web.UrlDispatcher, context: ApiContext, reads: Pool) -> N
             found = "nobody" if reader is None else f"{reader.member}, a {reader.role}"
             raise Refused("reader.role", f"expected an auditor, found {found}")
         query = parse_query(request, AccessQuery)
-        return respond(request, await reads.run(_read_page, context, query))
+        return respond(request, await reads.run(request, _read_page, context, query))
 
     router.add_post(TOKENS_PATH, mint)
     router.add_get(ACCESS_LOG_PATH, look)

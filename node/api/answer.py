@@ -1,8 +1,6 @@
-"""How reads are answered: in a bounded pool of threads, never on the event loop."""
+"""How reads are answered: what a route gives, how it is sent, and what it is refused with."""
 
-import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -16,12 +14,9 @@ from node.api.views import ProblemView
 from node.readers.shown import Shown
 from vm.refusal import Refused
 
-T = TypeVar("T")
 Q = TypeVar("Q", bound=BaseModel)
 Path = Mapping[str, str]
 
-READ_THREADS = 4  # a long lineage leaves three for short reads
-READS_MAX = 256  # waiting or running; each holds one request
 RETRY_AFTER_S = 1
 AGAIN = (429, 503)  # another try may be answered
 # For the reader's own cache alone: another reader of a shared one may not be let to read it.
@@ -78,30 +73,6 @@ class Read:
     at_once: bool = False
     columns: tuple[str, ...] = ()
     turn: str = "cursor"
-
-
-class Pool:
-    """The pool in which blocking reads run."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
-        self._reads = 0
-
-    async def run(self, read: Callable[..., T], *args: object) -> T:
-        """Run `read` in a thread; raises `Refused("api.busy")` if too many wait."""
-        if self._reads >= READS_MAX:
-            raise Refused("api.busy", f"expected at most {READS_MAX} reads waiting, found one more")
-        self._reads += 1
-        future = asyncio.get_running_loop().run_in_executor(self._threads, read, *args)
-        future.add_done_callback(self._ended)  # a client that leaves does not end the read
-        return await future
-
-    def close(self) -> None:
-        """Take no more reads."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
-
-    def _ended(self, _: object) -> None:
-        self._reads -= 1
 
 
 def parse_query(request: web.Request, model: type[Q]) -> Q:

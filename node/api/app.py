@@ -8,12 +8,13 @@ import structlog
 from aiohttp import web
 
 from node.api import access, events, transactions
-from node.api.answer import JSON, Pool, Read, parse_query, problem, respond, send
+from node.api.answer import JSON, Read, parse_query, problem, respond, send
 from node.api.context import ApiContext
 from node.api.docs import POLICY, write_page
 from node.api.export import Exports, choose_format
 from node.api.lookups import Lookups
 from node.api.openapi import describe
+from node.api.pool import Pool
 from node.api.routes import DOCS, OPENAPI, READS
 from node.api.views import NoQuery
 from vm.refusal import Refused
@@ -37,7 +38,7 @@ def build_api(context: ApiContext) -> web.Application:
         middlewares=[answer_refusals, access.keeping(context)],
         client_max_size=transactions.SUBMIT_BYTES_MAX,
     )
-    reader, streams = Pool(), events.Streams()
+    reader, streams = Pool(context), events.Streams()
     submissions = transactions.Submissions(context)
     lookups = Lookups(context, reader)
     exports = Exports(context, reader)
@@ -85,7 +86,7 @@ def _read_handler(context: ApiContext, reader: Pool, exports: Exports, read: Rea
             return await exports.serve(request, read, query, media_type)
         if read.at_once:
             return respond(request, read.answer(context, request.match_info, query))
-        answer = await reader.run(read.answer, context, request.match_info, query)
+        answer = await reader.run(request, read.answer, context, request.match_info, query)
         return respond(request, answer)
 
     return handle

@@ -1,5 +1,6 @@
 """What the HTTP interface needs of the node around it."""
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -50,7 +51,8 @@ class ApiContext:
     `submit` takes packed transactions and answers for each in order; `pending` tells whether the
     transaction with this id waits for a block; `ready` says whether the node should be sent
     requests, and why not; `kinds` are those of the program, to show bodies to people; `desk` knows
-    readers and notes what they are shown.
+    readers and notes what they are shown; `cpu_s` gives the seconds of processor that the calling
+    thread has had.
     The chain is read in threads and so is `pending`, which only looks an id up; the others run on
     the event loop.
     """
@@ -63,4 +65,5 @@ class ApiContext:
     status: Callable[[], NodeStatus]
     ready: Callable[[], tuple[bool, str]]
     desk: Desk
+    cpu_s: Callable[[], float] = time.thread_time
     recent: Recent = field(default_factory=Recent)

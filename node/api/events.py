@@ -10,8 +10,9 @@ from typing import cast
 
 from aiohttp import web
 
-from node.api.answer import Pool, parse_query
+from node.api.answer import parse_query
 from node.api.context import ApiContext
+from node.api.pool import Pool
 from node.api.resource import parse_number
 from node.api.scan import require_kept, summaries
 from node.api.times import write_time
@@ -46,7 +47,7 @@ class Streams:
         """
         height = _last_seen(context, request)
         if height < context.feed.height:
-            await reader.run(require_kept, context.chain, height + 1)
+            await reader.run(request, require_kept, context.chain, height + 1)
         task = asyncio.current_task()
         assert task is not None, "a handler runs in a task"
         with self._places.place(holder_of(request)):
@@ -94,7 +95,9 @@ async def _send_blocks(
             context.desk.look_again(request)
             await response.write(b": heartbeat\n\n")
         # None where a certificate came before the block itself: the next turn sends it
-        while height < announced and (event := await reader.run(_event, context, height + 1)):
+        while height < announced and (
+            event := await reader.run(request, _event, context, height + 1)
+        ):
             context.desk.look_again(request)
             height = event.height
             data = event.model_dump_json()

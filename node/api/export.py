@@ -18,8 +18,9 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel
 
-from node.api.answer import JSON, VARY, Answer, Path, Pool, Read
+from node.api.answer import JSON, VARY, Answer, Path, Read
 from node.api.context import ApiContext
+from node.api.pool import Pool
 from node.api.times import time_fields
 from node.api.views import LIMIT_MAX
 from node.readers.identity import holder_of
@@ -106,8 +107,10 @@ class Exports:
             query = query.model_copy(update={"limit": left or LIMIT_MAX})
         head, begun = writer.head(), False
         while True:
+            while begun and (wait_s := self._context.desk.wait_s(request)):  # for what pages took
+                await _pause(wait_s)
             answer, data = await self._reader.run(
-                self._write, request.match_info, read, query, writer
+                request, self._write, request.match_info, read, query, writer
             )
             await self._note(request, answer.shown, patient=begun)
             page: Any = answer.body

@@ -6,8 +6,9 @@ from contextlib import suppress
 import structlog
 from aiohttp import web
 
-from node.api.answer import Answer, Pool, parse_query
+from node.api.answer import Answer, parse_query
 from node.api.context import ApiContext
+from node.api.pool import Pool
 from node.api.resource import parse_digest
 from node.api.transactions import is_pending, read_transaction, tell_settled
 from node.api.views import LookupQuery
@@ -40,14 +41,14 @@ class Lookups:
         query = parse_query(request, LookupQuery)
         id = parse_digest(request.match_info["id"])
         if not query.wait_ms or self._waiting >= LOOKUPS_MAX:
-            return await self._reader.run(read_transaction, self._context, id)
+            return await self._reader.run(request, read_transaction, self._context, id)
         loop = asyncio.get_running_loop()
         end_s = loop.time() + query.wait_ms / 1_000
         settled: asyncio.Future[Answer | None] = loop.create_future()
         self._waits.setdefault(id, set()).add(settled)  # before it is read: no block slips between
         self._waiting += 1
         try:
-            answer = await self._reader.run(read_transaction, self._context, id)
+            answer = await self._reader.run(request, read_transaction, self._context, id)
             if is_pending(answer):
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(end_s):
@@ -71,7 +72,7 @@ class Lookups:
             if not ids:
                 continue
             try:
-                await self._reader.run(tell_settled, self._context, ids, tell)
+                await self._reader.run(None, tell_settled, self._context, ids, tell)
             except Exception as error:  # noqa: BLE001 - whoever asks again is told what it is
                 log.warning("lookups.unread", height=height, reason=str(error)[:200])
                 for id in ids:

@@ -24,6 +24,7 @@ from vm.accesslog import SALT_BYTES, AccessLine, Via
 from vm.record import Member
 from vm.refusal import Refused
 
+READ_CPU_S = 0.005  # of a processor, that a request may take: a pace of 100/s is half of one
 BURST_S = 10  # seconds' worth of requests that may come at once
 FORGED_NAMES = 4  # at one address: 400 checks a second, by the default pace a tenth of a core
 SIGNERS_MAX = 16_384  # addresses and members that are remembered to have signed there
@@ -104,6 +105,19 @@ class Desk:
         if (member.public_key, member.transport) != (before.public_key, before.transport):
             raise Refused("reader.expired", f"expected {member.id} with the keys that it came with")
 
+    def spend(self, request: web.Request, cpu_s: float) -> None:
+        """Count what a read took as so many requests beyond the first, come what may.
+
+        Else whoever keeps to the pace with long reads takes all of the node's processor.
+        """
+        more = int(cpu_s / READ_CPU_S)
+        if more > 0:
+            self._pace_of(request).charge(self._asking(request), more, self._ticks_s())
+
+    def wait_s(self, request: web.Request) -> float:
+        """How long whoever asks has to wait until it may ask again; 0 if it may now."""
+        return self._pace_of(request).wait_s(self._asking(request), self._ticks_s())
+
     async def note(self, request: web.Request, shown: Sequence[Shown]) -> None:
         """Return once it is on disk that this reader was shown these.
 
@@ -147,6 +161,14 @@ class Desk:
         secret = secrets.token_urlsafe(TOKEN_BYTES)
         self._tokens.mint(secret, member.id, _key(member, reader.via), self._ticks_s())
         return reader, secret
+
+    def _pace_of(self, request: web.Request) -> Pace:
+        return self._readers if READER in request else self._strangers
+
+    def _asking(self, request: web.Request) -> str:
+        """Under what name a request is counted."""
+        reader = request.get(READER)
+        return network_of(request.remote or "") if reader is None else reader.member
 
     def _identify(self, request: web.Request, address: str) -> tuple[Member, Via] | None:
         if request.body_exists:

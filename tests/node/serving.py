@@ -67,6 +67,7 @@ class Node:
     server: bytes | None = None  # the digest of its TLS key, where it shows one
     known: bool = True  # whether every reader is taken for an auditor, with nothing to show for it
     now_s: Callable[[], float] = time.time
+    cpu_s: Callable[[], float] = lambda: 0.0  # reads cost nothing where no test says so
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -148,6 +149,7 @@ class Node:
             status=self.status,
             ready=lambda: self.ready,
             desk=self.desk,
+            cpu_s=self.cpu_s,
         )
 
 

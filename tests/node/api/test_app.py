@@ -2,7 +2,7 @@
 
 import pytest
 
-from node.api import answer as answering
+from node.api import pool
 from node.api.problem import PROBLEMS
 from tests.node.api.asking import assert_problem, post, run
 from tests.node.network import HOSPITALS, Network, register_dataset
@@ -53,7 +53,7 @@ def test_reads_beyond_the_bound_are_turned_away(
     learned: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full pool answers 503 at once instead of queueing without end."""
-    monkeypatch.setattr(answering, "READS_MAX", 0)
+    monkeypatch.setattr(pool, "READS_MAX", 0)
 
     async def check(url: str, _: Node) -> None:
         assert_problem(await get(f"{url}/v1/members"), 503, "api.busy")

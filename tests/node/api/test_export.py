@@ -11,8 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 from node.api import export
-from node.api.answer import Answer, Pool, Read
+from node.api.answer import Answer, Read
 from node.api.export import csv_row, flat
+from node.api.pool import Pool
 from node.api.routes import READS
 from node.api.views import LIMIT_MAX
 from tests.node.api.asking import assert_problem, run

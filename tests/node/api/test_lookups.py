@@ -5,8 +5,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from node.api import answer as answering
-from node.api import feed, lookups
+from node.api import feed, lookups, pool
 from node.api.events import STREAMS_MAX
 from node.api.views import WAIT_MS_MAX
 from tests.node.api.asking import assert_problem, post, run
@@ -130,7 +129,7 @@ def test_a_block_wakes_only_who_waits_for_its_transactions(
     network: Network, mine: Transaction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is read once for all: who waits for another one is not turned away by a rush of reads."""
-    monkeypatch.setattr(answering, "READS_MAX", 4)
+    monkeypatch.setattr(pool, "READS_MAX", 4)
     other = register_dataset(network, HOSPITALS[1])
 
     async def check(url: str, node: Node) -> None:
@@ -153,10 +152,10 @@ def test_where_a_block_cannot_be_read_now_its_transactions_are_pending(
 
     async def check(url: str, node: Node) -> None:
         waiting = await wait_for(url, node, mine, 2)
-        monkeypatch.setattr(answering, "READS_MAX", 0)
+        monkeypatch.setattr(pool, "READS_MAX", 0)
         node.execute()
         assert_problem(await get(f"{url}/v1/transactions/{mine.id.hex()}"), 503, "api.busy")
-        monkeypatch.setattr(answering, "READS_MAX", 1)
+        monkeypatch.setattr(pool, "READS_MAX", 1)
         node.execute()  # they were told before
         assert await statuses(waiting) == {"pending"}
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from node.api import answer as answering
-from node.api.answer import READS_MAX
+from node.api import pool
+from node.api.pool import READS_MAX
 from node.audit.prove import prove_transaction
 from node.client import client as client_module
 from node.client.client import Client
@@ -152,7 +152,7 @@ def test_nodes_too_busy_to_show_a_receipt_are_not_asked_without_pause(
 
         def admit(_: object) -> None:
             left[0] -= 1
-            monkeypatch.setattr(answering, "READS_MAX", 0 if left[0] else READS_MAX)
+            monkeypatch.setattr(pool, "READS_MAX", 0 if left[0] else READS_MAX)
             node.prompt = not left[0]
 
         node.judge = admit

@@ -1,0 +1,126 @@
+"""Blocking reads in a bounded pool of threads, one reader's beside another's.
+
+A read takes the interpreter from everything else that the node does. So of one reader few run at a
+time, readers who wait take turns, and what a read takes is counted as so many requests.
+"""
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from node.api.context import ApiContext
+from node.readers.identity import holder_of
+from vm.refusal import Refused
+
+T = TypeVar("T")
+
+READ_THREADS = 4
+RUNNING_OF_ONE_MAX = 2  # of one reader: its long reads leave as many threads for others
+READS_MAX = 1_024  # waiting or running: each holds a request, of which a port has as many
+READS_OF_ONE_MAX = 64
+NODE = "this node"  # whose reads tell many readers at once of a block
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A read that waits; `done` is cancelled if whoever asked has left."""
+
+    request: web.Request | None
+    read: Callable[[], Any]
+    done: asyncio.Future[Any]
+
+
+class Pool:
+    """The threads in which reads block."""
+
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+        self._threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+        self._waiting: OrderedDict[str, deque[_Turn]] = OrderedDict()  # who is first is next
+        self._held = Counter[str]()  # waiting or running, by holder
+        self._running = Counter[str]()
+
+    async def run(self, request: web.Request | None, read: Callable[..., T], *args: object) -> T:
+        """Run `read` in a thread for a request, or for the node itself.
+
+        Raises `Refused("api.busy")` if too many wait, and as `read` does.
+        """
+        holder = NODE if request is None else holder_of(request)
+        if self._held[holder] >= READS_OF_ONE_MAX:
+            raise Refused("api.busy", f"expected at most {READS_OF_ONE_MAX} reads of {holder}")
+        if self._held.total() >= READS_MAX:
+            raise Refused("api.busy", f"expected at most {READS_MAX} reads waiting, found one more")
+        done = asyncio.get_running_loop().create_future()
+        self._held[holder] += 1
+        turns = self._waiting.setdefault(holder, deque())
+        turns.append(_Turn(request, partial(read, *args), done))
+        self._start()
+        result: T = await done
+        return result
+
+    def close(self) -> None:
+        """Take no more reads; those that wait are cancelled."""
+        for turns in self._waiting.values():
+            for turn in turns:
+                turn.done.cancel()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self) -> None:
+        """Run what may run now: in turns, the holder's oldest read first."""
+        while self._running.total() < READ_THREADS:
+            free = (name for name in self._waiting if self._running[name] < RUNNING_OF_ONE_MAX)
+            holder = next(free, None)
+            if holder is None:
+                return
+            turns = self._waiting.pop(holder)
+            turn = turns.popleft()
+            if turns:
+                self._waiting[holder] = turns  # behind all others
+            if turn.done.done():
+                self._leave(holder)
+                continue
+            self._running[holder] += 1
+            running = asyncio.get_running_loop().run_in_executor(
+                self._threads, self._timed, turn.read
+            )
+            running.add_done_callback(partial(self._ended, holder, turn))
+
+    def _timed(self, read: Callable[[], T]) -> tuple[T | Exception, float]:
+        """What came of a read, and the seconds of this thread's processor that it took."""
+        start_s = self._context.cpu_s()
+        try:
+            found: T | Exception = read()
+        except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+            found = error
+        return found, self._context.cpu_s() - start_s
+
+    def _ended(
+        self, holder: str, turn: _Turn, running: "asyncio.Future[tuple[Any, float]]"
+    ) -> None:
+        self._running[holder] -= 1
+        if not self._running[holder]:
+            del self._running[holder]
+        self._leave(holder)
+        if running.cancelled():  # the node stops
+            turn.done.cancel()
+            return
+        found, took_s = running.result()
+        if turn.request is not None:
+            self._context.desk.spend(turn.request, took_s)
+        if not turn.done.done():
+            if isinstance(found, Exception):
+                turn.done.set_exception(found)
+            else:
+                turn.done.set_result(found)
+        self._start()
+
+    def _leave(self, holder: str) -> None:
+        self._held[holder] -= 1
+        if not self._held[holder]:
+            del self._held[holder]

@@ -1,0 +1,202 @@
+"""Blocking reads: bounded, in turns, and one reader's beside another's."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from node.api.context import ApiContext
+from node.api.pool import (
+    READ_THREADS,
+    READS_MAX,
+    READS_OF_ONE_MAX,
+    RUNNING_OF_ONE_MAX,
+    Pool,
+)
+from node.readers.identity import READER, Reader
+from vm.accesslog import Via
+from vm.record import Role
+from vm.refusal import Refused
+
+
+class Gate:
+    """Reads that say when they begin, and go on when they are let."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.open = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self._asked = asyncio.Semaphore(0)
+
+    def read(self, name: str) -> str:
+        """A read that takes until the gate is open."""
+        self.begun.append(name)
+        self._loop.call_soon_threadsafe(self._asked.release)
+        assert self.open.wait(30)
+        return name
+
+    async def wait(self, count: int) -> None:
+        """Until `count` reads more have begun."""
+        async with asyncio.timeout(30):
+            for _ in range(count):
+                await self._asked.acquire()
+
+
+def of(member: str) -> web.Request:
+    """A request of a member."""
+    request = make_mocked_request("GET", "/")
+    request[READER] = Reader(member, Role.AUDITOR, Via.TOKEN)
+    return request
+
+
+def play(scenario: Callable[[Pool, Gate], Any], cpu_s: Callable[[], float] = lambda: 0.0) -> Any:
+    """Run a scenario with a pool; give what the desk was told that reads took."""
+    spent: list[tuple[str, float]] = []
+
+    def spend(request: web.Request, seconds: float) -> None:
+        spent.append((request[READER].member, seconds))
+
+    async def main() -> None:
+        context = SimpleNamespace(desk=SimpleNamespace(spend=spend), cpu_s=cpu_s)
+        pool, gate = Pool(cast(ApiContext, context)), Gate()
+        try:
+            await scenario(pool, gate)
+        finally:
+            gate.open.set()
+            pool.close()
+
+    asyncio.run(main())
+    return spent
+
+
+def started(pool: Pool, gate: Gate, member: str, count: int) -> list[asyncio.Task[str]]:
+    """So many reads of a member, begun in order."""
+    return [
+        asyncio.create_task(pool.run(of(member), gate.read, f"{member} {number}"))
+        for number in range(count)
+    ]
+
+
+def test_long_reads_of_one_leave_threads_for_others() -> None:
+    """The attack: a stranger, within its pace, with reads that each take the machine for long."""
+
+    async def scenario(pool: Pool, gate: Gate) -> None:
+        greedy = started(pool, gate, "greedy", READS_OF_ONE_MAX)
+        await gate.wait(RUNNING_OF_ONE_MAX)
+
+        assert await pool.run(of("honest"), lambda: "answer") == "answer"
+
+        assert len(gate.begun) == RUNNING_OF_ONE_MAX < READ_THREADS
+        gate.open.set()
+        await asyncio.gather(*greedy)
+
+    play(scenario)
+
+
+def test_readers_who_wait_take_turns() -> None:
+    """Whoever came last with one read is not behind all that others have asked before."""
+
+    async def scenario(pool: Pool, gate: Gate) -> None:
+        first = started(pool, gate, "a", 6) + started(pool, gate, "b", 6)
+        await gate.wait(READ_THREADS)
+        last = started(pool, gate, "c", 1)
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(*first, *last)
+
+        assert set(gate.begun[:READ_THREADS]) == {"a 0", "a 1", "b 0", "b 1"}
+        assert gate.begun.index("c 0") < READ_THREADS + 4
+        for member in "ab":
+            mine = [name for name in gate.begun if name.startswith(member)]
+            assert mine == [f"{member} {number}" for number in range(6)]
+
+    play(scenario)
+
+
+def test_one_reader_has_so_many_places_and_no_more() -> None:
+    """The next is refused, and another reader's is not."""
+
+    async def scenario(pool: Pool, gate: Gate) -> None:
+        waiting = started(pool, gate, "greedy", READS_OF_ONE_MAX)
+        await gate.wait(RUNNING_OF_ONE_MAX)
+        with pytest.raises(Refused, match=r"api\.busy: expected at most 64 reads of member greedy"):
+            await pool.run(of("greedy"), gate.read, "one more")
+        assert await pool.run(of("honest"), lambda: 1) == 1
+        gate.open.set()
+        await asyncio.gather(*waiting)
+        assert await pool.run(of("greedy"), lambda: 2) == 2
+
+    play(scenario)
+
+
+def test_all_places_together_are_bounded() -> None:
+    """As many as a port has connections; then nobody's read is taken until one has ended."""
+
+    async def scenario(pool: Pool, gate: Gate) -> None:
+        holders = READS_MAX // READS_OF_ONE_MAX
+        waiting = [
+            task
+            for number in range(holders)
+            for task in started(pool, gate, f"m{number}", READS_OF_ONE_MAX)
+        ]
+        await gate.wait(READ_THREADS)
+        with pytest.raises(Refused, match=r"api\.busy"):
+            await pool.run(of("honest"), lambda: 1)
+        gate.open.set()
+        await asyncio.gather(*waiting)
+        assert await pool.run(of("honest"), lambda: 1) == 1
+
+    play(scenario)
+
+
+def test_who_has_left_takes_no_turn() -> None:
+    """A client that asks and leaves, again and again, has nothing read for it."""
+
+    async def scenario(pool: Pool, gate: Gate) -> None:
+        kept = started(pool, gate, "a", RUNNING_OF_ONE_MAX)
+        left = started(pool, gate, "a", 5)
+        await gate.wait(RUNNING_OF_ONE_MAX)
+        for task in left:
+            task.cancel()
+        gate.open.set()
+        await asyncio.gather(*kept)
+        assert await pool.run(of("a"), gate.read, "next") == "next"
+        assert len(gate.begun) == RUNNING_OF_ONE_MAX + 1
+
+    play(scenario)
+
+
+def test_what_a_read_took_is_told_though_it_failed() -> None:
+    """Whoever asked pays for it; what the node reads for many, nobody."""
+    ticks = iter(range(0, 100, 3))
+
+    async def scenario(pool: Pool, _: Gate) -> None:
+        def fail() -> None:
+            raise Refused("block.pruned", "expected a block that is here")
+
+        with pytest.raises(Refused, match=r"block\.pruned"):
+            await pool.run(of("a"), fail)
+        assert await pool.run(None, lambda: 1) == 1
+
+    assert play(scenario, lambda: float(next(ticks))) == [("a", 3.0)]
+
+
+def test_a_pool_that_closes_ends_what_waits() -> None:
+    """The node stops: nobody waits for an answer that does not come."""
+
+    async def scenario(pool: Pool, gate: Gate) -> None:
+        waiting = started(pool, gate, "a", 5)
+        await gate.wait(RUNNING_OF_ONE_MAX)
+        gate.open.set()
+        pool.close()
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [isinstance(item, asyncio.CancelledError) for item in found] == [False] * 2 + [
+            True
+        ] * 3
+
+    play(scenario)
