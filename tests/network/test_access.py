@@ -16,7 +16,7 @@ from tests.network.running import Running, concilium, fetch, newcomer, until
 
 pytestmark = pytest.mark.network
 
-HOLDOUT = "/v1/holdouts/nobody"  # restricted, and absent: that is noted too
+USAGE = "/v1/usages/nothing"  # restricted, and absent: that is noted too
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +85,13 @@ def test_reads_are_on_chain_within_the_period(net: Running) -> None:
         "hospital-1.steward", read_key(net.home(1, "steward") / "keys" / "steward.key")
     )
     for _ in range(3):
-        assert fetch(net.urls[0] + HOLDOUT, steward)[0] == 404
+        assert fetch(net.urls[0] + USAGE, steward)[0] == 404
 
     found = published(net, 3)
 
     assert found["validator"] == "hospital-1.validator"
     counted = {(item["reader"], item["kind"]): item["lines"] for item in found["reads"]}
-    assert counted["hospital-1.steward", "holdout"] == 3
+    assert counted["hospital-1.steward", "model_usage"] == 3
 
 
 def test_a_killed_validator_has_every_line_that_it_answered_for(
@@ -101,7 +101,7 @@ def test_a_killed_validator_has_every_line_that_it_answered_for(
     keep = tmp_path / "digests.json"
     audited(net, "--keep", str(keep))
     before = audited(net)["size"]
-    answered = sum(fetch(net.urls[0] + HOLDOUT, net.auditor)[0] == 404 for _ in range(20))
+    answered = sum(fetch(net.urls[0] + USAGE, net.auditor)[0] == 404 for _ in range(20))
     net.kill(1)
     path = net.home(1) / "store" / FOLDER / FILE
     lines = path.stat().st_size // FRAME_BYTES
@@ -129,7 +129,7 @@ def test_a_line_that_was_taken_out_is_found(net: Running, tmp_path: Path) -> Non
     net.start(1)
     net.await_ready()
     for _ in range(2):  # as many lines as before: the tree over them is another
-        fetch(net.urls[0] + HOLDOUT, net.auditor)
+        fetch(net.urls[0] + USAGE, net.auditor)
     answer = concilium(
         *("audit", "access", "--home", net.layout.auditor, "--url", net.urls[0]),
         *("--format", "json"),
