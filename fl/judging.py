@@ -180,7 +180,7 @@ def rerun_verdict(state: State, context: Context, body: RerunVerdict) -> None:
             rerun=True,
             transaction=context.transaction,
             height=context.block.height,
-            blind=context.blind(Verdict, *earlier.key),
+            blind=context.blind(Verdict, *earlier.key, before=earlier.blind),
         )
     )
     advance(state, context.block, task, replace(rnd, reruns=rnd.reruns - 1))

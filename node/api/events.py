@@ -78,6 +78,18 @@ async def _stream(
     return response
 
 
+async def _wait(context: ApiContext, request: web.Request, response: web.StreamResponse) -> None:
+    """Until the reader may ask again: events count for what they took."""
+    while (wait_s := context.desk.wait_s(request)) > 0:
+        await _pause(min(wait_s, HEARTBEAT_S))
+        context.desk.look_again(request)
+        await response.write(b": heartbeat\n\n")
+
+
+async def _pause(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
 async def _send_blocks(
     context: ApiContext,
     reader: Pool,
@@ -95,9 +107,11 @@ async def _send_blocks(
             context.desk.look_again(request)
             await response.write(b": heartbeat\n\n")
         # None where a certificate came before the block itself: the next turn sends it
-        while height < announced and (
-            event := await reader.run(request, _event, context, height + 1)
-        ):
+        while height < announced:
+            await _wait(context, request, response)
+            event = await reader.go_on(request, _event, context, height + 1)
+            if event is None:
+                break
             context.desk.look_again(request)
             height = event.height
             data = event.model_dump_json()

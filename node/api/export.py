@@ -9,7 +9,7 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import fields
 from typing import Any, cast
@@ -24,8 +24,6 @@ from node.api.pool import Pool
 from node.api.times import time_fields
 from node.api.views import LIMIT_MAX
 from node.readers.identity import holder_of
-from node.readers.pace import TooMany
-from node.readers.shown import Shown
 from node.wire.places import Places
 from vm.refusal import Refused
 from vm.state import Record
@@ -107,12 +105,12 @@ class Exports:
             query = query.model_copy(update={"limit": left or LIMIT_MAX})
         head, begun = writer.head(), False
         while True:
-            while begun and (wait_s := self._context.desk.wait_s(request)):  # for what pages took
-                await _pause(wait_s)
-            answer, data = await self._reader.run(
-                request, self._write, request.match_info, read, query, writer
-            )
-            await self._note(request, answer.shown, patient=begun)
+            if begun:
+                await self._wait(request)
+            run = self._reader.go_on if begun else self._reader.run
+            answer, data = await run(request, self._write, request.match_info, read, query, writer)
+            self._context.desk.look_again(request)
+            await self._context.desk.note(request, answer.shown)
             page: Any = answer.body
             yield head + data
             head, begun = b"", True
@@ -122,16 +120,10 @@ class Exports:
             following = {read.turn: page.next} | ({} if left is None else {"limit": left})
             query = query.model_copy(update=following)
 
-    async def _note(self, request: web.Request, shown: Sequence[Shown], *, patient: bool) -> None:
-        """As the desk does; one that is `patient` comes again when its reader's pace lets it."""
-        while True:
-            self._context.desk.look_again(request)
-            try:
-                return await self._context.desk.note(request, shown)
-            except TooMany as busy:
-                if not patient:
-                    raise
-                await _pause(busy.wait_s)
+    async def _wait(self, request: web.Request) -> None:
+        """Until the reader may ask again: pages count for what they showed and took."""
+        while (wait_s := self._context.desk.wait_s(request)) > 0:
+            await _pause(wait_s)
 
     def _write(self, path: Path, read: Read, query: Any, writer: "_Writer") -> tuple[Answer, bytes]:
         """A page, and its items as they are sent; in a thread, as both take time."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from node.api.context import ApiContext
-from node.readers.identity import holder_of
+from node.readers.identity import READER, holder_of
 from vm.refusal import Refused
 
 T = TypeVar("T")
@@ -24,16 +24,21 @@ READ_THREADS = 4
 RUNNING_OF_ONE_MAX = 2  # of one reader: its long reads leave as many threads for others
 READS_MAX = 1_024  # waiting or running: each holds a request, of which a port has as many
 READS_OF_ONE_MAX = 64
+STRANGERS_MAX = READS_MAX // 2  # of all whom nobody knows: they have as many addresses as they like
 NODE = "this node"  # whose reads tell many readers at once of a block
 
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """A read that waits; `done` is cancelled if whoever asked has left."""
+    """A read that waits."""
 
     request: web.Request | None
     read: Callable[[], Any]
     done: asyncio.Future[Any]
+
+    def is_left(self) -> bool:
+        """Whether nobody waits for it any more: the client has closed its connection."""
+        return self.done.done() or (self.request is not None and self.request.transport is None)
 
 
 class Pool:
@@ -45,24 +50,36 @@ class Pool:
         self._waiting: OrderedDict[str, deque[_Turn]] = OrderedDict()  # who is first is next
         self._held = Counter[str]()  # waiting or running, by holder
         self._running = Counter[str]()
+        self._strangers = 0  # of what is held
 
     async def run(self, request: web.Request | None, read: Callable[..., T], *args: object) -> T:
         """Run `read` in a thread for a request, or for the node itself.
 
         Raises `Refused("api.busy")` if too many wait, and as `read` does.
         """
+        if request is not None:
+            self._check(request)
+        return await self.go_on(request, read, *args)
+
+    async def go_on(self, request: web.Request | None, read: Callable[..., T], *args: object) -> T:
+        """The same for one that was let in before: it has one read at a time, and waits for it."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         holder = NODE if request is None else holder_of(request)
-        if self._held[holder] >= READS_OF_ONE_MAX:
-            raise Refused("api.busy", f"expected at most {READS_OF_ONE_MAX} reads of {holder}")
-        if self._held.total() >= READS_MAX:
-            raise Refused("api.busy", f"expected at most {READS_MAX} reads waiting, found one more")
-        done = asyncio.get_running_loop().create_future()
         self._held[holder] += 1
+        self._strangers += _is_stranger(request)
         turns = self._waiting.setdefault(holder, deque())
         turns.append(_Turn(request, partial(read, *args), done))
         self._start()
-        result: T = await done
-        return result
+        return await done
+
+    def _check(self, request: web.Request) -> None:
+        holder = holder_of(request)
+        if self._held[holder] >= READS_OF_ONE_MAX:
+            raise _busy(f"{READS_OF_ONE_MAX} reads of {holder}")
+        if _is_stranger(request) and self._strangers >= STRANGERS_MAX:
+            raise _busy(f"{STRANGERS_MAX} reads of strangers")
+        if self._held.total() >= READS_MAX:
+            raise _busy(f"{READS_MAX} reads")
 
     def close(self) -> None:
         """Take no more reads; those that wait are cancelled."""
@@ -82,14 +99,23 @@ class Pool:
             turn = turns.popleft()
             if turns:
                 self._waiting[holder] = turns  # behind all others
-            if turn.done.done():
-                self._leave(holder)
+            if turn.is_left():
+                turn.done.cancel()
+                self._leave(holder, turn)
                 continue
-            self._running[holder] += 1
+            self._run(holder, turn)
+
+    def _run(self, holder: str, turn: _Turn) -> None:
+        try:
             running = asyncio.get_running_loop().run_in_executor(
                 self._threads, self._timed, turn.read
             )
-            running.add_done_callback(partial(self._ended, holder, turn))
+        except RuntimeError as error:  # the system has no thread for it
+            self._leave(holder, turn)
+            turn.done.set_exception(error)
+            return
+        self._running[holder] += 1
+        running.add_done_callback(partial(self._ended, holder, turn))
 
     def _timed(self, read: Callable[[], T]) -> tuple[T | Exception, float]:
         """What came of a read, and the seconds of this thread's processor that it took."""
@@ -106,7 +132,7 @@ class Pool:
         self._running[holder] -= 1
         if not self._running[holder]:
             del self._running[holder]
-        self._leave(holder)
+        self._leave(holder, turn)
         if running.cancelled():  # the node stops
             turn.done.cancel()
             return
@@ -120,7 +146,16 @@ class Pool:
                 turn.done.set_result(found)
         self._start()
 
-    def _leave(self, holder: str) -> None:
+    def _leave(self, holder: str, turn: _Turn) -> None:
+        self._strangers -= _is_stranger(turn.request)
         self._held[holder] -= 1
         if not self._held[holder]:
             del self._held[holder]
+
+
+def _is_stranger(request: web.Request | None) -> bool:
+    return request is not None and READER not in request
+
+
+def _busy(bound: str) -> Refused:
+    return Refused("api.busy", f"expected at most {bound} waiting, found one more")

@@ -24,7 +24,7 @@ POLL_S = 2.0  # an event stream may be silent or lie; asking costs one answer of
 BEHIND_S = 0.1  # for a node to certify what another told of: a block takes about that long
 IN_USE_S = 10.0  # works ask every POLL_S; who replays a segment asks for other verdicts after it
 KEPT_MAX = 8_192  # records; a round of 64 sites has 4,032 verdicts beside some hundred others
-REQUESTS_MAX = 4  # at one time: a node reads for 256, and 64 peers may all ask the same one
+REQUESTS_MAX = 4  # at one time: a node reads 64 for a member
 NEWS = (Task.KIND, Round.KIND, SiteApproval.KIND)  # kinds by which a peer's work may change
 LASTING = (Dataset, Model)  # what is there of these never changes
 

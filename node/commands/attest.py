@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from secrets import SystemRandom
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from node.audit.check import utc
 from node.client.client import Client
 from node.client.credentials import credentials_of
 from node.client.submitter import Submitter
@@ -175,7 +175,7 @@ def _expired(audited: "Audited", came_ms: int) -> str | None:
     until_ms = stage.round.deadline_ms + stage.task.terms.trace_retention_ms
     if came_ms <= until_ms:
         return None
-    return datetime.fromtimestamp(until_ms // 1_000, UTC).isoformat()
+    return utc(until_ms)
 
 
 def _unavailable(code: str, reason: str) -> "Finding":

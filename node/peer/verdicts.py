@@ -19,13 +19,13 @@ from fl.verify import BP, Case, Judgement, judge, update_delta
 from fl.weights import unpack_delta, unpack_update, unpack_weights
 from fl.worth import contributions_bp
 from node.peer.stage import Stage
+from vm.digest import DIGEST_BYTES
 from vm.learning import (
     Decision,
     Update,
     Verdict,
 )
 from vm.refusal import Refused
-from vm.shape import Digest
 from vm.terms import MICRO, Site, Valuation
 
 Profiles = dict[str, tuple[tuple[int, ...], int | None]]  # by organisation: moves, and score
@@ -130,9 +130,9 @@ def contributions(
 
 
 def judged(
-    update: Update, found: Judgement, contribution_bp: int | None, near: str | None, blind: Digest
+    update: Update, found: Judgement, contribution_bp: int | None, near: str | None
 ) -> Judged:
-    """A judgement as it is sealed, told in the log."""
+    """A judgement as it is sealed but for its blind, told in the log."""
     log.info(
         "update.judged",
         task=update.task,
@@ -153,7 +153,7 @@ def judged(
         score_bp=found.score_bp,
         contribution_bp=contribution_bp,
         near=near,
-        blind=blind,
+        blind=bytes(DIGEST_BYTES),
     )
 
 

@@ -42,6 +42,7 @@ from node.peer.verdicts import (
 )
 from node.peer.watch import while_wanted
 from node.wire.exchange import Exchange
+from vm.digest import DIGEST_BYTES
 from vm.learning import (
     Commitment,
     Decision,
@@ -84,14 +85,14 @@ class Verifier:
         approvals: Approvals,
         store: Path,
         *,
-        secret: Callable[[tuple[str | int, ...]], Digest],
+        secret: Callable[[tuple[str | int | bytes, ...]], Digest],
         clock_ms: Callable[[], int],
         replay: Replay,
     ) -> None:
         """`store` is the peer's folder, where it keeps what it has sealed.
 
-        `secret` gives the secret of a (task, round), and of a (task, round, organisation) what
-        blinds the judgement of its update: always the same, and nobody else can tell them.
+        `secret` gives the secret of a (task, round), and of a (task, round, judgement) its blind:
+        always the same, and nobody else can tell them.
 
         `clock_ms` is steady: it measures waiting and tells no time of day.
         """
@@ -160,7 +161,7 @@ class Verifier:
         if newest is None or newest.seal is not None:
             return  # read after the budget: a seal of ours that has taken from it is seen here
         reserved = max(count for count in choices if count <= left)
-        body = replace(body, judgements=within(body.judgements, reserved))
+        body = replace(body, judgements=self._blinded(stage, within(body.judgements, reserved)))
         await asyncio.to_thread(self._drawer.put, body)
         packed = [pack(item) for item in body.judgements]
         sealed = seal(task, number, me, body.secret, packed)
@@ -188,9 +189,14 @@ class Verifier:
             found = await self._abstain(stage, site)  # no seal binds us to what we found before
         return RevealVerdicts(task, number, secret, found)
 
-    def _blind(self, update: Update) -> Digest:
-        """What hides our judgement of this update from whoever was not shown it."""
-        return self._secret((update.task, update.round, update.organisation))
+    def _blinded(self, stage: Stage, items: Sequence[Judged]) -> tuple[Judged, ...]:
+        """What hides each judgement from whoever is not shown it.
+
+        Of the words themselves: one that is revealed opens no seal on others that it gave way to.
+        """
+        plain = [replace(item, blind=bytes(DIGEST_BYTES)) for item in items]
+        where = (stage.task.id, stage.round.number)
+        return tuple(replace(item, blind=self._secret((*where, pack(item)))) for item in plain)
 
     def _require_secret(self, bound: Commitment) -> Digest:
         """What we committed to; raises `Refused("peer.secret")` if our key was rotated since.
@@ -261,7 +267,7 @@ class Verifier:
             Decision.ABSTAIN, WITHDRAWN, "the verifier's site does not stand by the task"
         )
         return tuple(
-            judged(update, found, None, None, self._blind(update))
+            judged(update, found, None, None)
             for update in await self._updates(stage)
             if update.organisation != site.organisation
         )
@@ -378,7 +384,6 @@ class Verifier:
                     judgement,
                     worth.get(update.organisation),
                     near.get(update.organisation),
-                    self._blind(update),
                 )
                 for update, judgement in zip(mine, confirmed, strict=True)
             )

@@ -24,7 +24,8 @@ from vm.accesslog import SALT_BYTES, AccessLine, Via
 from vm.record import Member
 from vm.refusal import Refused
 
-READ_CPU_S = 0.005  # of a processor, that a request may take: a pace of 100/s is half of one
+READ_CPU_S = 0.005  # of a processor, that counts as a request: a pace of 100/s is half of one
+DEBT_S_MAX = 60  # that reads can make their reader wait: what waits for long is not asked again
 BURST_S = 10  # seconds' worth of requests that may come at once
 FORGED_NAMES = 4  # at one address: 400 checks a second, by the default pace a tenth of a core
 SIGNERS_MAX = 16_384  # addresses and members that are remembered to have signed there
@@ -106,13 +107,12 @@ class Desk:
             raise Refused("reader.expired", f"expected {member.id} with the keys that it came with")
 
     def spend(self, request: web.Request, cpu_s: float) -> None:
-        """Count what a read took as so many requests beyond the first, come what may.
+        """Count what a read took as so many requests, or parts of one, come what may.
 
         Else whoever keeps to the pace with long reads takes all of the node's processor.
         """
-        more = int(cpu_s / READ_CPU_S)
-        if more > 0:
-            self._pace_of(request).charge(self._asking(request), more, self._ticks_s())
+        now_s, count = self._ticks_s(), cpu_s / READ_CPU_S
+        self._pace_of(request).charge(self._asking(request), count, now_s, DEBT_S_MAX)
 
     def wait_s(self, request: web.Request) -> float:
         """How long whoever asks has to wait until it may ask again; 0 if it may now."""
@@ -121,9 +121,9 @@ class Desk:
     async def note(self, request: web.Request, shown: Sequence[Shown]) -> None:
         """Return once it is on disk that this reader was shown these.
 
-        Each beyond the first counts as one more request, for each takes room for ever. Raises
-        `Refused("reader.required")` for a reader that nobody knows, `TooMany`, and as
-        `Logbook.append` does.
+        Each beyond the first counts as one more request, for each takes room for ever; what was
+        read is shown, and the next request waits. Raises `Refused("reader.required")` for a reader
+        that nobody knows, and as `Logbook.append` does.
         """
         if not shown:
             return
@@ -131,7 +131,6 @@ class Desk:
         if reader is None:
             raise _required(f"a {shown[0].kind} is shown to known readers only")
         if len(shown) > 1:
-            self._check(self._readers, reader.member, reader.member)
             self._readers.charge(reader.member, len(shown) - 1, self._ticks_s())
         time_ms = int(self._now_s() * 1_000)
         await self.logbook.append(

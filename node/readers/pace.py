@@ -1,7 +1,7 @@
 """How often somebody may ask: an allowance that refills evenly. Time comes in as an argument."""
 
 from collections import OrderedDict
-from math import ceil
+from math import ceil, inf
 
 from vm.refusal import Refused
 
@@ -42,8 +42,13 @@ class Pace:
         self.charge(who, 1, now_s)
         return 0.0
 
-    def charge(self, who: str, count: int, now_s: float) -> None:
-        """Take `count` from the allowance, whether they are there or not: then `who` waits."""
-        self._full_s[who] = max(self._full_s.pop(who, now_s), now_s) + count * self._cost_s
+    def charge(self, who: str, count: float, now_s: float, most_s: float = inf) -> None:
+        """Take `count` from the allowance, whether they are there or not: then `who` waits.
+
+        Not more than so that it waits for `most_s`, unless it would already.
+        """
+        full_s = max(self._full_s.pop(who, now_s), now_s)
+        most_full_s = max(full_s, now_s + self._depth_s - self._cost_s + most_s)
+        self._full_s[who] = min(full_s + count * self._cost_s, most_full_s)
         if len(self._full_s) > self._asking_max:
             self._full_s.popitem(last=False)

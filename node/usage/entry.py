@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from node.api.times import LAST_MS
 from node.home.document import parse
 from vm.refusal import Refused
 from vm.shape import pack
@@ -99,6 +100,8 @@ def check_time(time_ms: int, now_ms: int) -> None:
 
 
 def _utc(time_ms: int) -> str:
+    if time_ms > LAST_MS:
+        return f"{time_ms} ms after 1970"
     return datetime.fromtimestamp(time_ms / 1_000, UTC).isoformat(timespec="milliseconds")
 
 

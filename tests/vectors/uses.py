@@ -4,12 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 from tests.fl.dialogue import MODEL
+from tests.harness import Chain
 from tests.vectors.ledger import story
 from tests.vectors.spelling import code_of, hexes
 from tests.vm.uses import BATCH, LEAVES, NOTE, NOTE_SALT, OWNER
 from vm import sparse, tree
+from vm.execute import BlockContext, Context
 from vm.inclusion import CertifiedHeader, RecordProof
 from vm.opened import AllUses, OneUse, UseProof, verify_uses
+from vm.record import Member
 from vm.shape import pack
 from vm.state import state_key
 from vm.usage import ModelUsage, UseBatchRecord, note_digest
@@ -29,6 +32,7 @@ def proofs() -> dict[str, Any]:
         "genesis": pack(chain.genesis).hex(),
         "chain": chain.genesis.chain.hex(),
         "note": noted,
+        "blinds": _blinds(chain),
         "leaves": hexes(LEAVES),
         "root": BATCH.root.hex(),
         "body": pack(BATCH).hex(),
@@ -38,6 +42,30 @@ def proofs() -> dict[str, Any]:
             for why, item in _attacks(one, every).items()
         ],
     }
+
+
+def _blinds(chain: Chain) -> list[dict[str, str]]:
+    """What hides the first batch, the totals with it, and those with the next."""
+    sender = chain.get(Member, f"{OWNER}.steward")
+    block = BlockContext(chain.genesis.chain, 1, 0, bytes(32), chain.validators)
+    found, before = [], bytes(32)
+    for place in range(2):
+        context = Context(block, sender, bytes(32), bytes(range(place, place + 64)))
+        for record, key, old in (
+            (UseBatchRecord, (MODEL, OWNER, place + 1), b""),
+            (ModelUsage, (MODEL,), before),
+        ):
+            blind = context.blind(record, *key, before=old)
+            found.append(
+                {
+                    "signature": context.signature.hex(),
+                    "key": state_key(record.KIND, key).hex(),
+                    "before": old.hex(),
+                    "blind": blind.hex(),
+                }
+            )
+        before = blind
+    return found
 
 
 def _attacks(one: UseProof, every: UseProof) -> dict[str, UseProof]:

@@ -129,7 +129,7 @@ def test_a_stream_that_cannot_go_on_is_cut_and_never_ends_as_if_whole(
     learned: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that reads to the end is told that the end did not come."""
-    given = Pool.run
+    given = Pool.go_on
     asked = 0
 
     async def fail_second(self: Any, *args: Any) -> Any:
@@ -139,7 +139,7 @@ def test_a_stream_that_cannot_go_on_is_cut_and_never_ends_as_if_whole(
             raise Refused("api.busy", "expected room, found none")
         return await given(self, *args)
 
-    monkeypatch.setattr(Pool, "run", fail_second)
+    monkeypatch.setattr(Pool, "go_on", fail_second)
     monkeypatch.setattr(export, "LIMIT_MAX", 2)
 
     async def check(url: str, _: Node) -> None:

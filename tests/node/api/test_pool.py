@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from node.api.pool import (
     READS_MAX,
     READS_OF_ONE_MAX,
     RUNNING_OF_ONE_MAX,
+    STRANGERS_MAX,
     Pool,
 )
 from node.readers.identity import READER, Reader
@@ -54,12 +56,18 @@ def of(member: str) -> web.Request:
     return request
 
 
+def stranger(address: str) -> web.Request:
+    """A request of somebody whom nobody knows."""
+    return make_mocked_request("GET", "/").clone(remote=address)
+
+
 def play(scenario: Callable[[Pool, Gate], Any], cpu_s: Callable[[], float] = lambda: 0.0) -> Any:
     """Run a scenario with a pool; give what the desk was told that reads took."""
     spent: list[tuple[str, float]] = []
 
     def spend(request: web.Request, seconds: float) -> None:
-        spent.append((request[READER].member, seconds))
+        if seconds:
+            spent.append((request[READER].member, seconds))
 
     async def main() -> None:
         context = SimpleNamespace(desk=SimpleNamespace(spend=spend), cpu_s=cpu_s)
@@ -150,6 +158,69 @@ def test_all_places_together_are_bounded() -> None:
         gate.open.set()
         await asyncio.gather(*waiting)
         assert await pool.run(of("honest"), lambda: 1) == 1
+
+    play(scenario)
+
+
+def test_strangers_together_have_half_of_the_places() -> None:
+    """They have as many addresses as they like; members and the node's own reads go on."""
+
+    async def scenario(pool: Pool, gate: Gate) -> None:
+        waiting = [
+            asyncio.create_task(pool.run(stranger(f"192.0.2.{number}"), gate.read, "s"))
+            for number in range(STRANGERS_MAX // READS_OF_ONE_MAX)
+            for _ in range(READS_OF_ONE_MAX)
+        ]
+        await gate.wait(READ_THREADS)
+        with pytest.raises(Refused, match=r"api\.busy: expected at most 512 reads of strangers"):
+            await pool.run(stranger("192.0.2.250"), gate.read, "s")
+        others = [
+            asyncio.create_task(pool.run(of("honest"), lambda: 1)),
+            asyncio.create_task(pool.run(None, lambda: 2)),
+            asyncio.create_task(pool.go_on(stranger("192.0.2.0"), lambda: 3)),  # of its stream
+        ]
+        gate.open.set()
+        assert await asyncio.gather(*others) == [1, 2, 3]
+        await asyncio.gather(*waiting)
+        assert await pool.run(stranger("192.0.2.250"), lambda: 4) == 4
+
+    play(scenario)
+
+
+def test_a_thread_that_the_system_does_not_give_costs_no_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever asked is told; after two of them this reader's reads went on for ever unread."""
+
+    async def scenario(pool: Pool, gate: Gate) -> None:
+        with monkeypatch.context() as without:
+            without.setattr(ThreadPoolExecutor, "submit", no_thread)
+            for _ in range(READ_THREADS):
+                with pytest.raises(RuntimeError, match="can't start new thread"):
+                    await pool.run(of("a"), gate.read, "never")
+        assert await pool.run(of("a"), lambda: 1) == 1
+
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    play(scenario)
+
+
+def test_a_client_that_has_closed_its_connection_has_nothing_read() -> None:
+    """Servers do not end what such a client has asked for: it would be read for nobody."""
+
+    async def scenario(pool: Pool, gate: Gate) -> None:
+        kept = started(pool, gate, "a", RUNNING_OF_ONE_MAX)
+        await gate.wait(RUNNING_OF_ONE_MAX)
+        gone = of("a")
+        left = asyncio.create_task(pool.run(gone, gate.read, "for nobody"))
+        await asyncio.sleep(0)
+        gone._protocol.transport = None
+        gate.open.set()
+        await asyncio.gather(*kept)
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        assert len(gate.begun) == RUNNING_OF_ONE_MAX
 
     play(scenario)
 

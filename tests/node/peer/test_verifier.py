@@ -1,6 +1,7 @@
 """The verifier: judges the others' updates alone, and keeps none of them."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import structlog.testing
 
 from fl import sampling
 from fl.body import CommitSecret, Judged, RevealVerdicts, SealVerdicts
+from fl.challenge import seal
 from fl.reputation import reputation_of
 from fl.verify import Judgement
 from node.peer.stage import Stage
@@ -350,6 +352,40 @@ def test_what_was_judged_and_not_yet_bound_gives_way_to_another_task(tmp_path: P
     assert [item.score_bp for item in body.judgements] == [5_000, 5_000, 5_000]
     assert [item.score_bp for item in sealed(town, 1).values()] == [None, None, None]
     assert town.chain.get(Holdout, "opt-1").scores == 1
+
+
+def test_what_is_revealed_opens_no_seal_that_it_gave_way_to(tmp_path: Path) -> None:
+    """A seal that found no room in the budget is on the chain, and so is the secret later.
+
+    With equal blinds, whoever was shown the verdicts tried out on it the scores that had no room.
+    """
+    town = submitted(tmp_path)
+    verifier = town.verifier(1)
+    send, lost = verifier._submitter.submit, []
+
+    async def lose(kind: str, body: Any) -> Any:
+        lost.append(body)
+        raise Refused("client.no_validator", "expected an answer, found none")
+
+    verifier._submitter.submit = lose  # type: ignore[method-assign]
+    assert code_of(verifier.work(TASK)) == "client.no_validator"
+    with_scores = town.drawer(1).get(TASK, 1)
+    state = town.chain.state
+    state.put(Holdout("opt-1", 1_000))
+    town.chain.stored |= state.writes
+    verifier._submitter.submit = send  # type: ignore[method-assign]
+    run(verifier.work(TASK))
+
+    found = sealed(town, 1).values()
+    assert with_scores is not None
+    packed = [pack(item) for item in with_scores.judgements]
+    assert lost[0].seal == seal(TASK, 1, "hospital-1.verifier", secret(1), packed)
+    told = {item.organisation: item.blind for item in found}
+    assert [item.score_bp for item in found] == [None] * 3
+    tried = [pack(replace(i, blind=told[i.organisation])) for i in with_scores.judgements]
+    assert lost[0].seal != seal(TASK, 1, "hospital-1.verifier", secret(1), tried)
+    assert not set(told.values()) & {item.blind for item in with_scores.judgements}
+    assert len(set(told.values())) == 3
 
 
 def test_a_withdrawal_while_a_verifier_judges_leaves_nothing_of_what_it_found(

@@ -1,7 +1,6 @@
 """Who comes in: by a key, by a signature, by a token, and nobody who only seems to."""
 
 import asyncio
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from node.readers import desk
 from node.readers.tokens import TOKEN_S
 from node.wire.tls import client_context, reading_context
 from tests.node.api.asking import assert_problem
@@ -439,30 +437,3 @@ def test_a_tls_key_that_nobody_enrolled_is_refused(tmp_path: Path) -> None:
 
     assert_problem(known, 403, "reader.unknown")
     assert_problem(by_token, 401, "reader.expired")
-
-
-@pytest.mark.parametrize("member", [TRAINER, None])
-def test_what_a_read_takes_counts_as_so_many_requests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str | None
-) -> None:
-    """The attack: within the pace, each read one that takes the interpreter for a second."""
-    monkeypatch.setattr(desk, "BURST_S", 0.05)  # fifty of a thousand a second
-    now, ticks = [1_700_000_000.0], itertools.count()
-
-    async def check(url: str, node: Node) -> None:
-        path = f"{url}/v1/members"
-
-        async def status() -> int:
-            headers = signed(path, member, at_s=now[0]) if member else None
-            return (await get(path, headers=headers)).status
-
-        assert [await status(), await status()] == [200, 429]
-        other = signed(path, AUDITOR, at_s=now[0])
-        assert (await get(path, headers=other)).status == 200
-        now[0] += 0.1
-        assert await status() == 429
-        now[0] += 0.1
-        assert await status() == 200
-
-    with private_network(tmp_path, public=True) as network:
-        run(network, check, now_s=lambda: now[0], cpu_s=lambda: float(next(ticks)))

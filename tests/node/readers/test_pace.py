@@ -67,3 +67,17 @@ def test_the_wait_is_told_in_whole_seconds() -> None:
 
     assert [item.wait_s for item in refused] == [1, 3]
     assert refused[1].message.endswith("in 3 s")
+
+
+def test_what_is_charged_makes_nobody_wait_longer_than_that_allows() -> None:
+    """A read of an hour would keep its reader out for days; what waits already goes on waiting."""
+    pace = Pace(per_s=1, at_once=10)
+
+    pace.charge("ada", 10_000, 0.0, most_s=60)
+    pace.charge("bob", 12.5, 0.0, most_s=60)
+    pace.charge("cyd", 100, 0.0)
+    pace.charge("cyd", 1, 0.0, most_s=60)
+
+    assert pace.wait_s("ada", 0.0) == 60
+    assert pace.wait_s("bob", 0.0) == 3.5
+    assert pace.wait_s("cyd", 0.0) == 91
