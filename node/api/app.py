@@ -38,7 +38,8 @@ def build_api(context: ApiContext) -> web.Application:
         middlewares=[answer_refusals, access.keeping(context)],
         client_max_size=transactions.SUBMIT_BYTES_MAX,
     )
-    reader, streams = Pool(context), events.Streams()
+    reader = Pool(context)
+    streams = events.Streams(context, reader)
     submissions = transactions.Submissions(context)
     lookups = Lookups(context, reader)
     exports = Exports(context, reader)
@@ -53,7 +54,7 @@ def build_api(context: ApiContext) -> web.Application:
         return respond(request, await lookups.answer(request))
 
     async def stream(request: web.Request) -> web.StreamResponse:
-        return await streams.serve(context, reader, request)
+        return await streams.serve(request)
 
     access.add_routes(app.router, context, reader)
     app.router.add_post(transactions.TRANSACTIONS, submit)

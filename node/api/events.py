@@ -4,6 +4,7 @@ The text/event-stream format is that of the HTML standard, section 9.2.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import islice
 from typing import cast
@@ -29,31 +30,34 @@ HEARTBEAT_S = 15  # proxies close connections that are silent for 30 to 60 s
 STREAMS_MAX = 256  # each holds a connection
 STREAMS_OF_READER_MAX = 8  # one whose reader has left keeps its place for HEARTBEAT_S at most
 EVENT_RECORDS_MAX = 1_000  # changed records named in one event
+NEWEST = 8  # blocks whose events are read once for all streams, and counted for none
 
 
 class Streams:
     """The open event streams; each is a task that ends when its reader leaves or we stop."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ApiContext, reader: Pool) -> None:
+        self._context = context
+        self._reader = reader
+        self._newest = _Newest(context, reader)
         self._tasks: set[asyncio.Task[object]] = set()
         self._places = Places("events.full", "event streams", STREAMS_MAX, STREAMS_OF_READER_MAX)
 
-    async def serve(
-        self, context: ApiContext, reader: Pool, request: web.Request
-    ) -> web.StreamResponse:
+    async def serve(self, request: web.Request) -> web.StreamResponse:
         """Send every certified block after the reader's last.
 
         Raises `Refused("events.full" | "block.pruned")`.
         """
+        context = self._context
         height = _last_seen(context, request)
         if height < context.feed.height:
-            await reader.run(request, require_kept, context.chain, height + 1)
+            await self._reader.run(request, require_kept, context.chain, height + 1)
         task = asyncio.current_task()
         assert task is not None, "a handler runs in a task"
         with self._places.place(holder_of(request)):
             self._tasks.add(task)
             try:
-                return await _stream(context, reader, request, height)
+                return await self._stream(request, height)
             finally:
                 self._tasks.discard(task)
 
@@ -62,60 +66,78 @@ class Streams:
         for task in self._tasks:
             task.cancel()
 
+    async def _stream(self, request: web.Request, height: int) -> web.StreamResponse:
+        """Answer with the stream; it ends when its reader leaves, or may have no more of it."""
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        )
+        try:
+            await response.prepare(request)
+            await self._send_blocks(request, response, height)
+        except (ConnectionResetError, Refused):  # too late for a problem: who resumes is told
+            pass
+        return response
 
-async def _stream(
-    context: ApiContext, reader: Pool, request: web.Request, height: int
-) -> web.StreamResponse:
-    """Answer with the stream; it ends when its reader leaves, or may have no more of it."""
-    response = web.StreamResponse(
-        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-    )
-    try:
-        await response.prepare(request)
-        await _send_blocks(context, reader, request, response, height)
-    except (ConnectionResetError, Refused):  # too late for a problem document: who resumes is told
-        pass
-    return response
+    async def _send_blocks(
+        self, request: web.Request, response: web.StreamResponse, height: int
+    ) -> None:
+        """Send what comes after `height`, for as long as the reader stays and may read."""
+        await response.write(b": certified blocks follow\n\n")
+        desk, announced = self._context.desk, height
+        while True:
+            try:
+                announced = await asyncio.wait_for(self._context.feed.wait(announced), HEARTBEAT_S)
+            except TimeoutError:
+                desk.look_again(request)
+                await response.write(b": heartbeat\n\n")
+            while height < announced:
+                event = await self._next(request, response, height + 1, announced)
+                if event is None:  # a certificate came before the block: the next turn sends it
+                    break
+                desk.look_again(request)
+                height = event.height
+                data = event.model_dump_json()
+                await response.write(f"id: {height}\nevent: block\ndata: {data}\n\n".encode())
 
-
-async def _wait(context: ApiContext, request: web.Request, response: web.StreamResponse) -> None:
-    """Until the reader may ask again: events count for what they took."""
-    while (wait_s := context.desk.wait_s(request)) > 0:
-        await _pause(min(wait_s, HEARTBEAT_S))
-        context.desk.look_again(request)
-        await response.write(b": heartbeat\n\n")
+    async def _next(
+        self, request: web.Request, response: web.StreamResponse, height: int, announced: int
+    ) -> EventView | None:
+        """The event of a block; who is far behind pays for each, and waits until it has."""
+        if height > announced - NEWEST:
+            return await self._newest.read(height)
+        desk = self._context.desk
+        while (debt_s := desk.debt_s(request)) > 0:
+            desk.look_again(request)
+            await response.write(b": heartbeat\n\n")  # first: it may be long since anything came
+            await _pause(min(debt_s, HEARTBEAT_S))
+        return await self._reader.go_on(request, _event, self._context, height)
 
 
 async def _pause(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-async def _send_blocks(
-    context: ApiContext,
-    reader: Pool,
-    request: web.Request,
-    response: web.StreamResponse,
-    height: int,
-) -> None:
-    """Send what comes after `height`, for as long as the reader stays and may read."""
-    await response.write(b": certified blocks follow\n\n")
-    announced = height
-    while True:
-        try:
-            announced = await asyncio.wait_for(context.feed.wait(announced), HEARTBEAT_S)
-        except TimeoutError:
-            context.desk.look_again(request)
-            await response.write(b": heartbeat\n\n")
-        # None where a certificate came before the block itself: the next turn sends it
-        while height < announced:
-            await _wait(context, request, response)
-            event = await reader.go_on(request, _event, context, height + 1)
-            if event is None:
-                break
-            context.desk.look_again(request)
-            height = event.height
-            data = event.model_dump_json()
-            await response.write(f"id: {height}\nevent: block\ndata: {data}\n\n".encode())
+class _Newest:
+    """Events of the newest blocks: however many streams follow the chain, each is read once."""
+
+    def __init__(self, context: ApiContext, reader: Pool) -> None:
+        self._context = context
+        self._reader = reader
+        self._found: OrderedDict[int, asyncio.Task[EventView | None]] = OrderedDict()
+
+    async def read(self, height: int) -> EventView | None:
+        """The event of a block, None if it is not here yet; raises as reading it does."""
+        task = self._found.get(height)
+        if task is None or (task.done() and not _is_there(task)):
+            task = asyncio.create_task(self._reader.go_on(None, _event, self._context, height))
+            self._found[height] = task
+            if len(self._found) > NEWEST:
+                self._found.popitem(last=False)
+        return await asyncio.shield(task)  # one stream that ends does not end it for others
+
+
+def _is_there(task: asyncio.Task[EventView | None]) -> bool:
+    return not task.cancelled() and task.exception() is None and task.result() is not None
 
 
 def _last_seen(context: ApiContext, request: web.Request) -> int:

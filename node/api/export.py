@@ -32,6 +32,7 @@ CSV, NDJSON = "text/csv", "application/x-ndjson"
 FORMATS = {"json": JSON, "csv": CSV, "ndjson": NDJSON}
 EXPORTS_MAX = 8  # at a time; each holds a connection and reads page after page
 EXPORTS_OF_READER_MAX = 2
+LOOK_S = 1.0  # between looks whether the reader of an export that waits is still there
 EXPORT_S_MAX = 600.0  # for all of a list: a client that dawdles does not keep its place
 OPENED = ("record", "epoch")  # parts of an item whose own fields are columns
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # with these a spreadsheet's formula may begin
@@ -121,9 +122,10 @@ class Exports:
             query = query.model_copy(update=following)
 
     async def _wait(self, request: web.Request) -> None:
-        """Until the reader may ask again: pages count for what they showed and took."""
-        while (wait_s := self._context.desk.wait_s(request)) > 0:
-            await _pause(wait_s)
+        """Until the reader has paid for the pages before, or has left."""
+        while (debt_s := self._context.desk.debt_s(request)) > 0 and request.transport is not None:
+            await _pause(min(debt_s, LOOK_S))
+            self._context.desk.look_again(request)
 
     def _write(self, path: Path, read: Read, query: Any, writer: "_Writer") -> tuple[Answer, bytes]:
         """A page, and its items as they are sent; in a thread, as both take time."""

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from math import inf
+from threading import Barrier
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -46,11 +48,12 @@ class Pool:
 
     def __init__(self, context: ApiContext) -> None:
         self._context = context
-        self._threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+        self._threads = _started()
         self._waiting: OrderedDict[str, deque[_Turn]] = OrderedDict()  # who is first is next
         self._held = Counter[str]()  # waiting or running, by holder
         self._running = Counter[str]()
         self._strangers = 0  # of what is held
+        self._later: asyncio.TimerHandle | None = None  # for who waits until it has paid
 
     async def run(self, request: web.Request | None, read: Callable[..., T], *args: object) -> T:
         """Run `read` in a thread for a request, or for the node itself.
@@ -83,6 +86,8 @@ class Pool:
 
     def close(self) -> None:
         """Take no more reads; those that wait are cancelled."""
+        if self._later is not None:
+            self._later.cancel()
         for turns in self._waiting.values():
             for turn in turns:
                 turn.done.cancel()
@@ -91,8 +96,7 @@ class Pool:
     def _start(self) -> None:
         """Run what may run now: in turns, the holder's oldest read first."""
         while self._running.total() < READ_THREADS:
-            free = (name for name in self._waiting if self._running[name] < RUNNING_OF_ONE_MAX)
-            holder = next(free, None)
+            holder = self._next()
             if holder is None:
                 return
             turns = self._waiting.pop(holder)
@@ -103,19 +107,28 @@ class Pool:
                 turn.done.cancel()
                 self._leave(holder, turn)
                 continue
-            self._run(holder, turn)
-
-    def _run(self, holder: str, turn: _Turn) -> None:
-        try:
+            self._running[holder] += 1
             running = asyncio.get_running_loop().run_in_executor(
                 self._threads, self._timed, turn.read
             )
-        except RuntimeError as error:  # the system has no thread for it
-            self._leave(holder, turn)
-            turn.done.set_exception(error)
-            return
-        self._running[holder] += 1
-        running.add_done_callback(partial(self._ended, holder, turn))
+            running.add_done_callback(partial(self._ended, holder, turn))
+
+    def _next(self) -> str | None:
+        """Whose read comes next; who owes for reads before waits until it has paid for them."""
+        soonest_s = inf
+        for holder, turns in self._waiting.items():
+            if self._running[holder] < RUNNING_OF_ONE_MAX:
+                request = turns[0].request
+                debt_s = 0.0 if request is None else self._context.desk.debt_s(request)
+                if debt_s == 0 or turns[0].is_left():
+                    return holder
+                soonest_s = min(soonest_s, debt_s)
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if soonest_s < inf:
+            self._later = asyncio.get_running_loop().call_later(soonest_s, self._start)
+        return None
 
     def _timed(self, read: Callable[[], T]) -> tuple[T | Exception, float]:
         """What came of a read, and the seconds of this thread's processor that it took."""
@@ -151,6 +164,16 @@ class Pool:
         self._held[holder] -= 1
         if not self._held[holder]:
             del self._held[holder]
+
+
+def _started() -> ThreadPoolExecutor:
+    """The threads, all of them there: a node that cannot have them does not start."""
+    threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+    together = Barrier(READ_THREADS + 1)
+    for _ in range(READ_THREADS):
+        threads.submit(together.wait)
+    together.wait()
+    return threads
 
 
 def _is_stranger(request: web.Request | None) -> bool:

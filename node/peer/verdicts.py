@@ -30,6 +30,8 @@ from vm.terms import MICRO, Site, Valuation
 
 Profiles = dict[str, tuple[tuple[int, ...], int | None]]  # by organisation: moves, and score
 
+NO_BLIND = bytes(DIGEST_BYTES)  # of a judgement that is not sealed yet
+
 log = structlog.get_logger()
 
 
@@ -153,7 +155,7 @@ def judged(
         score_bp=found.score_bp,
         contribution_bp=contribution_bp,
         near=near,
-        blind=bytes(DIGEST_BYTES),
+        blind=NO_BLIND,
     )
 
 

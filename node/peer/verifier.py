@@ -29,6 +29,7 @@ from node.peer.replaying import Suspect
 from node.peer.rowkeeper import Rowkeeper
 from node.peer.stage import Stage, find_stage
 from node.peer.verdicts import (
+    NO_BLIND,
     Profiles,
     case_of,
     contributions,
@@ -42,7 +43,6 @@ from node.peer.verdicts import (
 )
 from node.peer.watch import while_wanted
 from node.wire.exchange import Exchange
-from vm.digest import DIGEST_BYTES
 from vm.learning import (
     Commitment,
     Decision,
@@ -161,7 +161,8 @@ class Verifier:
         if newest is None or newest.seal is not None:
             return  # read after the budget: a seal of ours that has taken from it is seen here
         reserved = max(count for count in choices if count <= left)
-        body = replace(body, judgements=self._blinded(stage, within(body.judgements, reserved)))
+        fitting = within(body.judgements, reserved)
+        body = replace(body, judgements=self._blinded(stage, body.judgements, fitting))
         await asyncio.to_thread(self._drawer.put, body)
         packed = [pack(item) for item in body.judgements]
         sealed = seal(task, number, me, body.secret, packed)
@@ -189,14 +190,23 @@ class Verifier:
             found = await self._abstain(stage, site)  # no seal binds us to what we found before
         return RevealVerdicts(task, number, secret, found)
 
-    def _blinded(self, stage: Stage, items: Sequence[Judged]) -> tuple[Judged, ...]:
-        """What hides each judgement from whoever is not shown it.
+    def _blinded(
+        self, stage: Stage, kept: Sequence[Judged], items: Sequence[Judged]
+    ) -> tuple[Judged, ...]:
+        """The judgements, each hidden from whoever is not shown it.
 
-        Of the words themselves: one that is revealed opens no seal on others that it gave way to.
+        By a blind of its words: one that is revealed opens no seal on others that it gave way to.
+        What was `kept` with one has it still: its seal may be on its way.
         """
-        plain = [replace(item, blind=bytes(DIGEST_BYTES)) for item in items]
-        where = (stage.task.id, stage.round.number)
-        return tuple(replace(item, blind=self._secret((*where, pack(item)))) for item in plain)
+
+        def blinded(item: Judged) -> Judged:
+            if item.blind != NO_BLIND and item in kept:
+                return item
+            plain = replace(item, blind=NO_BLIND)
+            where = (stage.task.id, stage.round.number)
+            return replace(plain, blind=self._secret((*where, pack(plain))))
+
+        return tuple(blinded(item) for item in items)
 
     def _require_secret(self, bound: Commitment) -> Digest:
         """What we committed to; raises `Refused("peer.secret")` if our key was rotated since.

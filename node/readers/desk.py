@@ -114,9 +114,9 @@ class Desk:
         now_s, count = self._ticks_s(), cpu_s / READ_CPU_S
         self._pace_of(request).charge(self._asking(request), count, now_s, DEBT_S_MAX)
 
-    def wait_s(self, request: web.Request) -> float:
-        """How long whoever asks has to wait until it may ask again; 0 if it may now."""
-        return self._pace_of(request).wait_s(self._asking(request), self._ticks_s())
+    def debt_s(self, request: web.Request) -> float:
+        """How long until whoever asks has paid for what its reads took; 0 if it has."""
+        return self._pace_of(request).debt_s(self._asking(request), self._ticks_s())
 
     async def note(self, request: web.Request, shown: Sequence[Shown]) -> None:
         """Return once it is on disk that this reader was shown these.
@@ -131,7 +131,8 @@ class Desk:
         if reader is None:
             raise _required(f"a {shown[0].kind} is shown to known readers only")
         if len(shown) > 1:
-            self._readers.charge(reader.member, len(shown) - 1, self._ticks_s())
+            count, now_s = len(shown) - 1, self._ticks_s()
+            self._readers.charge(reader.member, count, now_s, DEBT_S_MAX)
         time_ms = int(self._now_s() * 1_000)
         await self.logbook.append(
             [

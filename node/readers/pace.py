@@ -34,6 +34,10 @@ class Pace:
         full_s = max(self._full_s.get(who, now_s), now_s)
         return max(0.0, full_s + self._cost_s - self._depth_s - now_s)
 
+    def debt_s(self, who: str, now_s: float) -> float:
+        """How long until what was charged beyond the allowance is there; 0 if nothing was."""
+        return max(0.0, self._full_s.get(who, now_s) - self._depth_s - now_s)
+
     def take(self, who: str, now_s: float) -> float:
         """Take one from the allowance; the seconds until it is there, 0 if it was."""
         wait_s = self.wait_s(who, now_s)
@@ -45,10 +49,10 @@ class Pace:
     def charge(self, who: str, count: float, now_s: float, most_s: float = inf) -> None:
         """Take `count` from the allowance, whether they are there or not: then `who` waits.
 
-        Not more than so that it waits for `most_s`, unless it would already.
+        Not more than so that its debt lasts `most_s`, unless it would already.
         """
         full_s = max(self._full_s.pop(who, now_s), now_s)
-        most_full_s = max(full_s, now_s + self._depth_s - self._cost_s + most_s)
+        most_full_s = max(full_s, now_s + self._depth_s + most_s)
         self._full_s[who] = min(full_s + count * self._cost_s, most_full_s)
         if len(self._full_s) > self._asking_max:
             self._full_s.popitem(last=False)

@@ -48,7 +48,7 @@ SNAPSHOTS_MAX = 2  # the last ones, which are exempt from pruning
 STALE_KEYS_MAX = 1_000  # in one row: pruning looks at all of them in one step
 WRITES_MAX = 100_000  # state keys that one block writes
 CACHE_BYTES = 64 * 1024 * 1024  # LevelDB's block cache; the rest is the page cache's
-WRITE_BUFFER_BYTES = 64 * 1024 * 1024  # before a table is written: fewer of them are merged again
+WRITE_BUFFER_BYTES = 96 * 1024 * 1024  # before a table is written: fewer of them are merged again
 KEY_BYTES_MAX = sparse.KEY_BYTES_MAX
 
 

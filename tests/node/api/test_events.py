@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
@@ -202,5 +203,34 @@ def test_a_stream_is_what_the_html_standard_says(network: Network) -> None:
             assert fields[1][1] == "block"
             assert json.loads(fields[2][1])["height"] == 1
             assert "\r" not in text
+
+    run(network, check)
+
+
+def test_the_newest_blocks_are_read_once_for_all_streams(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many follow the chain: what they read is not counted, and none falls behind."""
+    given, read = events._event, list[int]()
+
+    def counted(context: ApiContext, height: int) -> EventView | None:
+        read.append(height)
+        return given(context, height)
+
+    monkeypatch.setattr(events, "_event", counted)
+
+    async def check(url: str, node: Node) -> None:
+        since = node.feed.height
+        async with AsyncExitStack() as stack:
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            path = f"{url}/v1/events?since={since}"
+            streams = [await stack.enter_async_context(session.get(path)) for _ in range(8)]
+            for _ in range(events.NEWEST + 3):
+                node.feed.publish(network.block().height)
+            wanted = list(range(since + 1, since + events.NEWEST + 4))
+            for stream in streams:
+                assert await heights(stream, len(wanted)) == wanted
+        late = wanted[-events.NEWEST :]
+        assert [read.count(height) for height in late] == [1] * events.NEWEST
 
     run(network, check)

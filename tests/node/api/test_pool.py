@@ -2,9 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -61,16 +60,26 @@ def stranger(address: str) -> web.Request:
     return make_mocked_request("GET", "/").clone(remote=address)
 
 
-def play(scenario: Callable[[Pool, Gate], Any], cpu_s: Callable[[], float] = lambda: 0.0) -> Any:
-    """Run a scenario with a pool; give what the desk was told that reads took."""
+def play(
+    scenario: Callable[[Pool, Gate], Any],
+    cpu_s: Callable[[], float] = lambda: 0.0,
+    owed: Mapping[str, float] = MappingProxyType({}),
+) -> Any:
+    """Run a scenario with a pool; give what the desk was told that reads took.
+
+    `owed` are the seconds that members have to wait until they have paid for reads.
+    """
     spent: list[tuple[str, float]] = []
+
+    def debt_s(request: web.Request) -> float:
+        return owed.get(request[READER].member, 0.0) if READER in request else 0.0
 
     def spend(request: web.Request, seconds: float) -> None:
         if seconds:
             spent.append((request[READER].member, seconds))
 
     async def main() -> None:
-        context = SimpleNamespace(desk=SimpleNamespace(spend=spend), cpu_s=cpu_s)
+        context = SimpleNamespace(desk=SimpleNamespace(spend=spend, debt_s=debt_s), cpu_s=cpu_s)
         pool, gate = Pool(cast(ApiContext, context)), Gate()
         try:
             await scenario(pool, gate)
@@ -187,23 +196,34 @@ def test_strangers_together_have_half_of_the_places() -> None:
     play(scenario)
 
 
-def test_a_thread_that_the_system_does_not_give_costs_no_place(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Whoever asked is told; after two of them this reader's reads went on for ever unread."""
+def test_all_threads_are_there_from_the_start() -> None:
+    """One that the system does not give is told then, and not to somebody who reads later."""
 
-    async def scenario(pool: Pool, gate: Gate) -> None:
-        with monkeypatch.context() as without:
-            without.setattr(ThreadPoolExecutor, "submit", no_thread)
-            for _ in range(READ_THREADS):
-                with pytest.raises(RuntimeError, match="can't start new thread"):
-                    await pool.run(of("a"), gate.read, "never")
+    async def scenario(pool: Pool, _: Gate) -> None:
+        names = [thread.name for thread in threading.enumerate()]
+        assert sum(name.startswith("read_") for name in names) >= READ_THREADS
         assert await pool.run(of("a"), lambda: 1) == 1
 
-    def no_thread(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
-
     play(scenario)
+
+
+def test_who_owes_for_reads_waits_until_it_has_paid() -> None:
+    """The attack: many long reads let in together, so that all run before any is counted."""
+    owed = {"greedy": 0.0}
+
+    async def scenario(pool: Pool, gate: Gate) -> None:
+        first = started(pool, gate, "greedy", RUNNING_OF_ONE_MAX)
+        await gate.wait(RUNNING_OF_ONE_MAX)
+        more = started(pool, gate, "greedy", 3)
+        owed["greedy"] = 0.001
+        gate.open.set()
+        await asyncio.gather(*first)
+        assert await pool.run(of("honest"), lambda: "answer") == "answer"
+        assert len(gate.begun) == RUNNING_OF_ONE_MAX
+        owed["greedy"] = 0.0
+        await asyncio.gather(*more)
+
+    play(scenario, owed=owed)
 
 
 def test_a_client_that_has_closed_its_connection_has_nothing_read() -> None:

@@ -120,6 +120,26 @@ def test_a_seal_that_was_lost_on_its_way_is_sent_again_as_it_was(tmp_path: Path)
     assert sealed(town, 1) == {item.organisation: item for item in found.judgements}
 
 
+def test_a_seal_on_its_way_stays_the_same_though_the_key_changed(tmp_path: Path) -> None:
+    """The drawer has its blinds: with others, the first could not be revealed any more."""
+    town = submitted(tmp_path)
+    first = town.verifier(1)
+    seals: list[bytes] = []
+
+    async def lose(kind: str, body: Any) -> Any:
+        seals.append(body.seal)
+        raise Refused("client.no_validator", "expected an answer, found none")
+
+    first._submitter.submit = lose  # type: ignore[method-assign]
+    assert code_of(first.work(TASK)) == "client.no_validator"
+    again = town.verifier(1)
+    again._submitter.submit = lose  # type: ignore[method-assign]
+    again._secret = lambda parts: bytes(32)
+    assert code_of(again.work(TASK)) == "client.no_validator"
+
+    assert seals == [seals[0]] * 2
+
+
 def test_what_was_sealed_on_another_chain_is_no_part_of_this_one(tmp_path: Path) -> None:
     """A store that outlived its network holds a round of the same name, useless here."""
     town = submitted(tmp_path)

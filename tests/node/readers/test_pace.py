@@ -78,6 +78,7 @@ def test_what_is_charged_makes_nobody_wait_longer_than_that_allows() -> None:
     pace.charge("cyd", 100, 0.0)
     pace.charge("cyd", 1, 0.0, most_s=60)
 
-    assert pace.wait_s("ada", 0.0) == 60
-    assert pace.wait_s("bob", 0.0) == 3.5
-    assert pace.wait_s("cyd", 0.0) == 91
+    assert (pace.debt_s("ada", 0.0), pace.wait_s("ada", 0.0)) == (60, 61)
+    assert (pace.debt_s("bob", 0.0), pace.wait_s("bob", 0.0)) == (2.5, 3.5)
+    assert (pace.debt_s("cyd", 0.0), pace.wait_s("cyd", 0.0)) == (90, 91)
+    assert (pace.debt_s("dan", 0.0), pace.wait_s("dan", 0.0)) == (0, 0)

@@ -282,7 +282,7 @@ def test_an_export_waits_for_its_reader_s_pace(
     monkeypatch.setattr(export, "LIMIT_MAX", 2)
     now = [1_700_000_000.0]
     paused: list[float] = []
-    learned.block(*(uses(learned, HOSPITALS[0], 1) for _ in range(4)))
+    learned.block(*(uses(learned, HOSPITALS[0], 1) for _ in range(6)))
 
     async def check(url: str, node: Node) -> None:
         before = node.feed.height
@@ -295,10 +295,10 @@ def test_an_export_waits_for_its_reader_s_pace(
         monkeypatch.setattr(export, "_pause", pause)
         path = f"{url}{USES}?format=ndjson"
         got = await get(path, headers=signed(path, TRAINER, at_s=now[0]))
-        assert got.body.count(b"\n") == node.logbook.size == 4
+        assert got.body.count(b"\n") == node.logbook.size == 6
         heights = [line.height for line in noted(node)]
-        assert heights[:2] == [before] * 2  # read before it waited
-        assert heights[2:] == [before + len(paused)] * 2
+        assert heights[:4] == [before] * 4  # read before it waited
+        assert heights[4:] == [before + len(paused)] * 2
 
     run(learned, check, now_s=lambda: now[0])
     assert paused

@@ -53,6 +53,7 @@ def test_event_streams_wait_for_what_they_took(
         now[0] += seconds
 
     monkeypatch.setattr(events, "_pause", pause)
+    monkeypatch.setattr(events, "NEWEST", 0)
 
     async def check(url: str, node: Node) -> None:
         async with (
