@@ -91,7 +91,7 @@ class Streams:
                 desk.look_again(request)
                 await response.write(b": heartbeat\n\n")
             while height < announced:
-                event = await self._next(request, response, height + 1, announced)
+                event = await self._next(request, response, height + 1)
                 if event is None:  # a certificate came before the block: the next turn sends it
                     break
                 desk.look_again(request)
@@ -100,17 +100,23 @@ class Streams:
                 await response.write(f"id: {height}\nevent: block\ndata: {data}\n\n".encode())
 
     async def _next(
-        self, request: web.Request, response: web.StreamResponse, height: int, announced: int
+        self, request: web.Request, response: web.StreamResponse, height: int
     ) -> EventView | None:
         """The event of a block; who is far behind pays for each, and waits until it has."""
-        if height > announced - NEWEST:
+        if height > self._context.feed.height - NEWEST:
             return await self._newest.read(height)
         desk = self._context.desk
         while (debt_s := desk.debt_s(request)) > 0:
             desk.look_again(request)
             await response.write(b": heartbeat\n\n")  # first: it may be long since anything came
             await _pause(min(debt_s, HEARTBEAT_S))
-        return await self._reader.go_on(request, _event, self._context, height)
+        reading = asyncio.ensure_future(self._reader.go_on(request, _event, self._context, height))
+        try:
+            while not (await asyncio.wait({reading}, timeout=HEARTBEAT_S))[0]:
+                await response.write(b": heartbeat\n\n")
+            return await reading
+        finally:
+            reading.cancel()
 
 
 async def _pause(seconds: float) -> None:
@@ -127,13 +133,23 @@ class _Newest:
 
     async def read(self, height: int) -> EventView | None:
         """The event of a block, None if it is not here yet; raises as reading it does."""
-        task = self._found.get(height)
-        if task is None or (task.done() and not _is_there(task)):
-            task = asyncio.create_task(self._reader.go_on(None, _event, self._context, height))
-            self._found[height] = task
-            if len(self._found) > NEWEST:
-                self._found.popitem(last=False)
-        return await asyncio.shield(task)  # one stream that ends does not end it for others
+        first = self._found.get(height)
+        if first is not None and (not first.done() or _is_there(first)):
+            found = await asyncio.shield(first)  # one stream that ends does not end it for others
+            if found is not None:
+                return found
+        again = self._found.get(height)
+        if again is None or again is first:  # which was asked for before the block was there
+            again = self._begin(height)
+        return await asyncio.shield(again)
+
+    def _begin(self, height: int) -> asyncio.Task[EventView | None]:
+        task = asyncio.create_task(self._reader.go_on(None, _event, self._context, height))
+        task.add_done_callback(_is_there)  # which looks at its exception, if nobody else does
+        self._found[height] = task
+        if len(self._found) > NEWEST:
+            self._found.popitem(last=False)
+        return task
 
 
 def _is_there(task: asyncio.Task[EventView | None]) -> bool:

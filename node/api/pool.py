@@ -18,6 +18,7 @@ from aiohttp import web
 
 from node.api.context import ApiContext
 from node.readers.identity import READER, holder_of
+from node.readers.pace import TooMany
 from vm.refusal import Refused
 
 T = TypeVar("T")
@@ -27,6 +28,8 @@ RUNNING_OF_ONE_MAX = 2  # of one reader: its long reads leave as many threads fo
 READS_MAX = 1_024  # waiting or running: each holds a request, of which a port has as many
 READS_OF_ONE_MAX = 64
 STRANGERS_MAX = READS_MAX // 2  # of all whom nobody knows: they have as many addresses as they like
+DEBT_WAIT_S = 3  # for which a read waits in silence: a client waits 5 s, and longer if told so
+LOOK_S = 1  # between looks whether clients of reads that wait are still there
 NODE = "this node"  # whose reads tell many readers at once of a block
 
 
@@ -37,6 +40,7 @@ class _Turn:
     request: web.Request | None
     read: Callable[[], Any]
     done: asyncio.Future[Any]
+    patient: bool  # of an answer that has begun: else whoever asked is told to come again
 
     def is_left(self) -> bool:
         """Whether nobody waits for it any more: the client has closed its connection."""
@@ -58,20 +62,26 @@ class Pool:
     async def run(self, request: web.Request | None, read: Callable[..., T], *args: object) -> T:
         """Run `read` in a thread for a request, or for the node itself.
 
-        Raises `Refused("api.busy")` if too many wait, and as `read` does.
+        Raises `Refused("api.busy")` if too many wait, `TooMany` if whoever asks owes for long, and
+        as `read` does.
         """
         if request is not None:
             self._check(request)
-        return await self.go_on(request, read, *args)
+        return await self._wait(request, partial(read, *args), patient=False)
 
     async def go_on(self, request: web.Request | None, read: Callable[..., T], *args: object) -> T:
         """The same for one that was let in before: it has one read at a time, and waits for it."""
+        return await self._wait(request, partial(read, *args), patient=True)
+
+    async def _wait(
+        self, request: web.Request | None, read: Callable[[], T], *, patient: bool
+    ) -> T:
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         holder = NODE if request is None else holder_of(request)
         self._held[holder] += 1
         self._strangers += _is_stranger(request)
         turns = self._waiting.setdefault(holder, deque())
-        turns.append(_Turn(request, partial(read, *args), done))
+        turns.append(_Turn(request, read, done, patient))
         self._start()
         return await done
 
@@ -107,6 +117,10 @@ class Pool:
                 turn.done.cancel()
                 self._leave(holder, turn)
                 continue
+            if not turn.patient and self._debt_s(turn) > DEBT_WAIT_S:
+                turn.done.set_exception(TooMany(self._debt_s(turn), "expected reads paid for"))
+                self._leave(holder, turn)
+                continue
             self._running[holder] += 1
             running = asyncio.get_running_loop().run_in_executor(
                 self._threads, self._timed, turn.read
@@ -118,17 +132,21 @@ class Pool:
         soonest_s = inf
         for holder, turns in self._waiting.items():
             if self._running[holder] < RUNNING_OF_ONE_MAX:
-                request = turns[0].request
-                debt_s = 0.0 if request is None else self._context.desk.debt_s(request)
-                if debt_s == 0 or turns[0].is_left():
+                first = turns[0]
+                debt_s = self._debt_s(first)
+                if debt_s == 0 or first.is_left() or (debt_s > DEBT_WAIT_S and not first.patient):
                     return holder
                 soonest_s = min(soonest_s, debt_s)
         if self._later is not None:
             self._later.cancel()
             self._later = None
         if soonest_s < inf:
-            self._later = asyncio.get_running_loop().call_later(soonest_s, self._start)
+            wait_s = min(soonest_s, LOOK_S)
+            self._later = asyncio.get_running_loop().call_later(wait_s, self._start)
         return None
+
+    def _debt_s(self, turn: _Turn) -> float:
+        return 0.0 if turn.request is None else self._context.desk.debt_s(turn.request)
 
     def _timed(self, read: Callable[[], T]) -> tuple[T | Exception, float]:
         """What came of a read, and the seconds of this thread's processor that it took."""
@@ -170,9 +188,13 @@ def _started() -> ThreadPoolExecutor:
     """The threads, all of them there: a node that cannot have them does not start."""
     threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
     together = Barrier(READ_THREADS + 1)
-    for _ in range(READ_THREADS):
-        threads.submit(together.wait)
-    together.wait()
+    try:
+        for _ in range(READ_THREADS):
+            threads.submit(together.wait)
+        together.wait()
+    except BaseException:
+        together.abort()  # else those that are there would wait for ever, and the process with them
+        raise
     return threads
 
 

@@ -1,15 +1,20 @@
 """The event stream resumes by height, is bounded, and names what changed."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any, cast
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from node.api import events
 from node.api.context import ApiContext
+from node.api.pool import Pool
 from node.api.views import EventView
+from node.readers.desk import Desk
 from node.validator.prune import Pruner
 from tests.harness import as_read
 from tests.node.api.asking import assert_problem, run
@@ -232,5 +237,51 @@ def test_the_newest_blocks_are_read_once_for_all_streams(
                 assert await heights(stream, len(wanted)) == wanted
         late = wanted[-events.NEWEST :]
         assert [read.count(height) for height in late] == [1] * events.NEWEST
+
+    run(network, check)
+
+
+def test_a_block_that_was_not_there_is_read_anew_by_who_comes_later(network: Network) -> None:
+    """One stream asks before the block is there, another after: it does not share that answer."""
+    answers: list[EventView | None] = [None, cast(EventView, "the block"), cast(EventView, "no")]
+    asked: list[int] = []
+
+    class Reader:
+        async def go_on(self, _: object, read: object, context: object, height: int) -> Any:
+            asked.append(height)
+            await asyncio.sleep(0)
+            return answers[len(asked) - 1]
+
+    async def main() -> list[Any]:
+        newest = events._Newest(cast(ApiContext, None), cast(Pool, Reader()))
+        return await asyncio.gather(*(newest.read(7) for _ in range(3)))
+
+    assert asyncio.run(main()) == [None, "the block", "the block"]
+    assert asked == [7, 7]
+
+
+def test_old_blocks_are_counted_for_who_reads_them(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack: a stream that is opened at the newest, and read when they are old."""
+    monkeypatch.setattr(events, "NEWEST", 2)
+    counted: list[int] = []
+    given = Desk.spend
+
+    def spend(self: Desk, request: web.Request, cpu_s: float) -> None:
+        counted.append(1)
+        given(self, request, cpu_s)
+
+    monkeypatch.setattr(Desk, "spend", spend)
+
+    async def check(url: str, node: Node) -> None:
+        for _ in range(6):
+            node.feed.publish(network.block().height)
+        counted.clear()
+        async with aiohttp.ClientSession() as session:
+            path = f"{url}/v1/events?since={node.feed.height - 6}"
+            async with session.get(path) as stream:
+                assert len(await heights(stream, 6)) == 6
+        assert len(counted) == 1 + 4  # whether they are kept, and all but the newest two
 
     run(network, check)

@@ -1,8 +1,10 @@
 """Blocking reads: bounded, in turns, and one reader's beside another's."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
@@ -20,6 +22,7 @@ from node.api.pool import (
     Pool,
 )
 from node.readers.identity import READER, Reader
+from node.readers.pace import TooMany
 from vm.accesslog import Via
 from vm.record import Role
 from vm.refusal import Refused
@@ -205,6 +208,44 @@ def test_all_threads_are_there_from_the_start() -> None:
         assert await pool.run(of("a"), lambda: 1) == 1
 
     play(scenario)
+
+
+def test_a_node_that_does_not_get_its_threads_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that it got do not wait for the others: a process that hangs is not started again."""
+    given, left = ThreadPoolExecutor.submit, [READ_THREADS - 1]
+    before = set(threading.enumerate())
+
+    def submit(self: ThreadPoolExecutor, work: Callable[[], Any]) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("can't start new thread")
+        return given(self, work)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Pool(cast(ApiContext, None))
+    gc.collect()
+
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_who_owes_for_long_is_told_when_to_come_again() -> None:
+    """In silence a client would take the node for dead; an answer that has begun goes on."""
+    owed = {"greedy": 20.0}
+
+    async def scenario(pool: Pool, _: Gate) -> None:
+        going_on = asyncio.create_task(pool.go_on(of("greedy"), lambda: 1))
+        with pytest.raises(TooMany) as refused:
+            await pool.run(of("greedy"), lambda: 2)
+        assert refused.value.wait_s == 20
+        assert not going_on.done()
+        owed["greedy"] = 0.0
+        assert await pool.run(of("greedy"), lambda: 3) == 3
+        assert await going_on == 1
+
+    play(scenario, owed=owed)
 
 
 def test_who_owes_for_reads_waits_until_it_has_paid() -> None:
