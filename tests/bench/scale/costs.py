@@ -28,7 +28,7 @@ class Costs:
     encode_s: Mapping[str, float]
     step_s: Mapping[str, float]
     verify_s: float  # a message's signature
-    hop_s: float  # to a thread that verifies it, and back
+    ask_s: float  # to have it verified with those that come together, beside that itself
     sign_s: float
     frame_s: float
     entry_s: float  # an entry appended to the journal

@@ -60,7 +60,7 @@ def _costs(costs: dict[int, Costs]) -> Iterator[str]:
         "a vote received: its frame": lambda one: one.frame_s,
         "decoded": lambda one: one.decode("commit"),
         "verified": lambda one: one.verify_s,
-        "in a thread: there and back": lambda one: one.hop_s,
+        "with the others that wait: there and back": lambda one: one.ask_s,
         "the replica's step": lambda one: one.step("commit"),
         "a vote of its own: signed": lambda one: one.sign_s,
         "encoded and journaled": lambda one: one.encode("commit") + one.entry_s,

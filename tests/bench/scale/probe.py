@@ -39,6 +39,7 @@ from node.validator.intake import Intake
 from node.validator.journal import Journal, create_journal
 from node.validator.mempool import Mempool
 from node.validator.runtime import THREADS
+from node.validator.signatures import Check, Signatures
 from tests.bench.scale.costs import FREE, Costs
 from tests.bench.scale.requests import signed
 from tests.bench.scale.run import Run
@@ -108,7 +109,6 @@ def measure(folder: Path) -> Costs:
     vote = Envelope("v00", 0, Prepare(0, 1, bytes(32)), bytes(64), None)
     with capture_logs():  # three of four find their peers not yet listening
         frame_s, frame_byte_s = asyncio.run(_frames(folder))
-    verify_s, hop_s = asyncio.run(_verify(vote))
     entry_s, sync_s, held_byte_s = _journal(folder, vote)
     with open_network(folder) as network:
         batch_s, intake_s, again_s = _intake(folder, network.chain)
@@ -117,8 +117,7 @@ def measure(folder: Path) -> Costs:
     data = encode_envelope(proposal)
     return replace(
         FREE,
-        verify_s=verify_s,
-        hop_s=hop_s,
+        verify_s=_each(TIMES, partial(verify, *_check_of(vote))),
         sign_s=_each(TIMES, lambda: key_of(0).sign(bytes(32))),
         frame_s=frame_s,
         entry_s=entry_s,
@@ -146,8 +145,10 @@ def with_messages(costs: Costs, n: int) -> Costs:
         for kind, sample in watch.samples.items()
     }
     data = {kind: encode_envelope(sample) for kind, sample in samples.items()}
+    vote = Envelope("v00", 0, Prepare(0, 1, bytes(32)), bytes(64), None)
     return replace(
         costs,
+        ask_s=asyncio.run(_asking(vote, n - 1)) - costs.verify_s,
         encode_s={k: _each(TIMES, partial(encode_envelope, samples[k])) for k in samples},
         decode_s={k: _each(TIMES, partial(decode_envelope, data[k])) for k in samples},
         step_s=watch.step_s,
@@ -161,22 +162,20 @@ def _each(times: int, work: Callable[[], object]) -> float:
     return (time.process_time() - begin_s) / times
 
 
-async def _verify(vote: Envelope) -> tuple[float, float]:
-    """A vote's signature, and the way to a thread of the runtime's pool and back."""
-    loop, key = asyncio.get_running_loop(), key_of(0)
-    message = signing_digest(CHAIN, 0, vote.body)
-    signature = key.sign(message)
+def _check_of(vote: Envelope) -> Check:
+    key, message = key_of(0), signing_digest(CHAIN, 0, vote.body)
+    return Check(key.public, message, key.sign(message))
 
-    def verified() -> bool:
-        return verify(key.public, signing_digest(CHAIN, 0, vote.body), signature)
 
-    assert verified(), "the signature was just made"
-    verify_s = _each(TIMES, verified)
+async def _asking(vote: Envelope, peers: int) -> float:
+    """A vote's signature where those of all peers come together: some on the loop, some not."""
+    check = _check_of(vote)
     with ThreadPoolExecutor(THREADS) as pool:
+        signatures = Signatures(pool)
         begin_s = time.process_time()
-        for _ in range(TIMES):
-            await loop.run_in_executor(pool, verified)
-        return verify_s, (time.process_time() - begin_s) / TIMES - verify_s
+        for _ in range(TIMES // peers):
+            await asyncio.gather(*(signatures.good(check) for _ in range(peers)))
+        return (time.process_time() - begin_s) / (TIMES // peers * peers)
 
 
 async def _frames(folder: Path) -> tuple[float, float]:

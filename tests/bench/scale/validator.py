@@ -185,7 +185,7 @@ class Validator:
         costs, body = self._costs, envelope.body
         cost_s = costs.frame_s + costs.decode(body.TAG)
         cost_s += len(envelope.payload or b"") * (costs.frame_byte_s + costs.decode_byte_s)
-        verify_s = (costs.verify_s + costs.hop_s) * is_signed(body)
+        verify_s = (costs.verify_s + costs.ask_s) * is_signed(body)
         self.core.spend(work_of(body), cost_s + verify_s)
         return lambda: self._post(Received(envelope))
 
