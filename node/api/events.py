@@ -95,13 +95,12 @@ class Streams:
                 if event is None:  # a certificate came before the block: the next turn sends it
                     break
                 desk.look_again(request)
-                height = event.height
-                data = event.model_dump_json()
-                await response.write(f"id: {height}\nevent: block\ndata: {data}\n\n".encode())
+                height += 1
+                await response.write(event)
 
     async def _next(
         self, request: web.Request, response: web.StreamResponse, height: int
-    ) -> EventView | None:
+    ) -> bytes | None:
         """The event of a block; who is far behind pays for each, and waits until it has."""
         if height > self._context.feed.height - NEWEST:
             return await self._newest.read(height)
@@ -110,7 +109,9 @@ class Streams:
             desk.look_again(request)
             await response.write(b": heartbeat\n\n")  # first: it may be long since anything came
             await _pause(min(debt_s, HEARTBEAT_S))
-        reading = asyncio.ensure_future(self._reader.go_on(request, _event, self._context, height))
+        reading = asyncio.ensure_future(
+            self._reader.go_on(request, _written, self._context, height)
+        )
         try:
             while not (await asyncio.wait({reading}, timeout=HEARTBEAT_S))[0]:
                 await response.write(b": heartbeat\n\n")
@@ -129,9 +130,9 @@ class _Newest:
     def __init__(self, context: ApiContext, reader: Pool) -> None:
         self._context = context
         self._reader = reader
-        self._found: OrderedDict[int, asyncio.Task[EventView | None]] = OrderedDict()
+        self._found: OrderedDict[int, asyncio.Task[bytes | None]] = OrderedDict()
 
-    async def read(self, height: int) -> EventView | None:
+    async def read(self, height: int) -> bytes | None:
         """The event of a block, None if it is not here yet; raises as reading it does."""
         first = self._found.get(height)
         if first is not None and (not first.done() or _is_there(first)):
@@ -143,8 +144,8 @@ class _Newest:
             again = self._begin(height)
         return await asyncio.shield(again)
 
-    def _begin(self, height: int) -> asyncio.Task[EventView | None]:
-        task = asyncio.create_task(self._reader.go_on(None, _event, self._context, height))
+    def _begin(self, height: int) -> asyncio.Task[bytes | None]:
+        task = asyncio.create_task(self._reader.go_on(None, _written, self._context, height))
         task.add_done_callback(_is_there)  # which looks at its exception, if nobody else does
         self._found[height] = task
         if len(self._found) > NEWEST:
@@ -152,7 +153,7 @@ class _Newest:
         return task
 
 
-def _is_there(task: asyncio.Task[EventView | None]) -> bool:
+def _is_there(task: asyncio.Task[bytes | None]) -> bool:
     return not task.cancelled() and task.exception() is None and task.result() is not None
 
 
@@ -163,6 +164,14 @@ def _last_seen(context: ApiContext, request: web.Request) -> int:
     if held is not None:
         return parse_number("Last-Event-ID", held)
     return context.feed.height if since is None else since
+
+
+def _written(context: ApiContext, height: int) -> bytes | None:
+    """An event as it is sent, None if its block is not here yet."""
+    event = _event(context, height)
+    if event is None:
+        return None
+    return f"id: {height}\nevent: block\ndata: {event.model_dump_json()}\n\n".encode()
 
 
 def _event(context: ApiContext, height: int) -> EventView | None:
