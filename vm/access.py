@@ -60,7 +60,7 @@ ACCESS: dict[str, Access] = {
 
 # Records that are shown to identified readers only, each time with a line in the access log: by
 # kind, for a room that brings such a record need not be imported to know that it is restricted.
-# Each has a field `blind` (`vm.execute.Context.blind`), so only restricted transactions write it.
+# Each has a `blind` that a restricted transaction brings, so no other kind may write it.
 RESTRICTED = frozenset({
     "verdict",      # scores on a hospital's rows: many of them together tell of the rows
     "visit",        # who was let into a hospital, and when

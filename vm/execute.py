@@ -46,7 +46,7 @@ class Context:
 
         Proofs of other records hold this one's digest. Whoever has not been shown the signature,
         which none but the sender could have made, cannot try out which record has that digest.
-        `before` is the blind of the record that it takes the place of, where that was another's.
+        `before` is the blind of the record that it takes the place of, whose content it keeps.
         """
         return digest(BLIND, before + self.signature + state_key(kind.KIND, key))
 

@@ -42,6 +42,13 @@ def write_time(ms: int) -> str | None:
     return (EPOCH + timedelta(milliseconds=ms)).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03}Z"
 
 
+def tell_time(ms: int, timespec: str = "seconds") -> str:
+    """Milliseconds for people; as they are beyond the year 9999, where calendars here end."""
+    if ms > LAST_MS:
+        return f"{ms} ms after 1970"
+    return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec=timespec)
+
+
 def read_time(text: str) -> Instant | None:
     """An RFC 3339 time with its offset, cut to milliseconds; None for anything else.
 

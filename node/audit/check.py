@@ -8,10 +8,8 @@ document, and `node.audit.rules` say that the records tell one complete story.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from node.api.times import LAST_MS
 from node.audit.lineage import Lineage, Part, RoundLineage, trace
 from node.audit.rules import check_lineage
 from node.audit.values import Values
@@ -167,13 +165,6 @@ def _audit_step(lineage: Lineage) -> str:
     if mark is None:
         return f"{said}; no mark on the model"
     return f"{said}; versions from {mark.version} on are marked, the decision is {mark.decision}"
-
-
-def utc(time_ms: int) -> str:
-    """A block's time for people; milliseconds beyond the year 9999, where calendars here end."""
-    if time_ms > LAST_MS:
-        return f"{time_ms} ms after 1970"
-    return datetime.fromtimestamp(time_ms / 1_000, UTC).isoformat(timespec="seconds")
 
 
 def certificate_step(certified: CertifiedHeader, epochs: Sequence[Epoch]) -> str:

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from node.api.resource import LINEAGE_PATH
+from node.api.times import tell_time
 from node.api.views import read_base64
-from node.audit.check import ModelAudit, audit_lineage, utc
+from node.audit.check import ModelAudit, audit_lineage
 from node.client.client import Client
 from node.client.reply import ProofBody, Reply
 from vm.block import Header
@@ -28,7 +29,8 @@ async def audit_model(client: Client, id: str, version: int | None = None) -> Mo
         if head is None:
             raise Refused("lineage.missing", f"expected model {id}, found none")
         version = head.version
-        newest = (f"version {version} the newest at height {header.height}, {utc(header.time_ms)}",)
+        when = f"at height {header.height}, {tell_time(header.time_ms)}"
+        newest = (f"version {version} the newest {when}",)
     wanted = version
 
     def read(reply: Reply) -> tuple[ModelAudit, Header]:

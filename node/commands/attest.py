@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from node.audit.check import utc
+from node.api.times import tell_time
 from node.client.client import Client
 from node.client.credentials import credentials_of
 from node.client.submitter import Submitter
@@ -175,7 +175,7 @@ def _expired(audited: "Audited", came_ms: int) -> str | None:
     until_ms = stage.round.deadline_ms + stage.task.terms.trace_retention_ms
     if came_ms <= until_ms:
         return None
-    return utc(until_ms)
+    return tell_time(until_ms)
 
 
 def _unavailable(code: str, reason: str) -> "Finding":

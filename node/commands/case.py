@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from node.audit.check import utc
+from node.api.times import tell_time
 from node.case import CASE_BYTES_MAX
 from node.commands.files import check_absent, read_file, write_new
 from node.commands.report import Format, Many, show
@@ -66,7 +66,7 @@ def report(
     held = None if checkpoint is None else read_file(checkpoint, CASE_BYTES_MAX)
     source = Followed(home=home, url=url, pin=pin, store=store).source()
     case, steps = asyncio.run(_report(settings, source, out, model, version, at, held))
-    height, time = case.header.height, utc(case.header.time_ms)
+    height, time = case.header.height, tell_time(case.header.time_ms)
     lines = "\n".join(f"  verified: {step}" for step in steps)
     show(
         output,

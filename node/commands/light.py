@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from node.audit.check import utc
+from node.api.times import tell_time
 from node.commands.report import Format, show
 from node.commands.source import AS_FOLLOWED, Followed, Source
 from node.commands.source import sync as follow
@@ -157,7 +157,7 @@ def _text(held: History, found: Round) -> str:
     epoch = held.trust.epochs[-1]
     begun = "genesis" if held.pin is None else f"pin {held.pin}"
     lines = [
-        f"followed from {begun} to height {header.height}, {utc(header.time_ms)}, epoch "
+        f"followed from {begun} to height {header.height}, {tell_time(header.time_ms)}, epoch "
         f"{epoch.number} of {epoch.validators.n} validators",
     ]
     for seen in found.seen:

@@ -11,7 +11,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from node.audit.check import Audit, utc
+from node.api.times import tell_time
+from node.audit.check import Audit
 from node.home.document import dump
 from node.validator.halted import Halted, Outdated
 from vm.refusal import Refused
@@ -112,7 +113,7 @@ def plain(text: str) -> str:
 def show_audit(output: Format, audit: Audit) -> None:
     """Print what was verified, step by step."""
     lines = "\n".join(f"  verified: {step}" for step in audit.steps)
-    text = f"{audit.subject} at height {audit.height}, {utc(audit.time_ms)}\n{lines}"
+    text = f"{audit.subject} at height {audit.height}, {tell_time(audit.time_ms)}\n{lines}"
     show(output, dump(audit), text)
 
 

@@ -19,7 +19,7 @@ from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from node.audit.check import utc
+from node.api.times import tell_time
 from node.audit.file import write_file
 from node.commands.files import check_absent, write_new
 from node.commands.office import pen
@@ -171,7 +171,7 @@ def list_(home: Path, *, batch: Natural | None = None, output: Format = "text") 
         body = item.body
         table.add_row(
             *(str(item.id), f"{body.model} {body.version}", body.purpose.value, body.action.value),
-            *(str(body.entries), str(body.count), utc(body.last_ms), _where(item)),
+            *(str(body.entries), str(body.count), tell_time(body.last_ms), _where(item)),
         )
     lines = [f"{item.waiting} uses of {item.name} wait to be sent" for item in waiting]
     lines += _say_late(late)
@@ -204,7 +204,7 @@ def _list_uses(journal: Journal, id: int, output: Format) -> None:
     table = Table("use", "time", "count", "note")
     data: list[dict[str, Any]] = []
     for place, (use, note, salt) in enumerate(journal.uses(id)):
-        table.add_row(str(place), utc(use.time_ms), str(use.count), note or "")
+        table.add_row(str(place), tell_time(use.time_ms), str(use.count), note or "")
         data.append({"use": place, **dump(use), "note_text": note, "note_salt": dump(salt)})
     show(output, data, table)
 

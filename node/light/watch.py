@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from node.audit.check import utc
+from node.api.times import tell_time
 from node.light.conflict import Conflict, write_conflict, write_faults
 from node.light.follow import Follower, Round, Seen
 from node.light.history import History
@@ -119,7 +119,7 @@ def _describe_epoch(held: History) -> Line:
 def _describe_checkpoint(held: History) -> Line:
     assert held.newest is not None, "the caller found one"
     header = held.newest.header
-    text = f"height {header.height}, {utc(header.time_ms)}, state {header.state.hex()[:16]}"
+    text = f"height {header.height}, {tell_time(header.time_ms)}, state {header.state.hex()[:16]}"
     data = {
         "change": "checkpoint",
         "height": header.height,

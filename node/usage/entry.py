@@ -5,10 +5,10 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, TextIO
 
-from node.api.times import LAST_MS
+from node.api.times import tell_time
 from node.home.document import parse
 from vm.refusal import Refused
 from vm.shape import pack
@@ -93,16 +93,11 @@ def _is_note(text: str) -> bool:
 
 def check_time(time_ms: int, now_ms: int) -> None:
     """Refuse a use that the chain would not take now; raises `Refused("use.old|use.future")`."""
+    told = tell_time(time_ms, "milliseconds")
     if time_ms < now_ms - AGE_MS_MAX:
-        raise Refused("use.old", f"expected a use of the last 90 days, found {_utc(time_ms)}")
+        raise Refused("use.old", f"expected a use of the last 90 days, found {told}")
     if time_ms > now_ms + AHEAD_MS_MAX:
-        raise Refused("use.future", f"expected a use in the past, found {_utc(time_ms)}")
-
-
-def _utc(time_ms: int) -> str:
-    if time_ms > LAST_MS:
-        return f"{time_ms} ms after 1970"
-    return datetime.fromtimestamp(time_ms / 1_000, UTC).isoformat(timespec="milliseconds")
+        raise Refused("use.future", f"expected a use in the past, found {told}")
 
 
 def read_entries(lines: TextIO, form: Literal["csv", "ndjson"], now_ms: int) -> Iterator[Entry]:

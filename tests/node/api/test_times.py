@@ -6,7 +6,15 @@ from typing import ClassVar
 import pytest
 
 from node.api.resource import RESOURCES
-from node.api.times import LAST_MS, Instant, read_time, record_times, time_fields, write_time
+from node.api.times import (
+    LAST_MS,
+    Instant,
+    read_time,
+    record_times,
+    tell_time,
+    time_fields,
+    write_time,
+)
 from tests.node.api.asking import run
 from tests.node.network import MODEL, TASK, Network
 from tests.node.serving import Node, get
@@ -109,3 +117,10 @@ def test_answers_show_times_beside_heights(learned: Network) -> None:
         assert status["certified_time"] == "2023-11-14T22:13:29.000Z"
 
     run(learned, check)
+
+
+def test_a_time_beyond_calendars_is_told_in_milliseconds() -> None:
+    """Validators whose keys were retired might sign one, and what is shown is no traceback."""
+    assert tell_time(0) == "1970-01-01T00:00:00+00:00"
+    assert tell_time(253_402_300_799_999) == "9999-12-31T23:59:59+00:00"
+    assert tell_time(2**53) == "9007199254740992 ms after 1970"
