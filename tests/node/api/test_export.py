@@ -4,15 +4,18 @@ import asyncio
 import csv
 import io
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from pydantic import BaseModel
 
 from node.api import export
 from node.api.answer import Answer, Read
-from node.api.export import csv_row, flat
+from node.api.context import ApiContext
+from node.api.export import Exports, csv_row, flat
 from node.api.pool import Pool
 from node.api.routes import READS
 from node.api.views import LIMIT_MAX
@@ -234,3 +237,20 @@ def test_a_client_that_does_not_read_holds_up_the_stream_and_not_the_node(
 def test_a_cell_is_quoted_and_no_formula(value: Any, written: str) -> None:
     """RFC 4180 quotes; text that a spreadsheet would run gets an apostrophe, a number does not."""
     assert csv_row([value, "z"]) == f"{written},z\r\n".encode()
+
+
+def test_an_export_whose_reader_has_left_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it owes would keep its place for a minute, and all places with a few names."""
+    request = make_mocked_request("GET", "/v1/blocks")
+    looks: list[object] = []
+
+    async def leave(_: float) -> None:
+        cast(Any, request)._protocol.transport = None
+
+    monkeypatch.setattr(export, "_pause", leave)
+    desk = SimpleNamespace(debt_s=lambda _: 60.0, look_again=looks.append)
+    exports = Exports(cast(ApiContext, SimpleNamespace(desk=desk)), cast(Pool, None))
+
+    asyncio.run(exports._wait(request))
+
+    assert looks == [request]

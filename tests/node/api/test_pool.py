@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
+from node.api import pool as pooling
 from node.api.context import ApiContext
 from node.api.pool import (
     READ_THREADS,
@@ -246,6 +247,23 @@ def test_who_owes_for_long_is_told_when_to_come_again() -> None:
         assert await going_on == 1
 
     play(scenario, owed=owed)
+
+
+def test_who_has_left_keeps_no_place_though_it_owes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a quiet node nothing else would look again before the minute is over."""
+    monkeypatch.setattr(pooling, "LOOK_S", 0.001)
+
+    async def scenario(pool: Pool, gate: Gate) -> None:
+        gone = of("greedy")
+        left = asyncio.create_task(pool.go_on(gone, gate.read, "for nobody"))
+        await asyncio.sleep(0)
+        gone._protocol.transport = None
+        async with asyncio.timeout(30):
+            with pytest.raises(asyncio.CancelledError):
+                await left
+        assert gate.begun == []
+
+    play(scenario, owed={"greedy": 60.0})
 
 
 def test_who_owes_for_reads_waits_until_it_has_paid() -> None:
